@@ -1,0 +1,78 @@
+/* base/device.h -- where tensors live and kernels run: memory, streams, events.
+ *
+ * One table of operations per device (device_cpu.c; device_cuda.cu in libtrivet_cuda.so, opened
+ * with dlopen when asked for, so that a process without a GPU never loads CUDA). A rank opens one
+ * device. On the CPU a stream runs each operation before the call returns and an event is always
+ * complete; callers must not rely on it.
+ *
+ * Every buffer is counted by kind, so a rank can report the memory it asked for and its peak. A
+ * device belongs to one rank's thread; its functions are not safe to call from several threads at
+ * once. */
+#ifndef TV_BASE_DEVICE_H
+#define TV_BASE_DEVICE_H
+#include "base/dtype.h"
+#include "base/status.h"
+#include <stddef.h>
+#include <stdint.h>
+
+TV_BEGIN_C
+typedef enum { TV_DEVICE_CPU, TV_DEVICE_CUDA } tv_device_kind_t;
+
+/* What a buffer is for; memory is reported by these. */
+typedef enum {
+    TV_MEM_PARAMS,
+    TV_MEM_GRADS,
+    TV_MEM_OPTIMIZER,
+    TV_MEM_ACTIVATIONS, /* held from a forward to its backward */
+    TV_MEM_BUFFERS,     /* everything else: messages, workspace */
+    TV_NUM_MEM_KINDS
+} tv_mem_kind_t;
+const char *tv_mem_kind_name(tv_mem_kind_t kind); /* "parameters", "gradients", ... */
+
+struct tv_device; /* opaque; defined in device_internal.h */
+struct tv_stream;
+struct tv_event;
+
+/* num_threads: OpenMP threads of a CPU device's kernels (>= 1); ignored by CUDA.
+ * Errors: TV_UNSUPPORTED (no CUDA library, no GPU), TV_INVALID, TV_NO_MEMORY. */
+TV_MUST_CHECK tv_status_t tv_device_open(tv_device_kind_t kind, int num_threads,
+                                         struct tv_device **device_out);
+void tv_device_close(
+    struct tv_device *device); /* NULL is a no-op; warns about buffers still open */
+tv_device_kind_t tv_device_kind(const struct tv_device *device);
+int tv_device_num_threads(const struct tv_device *device);
+const char *tv_device_name(const struct tv_device *device);
+size_t tv_device_bytes(const struct tv_device *device, tv_mem_kind_t kind); /* open now */
+size_t tv_device_peak_bytes(const struct tv_device *device); /* largest sum over kinds so far */
+
+/* A piece of device memory, 64-byte aligned and zero-filled when created. Plain handle: copy
+ * freely, destroy once. */
+struct tv_buffer {
+    void *data; /* NULL when bytes is 0 or after destroy */
+    size_t bytes;
+    tv_mem_kind_t kind;
+    struct tv_device *device;
+};
+/* Errors: TV_NO_MEMORY, with what is already open by kind. */
+TV_MUST_CHECK tv_status_t tv_buffer_create(struct tv_device *device, size_t bytes,
+                                           tv_mem_kind_t kind, struct tv_buffer *buffer_out);
+void tv_buffer_destroy(struct tv_buffer *buffer); /* NULL, zeroed or destroyed: no-op */
+
+TV_MUST_CHECK tv_status_t tv_stream_create(struct tv_device *device, struct tv_stream **stream_out);
+void tv_stream_destroy(struct tv_stream *stream);
+struct tv_device *tv_stream_device(const struct tv_stream *stream);
+/* Block until everything enqueued on the stream is done. */
+TV_MUST_CHECK tv_status_t tv_stream_synchronize(struct tv_stream *stream);
+/* Enqueue: bytes from src to dst, host or device in either place; regions must not overlap. */
+TV_MUST_CHECK tv_status_t tv_stream_copy(struct tv_stream *stream, void *dst, const void *src,
+                                         size_t bytes);
+TV_MUST_CHECK tv_status_t tv_stream_zero(struct tv_stream *stream, void *dst, size_t bytes);
+
+TV_MUST_CHECK tv_status_t tv_event_create(struct tv_device *device, struct tv_event **event_out);
+void tv_event_destroy(struct tv_event *event);
+TV_MUST_CHECK tv_status_t tv_event_record(struct tv_event *event, struct tv_stream *stream);
+/* Enqueue on `stream`: wait until `event`'s last record is reached. */
+TV_MUST_CHECK tv_status_t tv_stream_wait_event(struct tv_stream *stream, struct tv_event *event);
+TV_MUST_CHECK tv_status_t tv_event_is_done(struct tv_event *event, int *done_out);
+TV_END_C
+#endif

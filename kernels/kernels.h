@@ -1,0 +1,208 @@
+/* kernels/kernels.h -- the operations of a transformer, one table of functions per backend.
+ *
+ * Tensors are row-major fp32. `rows` are tokens (B x S, sequence by sequence), B S C H V as in
+ * docs/glossary.md. Where an `ld_` is given, row r of that tensor starts at r * ld (elements), so
+ * an operation can read a part of a fused matrix. Gradients of weights are added to (`+=`),
+ * gradients of activations are written (`=`) unless said. Operations are enqueued on args' stream;
+ * all of them are deterministic: fixed reduction orders, no atomics.
+ *
+ * The reference table is the definition (naive loops, double accumulators); the CPU table starts as
+ * a copy of it and replaces what it does faster; a GPU table must be complete on its own. No entry
+ * is ever NULL. */
+#ifndef TV_KERNELS_KERNELS_H
+#define TV_KERNELS_KERNELS_H
+#include "base/device.h"
+#include <stdint.h>
+
+TV_BEGIN_C
+
+/* c[m,n] = op(a)[m,k] op(b)[k,n] (+ bias[n]) (+ c when accumulate). trans_a: a is stored [k,m];
+ * trans_b: b is [n,k]. 2 m n k FLOPs. bias NULL: none. m, n or k may be 0. */
+struct tv_matmul_args {
+    int64_t m, n, k;
+    const float *a;
+    int64_t ld_a;
+    int trans_a;
+    const float *b;
+    int64_t ld_b;
+    int trans_b;
+    const float *bias;
+    int accumulate;
+    float *c;
+    int64_t ld_c;
+};
+/* dbias[cols] += sum over rows of dy[rows, cols] */
+struct tv_bias_backward_args {
+    int64_t rows, cols, ld_dy;
+    const float *dy;
+    float *dbias;
+};
+/* y = a + b, [count]; y may be a or b */
+struct tv_add_args {
+    int64_t count;
+    const float *a, *b;
+    float *y;
+};
+/* LayerNorm (Ba, Kiros, Hinton 2016) per row: y = (x - mean) rstd w + b, rstd = 1/sqrt(var + eps).
+ * x, y [rows, cols]; weight, bias [cols]; mean, rstd [rows] kept for backward. RMSNorm (Zhang,
+ * Sennrich 2019): y = w x rstd, rstd = 1/sqrt(mean(x^2) + eps); mean, bias unused (NULL). */
+struct tv_norm_args {
+    int64_t rows, cols;
+    double eps;
+    const float *x, *weight, *bias;
+    float *y, *mean, *rstd;
+};
+/* dx = (add_dx: +=); dweight, dbias +=. */
+struct tv_norm_backward_args {
+    int64_t rows, cols;
+    const float *dy, *x, *weight, *mean, *rstd;
+    int add_dx;
+    float *dx, *dweight, *dbias;
+};
+/* Rotary embedding (Su et al. 2021), half-split: within each head, (x_i, x_{i+h/2}) turns by
+ * position * theta^(-2i/h). x [rows, heads * head_dim] in place; position of row r is r %
+ * seq_length; inverse = 1 turns back (the gradient). */
+struct tv_rotary_args {
+    int64_t rows, ld_x;
+    int seq_length, num_heads, head_dim, inverse;
+    double theta;
+    float *x;
+};
+/* Causal attention, grouped queries: query head j reads kv head j / (num_heads / num_kv_heads).
+ * scale 1/sqrt(head_dim). q, o [B*S, num_heads * head_dim]; k, v [B*S, num_kv_heads * head_dim];
+ * lse [B, num_heads, S] = log sum exp of each row of scaled scores, kept for backward. Never holds
+ * more than one block of S x S scores (Dao et al. 2022). */
+struct tv_attention_args {
+    int batch, seq_length, num_heads, num_kv_heads, head_dim;
+    const float *q, *k, *v;
+    int64_t ld_q, ld_k, ld_v;
+    float *o;
+    int64_t ld_o;
+    float *lse;
+};
+/* Given o, lse of forward and do: writes dq, dk, dv (=), laid out as q, k, v with the ld_d*
+ * strides. */
+struct tv_attention_backward_args {
+    int batch, seq_length, num_heads, num_kv_heads, head_dim;
+    const float *q, *k, *v;
+    int64_t ld_q, ld_k, ld_v;
+    const float *o, *d_o;
+    int64_t ld_o, ld_do;
+    const float *lse;
+    float *dq, *dk, *dv;
+    int64_t ld_dq, ld_dk, ld_dv;
+};
+/* gelu, tanh form (Hendrycks, Gimpel 2016): y = x/2 (1 + tanh(sqrt(2/pi)(x + 0.044715 x^3))).
+ * backward: dx = dy y'(x). dx may be dy. */
+struct tv_gelu_args {
+    int64_t count;
+    const float *x;
+    float *y;
+};
+struct tv_gelu_backward_args {
+    int64_t count;
+    const float *x, *dy;
+    float *dx;
+};
+/* SwiGLU (Shazeer 2020): y = gate sigmoid(gate) up, all [rows, cols] with strides. d_gate, d_up may
+ * be gate, up. */
+struct tv_swiglu_args {
+    int64_t rows, cols, ld_gate, ld_up, ld_y;
+    const float *gate, *up;
+    float *y;
+};
+struct tv_swiglu_backward_args {
+    int64_t rows, cols, ld_gate, ld_up, ld_dy, ld_dgate, ld_dup;
+    const float *gate, *up, *dy;
+    float *d_gate, *d_up;
+};
+/* y[rows, cols] = table[ids[r] - first] for first <= ids[r] < first + num, else 0 (+ y when
+ * accumulate). backward: dtable[ids[r] - first] += dy[r], rows in ascending order. table [num (or
+ * more), cols]. */
+struct tv_embedding_args {
+    int64_t rows, cols, first, num;
+    const int32_t *ids;
+    const float *table;
+    int accumulate;
+    float *y;
+};
+struct tv_embedding_backward_args {
+    int64_t rows, cols, first, num;
+    const int32_t *ids;
+    const float *dy;
+    float *dtable;
+};
+/* Softmax cross-entropy over a vocabulary that may be cut over ranks; this rank holds columns
+ * [first, first + cols) as logits [rows, cols] with stride ld. In three steps, with reductions over
+ * the ranks between them: max:      row_max[r] = max over columns (-inf when cols is 0) sum:
+ * row_sum[r] = sum exp(logit - row_max[r]);  row_target[r] = logit of targets[r] if held here, else
+ * 0 backward: logits become scale_r (exp(logit - row_lse[r]) - [column is targets[r]]), scale_r = 0
+ * where targets[r] < 0 (not counted), else 1. Loss of row r = row_lse - target logit, with row_lse
+ * = row_max + log(row_sum). */
+struct tv_cross_entropy_args {
+    int64_t rows, cols, ld, first;
+    float *logits; /* read by max and sum, replaced by backward */
+    const int32_t *targets;
+    float *row_max, *row_sum,
+        *row_target;      /* [rows]; max writes row_max, sum reads it and writes the others */
+    const float *row_lse; /* [rows], backward */
+};
+/* AdamW (Loshchilov, Hutter 2019), in place. g = grad * grad_scale; m, v moments; with bias
+ * corrections c1 = 1 - beta1^step, c2 = 1 - beta2^step: param -= lr ((m/c1) / (sqrt(v/c2) + eps) +
+ * weight_decay param). */
+struct tv_adamw_args {
+    int64_t count;
+    float *param, *m, *v;
+    const float *grad;
+    double lr, beta1, beta2, eps, weight_decay, grad_scale;
+    int64_t step; /* from 1 */
+};
+/* *sum_out (host double) = sum of x^2, accumulated in double in a fixed order. Synchronizes the
+ * stream. */
+struct tv_square_sum_args {
+    int64_t count;
+    const float *x;
+    double *sum_out;
+};
+
+/* X(function, args struct) */
+#define TV_KERNEL_LIST(X)                                                                          \
+    X(matmul, tv_matmul_args)                                                                      \
+    X(bias_backward, tv_bias_backward_args)                                                        \
+    X(add, tv_add_args)                                                                            \
+    X(layernorm_forward, tv_norm_args)                                                             \
+    X(layernorm_backward, tv_norm_backward_args)                                                   \
+    X(rmsnorm_forward, tv_norm_args)                                                               \
+    X(rmsnorm_backward, tv_norm_backward_args)                                                     \
+    X(rotary, tv_rotary_args)                                                                      \
+    X(attention_forward, tv_attention_args)                                                        \
+    X(attention_backward, tv_attention_backward_args)                                              \
+    X(gelu_forward, tv_gelu_args)                                                                  \
+    X(gelu_backward, tv_gelu_backward_args)                                                        \
+    X(swiglu_forward, tv_swiglu_args)                                                              \
+    X(swiglu_backward, tv_swiglu_backward_args)                                                    \
+    X(embedding_forward, tv_embedding_args)                                                        \
+    X(embedding_backward, tv_embedding_backward_args)                                              \
+    X(cross_entropy_max, tv_cross_entropy_args)                                                    \
+    X(cross_entropy_sum, tv_cross_entropy_args)                                                    \
+    X(cross_entropy_backward, tv_cross_entropy_args)                                               \
+    X(adamw, tv_adamw_args)                                                                        \
+    X(square_sum, tv_square_sum_args)
+
+struct tv_kernels {
+    const char *name; /* "ref", "cpu", "cuda" */
+#define TV_KERNEL_FIELD(op, args)                                                                  \
+    tv_status_t (*op)(struct tv_stream * stream, const struct args *a);
+    TV_KERNEL_LIST(TV_KERNEL_FIELD)
+#undef TV_KERNEL_FIELD
+};
+
+/* The definition: one thread, double accumulators, host memory. */
+const struct tv_kernels *tv_kernels_ref(void);
+/* What is fastest on this CPU; runs with the threads of the stream's device. */
+const struct tv_kernels *tv_kernels_cpu(void);
+/* The table for a device. Errors: TV_UNSUPPORTED (a device without kernels in this build). */
+TV_MUST_CHECK tv_status_t tv_kernels_open(const struct tv_device *device,
+                                          const struct tv_kernels **kernels_out);
+TV_END_C
+#endif

@@ -1,0 +1,94 @@
+/* tensor/tensor.h -- the tensor axis: one layer's matrices cut over T ranks, the same activations
+ * on all of them.
+ *
+ * Shoeybi et al. 2019 (Megatron-LM): a column-parallel matrix computes its own columns of y from
+ * the whole x; a row-parallel one computes a partial sum of y from its own rows, summed over the
+ * axis. So a pair costs one sum of [rows, C] in forward (behind the row matrix) and one in backward
+ * (before the column matrix). Activations [rows, C] between pairs are the same bits on every rank
+ * of the axis.
+ *
+ * Every function is called by all ranks of the axis together, in the same order. With T = 1 the
+ * same code runs on a self communicator. */
+#ifndef TV_TENSOR_TENSOR_H
+#define TV_TENSOR_TENSOR_H
+#include "kernels/kernels.h"
+#include "mesh/comm.h"
+
+TV_BEGIN_C
+/* What the functions need; plain data, borrowed parts outlive it. */
+struct tv_tensor_axis {
+    struct tv_comm *comm; /* T = its size, t = its rank */
+    struct tv_stream *stream;
+    const struct tv_kernels *kernels;
+};
+
+/* x[count] becomes its sum over the axis, in place; returns when done. */
+TV_MUST_CHECK tv_status_t tv_tensor_sum(const struct tv_tensor_axis *axis, float *x, int64_t count);
+
+/* How a weight is stored: Hugging Face's Conv1D (GPT-2) is [in, out], Linear (Llama) is [out, in].
+ */
+typedef enum { TV_WEIGHT_IN_OUT, TV_WEIGHT_OUT_IN } tv_weight_layout_t;
+
+/* One local matrix: `in` and `out` are this rank's sizes (out is cut for column, in is cut for
+ * row). */
+struct tv_linear {
+    int64_t in, out;
+    tv_weight_layout_t layout;
+    const float *weight; /* [in, out] or [out, in] */
+    const float *bias;   /* [out] or NULL */
+    float *dweight;      /* same shape, added to */
+    float *dbias;        /* [out] or NULL, added to */
+};
+/* y[rows, out] = x[rows, in] W + bias; local only. ld_y >= out. */
+TV_MUST_CHECK tv_status_t tv_column_linear_forward(const struct tv_tensor_axis *axis,
+                                                   const struct tv_linear *linear, int64_t rows,
+                                                   const float *x, float *y, int64_t ld_y);
+/* dx[rows, in] = (or += when add_dx) dy W^T, PARTIAL: the caller adds what other matrices of the
+ * same x give and then calls tv_tensor_sum once; dweight += x^T dy; dbias += column sums of dy. */
+TV_MUST_CHECK tv_status_t tv_column_linear_backward(const struct tv_tensor_axis *axis,
+                                                    const struct tv_linear *linear, int64_t rows,
+                                                    const float *x, const float *dy, int64_t ld_dy,
+                                                    int add_dx, float *dx);
+/* y[rows, out] = sum over the axis of x[rows, in] W, then + bias once. */
+TV_MUST_CHECK tv_status_t tv_row_linear_forward(const struct tv_tensor_axis *axis,
+                                                const struct tv_linear *linear, int64_t rows,
+                                                const float *x, int64_t ld_x, float *y);
+/* dx[rows, in] = dy W^T, complete for this rank's slice; dweight += x^T dy; dbias += column sums
+ * (same on all ranks). */
+TV_MUST_CHECK tv_status_t tv_row_linear_backward(const struct tv_tensor_axis *axis,
+                                                 const struct tv_linear *linear, int64_t rows,
+                                                 const float *x, int64_t ld_x, const float *dy,
+                                                 float *dx, int64_t ld_dx);
+
+/* The vocabulary cut over the axis: rank t holds rows [first, first + num) of the true vocabulary,
+ * in a local table of `padded` rows (the same on all ranks); rows beyond num are padding. */
+struct tv_vocab_shard {
+    int64_t vocab_size, first, num, padded;
+};
+struct tv_vocab_shard tv_vocab_shard_of(int64_t vocab_size, int T, int t);
+
+/* y[rows, C] = table[ids], summed over the axis. */
+TV_MUST_CHECK tv_status_t tv_vocab_embedding_forward(const struct tv_tensor_axis *axis,
+                                                     struct tv_vocab_shard shard, int64_t rows,
+                                                     int64_t cols, const int32_t *ids,
+                                                     const float *table, float *y);
+TV_MUST_CHECK tv_status_t tv_vocab_embedding_backward(const struct tv_tensor_axis *axis,
+                                                      struct tv_vocab_shard shard, int64_t rows,
+                                                      int64_t cols, const int32_t *ids,
+                                                      const float *dy, float *dtable);
+
+/* logits [rows, padded] of this rank's columns (padding columns are never read). targets < 0 are
+ * not counted. loss_sum_out: sum over counted rows of log sum exp - target logit (double), the same
+ * on all ranks. row_lse [rows]: kept for backward. work [3 * rows] floats. */
+TV_MUST_CHECK tv_status_t tv_vocab_cross_entropy_forward(const struct tv_tensor_axis *axis,
+                                                         struct tv_vocab_shard shard, int64_t rows,
+                                                         float *logits, const int32_t *targets,
+                                                         float *row_lse, float *work,
+                                                         double *loss_sum_out);
+/* logits become d(loss_sum)/d(logits); padding columns become 0. Local only. */
+TV_MUST_CHECK tv_status_t tv_vocab_cross_entropy_backward(const struct tv_tensor_axis *axis,
+                                                          struct tv_vocab_shard shard, int64_t rows,
+                                                          float *logits, const int32_t *targets,
+                                                          const float *row_lse);
+TV_END_C
+#endif
