@@ -8,13 +8,15 @@
  * Units: the model is a chain of units, 0 = embedding, 1..L = layers, L+1 = head (final norm,
  * output matrix, loss); the pipeline axis cuts the chain between units.
  *
- * Split over the tensor axis (T ranks, coordinate t): along `split_dim` the global length n
- * consists of `num_blocks` equal blocks (3 for a fused query/key/value matrix, else 1); each block
- * is cut into `num_parts` equal parts: num_parts == 0   one part per tensor rank: part t of T
- *   num_parts == K   K parts (kv heads fewer than T): rank t holds part t*K/T, T/K ranks hold the
- * same part `is_vocabulary` rows do not have to divide: rank t holds rows [t*h, min(n, (t+1)*h))
- * with h = ceil(n/T), and its local tensor always has h rows; rows beyond n are padding: zero,
- * never updated, never counted, never stored. */
+ * Split over the tensor axis (T ranks, coordinate t): along `split_dim` the global length n consists
+ * of `num_blocks` equal blocks (3 for a fused query/key/value matrix, else 1); each block is cut into
+ * equal parts:
+ *   num_parts == 0   T parts, rank t holds part t
+ *   num_parts == K   K kv heads: as above while K >= T; when K < T there are K parts, rank t holds
+ *                    part t K / T, and T / K neighbouring ranks hold the same one
+ * `is_vocabulary` rows do not have to divide: rank t holds rows [t h, min(n, (t+1) h)), h = ceil(n/T),
+ * and its local tensor always has h rows; rows beyond n are padding: zero, never updated, never
+ * counted, never stored. */
 #ifndef TV_BASE_PARAM_H
 #define TV_BASE_PARAM_H
 #include "base/status.h"

@@ -1,0 +1,49 @@
+/* base/device_internal.h -- the table that a device implements; device.c checks, counts and
+ * dispatches.
+ *
+ * libtrivet_cuda.so exports `tv_device_cuda_driver`, a function that fills the table and opens the
+ * GPU; base/ device_cuda_loader.c finds it with dlopen. TV_DEVICE_ABI changes with this file. */
+#ifndef TV_BASE_DEVICE_INTERNAL_H
+#define TV_BASE_DEVICE_INTERNAL_H
+#include "base/device.h"
+
+TV_BEGIN_C
+enum { TV_DEVICE_ABI = 1, TV_DEVICE_MAX_NAME = 128 };
+
+/* `state` is the driver's own. Streams and events are the driver's own objects behind void
+ * pointers. */
+struct tv_device_ops {
+    tv_status_t (*close)(void *state);
+    /* 64-byte aligned, zero-filled; TV_NO_MEMORY without a sentence: device.c writes it with the
+     * breakdown. */
+    tv_status_t (*alloc)(void *state, size_t bytes, void **data_out);
+    void (*release)(void *state, void *data);
+    tv_status_t (*stream_create)(void *state, void **stream_out);
+    void (*stream_destroy)(void *state, void *stream);
+    tv_status_t (*stream_synchronize)(void *state, void *stream);
+    tv_status_t (*stream_copy)(void *state, void *stream, void *dst, const void *src, size_t bytes);
+    tv_status_t (*stream_zero)(void *state, void *stream, void *dst, size_t bytes);
+    tv_status_t (*event_create)(void *state, void **event_out);
+    void (*event_destroy)(void *state, void *event);
+    tv_status_t (*event_record)(void *state, void *event, void *stream);
+    tv_status_t (*stream_wait_event)(void *state, void *stream, void *event);
+    tv_status_t (*event_is_done)(void *state, void *event, int *done_out);
+};
+
+/* What a driver hands over when it opens. */
+struct tv_device_driver {
+    int abi; /* TV_DEVICE_ABI */
+    const struct tv_device_ops *ops;
+    void *state;
+    char name[TV_DEVICE_MAX_NAME]; /* "CPU", "NVIDIA H100 80GB HBM3" */
+};
+
+TV_MUST_CHECK tv_status_t tv_device_cpu_driver(struct tv_device_driver *driver_out);
+TV_MUST_CHECK tv_status_t tv_device_cuda_load(struct tv_device_driver *driver_out);
+
+/* The symbol in libtrivet_cuda.so. It must not use trivet's functions: failures come back as a
+ * sentence. */
+typedef tv_status_t (*tv_device_cuda_driver_fn)(struct tv_device_driver *driver_out,
+                                                char *message_out, size_t message_bytes);
+TV_END_C
+#endif

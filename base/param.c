@@ -1,0 +1,180 @@
+/* base/param.c -- how a global weight is cut over the tensor axis, and back. */
+#include "base/param.h"
+#include "base/rng.h"
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Distinct parts over T ranks, and the one that rank t holds. */
+static int num_parts_of(const struct tv_param *param, int T)
+{
+    return param->num_parts > 0 && param->num_parts < T ? param->num_parts : T;
+}
+
+static int part_of(const struct tv_param *param, int T, int t)
+{
+    return (int)((int64_t)t * num_parts_of(param, T) / T);
+}
+
+static int64_t vocabulary_rows(const struct tv_param *param, int T)
+{
+    return (param->shape[0] + T - 1) / T;
+}
+
+void tv_param_local_shape(const struct tv_param *param, int T, int64_t local_shape_out[2])
+{
+    local_shape_out[0] = param->shape[0];
+    local_shape_out[1] = param->num_dims == 1 ? 1 : param->shape[1];
+    if (param->split_dim < 0)
+        return;
+    if (param->is_vocabulary)
+        local_shape_out[0] = vocabulary_rows(param, T);
+    else
+        local_shape_out[param->split_dim] /= num_parts_of(param, T);
+}
+
+int64_t tv_param_count(const struct tv_param *param)
+{
+    return param->shape[0] * (param->num_dims == 1 ? 1 : param->shape[1]);
+}
+
+int64_t tv_param_local_count(const struct tv_param *param, int T)
+{
+    int64_t shape[2];
+    tv_param_local_shape(param, T, shape);
+    return shape[0] * shape[1];
+}
+
+void tv_param_holders(const struct tv_param *param, int T, int t, int *first_out, int *num_out)
+{
+    if (param->split_dim < 0) {
+        *first_out = 0;
+        *num_out = T;
+        return;
+    }
+    const int ranks_per_part = T / num_parts_of(param, T);
+    *first_out = t / ranks_per_part * ranks_per_part;
+    *num_out = ranks_per_part;
+}
+
+int tv_param_slices(const struct tv_param *param, int T, int t, struct tv_param_slice *slices,
+                    int max)
+{
+    int64_t local[2];
+    tv_param_local_shape(param, T, local);
+    if (param->split_dim < 0 || param->is_vocabulary) {
+        const int64_t first = param->split_dim < 0 ? 0 : (int64_t)t * local[0];
+        int64_t rows = param->shape[0] - first;
+        if (rows > local[0])
+            rows = local[0];
+        if (rows <= 0 || max < 1)
+            return 0;
+        slices[0] = (struct tv_param_slice){first, 0, 0, 0, rows, local[1]};
+        return 1;
+    }
+    const int d = param->split_dim;
+    const int64_t global_block = param->shape[d] / param->num_blocks;
+    const int64_t local_block = local[d] / param->num_blocks;
+    int num = 0;
+    for (; num < param->num_blocks && num < max; num++) {
+        const int64_t from = num * global_block + part_of(param, T, t) * local_block;
+        const int64_t to = num * local_block;
+        slices[num] = d == 0 ? (struct tv_param_slice){from, 0, to, 0, local_block, local[1]}
+                             : (struct tv_param_slice){0, from, 0, to, local[0], local_block};
+    }
+    return num;
+}
+
+tv_status_t tv_param_table_check(const struct tv_param_table *table, int T)
+{
+    for (int i = 0; i < table->num_params; i++) {
+        const struct tv_param *param = &table->params[i];
+        if (param->split_dim < 0 || param->is_vocabulary)
+            continue;
+        const int parts = num_parts_of(param, T);
+        const int64_t size = param->shape[param->split_dim];
+        if (T % parts != 0 || size % ((int64_t)parts * param->num_blocks) != 0)
+            return TV_ERR(TV_INVALID,
+                          "%s: %" PRId64 " in %d block(s) cannot be cut over %d tensor ranks",
+                          param->name, size, param->num_blocks, T);
+    }
+    return TV_OK;
+}
+
+void tv_param_table_destroy(struct tv_param_table *table)
+{
+    if (table == NULL)
+        return;
+    free(table->params);
+    *table = (struct tv_param_table){0};
+}
+
+enum { MAX_BLOCKS = 8 };
+
+void tv_param_scatter(const struct tv_param *param, int T, int t, const float *global, float *local)
+{
+    struct tv_param_slice slices[MAX_BLOCKS];
+    int64_t shape[2];
+    tv_param_local_shape(param, T, shape);
+    const int64_t global_cols = param->num_dims == 1 ? 1 : param->shape[1];
+    const int num = tv_param_slices(param, T, t, slices, MAX_BLOCKS);
+    for (int s = 0; s < num; s++) {
+        const struct tv_param_slice *c = &slices[s];
+        for (int64_t r = 0; r < c->num_rows; r++)
+            memcpy(local + (c->local_row + r) * shape[1] + c->local_col,
+                   global + (c->global_row + r) * global_cols + c->global_col,
+                   (size_t)c->num_cols * sizeof(float));
+    }
+}
+
+void tv_param_gather(const struct tv_param *param, int T, int t, const float *local, float *global)
+{
+    struct tv_param_slice slices[MAX_BLOCKS];
+    int64_t shape[2];
+    tv_param_local_shape(param, T, shape);
+    const int64_t global_cols = param->num_dims == 1 ? 1 : param->shape[1];
+    const int num = tv_param_slices(param, T, t, slices, MAX_BLOCKS);
+    for (int s = 0; s < num; s++) {
+        const struct tv_param_slice *c = &slices[s];
+        for (int64_t r = 0; r < c->num_rows; r++)
+            memcpy(global + (c->global_row + r) * global_cols + c->global_col,
+                   local + (c->local_row + r) * shape[1] + c->local_col,
+                   (size_t)c->num_cols * sizeof(float));
+    }
+}
+
+static float initial_value(const struct tv_param *param, uint64_t key, double std, int64_t index)
+{
+    switch (param->init) {
+    case TV_INIT_ONES:
+        return 1.0f;
+    case TV_INIT_ZEROS:
+        return 0.0f;
+    case TV_INIT_NORMAL:
+    case TV_INIT_NORMAL_RESIDUAL:
+        return (float)(std * tv_rng_normal(key, (uint64_t)index));
+    }
+    return 0.0f;
+}
+
+void tv_param_init(const struct tv_param *param, int T, int t, uint64_t seed, double std,
+                   int num_layers, float *local_out)
+{
+    struct tv_param_slice slices[MAX_BLOCKS];
+    int64_t shape[2];
+    tv_param_local_shape(param, T, shape);
+    memset(local_out, 0, (size_t)(shape[0] * shape[1]) * sizeof(float));
+    const uint64_t key = tv_rng_key(seed, param->name);
+    const int64_t global_cols = param->num_dims == 1 ? 1 : param->shape[1];
+    if (param->init == TV_INIT_NORMAL_RESIDUAL)
+        std /= sqrt(2.0 * num_layers);
+    const int num = tv_param_slices(param, T, t, slices, MAX_BLOCKS);
+    for (int s = 0; s < num; s++) {
+        const struct tv_param_slice *c = &slices[s];
+        for (int64_t r = 0; r < c->num_rows; r++)
+            for (int64_t col = 0; col < c->num_cols; col++)
+                local_out[(c->local_row + r) * shape[1] + c->local_col + col] = initial_value(
+                    param, key, std, (c->global_row + r) * global_cols + c->global_col + col);
+    }
+}

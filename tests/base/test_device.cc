@@ -1,0 +1,70 @@
+// Buffers are zero, aligned and counted by kind; the CUDA device is refused with a reason where there is none.
+#include "base/device.h"
+#include <cstdint>
+#include <cstring>
+#include <gtest/gtest.h>
+
+TEST(Device, CountsBuffersByKindAndKeepsThePeak)
+{
+    tv_device *device = nullptr;
+    ASSERT_EQ(tv_device_open(TV_DEVICE_CPU, 1, &device), TV_OK);
+    tv_buffer a = {}, b = {};
+    ASSERT_EQ(tv_buffer_create(device, 1000, TV_MEM_PARAMS, &a), TV_OK);
+    ASSERT_EQ(tv_buffer_create(device, 24, TV_MEM_GRADS, &b), TV_OK);
+    EXPECT_EQ((uintptr_t)a.data % 64, 0u);
+    for (size_t i = 0; i < a.bytes; i++)
+        ASSERT_EQ(((char *)a.data)[i], 0);
+    EXPECT_EQ(tv_device_bytes(device, TV_MEM_PARAMS), 1000u);
+    tv_buffer_destroy(&a);
+    tv_buffer_destroy(&a);
+    EXPECT_EQ(tv_device_bytes(device, TV_MEM_PARAMS), 0u);
+    EXPECT_EQ(tv_device_bytes(device, TV_MEM_GRADS), 24u);
+    EXPECT_EQ(tv_device_peak_bytes(device), 1024u);
+    tv_buffer_destroy(&b);
+    tv_device_close(device);
+}
+
+TEST(Device, TooMuchMemoryIsRefusedWithTheBreakdown)
+{
+    tv_device *device = nullptr;
+    ASSERT_EQ(tv_device_open(TV_DEVICE_CPU, 1, &device), TV_OK);
+    tv_buffer a = {}, b = {};
+    ASSERT_EQ(tv_buffer_create(device, 96, TV_MEM_OPTIMIZER, &a), TV_OK);
+    EXPECT_EQ(tv_buffer_create(device, SIZE_MAX - 8, TV_MEM_ACTIVATIONS, &b), TV_NO_MEMORY);
+    EXPECT_NE(std::strstr(tv_error_message(), "optimizer 96"), nullptr);
+    EXPECT_NE(std::strstr(tv_error_message(), "activations"), nullptr);
+    EXPECT_EQ(b.data, nullptr);
+    tv_buffer_destroy(&a);
+    tv_device_close(device);
+}
+
+TEST(Device, StreamsAndEventsOnTheCpuAreImmediate)
+{
+    tv_device *device = nullptr;
+    tv_stream *stream = nullptr;
+    tv_event *event = nullptr;
+    ASSERT_EQ(tv_device_open(TV_DEVICE_CPU, 2, &device), TV_OK);
+    EXPECT_EQ(tv_device_num_threads(device), 2);
+    ASSERT_EQ(tv_stream_create(device, &stream), TV_OK);
+    ASSERT_EQ(tv_event_create(device, &event), TV_OK);
+    int from = 42, to = 0, done = 0;
+    EXPECT_EQ(tv_stream_copy(stream, &to, &from, sizeof(to)), TV_OK);
+    EXPECT_EQ(tv_event_record(event, stream), TV_OK);
+    EXPECT_EQ(tv_stream_wait_event(stream, event), TV_OK);
+    EXPECT_EQ(tv_event_is_done(event, &done), TV_OK);
+    EXPECT_EQ(done, 1);
+    EXPECT_EQ(to, 42);
+    EXPECT_EQ(tv_stream_zero(stream, &to, sizeof(to)), TV_OK);
+    EXPECT_EQ(tv_stream_synchronize(stream), TV_OK);
+    EXPECT_EQ(to, 0);
+    tv_event_destroy(event);
+    tv_stream_destroy(stream);
+    tv_device_close(device);
+}
+
+TEST(Device, RefusesNoThreads)
+{
+    tv_device *device = nullptr;
+    EXPECT_EQ(tv_device_open(TV_DEVICE_CPU, 0, &device), TV_INVALID);
+    EXPECT_EQ(device, nullptr);
+}
