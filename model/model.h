@@ -31,6 +31,7 @@ struct tv_model_args {
 struct tv_local_param {
     const struct tv_param *param; /* row of the model's table */
     int64_t first, count;         /* elements of tv_model_params / tv_model_grads */
+    int unit;                     /* whose backward completes this gradient */
     int is_copy; /* the second copy of a tied weight: its embedding unit is on another rank */
 };
 
@@ -50,9 +51,9 @@ float *tv_model_params(struct tv_model *model);     /* [param_count], device mem
 float *tv_model_grads(struct tv_model *model);      /* [param_count] */
 TV_MUST_CHECK tv_status_t tv_model_zero_grads(struct tv_model *model);
 
-/* Bytes tv_model_create would ask for, by kind, computed without making anything: for a dry run.
- * Exact. */
-TV_MUST_CHECK tv_status_t tv_model_memory(const struct tv_model_args *args,
+/* Bytes that tv_model_create would ask for on each of T tensor ranks, by kind, computed without making anything: for a
+ * dry run. args->axis is not read. Exact. */
+TV_MUST_CHECK tv_status_t tv_model_memory(const struct tv_model_args *args, int T,
                                           int64_t bytes_out[TV_NUM_MEM_KINDS]);
 
 /* Called after a unit's backward is complete (its gradients have this micro-batch's share). */
