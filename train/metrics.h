@@ -1,0 +1,40 @@
+/* train/metrics.h -- the metrics file: one JSON object per line, flushed line by line.
+ *
+ * Numbers read back exactly (17 digits); what JSON cannot hold (NaN, infinities) is written as null.
+ * A NULL metrics is allowed everywhere and writes nothing, so that callers without --metrics need
+ * no branch. */
+#ifndef TV_TRAIN_METRICS_H
+#define TV_TRAIN_METRICS_H
+#include "base/status.h"
+#include <stdint.h>
+
+TV_BEGIN_C
+struct json_t;         /* jansson.h */
+struct tv_step_report; /* train/trainer.h */
+struct tv_metrics;     /* opaque */
+
+/* A fresh start truncates the file, a resumed run appends to it. Folders above it are made.
+ * Errors: TV_INVALID (cannot be opened), TV_NO_MEMORY. */
+TV_MUST_CHECK tv_status_t tv_metrics_open(const char *path, int is_append,
+                                          struct tv_metrics **metrics_out);
+void tv_metrics_close(struct tv_metrics *metrics);
+
+/* All of them: Errors: TV_IO with the path, TV_NO_MEMORY. */
+
+/* {"type": type, ...fields}; takes over the reference to `fields`, an object, also on failure. NULL
+ * fields are out of memory, so that a caller may pass what a jansson constructor returned. */
+TV_MUST_CHECK tv_status_t tv_metrics_object(struct tv_metrics *metrics, const char *type,
+                                            struct json_t *fields);
+TV_MUST_CHECK tv_status_t tv_metrics_step(struct tv_metrics *metrics,
+                                          const struct tv_step_report *report);
+TV_MUST_CHECK tv_status_t tv_metrics_eval(struct tv_metrics *metrics, int64_t step, double loss,
+                                          int64_t counted_tokens);
+TV_MUST_CHECK tv_status_t tv_metrics_save(struct tv_metrics *metrics, int64_t step,
+                                          const char *path);
+/* status: "ok", "stopped" or "failed". */
+TV_MUST_CHECK tv_status_t tv_metrics_end(struct tv_metrics *metrics, const char *status,
+                                         int64_t step);
+/* A number for `fields`: null when it is not finite. */
+struct json_t *tv_metrics_number(double value);
+TV_END_C
+#endif
