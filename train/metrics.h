@@ -10,6 +10,7 @@
 
 TV_BEGIN_C
 struct json_t;         /* jansson.h */
+struct tv_run;         /* train/run.h */
 struct tv_step_report; /* train/trainer.h */
 struct tv_metrics;     /* opaque */
 
@@ -25,15 +26,16 @@ void tv_metrics_close(struct tv_metrics *metrics);
  * fields are out of memory, so that a caller may pass what a jansson constructor returned. */
 TV_MUST_CHECK tv_status_t tv_metrics_object(struct tv_metrics *metrics, const char *type,
                                             struct json_t *fields);
+/* The resolved configuration and the placement: two lines. Errors also: TV_BAD_FILE (--placement). */
+TV_MUST_CHECK tv_status_t tv_metrics_start(struct tv_metrics *metrics, const struct tv_run *run);
 TV_MUST_CHECK tv_status_t tv_metrics_step(struct tv_metrics *metrics,
                                           const struct tv_step_report *report);
 TV_MUST_CHECK tv_status_t tv_metrics_eval(struct tv_metrics *metrics, int64_t step, double loss,
                                           int64_t counted_tokens);
 TV_MUST_CHECK tv_status_t tv_metrics_save(struct tv_metrics *metrics, int64_t step,
                                           const char *path);
-/* status: "ok", "stopped" or "failed". */
-TV_MUST_CHECK tv_status_t tv_metrics_end(struct tv_metrics *metrics, const char *status,
-                                         int64_t step);
+/* The last line: "ok" for TV_OK, "stopped" for TV_STOPPED, else "failed", with the last step. */
+TV_MUST_CHECK tv_status_t tv_metrics_end(struct tv_metrics *metrics, tv_status_t status);
 /* A number for `fields`: null when it is not finite. */
 struct json_t *tv_metrics_number(double value);
 TV_END_C
