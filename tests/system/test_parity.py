@@ -1,0 +1,184 @@
+"""Whole runs through the command line: the same training on every mesh, and what other trainers got wrong there.
+
+Names of tests carry the rows of the project's list of public faults (docs/faults.md)."""
+import math
+import tempfile
+import unittest
+from pathlib import Path
+
+import trivet
+from trivet import relative, train
+
+
+class Parity(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = Path(tempfile.mkdtemp(prefix="trivet-parity-"))
+        cls.data = trivet.write_tokens(cls.folder / "walk.u16", trivet.walk_tokens(16 * 32 * 12 + 1))
+        cls.reference = {}
+
+    def ref(self, **changes):
+        key = repr(sorted(changes.items()))
+        if key not in self.reference:
+            self.reference[key] = train(self.data, export_hf=self.folder / f"ref{len(self.reference)}", **changes)
+            self.reference[key].weights = trivet.read_safetensors(
+                self.folder / f"ref{len(self.reference) - 1}" / "model.safetensors")
+        return self.reference[key]
+
+    def assert_same(self, got, want):
+        self.assertEqual(len(got.steps), len(want.steps))
+        for a, b in zip(got.steps, want.steps):
+            self.assertLess(relative(a["loss"], b["loss"]), 2e-6)
+            self.assertLess(relative(a["grad_norm"], b["grad_norm"]), 2e-5)
+            self.assertEqual(a["counted_tokens"], b["counted_tokens"])
+            self.assertEqual(a["consumed_samples"], b["consumed_samples"])
+
+    def check_mesh(self, pp=1, dp=1, tp=1, reference=None, **changes):
+        want = self.ref(**(changes if reference is None else reference))
+        out = tempfile.mkdtemp(prefix="trivet-export-")
+        got = train(self.data, pp=pp, dp=dp, tp=tp, export_hf=out, **changes)
+        self.assert_same(got, want)
+        self.assertLess(trivet.worst_difference(trivet.read_safetensors(Path(out) / "model.safetensors"), want.weights), 1e-4)
+        return got
+
+    def test_b06_fewer_kv_heads_than_tensor_ranks(self):
+        self.check_mesh(tp=2, num_query_groups=1)
+        self.check_mesh(tp=4, num_query_groups=2)
+        self.check_mesh(tp=4, pp=2, num_query_groups=1)
+
+    def test_b07_gradients_do_not_grow_with_the_pipeline(self):
+        for schedule in ("gpipe", "1f1b"):
+            self.check_mesh(pp=2, schedule=schedule, reference={})
+            self.check_mesh(pp=2, schedule=schedule, clip_grad=0.1, reference={"clip_grad": 0.1})
+
+    def test_b11_one_norm_for_all_stages(self):
+        for pp in (2, 4):
+            self.check_mesh(pp=pp, clip_grad=0.1)
+
+    def test_b19_fewer_micro_batches_than_stages(self):
+        for schedule in ("gpipe", "1f1b"):
+            for num_micro in (1, 2, 3):
+                self.check_mesh(pp=4, global_batch_size=num_micro, schedule=schedule,
+                                reference={"global_batch_size": num_micro})
+
+    def test_tied_embeddings_over_two_stages(self):
+        tied = {"untie_embeddings_and_output_weights": None}
+        self.check_mesh(pp=2, dp=2, tp=2, **tied)
+        self.check_mesh(pp=4, dp=2, model="gpt2", **tied)
+
+    def test_one_stage_gives_the_same_bits_under_every_schedule(self):
+        tied = {"untie_embeddings_and_output_weights": None}
+        a = train(self.data, schedule="gpipe", **tied)
+        b = train(self.data, schedule="1f1b", **tied)
+        self.assertEqual(a.losses(), b.losses())
+        self.assertEqual(a.norms(), b.norms())
+
+    def test_threads_and_processes_give_the_same_bits(self):
+        a = train(self.data, pp=2, dp=2, tp=2)
+        b = train(self.data, pp=2, dp=2, tp=2, mpi=True)
+        self.assertEqual(a.losses(), b.losses())
+        self.assertEqual(a.norms(), b.norms())
+
+    def test_a_placement_changes_no_bit(self):
+        file = self.folder / "placement"
+        file.write_text("# reversed\n" + "\n".join(str(r) for r in reversed(range(8))) + "\n")
+        a = train(self.data, pp=2, dp=2, tp=2)
+        b = train(self.data, pp=2, dp=2, tp=2, placement=file)
+        self.assertEqual(a.losses(), b.losses())
+
+    def test_b10_inputs_meet_their_own_targets(self):
+        # Sequence i is token i repeated; with lr 0 the loss of a batch is the mean of the losses of its sequences.
+        data = trivet.write_tokens(self.folder / "constant.u16", [i for i in range(16) for _ in range(32)] + [15])
+        single = train(data, lr=0, global_batch_size=1, train_iters=16, shuffle="off").losses()
+        for pp in (2, 4):
+            batch = train(data, pp=pp, lr=0, global_batch_size=8, train_iters=2, shuffle="off").losses()
+            self.assertLess(relative(batch[0], math.fsum(single[:8]) / 8), 2e-6)
+            self.assertLess(relative(batch[1], math.fsum(single[8:]) / 8), 2e-6)
+
+    def test_b14_loss_is_a_mean_over_counted_tokens(self):
+        # Sequence A has 1 counted target, sequence B has 31: token 9 is not counted.
+        a = [1] + [9] * 30 + [2] + [9]
+        b = [5 if i % 2 else 6 for i in range(31)] + [9]
+        data = trivet.write_tokens(self.folder / "masked.u16", a[:32] + b + [9])
+        runs = [train(data, shuffle="off", mask_token=9, global_batch_size=2, train_iters=1, **how)
+                for how in ({"micro_batch_size": 2}, {}, {"dp": 2}, {"pp": 2})]
+        counted = runs[0].steps[0]["counted_tokens"]
+        self.assertEqual(counted, sum(t != 9 for t in (a[:32] + b + [9])[1:]))
+        for run in runs[1:]:
+            self.assert_same(run, runs[0])
+
+    def test_b17_evaluation_counts_each_sequence_once(self):
+        valid = trivet.write_tokens(self.folder / "valid.u16", trivet.walk_tokens(10 * 32 + 1, seed=7))
+        results = {}
+        for dp in (1, 2, 4):
+            run = train(self.data, dp=dp, micro_batch_size=2, valid_data=valid, eval_interval=5, lr=0)
+            self.assertEqual([e["step"] for e in run.evals], [5, 10])
+            self.assertEqual([e["counted_tokens"] for e in run.evals], [320, 320])
+            results[dp] = run.evals[1]["loss"]
+        pipeline = train(self.data, pp=4, tp=2, micro_batch_size=4, valid_data=valid, lr=0)
+        results["pipeline"] = pipeline.evals[-1]["loss"]
+        for loss in results.values():
+            self.assertLess(relative(loss, results[1]), 1e-6)
+
+    def test_evaluation_changes_no_training_bit(self):
+        valid = trivet.write_tokens(self.folder / "valid2.u16", trivet.walk_tokens(7 * 32 + 1, seed=7))
+        a = train(self.data, pp=2, dp=2)
+        b = train(self.data, pp=2, dp=2, valid_data=valid, eval_interval=1)
+        self.assertEqual(a.losses(), b.losses())
+
+    def test_b37_initial_weights_do_not_depend_on_the_mesh(self):
+        def initial(**mesh):
+            out = tempfile.mkdtemp(prefix="trivet-init-")
+            train(self.data, lr=0, train_iters=1, export_hf=out, **mesh)
+            return Path(out, "model.safetensors").read_bytes()
+
+        want = initial()
+        for mesh in ({"dp": 2}, {"tp": 4}, {"pp": 4}, {"pp": 2, "dp": 2, "tp": 2}):
+            self.assertEqual(initial(**mesh), want, mesh)
+        self.assertNotEqual(initial(seed=99), want)
+        tensors = trivet.read_safetensors(self.folder / "ref0" / "model.safetensors") if self.reference else None
+        names = [n for n in (tensors or {}) if n.endswith("q_proj.weight")]
+        self.assertEqual(len({tensors[n][1].tobytes() for n in names}), len(names))
+
+    def test_b40_whole_steps_per_pass(self):
+        import json
+        for tokens, dp, micro, seq, steps in ((94, 2, 1, 5, 9), (100, 4, 2, 8, 1)):
+            data = trivet.write_tokens(self.folder / f"n{tokens}.u16", trivet.walk_tokens(tokens))
+            log = self.folder / f"ids{tokens}"
+            train(data, dp=dp, micro_batch_size=micro, global_batch_size=dp * micro, seq_length=seq, shuffle="off",
+                  train_iters=2 * steps + 2, log_sample_ids=log)
+            ids = [i for line in log.read_text().splitlines() for i in json.loads(line)["samples"]]
+            samples = (tokens - 1) // seq
+            self.assertEqual((tokens - 1) // (dp * micro * seq), steps)
+            self.assertEqual(ids, [i % samples for i in range(len(ids))])
+
+    def test_b41_far_past_the_end_of_a_small_file(self):
+        data = trivet.write_tokens(self.folder / "one.u16", trivet.walk_tokens(33))
+        run = train(data, dp=2, global_batch_size=4, train_iters=5)
+        self.assertEqual(run.steps[-1]["consumed_samples"], 20)
+
+    def test_b04_b24_a_zero_head_gives_the_logarithm_of_the_true_vocabulary(self):
+        for vocabulary, loss in ((256, 5.545177), (97, 4.574711)):
+            data = trivet.write_tokens(self.folder / f"v{vocabulary}.u16", trivet.walk_tokens(2000, vocabulary))
+            out = tempfile.mkdtemp(prefix="trivet-head-")
+            train(data, lr=0, train_iters=1, vocab_size=vocabulary, export_hf=out)
+            tensors = trivet.read_safetensors(Path(out) / "model.safetensors")
+            shape, values = tensors["lm_head.weight"]
+            self.assertEqual(shape[0], vocabulary)
+            for i in range(len(values)):
+                values[i] = 0
+            zero = self.folder / f"zero{vocabulary}.safetensors"
+            trivet.write_safetensors(zero, tensors)
+            for tp in (1, 2, 4):
+                run = train(data, tp=tp, lr=0, train_iters=1, vocab_size=vocabulary, init_from=zero)
+                self.assertAlmostEqual(run.losses()[0], loss, places=5)
+
+    def test_same_mesh_twice_gives_the_same_bits(self):
+        runs = [train(self.data, pp=2, dp=2, tp=2, train_iters=4) for _ in range(5)]
+        for run in runs[1:]:
+            self.assertEqual(run.losses(), runs[0].losses())
+            self.assertEqual(run.norms(), runs[0].norms())
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

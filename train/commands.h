@@ -1,0 +1,14 @@
+/* train/commands.h -- the commands of the program: each takes its own words (argv[0] is the command) and returns the
+ * exit code of the process. */
+#ifndef TV_TRAIN_COMMANDS_H
+#define TV_TRAIN_COMMANDS_H
+#include "train/run.h"
+
+TV_BEGIN_C
+int tv_command_train(int argc, char **argv);
+int tv_command_version(void);
+
+/* What `train --dry-run` prints: mesh, layers, parameters and memory of each stage; text or one JSON object. */
+TV_MUST_CHECK tv_status_t tv_dry_run_print(const struct tv_run *run, FILE *out);
+TV_END_C
+#endif

@@ -1,0 +1,130 @@
+/* train/console.c -- the live line, the plain lines and the summary. */
+#include "train/console.h"
+#include "train/trainer_internal.h"
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+/* 12345678 -> "12.3M" in a buffer of at least 16 bytes. */
+static const char *short_number(double value, char *text, size_t bytes)
+{
+    static const char suffix[] = {' ', 'k', 'M', 'G', 'T', 'P'};
+    size_t i = 0;
+    while (value >= 1000 && i + 1 < sizeof(suffix)) {
+        value /= 1000;
+        i++;
+    }
+    if (i == 0)
+        snprintf(text, bytes, "%.3g", value);
+    else
+        snprintf(text, bytes, "%.3g%c", value, suffix[i]);
+    return text;
+}
+
+static const char *clock_text(double seconds, char *text, size_t bytes)
+{
+    const int64_t s = seconds > 0 ? (int64_t)(seconds + 0.5) : 0;
+    if (s >= 3600)
+        snprintf(text, bytes, "%" PRId64 "h%02d", s / 3600, (int)(s / 60 % 60));
+    else
+        snprintf(text, bytes, "%d:%02d", (int)(s / 60), (int)(s % 60));
+    return text;
+}
+
+void tv_console_open(struct tv_console *console, const struct tv_run *run, FILE *out)
+{
+    *console = (struct tv_console){
+        .out = out,
+        .is_terminal = isatty(fileno(out)),
+        .log_interval = run->options.log_interval,
+        .last_step = run->train_iters,
+    };
+    setvbuf(out, NULL, _IOLBF, 0);
+}
+
+void tv_console_start(struct tv_console *console, const struct tv_run *run,
+                      const struct tv_trainer *trainer)
+{
+    char params[16], tokens[16];
+    struct tv_param_table table = {0};
+    int64_t count = 0;
+    if (tv_model_param_table(&run->model, &table) == TV_OK) {
+        for (int i = 0; i < table.num_params; i++)
+            count += tv_param_count(&table.params[i]);
+        tv_param_table_destroy(&table);
+    }
+    const struct tv_mesh_coord e = run->extent;
+    fprintf(console->out, "%s, %s parameters, on pp %d x dp %d x tp %d = %d rank(s), schedule %s\n",
+            tv_model_family_name(run->model.family),
+            short_number((double)count, params, sizeof(params)), e.at[TV_PIPE], e.at[TV_DATA],
+            e.at[TV_TENSOR], e.at[TV_PIPE] * e.at[TV_DATA] * e.at[TV_TENSOR], run->schedule.name);
+    fprintf(console->out,
+            "%" PRId64 " steps of %" PRId64 " x %" PRId64
+            " tokens (%s), %d micro-batch(es) of %" PRId64 "\n",
+            run->train_iters, run->global_batch, run->seq_length,
+            short_number((double)(run->train_iters * run->global_batch * run->seq_length), tokens,
+                         sizeof(tokens)),
+            run->num_micro, run->micro_batch);
+    fprintf(console->out,
+            "data: %" PRId64 " samples; %" PRId64 " token(s) after the last whole one are unused\n",
+            tv_trainer_num_samples(trainer), tv_trainer_unused_tokens(trainer));
+    console->started_at = tv_now_seconds();
+}
+
+static void print_step(struct tv_console *console, const struct tv_step_report *r, const char *end)
+{
+    char speed[16], eta[16];
+    const double elapsed = tv_now_seconds() - console->started_at;
+    const double done = (double)(r->step - console->first_step);
+    const double left = elapsed / done * (double)(console->last_step - r->step);
+    fprintf(console->out,
+            "step %" PRId64 "/%" PRId64 "  loss %.4f  norm %.3f  lr %.2e  %s tok/s  ETA %s%s",
+            r->step, console->last_step, r->loss, r->grad_norm, r->lr,
+            short_number(r->tokens_per_second, speed, sizeof(speed)),
+            clock_text(left, eta, sizeof(eta)), end);
+}
+
+void tv_console_step(struct tv_console *console, const struct tv_step_report *report)
+{
+    const double now = tv_now_seconds();
+    const int is_edge =
+        report->step == console->first_step + 1 || report->step == console->last_step;
+    if (console->is_terminal) {
+        if (!is_edge && now - console->shown_at < 0.1)
+            return;
+        console->shown_at = now;
+        fputs("\r\033[K", console->out);
+        print_step(console, report, report->step == console->last_step ? "\n" : "");
+        fflush(console->out);
+    } else if (is_edge || report->step % console->log_interval == 0) {
+        print_step(console, report, "\n");
+    }
+}
+
+void tv_console_eval(struct tv_console *console, int64_t step, double loss, int64_t counted)
+{
+    fprintf(console->out, "%sstep %" PRId64 ": held-out loss %.4f over %" PRId64 " tokens\n",
+            console->is_terminal ? "\r\033[K" : "", step, loss, counted);
+}
+
+void tv_console_finish(struct tv_console *console, const struct tv_run *run,
+                       const struct tv_step_report *last, const struct tv_time_shares *shares)
+{
+    char speed[16], memory[16], flops[16], time[16];
+    const double seconds = tv_now_seconds() - console->started_at;
+    const double tokens =
+        (double)((last->step - console->first_step) * run->global_batch * run->seq_length);
+    const double rest = 1 - shares->compute - shares->wait[TV_PIPE] - shares->wait[TV_DATA] -
+                        shares->wait[TV_TENSOR];
+    fprintf(console->out, "%s tok/s in %s, %sFLOP/s of the model, %sB on the largest rank\n",
+            short_number(tokens / seconds, speed, sizeof(speed)),
+            clock_text(seconds, time, sizeof(time)),
+            short_number(tokens / seconds * tv_model_flops_per_token(&run->model, run->seq_length),
+                         flops, sizeof(flops)),
+            short_number((double)last->peak_memory_bytes, memory, sizeof(memory)));
+    fprintf(console->out,
+            "time: %.0f %% computing, waiting on pipe %.0f %%, data %.0f %%, tensor %.0f %%, other "
+            "%.0f %%\n",
+            100 * shares->compute, 100 * shares->wait[TV_PIPE], 100 * shares->wait[TV_DATA],
+            100 * shares->wait[TV_TENSOR], 100 * (rest > 0 ? rest : 0));
+}

@@ -1,0 +1,149 @@
+/* train/dry_run.c -- what a run would be, without training: mesh, layer map, parameters and memory of each stage.
+ *
+ * The numbers come from the same functions that make the real thing. */
+#include "train/commands.h"
+#include "train/trainer_internal.h"
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdlib.h>
+
+struct stage_plan {
+    struct tv_unit_range units;
+    int64_t params; /* of one tensor rank, padding included */
+    int64_t bytes[TV_NUM_MEM_KINDS];
+};
+
+static tv_status_t plan_stage(const struct tv_run *run, int stage, struct stage_plan *plan)
+{
+    struct tv_model_args args = tv_trainer_model_args(run, stage);
+    plan->units = run->stages[stage];
+    TV_TRY(tv_model_memory(&args, run->extent.at[TV_TENSOR], plan->bytes));
+    plan->params = plan->bytes[TV_MEM_PARAMS] / (int64_t)sizeof(float);
+    plan->bytes[TV_MEM_OPTIMIZER] += 2 * plan->bytes[TV_MEM_PARAMS];
+    const int64_t message = run->micro_batch * run->seq_length * run->model.hidden_size;
+    plan->bytes[TV_MEM_BUFFERS] += tv_executor_buffer_bytes(&run->schedule, stage, message);
+    return TV_OK;
+}
+
+static int64_t total_bytes(const struct stage_plan *plan)
+{
+    int64_t total = 0;
+    for (int k = 0; k < TV_NUM_MEM_KINDS; k++)
+        total += plan->bytes[k];
+    return total;
+}
+
+/* "embedding, layers 1-4" */
+static void describe_units(const struct tv_run *run, struct tv_unit_range units, char *text,
+                           size_t bytes)
+{
+    const int L = run->model.num_layers;
+    const int last = units.first + units.num - 1;
+    const int low = units.first > 1 ? units.first : 1;
+    const int high = last < L ? last : L;
+    size_t used = 0;
+    text[0] = '\0';
+    if (units.first == 0)
+        used += (size_t)snprintf(text, bytes, "embedding");
+    if (low <= high)
+        used += (size_t)snprintf(text + used, bytes - used,
+                                 low == high ? "%slayer %d" : "%slayers %d-%d", used ? ", " : "",
+                                 low, high);
+    if (last == L + 1)
+        snprintf(text + used, bytes - used, "%shead", used ? ", " : "");
+}
+
+static int64_t model_params(const struct tv_run *run)
+{
+    struct tv_param_table table = {0};
+    int64_t count = 0;
+    if (tv_model_param_table(&run->model, &table) != TV_OK)
+        return 0;
+    for (int i = 0; i < table.num_params; i++)
+        count += tv_param_count(&table.params[i]);
+    tv_param_table_destroy(&table);
+    return count;
+}
+
+static void print_text(const struct tv_run *run, const struct stage_plan *plans, FILE *out)
+{
+    const struct tv_mesh_coord e = run->extent;
+    fprintf(out,
+            "mesh: pp %d x dp %d x tp %d = %d rank(s); schedule %s, %d micro-batch(es) of %" PRId64
+            "\n",
+            e.at[TV_PIPE], e.at[TV_DATA], e.at[TV_TENSOR],
+            e.at[TV_PIPE] * e.at[TV_DATA] * e.at[TV_TENSOR], run->schedule.name, run->num_micro,
+            run->micro_batch);
+    fprintf(out, "model: %s, %d layers, %" PRId64 " parameters\n",
+            tv_model_family_name(run->model.family), run->model.num_layers, model_params(run));
+    fputs("per rank, MiB:\n", out);
+    fprintf(out, "%5s %12s %8s %8s %8s %8s %8s %8s  %s\n", "stage", "parameters", "weights",
+            "grads", "optim", "activ", "buffers", "total", "units");
+    for (int p = 0; p < e.at[TV_PIPE]; p++) {
+        char units[96];
+        const double mib = 1048576.0;
+        describe_units(run, plans[p].units, units, sizeof(units));
+        fprintf(out, "%5d %12" PRId64 " %8.1f %8.1f %8.1f %8.1f %8.1f %8.1f  %s\n", p,
+                plans[p].params, (double)plans[p].bytes[TV_MEM_PARAMS] / mib,
+                (double)plans[p].bytes[TV_MEM_GRADS] / mib,
+                (double)plans[p].bytes[TV_MEM_OPTIMIZER] / mib,
+                (double)plans[p].bytes[TV_MEM_ACTIVATIONS] / mib,
+                (double)plans[p].bytes[TV_MEM_BUFFERS] / mib, (double)total_bytes(&plans[p]) / mib,
+                units);
+    }
+}
+
+static json_t *stage_json(const struct tv_run *run, const struct stage_plan *plan, int stage)
+{
+    const int L = run->model.num_layers;
+    json_t *layers = json_array();
+    for (int u = plan->units.first; u < plan->units.first + plan->units.num; u++) {
+        if (u >= 1 && u <= L)
+            json_array_append_new(layers, json_integer(u - 1)); /* as in Hugging Face names */
+    }
+    json_t *memory = json_object();
+    for (int k = 0; k < TV_NUM_MEM_KINDS; k++)
+        json_object_set_new(memory, tv_mem_kind_name((tv_mem_kind_t)k),
+                            json_integer(plan->bytes[k]));
+    json_object_set_new(memory, "total", json_integer(total_bytes(plan)));
+    return json_pack("{s:i, s:i, s:b, s:o, s:b, s:I, s:o}", "stage", stage, "chunk", 0, "embedding",
+                     plan->units.first == 0, "layers", layers, "head",
+                     plan->units.first + plan->units.num == L + 2, "parameters_per_rank",
+                     (json_int_t)plan->params, "memory_bytes_per_rank", memory);
+}
+
+static tv_status_t print_json(const struct tv_run *run, const struct stage_plan *plans, FILE *out)
+{
+    const struct tv_mesh_coord e = run->extent;
+    json_t *stages = json_array();
+    for (int p = 0; p < e.at[TV_PIPE]; p++)
+        json_array_append_new(stages, stage_json(run, &plans[p], p));
+    json_t *root = json_pack(
+        "{s:{s:i, s:i, s:i}, s:s, s:i, s:I, s:I, s:s, s:I, s:o}", "mesh", "pp", e.at[TV_PIPE], "dp",
+        e.at[TV_DATA], "tp", e.at[TV_TENSOR], "schedule", run->schedule.name, "micro_batches",
+        run->num_micro, "micro_batch_size", (json_int_t)run->micro_batch, "global_batch_size",
+        (json_int_t)run->global_batch, "model", tv_model_family_name(run->model.family),
+        "parameters", (json_int_t)model_params(run), "stages", stages);
+    if (root == NULL)
+        return TV_ERR(TV_NO_MEMORY, "--dry-run --json");
+    const int failed = json_dumpf(root, out, JSON_COMPACT) != 0 || fputc('\n', out) == EOF;
+    json_decref(root);
+    return failed ? TV_ERR(TV_IO, "--dry-run --json: standard output cannot be written") : TV_OK;
+}
+
+tv_status_t tv_dry_run_print(const struct tv_run *run, FILE *out)
+{
+    const int P = run->extent.at[TV_PIPE];
+    struct stage_plan *plans = calloc((size_t)P, sizeof(*plans));
+    if (plans == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d stages", P);
+    tv_status_t status = TV_OK;
+    for (int p = 0; p < P && status == TV_OK; p++)
+        status = plan_stage(run, p, &plans[p]);
+    if (status == TV_OK && run->options.is_json)
+        status = print_json(run, plans, out);
+    else if (status == TV_OK)
+        print_text(run, plans, out);
+    free(plans);
+    return status;
+}

@@ -1,0 +1,132 @@
+/* train/loop.c -- steps, evaluations, metrics and the export, in the order in which they happen. */
+#include "train/loop.h"
+#include "train/console.h"
+#include "train/metrics.h"
+#include "train/trainer_internal.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct loop {
+    struct tv_trainer *trainer;
+    const struct tv_run *run;
+    int is_root;
+    struct tv_console console;  /* root */
+    struct tv_metrics *metrics; /* root, or NULL */
+};
+
+/* The sample numbers of a step in the order of the global batch: a JSON line. */
+static tv_status_t log_samples(struct tv_trainer *tr, int64_t step)
+{
+    const struct tv_run *run = tr->run;
+    struct tv_comm *world = tv_mesh_world(tr->mesh);
+    const int D = run->extent.at[TV_DATA];
+    const int64_t count = run->global_batch / D;
+    struct tv_request *send = NULL, *recv = NULL;
+    if (tr->here.at[TV_PIPE] == 0 && tr->here.at[TV_TENSOR] == 0)
+        TV_TRY(tv_comm_send(world, tr->sample_ids, count, TV_I64, 0, tr->stream, &send));
+    if (tv_mesh_rank(tr->mesh) == 0) {
+        int64_t *ids = calloc((size_t)count, sizeof(*ids));
+        if (ids == NULL)
+            return TV_ERR(TV_NO_MEMORY, "--log-sample-ids: %" PRId64 " numbers", count);
+        fprintf(tr->sample_log, "{\"step\":%" PRId64 ",\"samples\":[", step);
+        tv_status_t status = TV_OK;
+        for (int d = 0; d < D && status == TV_OK; d++) {
+            const int from = tv_mesh_rank_of(run->extent, (struct tv_mesh_coord){{0, d, 0}});
+            status = tv_comm_recv(world, ids, count, TV_I64, from, tr->stream, &recv);
+            if (status == TV_OK)
+                status = tv_request_wait(&recv);
+            for (int64_t i = 0; i < count && status == TV_OK; i++)
+                fprintf(tr->sample_log, "%s%" PRId64, d + i == 0 ? "" : ",", ids[i]);
+        }
+        free(ids);
+        TV_TRY(status);
+        if (fputs("]}\n", tr->sample_log) < 0 || fflush(tr->sample_log) != 0)
+            return TV_ERR(TV_IO, "--log-sample-ids %s: %s", run->options.log_sample_ids,
+                          strerror(errno));
+    }
+    return tv_request_wait(&send);
+}
+
+static tv_status_t evaluate(struct loop *loop, int64_t step)
+{
+    double loss;
+    int64_t counted;
+    TV_TRY(tv_train_eval(loop->trainer, &loss, &counted));
+    if (!loop->is_root)
+        return TV_OK;
+    tv_console_eval(&loop->console, step, loss, counted);
+    return loop->metrics ? tv_metrics_eval(loop->metrics, step, loss, counted) : TV_OK;
+}
+
+static int evaluates_after(const struct tv_run *run, int64_t step)
+{
+    if (run->options.valid_data == NULL)
+        return 0;
+    return step == run->train_iters ||
+           (run->options.eval_interval > 0 && step % run->options.eval_interval == 0);
+}
+
+static tv_status_t one_step(struct loop *loop, int64_t step, struct tv_step_report *report)
+{
+    TV_TRY(tv_train_step(loop->trainer, step, report));
+    if (loop->run->options.log_sample_ids != NULL)
+        TV_TRY(log_samples(loop->trainer, step));
+    if (loop->is_root) {
+        if (loop->metrics)
+            TV_TRY(tv_metrics_step(loop->metrics, report));
+        tv_console_step(&loop->console, report);
+    }
+    return evaluates_after(loop->run, step) ? evaluate(loop, step) : TV_OK;
+}
+
+static tv_status_t run_steps(struct loop *loop)
+{
+    const struct tv_run *run = loop->run;
+    struct tv_step_report report = {0};
+    for (int64_t step = 1; step <= run->train_iters; step++)
+        TV_TRY(one_step(loop, step, &report));
+    if (run->options.export_hf != NULL)
+        TV_TRY(tv_trainer_export(loop->trainer, run->options.export_hf));
+    struct tv_time_shares shares;
+    TV_TRY(tv_trainer_time_shares(loop->trainer, &shares));
+    if (loop->is_root)
+        tv_console_finish(&loop->console, run, &report, &shares);
+    return TV_OK;
+}
+
+/* The root's own files; its verdict is shared before the first step. */
+static tv_status_t open_outputs(struct loop *loop)
+{
+    if (!loop->is_root)
+        return TV_OK;
+    tv_console_open(&loop->console, loop->run, stdout);
+    if (loop->run->options.metrics == NULL)
+        return TV_OK;
+    TV_TRY(tv_metrics_open(loop->run->options.metrics, 0, &loop->metrics));
+    return tv_metrics_start(loop->metrics, loop->run);
+}
+
+tv_status_t tv_train_loop(struct tv_comm *world, const struct tv_run *run, int *is_common_out)
+{
+    struct loop loop = {.run = run};
+    int first_failed;
+    *is_common_out = 1;
+    TV_TRY(tv_trainer_create(world, run, &loop.trainer));
+    loop.is_root = tv_trainer_is_root(loop.trainer);
+    tv_status_t status = tv_comm_agree(world, open_outputs(&loop), &first_failed);
+    if (status == TV_OK) {
+        if (loop.is_root)
+            tv_console_start(&loop.console, run, loop.trainer);
+        status = run_steps(&loop);
+        *is_common_out = status == TV_NUMERIC; /* decided from sums that every rank has */
+        if (loop.metrics) {
+            const tv_status_t closed = tv_metrics_end(loop.metrics, status);
+            status = status == TV_OK ? closed : status;
+        }
+    }
+    tv_metrics_close(loop.metrics);
+    tv_trainer_destroy(loop.trainer);
+    return status;
+}

@@ -1,0 +1,13 @@
+/* train/loop.h -- from the first step to the last: what `trivet train` does once the ranks are there. */
+#ifndef TV_TRAIN_LOOP_H
+#define TV_TRAIN_LOOP_H
+#include "mesh/comm.h"
+#include "train/run.h"
+
+TV_BEGIN_C
+/* Trains, evaluates, exports, writes metrics and talks to the terminal (root only). is_common_out: 1 when every rank
+ * returns the same failure, so that nobody needs to end the job. Collective over world. */
+TV_MUST_CHECK tv_status_t tv_train_loop(struct tv_comm *world, const struct tv_run *run,
+                                        int *is_common_out);
+TV_END_C
+#endif

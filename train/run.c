@@ -1,0 +1,331 @@
+/* train/run.c -- from flags to a run: model, mesh, batch, schedule, in the order in which a user would find mistakes. */
+#include "train/run.h"
+#include "data/optimizer.h"
+#include "data/samples.h"
+#include "train/hf.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct preset {
+    const char *name;
+    struct tv_model_config config;
+};
+
+static const struct preset presets[] = {
+    {"gpt2",
+     {.family = TV_GPT2,
+      .num_layers = 12,
+      .hidden_size = 768,
+      .num_heads = 12,
+      .vocab_size = 50257,
+      .max_positions = 1024,
+      .is_tied = 1}},
+    {"gpt2-medium",
+     {.family = TV_GPT2,
+      .num_layers = 24,
+      .hidden_size = 1024,
+      .num_heads = 16,
+      .vocab_size = 50257,
+      .max_positions = 1024,
+      .is_tied = 1}},
+    {"gpt2-large",
+     {.family = TV_GPT2,
+      .num_layers = 36,
+      .hidden_size = 1280,
+      .num_heads = 20,
+      .vocab_size = 50257,
+      .max_positions = 1024,
+      .is_tied = 1}},
+    {"gpt2-xl",
+     {.family = TV_GPT2,
+      .num_layers = 48,
+      .hidden_size = 1600,
+      .num_heads = 25,
+      .vocab_size = 50257,
+      .max_positions = 1024,
+      .is_tied = 1}},
+    {"llama-1b",
+     {.family = TV_LLAMA,
+      .num_layers = 22,
+      .hidden_size = 2048,
+      .num_heads = 32,
+      .num_kv_heads = 4,
+      .ffn_size = 5632,
+      .vocab_size = 32000,
+      .max_positions = 2048}},
+    {"tiny-gpt2",
+     {.family = TV_GPT2,
+      .num_layers = 4,
+      .hidden_size = 128,
+      .num_heads = 4,
+      .vocab_size = 256,
+      .max_positions = 128,
+      .is_tied = 1}},
+    {"tiny-llama",
+     {.family = TV_LLAMA,
+      .num_layers = 4,
+      .hidden_size = 128,
+      .num_heads = 4,
+      .num_kv_heads = 2,
+      .vocab_size = 256,
+      .max_positions = 128,
+      .is_tied = 1}},
+};
+
+/* Flags that say something about the model's shape. */
+static const char *const shape_flags[] = {"model",
+                                          "preset",
+                                          "num-layers",
+                                          "hidden-size",
+                                          "num-attention-heads",
+                                          "num-query-groups",
+                                          "ffn-hidden-size",
+                                          "vocab-size",
+                                          "max-position-embeddings",
+                                          "untie-embeddings-and-output-weights",
+                                          "norm-epsilon",
+                                          "rotary-base"};
+
+static const char *given_shape_flag(const struct tv_train_options *o)
+{
+    for (size_t i = 0; i < sizeof(shape_flags) / sizeof(shape_flags[0]); i++) {
+        if (tv_train_options_has(o, shape_flags[i]))
+            return shape_flags[i];
+    }
+    return NULL;
+}
+
+static tv_status_t find_preset(const char *name, struct tv_model_config *config)
+{
+    for (size_t i = 0; i < sizeof(presets) / sizeof(presets[0]); i++) {
+        if (strcmp(presets[i].name, name) == 0) {
+            *config = presets[i].config;
+            return TV_OK;
+        }
+    }
+    return TV_ERR(TV_INVALID, "--preset %s is not known; see trivet train --help", name);
+}
+
+static tv_status_t set_family(const struct tv_train_options *o, struct tv_model_config *config)
+{
+    tv_model_family_t family;
+    if (strcmp(o->model, "gpt2") == 0)
+        family = TV_GPT2;
+    else if (strcmp(o->model, "llama") == 0)
+        family = TV_LLAMA;
+    else
+        return TV_ERR(TV_INVALID, "--model %s is not one of gpt2, llama", o->model);
+    if (o->preset == NULL)
+        config->family = family;
+    else if (tv_train_options_has(o, "model") && config->family != family)
+        return TV_ERR(TV_INVALID, "--preset %s is not a %s", o->preset, o->model);
+    return TV_OK;
+}
+
+/* The model from the flags of its group. */
+static tv_status_t model_from_flags(const struct tv_run *run, struct tv_model_config *config)
+{
+    const struct tv_train_options *o = &run->options;
+    *config = (struct tv_model_config){.is_tied = 1};
+    if (o->preset != NULL)
+        TV_TRY(find_preset(o->preset, config));
+    TV_TRY(set_family(o, config));
+    if (o->num_layers)
+        config->num_layers = o->num_layers;
+    if (o->hidden_size)
+        config->hidden_size = o->hidden_size;
+    if (o->num_heads)
+        config->num_heads = o->num_heads;
+    if (o->num_query_groups)
+        config->num_kv_heads = o->num_query_groups;
+    if (o->ffn_size)
+        config->ffn_size = o->ffn_size;
+    if (o->vocab_size)
+        config->vocab_size = o->vocab_size;
+    else if (run->data_format == TV_TOKENS_TEXT && o->preset == NULL)
+        config->vocab_size = 256;
+    if (o->max_positions)
+        config->max_positions = o->max_positions;
+    else if (o->preset == NULL)
+        config->max_positions = (int)o->seq_length;
+    if (o->is_untied)
+        config->is_tied = 0;
+    config->norm_eps = o->norm_eps;
+    config->rope_theta = o->rope_theta;
+    if (!config->num_layers || !config->hidden_size || !config->num_heads || !config->vocab_size ||
+        !config->max_positions)
+        return TV_ERR(
+            TV_INVALID,
+            "the model's shape is not complete: give --num-layers, --hidden-size, "
+            "--num-attention-heads, --vocab-size and --seq-length, or --preset, or --config");
+    return TV_OK;
+}
+
+/* A folder given to --init-from brings its config.json when nothing else says what the model is. */
+static const char *implied_config(const struct tv_train_options *o, char *path, size_t path_bytes)
+{
+    struct stat info;
+    if (o->init_from == NULL || given_shape_flag(o) != NULL || stat(o->init_from, &info) != 0 ||
+        !S_ISDIR(info.st_mode))
+        return NULL;
+    snprintf(path, path_bytes, "%s/config.json", o->init_from);
+    return stat(path, &info) == 0 ? path : NULL;
+}
+
+static tv_status_t resolve_model(struct tv_run *run)
+{
+    const struct tv_train_options *o = &run->options;
+    char path[4096];
+    const char *config_path = o->config != NULL ? o->config : implied_config(o, path, sizeof(path));
+    if (config_path == NULL) {
+        TV_TRY(model_from_flags(run, &run->model));
+    } else {
+        if (given_shape_flag(o) != NULL)
+            return TV_ERR(TV_INVALID, "--config and --%s both say what the model is; give one",
+                          given_shape_flag(o));
+        TV_TRY(tv_hf_config_read(config_path, &run->model));
+    }
+    run->model.init_std = o->init_std;
+    tv_model_config_defaults(&run->model);
+    TV_TRY(tv_model_config_check(&run->model));
+    TV_TRY(tv_model_config_check_tensor(&run->model, run->extent.at[TV_TENSOR]));
+    if (run->data_format == TV_TOKENS_TEXT && run->model.vocab_size < 256)
+        return TV_ERR(TV_INVALID, "text has 256 byte values, the model's vocabulary only %" PRId64,
+                      run->model.vocab_size);
+    if (o->mask_token >= run->model.vocab_size)
+        return TV_ERR(TV_INVALID, "--mask-token %" PRId64 " is beyond the vocabulary of %" PRId64,
+                      o->mask_token, run->model.vocab_size);
+    return TV_OK;
+}
+
+static tv_status_t resolve_mesh(struct tv_run *run, int num_ranks)
+{
+    const struct tv_train_options *o = &run->options;
+    const int64_t model_ranks = (int64_t)o->pp * o->tp;
+    int64_t replicas = o->dp;
+    if (replicas == 0)
+        replicas = num_ranks == 0 ? 1 : num_ranks / model_ranks;
+    if (num_ranks == 0)
+        num_ranks = model_ranks * replicas <= 1 << 20 ? (int)(model_ranks * replicas) : 0;
+    if (replicas == 0 || model_ranks * replicas != num_ranks) {
+        if (o->dp != 0)
+            return TV_ERR(TV_INVALID,
+                          "--pp %d x --tp %d x --dp %d needs %" PRId64 " ranks, there are %d",
+                          o->pp, o->tp, o->dp, model_ranks * o->dp, num_ranks);
+        return TV_ERR(TV_INVALID,
+                      "--pp %d x --tp %d = %" PRId64
+                      " does not divide the %d rank(s); start a multiple of it",
+                      o->pp, o->tp, model_ranks, num_ranks);
+    }
+    run->extent = (struct tv_mesh_coord){{o->pp, (int)replicas, o->tp}};
+    return tv_mesh_check(run->extent, num_ranks);
+}
+
+static tv_status_t resolve_batch(struct tv_run *run)
+{
+    const struct tv_train_options *o = &run->options;
+    const int D = run->extent.at[TV_DATA];
+    if (o->train_iters == 0 && !o->is_dry_run)
+        return TV_ERR(TV_INVALID, "--train-iters is required");
+    run->train_iters = o->train_iters;
+    run->decay_iters = o->decay_iters >= 0 ? o->decay_iters : o->train_iters;
+    run->micro_batch = o->micro_batch;
+    run->global_batch = o->global_batch ? o->global_batch : o->micro_batch * D;
+    run->seq_length = o->seq_length ? o->seq_length : run->model.max_positions;
+    if (run->seq_length > run->model.max_positions)
+        return TV_ERR(TV_INVALID,
+                      "--seq-length %" PRId64 " is longer than the model's context of %d",
+                      run->seq_length, run->model.max_positions);
+    if (run->micro_batch * run->seq_length > INT32_MAX)
+        return TV_ERR(TV_INVALID,
+                      "--micro-batch-size %" PRId64 " x --seq-length %" PRId64
+                      " is more than 2^31 tokens",
+                      run->micro_batch, run->seq_length);
+    int64_t num_micro;
+    TV_TRY(tv_samples_check_batch(run->global_batch, run->micro_batch, D, &num_micro));
+    if (num_micro > 1 << 20)
+        return TV_ERR(TV_INVALID,
+                      "--global-batch-size %" PRId64 " makes %" PRId64
+                      " micro-batches a step; at most %d",
+                      run->global_batch, num_micro, 1 << 20);
+    run->num_micro = (int)num_micro;
+    return TV_OK;
+}
+
+static tv_status_t resolve_pipeline(struct tv_run *run)
+{
+    const struct tv_train_options *o = &run->options;
+    const int P = run->extent.at[TV_PIPE];
+    if (strcmp(o->partition, "uniform") != 0)
+        return TV_ERR(TV_INVALID, "--partition %s is not one of uniform", o->partition);
+    if (!tv_schedule_is_known(o->schedule))
+        return TV_ERR(TV_INVALID, "--schedule %s is not one of %s", o->schedule,
+                      tv_schedule_names());
+    run->stages = calloc((size_t)P, sizeof(*run->stages));
+    if (run->stages == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d stages", P);
+    TV_TRY(tv_partition_uniform(run->model.num_layers, P, run->stages));
+    TV_TRY(tv_partition_check(run->model.num_layers, P, run->stages));
+    TV_TRY(tv_schedule_build(o->schedule, P, run->num_micro, &run->schedule));
+    return tv_schedule_check(&run->schedule, 0);
+}
+
+static tv_status_t check_words(struct tv_run *run)
+{
+    const struct tv_train_options *o = &run->options;
+    tv_lr_style_t style;
+    tv_log_level_t level;
+    TV_TRY(tv_lr_style_parse(o->lr_decay_style, &style));
+    TV_TRY(tv_log_level_parse(o->log_level, &level));
+    if (o->min_lr > o->lr)
+        return TV_ERR(TV_INVALID, "--min-lr %g is above --lr %g", o->min_lr, o->lr);
+    if (strcmp(o->shuffle, "on") != 0 && strcmp(o->shuffle, "off") != 0)
+        return TV_ERR(TV_INVALID, "--shuffle %s is not one of on, off", o->shuffle);
+    run->shuffle = strcmp(o->shuffle, "on") == 0;
+    if (strcmp(o->device, "cuda") == 0)
+        return TV_ERR(TV_UNSUPPORTED,
+                      "--device cuda: this version has no CUDA kernels; use --device cpu");
+    if (strcmp(o->device, "auto") != 0 && strcmp(o->device, "cpu") != 0)
+        return TV_ERR(TV_INVALID, "--device %s is not one of auto, cpu", o->device);
+    run->device_kind = TV_DEVICE_CPU;
+    if (o->data == NULL && !o->is_dry_run)
+        return TV_ERR(TV_INVALID, "--data is required");
+    if (tv_train_options_has(o, "eval-interval") && o->valid_data == NULL)
+        return TV_ERR(TV_INVALID, "--eval-interval needs --valid-data");
+    if (o->is_json && !o->is_dry_run)
+        return TV_ERR(TV_INVALID, "--json belongs to --dry-run");
+    return TV_OK;
+}
+
+tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks,
+                           struct tv_run *run_out)
+{
+    struct tv_run run = {.options = *options, .data_format = TV_TOKENS_U16};
+    tv_status_t status = check_words(&run);
+    if (status == TV_OK && options->data != NULL)
+        status = tv_tokens_format_of(options->data, options->data_format, &run.data_format);
+    if (status == TV_OK)
+        status = resolve_mesh(&run, num_ranks);
+    if (status == TV_OK)
+        status = resolve_model(&run);
+    if (status == TV_OK)
+        status = resolve_batch(&run);
+    if (status == TV_OK)
+        status = resolve_pipeline(&run);
+    if (status != TV_OK) {
+        tv_run_free(&run);
+        return status;
+    }
+    *run_out = run;
+    return TV_OK;
+}
+
+void tv_run_free(struct tv_run *run)
+{
+    tv_schedule_destroy(&run->schedule);
+    free(run->stages);
+    run->stages = NULL;
+}

@@ -1,0 +1,33 @@
+/* train/run.h -- a training run with every default filled in and every check made that needs no rank: what the flags
+ * mean. */
+#ifndef TV_TRAIN_RUN_H
+#define TV_TRAIN_RUN_H
+#include "mesh/mesh.h"
+#include "model/config.h"
+#include "pipeline/partition.h"
+#include "pipeline/schedule.h"
+#include "train/options.h"
+#include "train/tokens.h"
+
+TV_BEGIN_C
+struct tv_run {
+    struct tv_train_options options; /* as given; owned by the caller of tv_run_resolve */
+    struct tv_mesh_coord extent;
+    struct tv_model_config model;
+    tv_device_kind_t device_kind;
+    tv_tokens_format_t data_format;
+    int64_t seq_length, micro_batch, global_batch, train_iters, decay_iters;
+    int num_micro; /* micro-batches per step and replica, m */
+    int shuffle;
+    struct tv_schedule schedule;  /* owned, checked */
+    struct tv_unit_range *stages; /* [P], owned */
+};
+
+/* num_ranks: size of the world; for a dry run without a launcher 0: whatever the mesh needs. Reads --config (or the
+ * config.json of --init-from) from disk. Errors: TV_INVALID, TV_UNSUPPORTED, TV_BAD_FILE, with the flag, the value and
+ * what would work. */
+TV_MUST_CHECK tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks,
+                                         struct tv_run *run_out);
+void tv_run_free(struct tv_run *run);
+TV_END_C
+#endif

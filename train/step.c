@@ -1,0 +1,127 @@
+/* train/step.c -- one optimizer step as one rank sees it; all ranks run this same code.
+ *
+ * This rank holds one stage of the layers, 1/T of each matrix, and reads 1/D of the batch. Tokens are [B, S] per
+ * micro-batch; loss and gradients are sums over counted tokens until they are divided, once, by their number. */
+#include "train/trainer_internal.h"
+#include <inttypes.h>
+#include <math.h>
+
+/* What the mesh adds up once per step, in one sum over all ranks. */
+enum { SUM_LOSS, SUM_COUNTED, SUM_SQUARES, SUM_PIPE_WAIT, SUM_WINDOW, NUM_SUMS };
+
+/* Each number is contributed by exactly one of the ranks that hold it. */
+static tv_status_t mesh_sums(struct tv_trainer *tr, const struct tv_executor_report *walk,
+                             double sums[NUM_SUMS])
+{
+    const struct tv_mesh_coord here = tr->here;
+    const int is_last_stage = here.at[TV_PIPE] == tr->run->extent.at[TV_PIPE] - 1;
+    double squares = 0;
+    TV_TRY(tv_model_grad_square_sum(tr->model, &squares));
+    sums[SUM_LOSS] = is_last_stage && here.at[TV_TENSOR] == 0 ? tr->loss_sum : 0;
+    sums[SUM_COUNTED] = is_last_stage && here.at[TV_TENSOR] == 0 ? (double)tr->counted : 0;
+    sums[SUM_SQUARES] = here.at[TV_DATA] == 0 ? squares : 0; /* replicas hold the same sums */
+    sums[SUM_PIPE_WAIT] = tr->run->extent.at[TV_PIPE] > 1 ? walk->wait_seconds : 0;
+    sums[SUM_WINDOW] = walk->window_seconds;
+    return tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), sums, NUM_SUMS, TV_F64, TV_SUM);
+}
+
+/* Weights that two stages or several tensor ranks hold get one gradient. */
+static tv_status_t sync_shared(struct tv_trainer *tr)
+{
+    TV_TRY(tv_model_sync_replicated(tr->model));
+    if (tr->tied == NULL)
+        return TV_OK;
+    struct tv_request *request = NULL;
+    TV_TRY(tv_comm_all_reduce(tr->tied, tv_model_grads(tr->model) + tr->tied_param.first,
+                              tr->tied_param.count, TV_F32, TV_SUM, tr->stream, &request));
+    return tv_request_wait(&request);
+}
+
+static tv_status_t look_at_memory(struct tv_trainer *tr)
+{
+    tr->peak_memory = (int64_t)tv_device_peak_bytes(tr->device);
+    return tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), &tr->peak_memory, 1, TV_I64, TV_MAX);
+}
+
+static void fill_report(struct tv_trainer *tr, int64_t step, const double sums[NUM_SUMS],
+                        struct tv_step_report *report)
+{
+    const struct tv_run *run = tr->run;
+    const double now = tv_now_seconds();
+    const double tokens = (double)(run->global_batch * run->seq_length);
+    report->step = step;
+    report->consumed_samples = tr->consumed;
+    report->step_seconds = now - tr->step_started_at;
+    report->tokens_per_second = tokens / report->step_seconds;
+    report->model_flops_per_second =
+        report->tokens_per_second * tv_model_flops_per_token(&run->model, run->seq_length);
+    report->bubble_fraction = sums[SUM_WINDOW] > 0 ? sums[SUM_PIPE_WAIT] / sums[SUM_WINDOW] : 0;
+    report->peak_memory_bytes = tr->peak_memory;
+    tr->step_started_at = now;
+}
+
+tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_report *report_out)
+{
+    struct tv_step_report report = {0};
+    struct tv_executor_report walk;
+    double sums[NUM_SUMS];
+    float *grads = tv_model_grads(tr->model);
+    const struct tv_stage_functions stage = tv_trainer_stage(tr);
+    TV_TRY(tv_model_zero_grads(tr->model));
+
+    /* 1. Walk the pipeline: the schedule is a checked list of forwards, backwards and messages. The last backward of
+     *    each unit starts the sum of its gradients over the replicas. */
+    TV_TRY(tv_executor_run(tr->executor, &stage, &walk));
+
+    /* 2. Replicas agree, then whoever else shares a weight: tied embeddings, replicated key/value heads. */
+    TV_TRY(tv_buckets_finish(tr->buckets));
+    TV_TRY(sync_shared(tr));
+
+    /* 3. One decision, the same on every rank, before any weight is touched. */
+    TV_TRY(mesh_sums(tr, &walk, sums));
+    const double per_token = sums[SUM_COUNTED] > 0 ? 1 / sums[SUM_COUNTED] : 0;
+    report.counted_tokens = (int64_t)sums[SUM_COUNTED];
+    report.loss = sums[SUM_LOSS] * per_token;
+    report.grad_norm = sqrt(sums[SUM_SQUARES]) * per_token;
+    report.lr = tv_lr_at(&tr->lr, step);
+    if (!isfinite(report.loss) || !isfinite(report.grad_norm))
+        return TV_ERR(TV_NUMERIC,
+                      "step %" PRId64 ": loss %g, gradient norm %g; the weights were not changed",
+                      step, report.loss, report.grad_norm);
+    if (step == 1 && tr->run->options.dump_grads != NULL)
+        TV_TRY(tv_trainer_write_tensors(tr, tr->run->options.dump_grads, grads, per_token));
+
+    /* 4. Step. */
+    const double scale = per_token * tv_clip_factor(report.grad_norm, tr->run->options.clip_grad);
+    TV_TRY(tv_optimizer_step(tr->optimizer, tv_model_params(tr->model), grads, report.lr, scale,
+                             step));
+    tr->consumed += tr->run->global_batch;
+    tr->busy_seconds += walk.busy_seconds;
+    tr->pipe_wait_seconds += walk.wait_seconds;
+
+    if (tr->peak_memory == 0)
+        TV_TRY(look_at_memory(tr));
+    fill_report(tr, step, sums, &report);
+    *report_out = report;
+    return TV_OK;
+}
+
+tv_status_t tv_train_eval(struct tv_trainer *tr, double *loss_out, int64_t *counted_out)
+{
+    const struct tv_stage_functions stage = tv_trainer_stage(tr);
+    const double started = tv_now_seconds();
+    tr->is_eval = 1;
+    const tv_status_t status =
+        tv_executor_run_forward(tr->executor, tv_batch_eval_micro(tr), &stage);
+    tr->is_eval = 0;
+    TV_TRY(status);
+    const int counts =
+        tr->here.at[TV_PIPE] == tr->run->extent.at[TV_PIPE] - 1 && tr->here.at[TV_TENSOR] == 0;
+    double sums[2] = {counts ? tr->loss_sum : 0, counts ? (double)tr->counted : 0};
+    TV_TRY(tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), sums, 2, TV_F64, TV_SUM));
+    TV_TRY(look_at_memory(tr));
+    *counted_out = (int64_t)sums[1];
+    *loss_out = sums[1] > 0 ? sums[0] / sums[1] : 0;
+    tr->step_started_at += tv_now_seconds() - started; /* a step's time is without evaluation */
+    return TV_OK;
+}

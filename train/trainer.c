@@ -1,0 +1,280 @@
+/* train/trainer.c -- builds one rank of a run: files first, then mesh, model, executor, buckets, optimizer.
+ *
+ * What may fail on one rank alone (a file, memory) is agreed on by all ranks before the next part is built, so that
+ * every rank returns the same status and nobody waits for a rank that has left. */
+#include "train/hf.h"
+#include "train/trainer_internal.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+double tv_now_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static tv_status_t open_tokens(struct tv_trainer *tr, const char *path,
+                               struct tv_tokens **tokens_out)
+{
+    const struct tv_run *run = tr->run;
+    TV_TRY(tv_tokens_open(path, run->data_format, tokens_out));
+    const int64_t count = tv_tokens_count(*tokens_out);
+    if (tv_samples_count(count, run->seq_length) < 1)
+        return TV_ERR(TV_BAD_FILE,
+                      "%s: %" PRId64 " tokens, one sample needs %" PRId64 " (--seq-length + 1)",
+                      path, count, run->seq_length + 1);
+    if (tv_mesh_rank(tr->mesh) == 0) /* one reader is enough to refuse */
+        TV_TRY(tv_tokens_check(*tokens_out, run->model.vocab_size));
+    return TV_OK;
+}
+
+static tv_status_t open_files(struct tv_trainer *tr)
+{
+    const struct tv_train_options *o = &tr->run->options;
+    TV_TRY(open_tokens(tr, o->data, &tr->tokens));
+    if (o->valid_data != NULL)
+        TV_TRY(open_tokens(tr, o->valid_data, &tr->valid_tokens));
+    if (tv_mesh_rank(tr->mesh) != 0)
+        return TV_OK;
+    if (o->export_hf != NULL)
+        TV_TRY(tv_hf_folder_prepare(o->export_hf));
+    if (o->dump_grads != NULL)
+        TV_TRY(tv_hf_folder_prepare(o->dump_grads));
+    if (o->log_sample_ids != NULL) {
+        tr->sample_log = fopen(o->log_sample_ids, "w");
+        if (tr->sample_log == NULL)
+            return TV_ERR(TV_INVALID, "--log-sample-ids %s: %s", o->log_sample_ids,
+                          strerror(errno));
+    }
+    return TV_OK;
+}
+
+static tv_status_t alloc_host(struct tv_trainer *tr)
+{
+    const struct tv_run *run = tr->run;
+    const size_t tokens = (size_t)(run->micro_batch * run->seq_length);
+    const size_t samples = (size_t)(run->global_batch / run->extent.at[TV_DATA]);
+    tr->ids = calloc(tokens, sizeof(*tr->ids));
+    tr->targets = calloc(tokens, sizeof(*tr->targets));
+    tr->sample = calloc((size_t)run->seq_length + 1, sizeof(*tr->sample));
+    tr->sample_ids = calloc(samples, sizeof(*tr->sample_ids));
+    if (!tr->ids || !tr->targets || !tr->sample || !tr->sample_ids)
+        return TV_ERR(TV_NO_MEMORY, "token buffers of %zu tokens", tokens);
+    tr->order =
+        (struct tv_sample_order){tv_samples_count(tv_tokens_count(tr->tokens), run->seq_length),
+                                 (uint64_t)run->options.seed, run->shuffle};
+    return TV_OK;
+}
+
+struct tv_model_args tv_trainer_model_args(const struct tv_run *run, int stage)
+{
+    return (struct tv_model_args){
+        .config = run->model,
+        .micro_batch = (int)run->micro_batch,
+        .seq_length = (int)run->seq_length,
+        .first_unit = run->stages[stage].first,
+        .num_units = run->stages[stage].num,
+        .num_slots = tv_schedule_peak_slots(&run->schedule, stage),
+        .seed = (uint64_t)run->options.seed,
+    };
+}
+
+static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
+{
+    const struct tv_kernels *kernels;
+    TV_TRY(tv_device_open(tr->run->device_kind, num_threads, &tr->device));
+    TV_TRY(tv_stream_create(tr->device, &tr->stream));
+    TV_TRY(tv_kernels_open(tr->device, &kernels));
+    struct tv_model_args args = tv_trainer_model_args(tr->run, tr->here.at[TV_PIPE]);
+    args.axis = (struct tv_tensor_axis){tv_mesh_comm(tr->mesh, TV_TENSOR), tr->stream, kernels};
+    TV_TRY(tv_model_create(&args, &tr->model));
+    if (tr->run->options.init_from == NULL)
+        return TV_OK;
+    return tv_trainer_read_weights(tr, tr->run->options.init_from);
+}
+
+/* Buckets follow the flat gradients, which are in the order in which backward completes units; small units share one. */
+static tv_status_t create_buckets(struct tv_trainer *tr)
+{
+    const int64_t min_count = 1 << 18; /* 1 MiB: below it a message costs more than its bytes */
+    const int n = tv_model_num_local_params(tr->model);
+    struct tv_bucket_range *ranges = calloc((size_t)n, sizeof(*ranges));
+    tr->bucket_last_unit = calloc((size_t)n, sizeof(*tr->bucket_last_unit));
+    if (ranges == NULL || tr->bucket_last_unit == NULL) {
+        free(ranges);
+        return TV_ERR(TV_NO_MEMORY, "%d gradient buckets", n);
+    }
+    int num = 0;
+    int64_t first = 0;
+    for (int i = 0; i < n; i++) {
+        const int unit = tv_model_local_param(tr->model, i).unit;
+        const int is_last = i == n - 1;
+        const int64_t end = is_last ? tv_model_param_count(tr->model)
+                                    : tv_model_local_param(tr->model, i + 1).first;
+        const int ends_unit = is_last || tv_model_local_param(tr->model, i + 1).unit != unit;
+        if (!is_last && !(ends_unit && end - first >= min_count))
+            continue;
+        ranges[num] = (struct tv_bucket_range){first, end - first};
+        tr->bucket_last_unit[num++] = unit;
+        first = end;
+    }
+    tr->num_buckets = num;
+    const tv_status_t status =
+        tv_buckets_create(tv_mesh_comm(tr->mesh, TV_DATA), tr->stream, tv_model_grads(tr->model),
+                          num, ranges, &tr->buckets);
+    free(ranges);
+    return status;
+}
+
+static tv_status_t create_optimizer(struct tv_trainer *tr)
+{
+    const struct tv_train_options *o = &tr->run->options;
+    const int n = tv_model_num_local_params(tr->model);
+    struct tv_optimizer_range *ranges = calloc((size_t)n, sizeof(*ranges));
+    if (ranges == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d optimizer ranges", n);
+    for (int i = 0; i < n; i++) {
+        const struct tv_local_param local = tv_model_local_param(tr->model, i);
+        ranges[i] = (struct tv_optimizer_range){local.first, local.count, local.param->has_decay};
+    }
+    const struct tv_kernels *kernels;
+    tv_status_t status = tv_kernels_open(tr->device, &kernels);
+    const struct tv_adamw_config config = {o->beta1, o->beta2, o->adam_eps, o->weight_decay};
+    if (status == TV_OK)
+        status = tv_optimizer_create(tr->stream, kernels, config, tv_model_param_count(tr->model),
+                                     n, ranges, &tr->optimizer);
+    free(ranges);
+    TV_TRY(status);
+    tr->lr = (struct tv_lr_schedule){.lr = o->lr,
+                                     .min_lr = o->min_lr,
+                                     .warmup_steps = o->warmup_iters,
+                                     .decay_steps = tr->run->decay_iters};
+    return tv_lr_style_parse(o->lr_decay_style, &tr->lr.style);
+}
+
+/* A tied weight whose units lie on two stages: those two stages sum its gradients. */
+static tv_status_t create_tied(struct tv_trainer *tr)
+{
+    const int P = tr->run->extent.at[TV_PIPE], p = tr->here.at[TV_PIPE];
+    if (!tr->run->model.is_tied || P == 1)
+        return TV_OK;
+    const int holds = p == 0 || p == P - 1;
+    TV_TRY(tv_comm_split(tv_mesh_comm(tr->mesh, TV_PIPE), holds ? 0 : -1, p, &tr->tied));
+    if (tr->tied != NULL)
+        tv_comm_set_name(tr->tied, "pipe (tied embeddings)");
+    for (int i = 0; i < tv_model_num_local_params(tr->model); i++) {
+        const struct tv_local_param local = tv_model_local_param(tr->model, i);
+        if (local.param->tied_unit >= 0)
+            tr->tied_param = local;
+    }
+    return TV_OK;
+}
+
+/* The parts that talk: each made by all ranks together. */
+static tv_status_t create_parts(struct tv_trainer *tr)
+{
+    const struct tv_run *run = tr->run;
+    const int64_t message = run->micro_batch * run->seq_length * run->model.hidden_size;
+    TV_TRY(tv_executor_create(tv_mesh_comm(tr->mesh, TV_PIPE), tr->stream, &run->schedule, message,
+                              &tr->executor));
+    TV_TRY(create_tied(tr));
+    TV_TRY(create_buckets(tr));
+    return create_optimizer(tr);
+}
+
+static tv_status_t create_all(struct tv_trainer *tr)
+{
+    const struct tv_run *run = tr->run;
+    struct tv_placement placement = {0};
+    int first_failed, num_threads;
+    tv_comm_set_timeout(tr->world, run->options.timeout_seconds);
+    tv_status_t status = TV_OK;
+    if (strcmp(run->options.placement, "identity") != 0)
+        status = tv_placement_read(run->options.placement, tv_comm_size(tr->world), &placement);
+    TV_TRY(tv_comm_agree(tr->world, status, &first_failed));
+    status =
+        tv_mesh_create(tr->world, run->extent, placement.place_of ? &placement : NULL, &tr->mesh);
+    tv_placement_destroy(&placement);
+    TV_TRY(status);
+    tr->here = tv_mesh_here(tr->mesh);
+    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), open_files(tr), &first_failed));
+    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), alloc_host(tr), &first_failed));
+    TV_TRY(tv_trainer_fair_threads(tr, &num_threads));
+    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), create_model(tr, num_threads), &first_failed));
+    return tv_comm_agree(tv_mesh_world(tr->mesh), create_parts(tr), &first_failed);
+}
+
+tv_status_t tv_trainer_create(struct tv_comm *world, const struct tv_run *run,
+                              struct tv_trainer **trainer_out)
+{
+    struct tv_trainer *tr = calloc(1, sizeof(*tr));
+    if (tr == NULL)
+        return TV_ERR(TV_NO_MEMORY, "trainer: %zu bytes", sizeof(*tr));
+    tr->run = run;
+    tr->world = world;
+    const tv_status_t status = create_all(tr);
+    if (status != TV_OK) {
+        tv_trainer_destroy(tr);
+        return status;
+    }
+    tr->created_at = tr->step_started_at = tv_now_seconds();
+    *trainer_out = tr;
+    return TV_OK;
+}
+
+void tv_trainer_destroy(struct tv_trainer *tr)
+{
+    if (tr == NULL)
+        return;
+    tv_optimizer_destroy(tr->optimizer);
+    tv_buckets_destroy(tr->buckets);
+    tv_executor_destroy(tr->executor);
+    tv_model_destroy(tr->model);
+    tv_comm_destroy(tr->tied);
+    tv_stream_destroy(tr->stream);
+    tv_device_close(tr->device);
+    tv_mesh_destroy(tr->mesh);
+    tv_tokens_close(tr->tokens);
+    tv_tokens_close(tr->valid_tokens);
+    if (tr->sample_log != NULL)
+        fclose(tr->sample_log);
+    free(tr->bucket_last_unit);
+    free(tr->ids);
+    free(tr->targets);
+    free(tr->sample);
+    free(tr->sample_ids);
+    free(tr);
+}
+
+int64_t tv_trainer_num_samples(const struct tv_trainer *tr)
+{
+    return tr->order.num_samples;
+}
+
+int64_t tv_trainer_unused_tokens(const struct tv_trainer *tr)
+{
+    return tv_tokens_count(tr->tokens) - tr->order.num_samples * tr->run->seq_length - 1;
+}
+
+int tv_trainer_is_root(const struct tv_trainer *tr)
+{
+    return tv_mesh_rank(tr->mesh) == 0;
+}
+
+tv_status_t tv_trainer_time_shares(struct tv_trainer *tr, struct tv_time_shares *shares_out)
+{
+    double sums[2 + TV_NUM_AXES] = {tv_now_seconds() - tr->created_at, tr->busy_seconds};
+    for (int a = 0; a < TV_NUM_AXES; a++)
+        sums[2 + a] = tv_comm_stats(tv_mesh_comm(tr->mesh, (enum tv_mesh_axis)a)).wait_seconds;
+    sums[2 + TV_PIPE] += tr->pipe_wait_seconds;
+    sums[1] -= sums[2 + TV_TENSOR]; /* waits for tensor peers happen inside stage functions */
+    TV_TRY(tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), sums, 2 + TV_NUM_AXES, TV_F64, TV_SUM));
+    shares_out->compute = sums[1] / sums[0];
+    for (int a = 0; a < TV_NUM_AXES; a++)
+        shares_out->wait[a] = sums[2 + a] / sums[0];
+    return TV_OK;
+}

@@ -1,0 +1,51 @@
+/* train/trainer.h -- one rank of a training run: the place where the pipeline, data and tensor axes meet.
+ *
+ * All functions are called by all ranks of the mesh together. A failure of one rank is returned there; the others would
+ * wait for it, so the program ends the job (tv_comm_abort). */
+#ifndef TV_TRAIN_TRAINER_H
+#define TV_TRAIN_TRAINER_H
+#include "train/run.h"
+
+TV_BEGIN_C
+struct tv_trainer; /* opaque */
+
+/* What a step did; the same on every rank. */
+struct tv_step_report {
+    int64_t step, counted_tokens, consumed_samples;
+    double loss;      /* mean over counted tokens, before the update */
+    double grad_norm; /* before clipping */
+    double lr;
+    double step_seconds, tokens_per_second, model_flops_per_second;
+    double bubble_fraction;    /* pipe waits over the windows of all ranks; 0 for pp 1 */
+    int64_t peak_memory_bytes; /* of the largest rank */
+};
+
+/* Shares of the time of all ranks since the trainer was made, 0..1; they sum to 1 with what is not named. */
+struct tv_time_shares {
+    double compute, wait[TV_NUM_AXES];
+};
+
+/* Builds mesh, model, optimizer, files. `world` and `run` are borrowed. Every rank returns the same status.
+ * Errors: TV_INVALID, TV_BAD_FILE, TV_NO_MEMORY, TV_PEER. */
+TV_MUST_CHECK tv_status_t tv_trainer_create(struct tv_comm *world, const struct tv_run *run,
+                                            struct tv_trainer **trainer_out);
+void tv_trainer_destroy(struct tv_trainer *trainer);
+
+/* One optimizer step; `step` counts from 1.
+ * Errors: TV_NUMERIC (before weights are touched, on every rank), TV_PEER, TV_IO (dumps). */
+TV_MUST_CHECK tv_status_t tv_train_step(struct tv_trainer *trainer, int64_t step,
+                                        struct tv_step_report *report_out);
+/* Loss per counted token over every whole sequence of the validation file, each exactly once. */
+TV_MUST_CHECK tv_status_t tv_train_eval(struct tv_trainer *trainer, double *loss_out,
+                                        int64_t *counted_out);
+/* Write the current weights as a Hugging Face folder, by mesh rank 0. */
+TV_MUST_CHECK tv_status_t tv_trainer_export(struct tv_trainer *trainer, const char *folder);
+TV_MUST_CHECK tv_status_t tv_trainer_time_shares(struct tv_trainer *trainer,
+                                                 struct tv_time_shares *shares_out);
+
+int64_t tv_trainer_num_samples(const struct tv_trainer *trainer);
+int64_t
+tv_trainer_unused_tokens(const struct tv_trainer *trainer); /* after the last whole sample */
+int tv_trainer_is_root(const struct tv_trainer *trainer); /* mesh rank 0: prints and writes files */
+TV_END_C
+#endif
