@@ -16,7 +16,7 @@
  *
  * A communicator belongs to one rank (one thread). Buffers are borrowed until the request is done.
  * `stream` is where the data is produced and consumed; host implementations synchronize it first.
- */
+ * NULL: host memory whose data is ready. */
 #ifndef TV_MESH_COMM_H
 #define TV_MESH_COMM_H
 #include "base/device.h"
