@@ -1,0 +1,122 @@
+/* data/buckets.c -- one all-reduce per bucket, in flight while backward goes on. */
+#include "data/buckets.h"
+#include "base/log.h"
+#include <inttypes.h>
+#include <stdlib.h>
+
+struct bucket {
+    struct tv_bucket_range range;
+    struct tv_request *request; /* NULL: not in flight */
+    int is_started;             /* in this step */
+};
+
+struct tv_buckets {
+    struct tv_comm *data;     /* borrowed */
+    struct tv_stream *stream; /* borrowed */
+    float *grads;             /* borrowed */
+    int num_buckets;
+    struct bucket *buckets; /* [num_buckets] */
+};
+
+static int overlap(const struct tv_bucket_range *a, const struct tv_bucket_range *b)
+{
+    return a->first < b->first + b->count && b->first < a->first + a->count;
+}
+
+/* Ranges may come in any order; quadratic in a number that is in the hundreds. */
+static tv_status_t check_ranges(int num_ranges, const struct tv_bucket_range *ranges)
+{
+    for (int i = 0; i < num_ranges; i++) {
+        if (ranges[i].first < 0 || ranges[i].count < 0)
+            return TV_ERR(TV_INTERNAL, "bucket %d: range [%" PRId64 ", +%" PRId64 ")", i,
+                          ranges[i].first, ranges[i].count);
+        for (int j = 0; j < i; j++) {
+            if (overlap(&ranges[i], &ranges[j]))
+                return TV_ERR(TV_INTERNAL, "buckets %d and %d overlap", j, i);
+        }
+    }
+    return TV_OK;
+}
+
+tv_status_t tv_buckets_create(struct tv_comm *data, struct tv_stream *stream, float *grads,
+                              int num_ranges, const struct tv_bucket_range *ranges,
+                              struct tv_buckets **buckets_out)
+{
+    TV_TRY(check_ranges(num_ranges, ranges));
+    struct tv_buckets *buckets = calloc(1, sizeof(*buckets));
+    if (buckets == NULL)
+        return TV_ERR(TV_NO_MEMORY, "gradient buckets: %zu bytes", sizeof(*buckets));
+    buckets->data = data;
+    buckets->stream = stream;
+    buckets->grads = grads;
+    buckets->num_buckets = num_ranges;
+    buckets->buckets = calloc((size_t)num_ranges + 1, sizeof(*buckets->buckets));
+    if (buckets->buckets == NULL) {
+        tv_buckets_destroy(buckets);
+        return TV_ERR(TV_NO_MEMORY, "%d gradient buckets", num_ranges);
+    }
+    for (int i = 0; i < num_ranges; i++)
+        buckets->buckets[i].range = ranges[i];
+    *buckets_out = buckets;
+    return TV_OK;
+}
+
+/* A sum still in flight belongs to a step that failed: its peers may never come, so it is waited for
+ * only when the group is known to be over and the wait returns at once. */
+static void abandon(struct tv_buckets *buckets, struct tv_request **request)
+{
+    if (!tv_comm_is_aborted(buckets->data)) {
+        tv_log(TV_LOG_DEBUG, "a gradient bucket was destroyed in flight");
+        return;
+    }
+    const tv_status_t ignored = tv_request_wait(request);
+    (void)ignored; /* TV_PEER, already reported by the rank that failed */
+}
+
+void tv_buckets_destroy(struct tv_buckets *buckets)
+{
+    if (buckets == NULL)
+        return;
+    for (int i = 0; buckets->buckets != NULL && i < buckets->num_buckets; i++) {
+        if (buckets->buckets[i].request != NULL)
+            abandon(buckets, &buckets->buckets[i].request);
+    }
+    free(buckets->buckets);
+    free(buckets);
+}
+
+tv_status_t tv_buckets_start(struct tv_buckets *buckets, int index)
+{
+    if (index < 0 || index >= buckets->num_buckets)
+        return TV_ERR(TV_INTERNAL, "bucket %d of %d", index, buckets->num_buckets);
+    struct bucket *bucket = &buckets->buckets[index];
+    if (bucket->is_started)
+        return TV_ERR(TV_INTERNAL, "bucket %d is started twice in one step", index);
+    TV_TRY(tv_comm_all_reduce(buckets->data, buckets->grads + bucket->range.first,
+                              bucket->range.count, TV_F32, TV_SUM, buckets->stream,
+                              &bucket->request));
+    bucket->is_started = 1;
+    return TV_OK;
+}
+
+tv_status_t tv_buckets_poll(struct tv_buckets *buckets)
+{
+    for (int i = 0; i < buckets->num_buckets; i++) {
+        int is_done;
+        TV_TRY(tv_request_test(&buckets->buckets[i].request, &is_done));
+    }
+    return TV_OK;
+}
+
+tv_status_t tv_buckets_finish(struct tv_buckets *buckets)
+{
+    for (int i = 0; i < buckets->num_buckets; i++) {
+        if (!buckets->buckets[i].is_started)
+            TV_TRY(tv_buckets_start(buckets, i));
+    }
+    for (int i = 0; i < buckets->num_buckets; i++)
+        TV_TRY(tv_request_wait(&buckets->buckets[i].request));
+    for (int i = 0; i < buckets->num_buckets; i++)
+        buckets->buckets[i].is_started = 0;
+    return TV_OK;
+}
