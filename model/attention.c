@@ -1,0 +1,152 @@
+/* model/attention.c -- n1 -> query, key, value -> rotary -> attention: the part of a layer that this rank's heads do.
+ *
+ * qkv [rows, q_cols + 2 kv_cols] holds query, key and value side by side; GPT-2 has one fused matrix for them, Llama
+ * three. With fewer kv heads than tensor ranks, several ranks hold the same key and value matrices and each computes a
+ * part of their gradients (model.c sums them). */
+#include "model/model_internal.h"
+
+/* Indices of the unit's weights, in table order. */
+enum { GPT2_ATTN_WEIGHT = 2, GPT2_ATTN_BIAS = 3 };
+enum { LLAMA_Q = 1, LLAMA_K = 2, LLAMA_V = 3 };
+
+static struct tv_linear gpt2_fused(const struct tv_pass *pass)
+{
+    const struct tv_weight weight = tv_pass_weight(pass, GPT2_ATTN_WEIGHT),
+                           bias = tv_pass_weight(pass, GPT2_ATTN_BIAS);
+    return (struct tv_linear){.in = pass->sizes->C,
+                              .out = pass->sizes->qkv_cols,
+                              .layout = TV_WEIGHT_IN_OUT,
+                              .weight = weight.value,
+                              .bias = bias.value,
+                              .dweight = weight.grad,
+                              .dbias = bias.grad};
+}
+
+static struct tv_linear llama_matrix(const struct tv_pass *pass, int index)
+{
+    const struct tv_weight weight = tv_pass_weight(pass, index);
+    return (struct tv_linear){.in = pass->sizes->C,
+                              .out = index == LLAMA_Q ? pass->sizes->q_cols : pass->sizes->kv_cols,
+                              .layout = TV_WEIGHT_OUT_IN,
+                              .weight = weight.value,
+                              .dweight = weight.grad};
+}
+
+/* First column of query, key or value in qkv. */
+static int64_t column_of(const struct tv_model_sizes *s, int index)
+{
+    return index == LLAMA_Q ? 0 : s->q_cols + (index == LLAMA_V ? s->kv_cols : 0);
+}
+
+static tv_status_t rotate(const struct tv_pass *pass, float *qkv, int inverse)
+{
+    const struct tv_model_sizes *s = pass->sizes;
+    struct tv_rotary_args args = {
+        .rows = s->rows,
+        .ld_x = s->qkv_cols,
+        .seq_length = pass->model->args.seq_length,
+        .num_heads = s->num_heads,
+        .head_dim = s->head_dim,
+        .inverse = inverse,
+        .theta = pass->model->args.config.rope_theta,
+        .x = qkv,
+    };
+    TV_TRY(pass->axis->kernels->rotary(pass->axis->stream, &args));
+    args.num_heads = s->num_kv_heads;
+    args.x = qkv + s->q_cols;
+    return pass->axis->kernels->rotary(pass->axis->stream, &args);
+}
+
+static tv_status_t project(const struct tv_pass *pass, const float *n1, float *qkv)
+{
+    const struct tv_model_sizes *s = pass->sizes;
+    if (pass->model->args.config.family == TV_GPT2) {
+        const struct tv_linear fused = gpt2_fused(pass);
+        return tv_column_linear_forward(pass->axis, &fused, s->rows, n1, qkv, s->qkv_cols);
+    }
+    for (int index = LLAMA_Q; index <= LLAMA_V; index++) {
+        const struct tv_linear linear = llama_matrix(pass, index);
+        TV_TRY(tv_column_linear_forward(pass->axis, &linear, s->rows, n1, qkv + column_of(s, index),
+                                        s->qkv_cols));
+    }
+    return rotate(pass, qkv, 0);
+}
+
+/* dn1 = sum over the three matrices, partial over the tensor axis */
+static tv_status_t project_backward(const struct tv_pass *pass, const float *n1, float *d_qkv,
+                                    float *dn1)
+{
+    const struct tv_model_sizes *s = pass->sizes;
+    if (pass->model->args.config.family == TV_GPT2) {
+        const struct tv_linear fused = gpt2_fused(pass);
+        return tv_column_linear_backward(pass->axis, &fused, s->rows, n1, d_qkv, s->qkv_cols, 0,
+                                         dn1);
+    }
+    TV_TRY(rotate(pass, d_qkv, 1));
+    for (int index = LLAMA_Q; index <= LLAMA_V; index++) {
+        const struct tv_linear linear = llama_matrix(pass, index);
+        TV_TRY(tv_column_linear_backward(pass->axis, &linear, s->rows, n1,
+                                         d_qkv + column_of(s, index), s->qkv_cols, index != LLAMA_Q,
+                                         dn1));
+    }
+    return TV_OK;
+}
+
+tv_status_t tv_attention_part_forward(const struct tv_pass *pass)
+{
+    const struct tv_model_sizes *s = pass->sizes;
+    const struct tv_layer_places *l = &pass->unit->layer;
+    float *qkv = pass->slot + l->qkv;
+    TV_TRY(project(pass, pass->slot + l->n1, qkv));
+    const struct tv_attention_args args = {
+        .batch = pass->model->args.micro_batch,
+        .seq_length = pass->model->args.seq_length,
+        .num_heads = s->num_heads,
+        .num_kv_heads = s->num_kv_heads,
+        .head_dim = s->head_dim,
+        .q = qkv,
+        .k = qkv + s->q_cols,
+        .v = qkv + s->q_cols + s->kv_cols,
+        .ld_q = s->qkv_cols,
+        .ld_k = s->qkv_cols,
+        .ld_v = s->qkv_cols,
+        .o = pass->slot + l->att,
+        .ld_o = s->q_cols,
+        .lse = pass->slot + l->lse,
+    };
+    return pass->axis->kernels->attention_forward(pass->axis->stream, &args);
+}
+
+tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const float *d_att, float *dn1)
+{
+    const struct tv_model_sizes *s = pass->sizes;
+    const struct tv_layer_places *l = &pass->unit->layer;
+    const float *qkv = pass->slot + l->qkv;
+    float *d_qkv = pass->scratch + pass->model->layout.d_qkv;
+    const struct tv_attention_backward_args args = {
+        .batch = pass->model->args.micro_batch,
+        .seq_length = pass->model->args.seq_length,
+        .num_heads = s->num_heads,
+        .num_kv_heads = s->num_kv_heads,
+        .head_dim = s->head_dim,
+        .q = qkv,
+        .k = qkv + s->q_cols,
+        .v = qkv + s->q_cols + s->kv_cols,
+        .ld_q = s->qkv_cols,
+        .ld_k = s->qkv_cols,
+        .ld_v = s->qkv_cols,
+        .o = pass->slot + l->att,
+        .d_o = d_att,
+        .ld_o = s->q_cols,
+        .ld_do = s->q_cols,
+        .lse = pass->slot + l->lse,
+        .dq = d_qkv,
+        .dk = d_qkv + s->q_cols,
+        .dv = d_qkv + s->q_cols + s->kv_cols,
+        .ld_dq = s->qkv_cols,
+        .ld_dk = s->qkv_cols,
+        .ld_dv = s->qkv_cols,
+    };
+    TV_TRY(pass->axis->kernels->attention_backward(pass->axis->stream, &args));
+    return project_backward(pass, pass->slot + l->n1, d_qkv, dn1);
+}

@@ -1,0 +1,305 @@
+/* model/model.c -- a rank's units: made, walked forward, walked backward. */
+#include "model/model_internal.h"
+#include <inttypes.h>
+#include <stdlib.h>
+
+static tv_status_t check_args(const struct tv_model_args *args, int T)
+{
+    const int num_units = args->config.num_layers + 2;
+    TV_TRY(tv_model_config_check(&args->config));
+    TV_TRY(tv_model_config_check_tensor(&args->config, T));
+    if (args->micro_batch < 1 || args->seq_length < 1 || args->num_slots < 1)
+        return TV_ERR(TV_INVALID, "a model with micro-batch %d, sequence %d, %d slots",
+                      args->micro_batch, args->seq_length, args->num_slots);
+    if (args->seq_length > args->config.max_positions)
+        return TV_ERR(TV_INVALID, "sequence length %d is beyond the model's context of %d",
+                      args->seq_length, args->config.max_positions);
+    if (args->first_unit < 0 || args->num_units < 1 ||
+        args->first_unit + args->num_units > num_units)
+        return TV_ERR(TV_INVALID, "units %d..%d of a model that has %d", args->first_unit,
+                      args->first_unit + args->num_units - 1, num_units);
+    return TV_OK;
+}
+
+static tv_status_t fill_params(struct tv_model *model)
+{
+    const struct tv_model_args *args = &model->args;
+    const struct tv_model_sizes *s = &model->layout.sizes;
+    for (int i = 0; i < model->layout.num_local; i++) {
+        const struct tv_local_param *local = &model->layout.local[i];
+        float *host = malloc((size_t)local->count * sizeof(*host));
+        if (host == NULL)
+            return TV_ERR(TV_NO_MEMORY, "initial values of %s", local->param->name);
+        tv_param_init(local->param, s->T, s->t, args->seed, args->config.init_std,
+                      args->config.num_layers, host);
+        tv_status_t status =
+            tv_stream_copy(args->axis.stream, (float *)model->params.data + local->first, host,
+                           (size_t)local->count * sizeof(*host));
+        if (status == TV_OK)
+            status = tv_stream_synchronize(args->axis.stream);
+        free(host);
+        TV_TRY(status);
+    }
+    return TV_OK;
+}
+
+static tv_status_t fill_positions(struct tv_model *model)
+{
+    const int64_t rows = model->layout.sizes.rows;
+    int32_t *positions = malloc((size_t)rows * sizeof(*positions));
+    if (positions == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%" PRId64 " positions", rows);
+    for (int64_t r = 0; r < rows; r++)
+        positions[r] = (int32_t)(r % model->args.seq_length);
+    tv_status_t status = tv_stream_copy(model->args.axis.stream, model->tokens.data, positions,
+                                        (size_t)rows * sizeof(*positions));
+    if (status == TV_OK)
+        status = tv_stream_synchronize(model->args.axis.stream);
+    free(positions);
+    return status;
+}
+
+static tv_status_t create_buffers(struct tv_model *model)
+{
+    struct tv_device *device = tv_stream_device(model->args.axis.stream);
+    const struct tv_model_layout *l = &model->layout;
+    const size_t params = (size_t)l->param_count * sizeof(float);
+    TV_TRY(tv_buffer_create(device, params, TV_MEM_PARAMS, &model->params));
+    TV_TRY(tv_buffer_create(device, params, TV_MEM_GRADS, &model->grads));
+    TV_TRY(tv_buffer_create(device,
+                            (size_t)l->slot_count * (size_t)model->args.num_slots * sizeof(float),
+                            TV_MEM_ACTIVATIONS, &model->slots));
+    TV_TRY(tv_buffer_create(device, (size_t)l->scratch_count * sizeof(float), TV_MEM_BUFFERS,
+                            &model->scratch));
+    return tv_buffer_create(device, (size_t)tv_model_tokens_count(&model->args) * sizeof(int32_t),
+                            TV_MEM_BUFFERS, &model->tokens);
+}
+
+/* Tensor ranks that hold the same kv heads; collective. */
+static tv_status_t create_kv_holders(struct tv_model *model)
+{
+    const struct tv_model_sizes *s = &model->layout.sizes;
+    const int num_kv_heads = model->args.config.num_kv_heads;
+    if (num_kv_heads >= s->T)
+        return TV_OK;
+    TV_TRY(
+        tv_comm_split(model->args.axis.comm, s->t * num_kv_heads / s->T, s->t, &model->kv_holders));
+    tv_comm_set_name(model->kv_holders, "tensor (shared kv heads)");
+    return TV_OK;
+}
+
+tv_status_t tv_model_create(const struct tv_model_args *args, struct tv_model **model_out)
+{
+    const int T = tv_comm_size(args->axis.comm), t = tv_comm_rank(args->axis.comm);
+    TV_TRY(check_args(args, T));
+    struct tv_model *model = calloc(1, sizeof(*model));
+    if (model == NULL)
+        return TV_ERR(TV_NO_MEMORY, "model: %zu bytes", sizeof(*model));
+    model->args = *args;
+    tv_status_t status = tv_model_param_table(&args->config, &model->table);
+    if (status == TV_OK)
+        status = tv_model_layout_create(args, &model->table, T, t, &model->layout);
+    if (status == TV_OK)
+        status = create_buffers(model);
+    if (status == TV_OK)
+        status = fill_params(model);
+    if (status == TV_OK)
+        status = fill_positions(model);
+    if (status == TV_OK)
+        status = create_kv_holders(model);
+    if (status != TV_OK) {
+        tv_model_destroy(model);
+        return status;
+    }
+    *model_out = model;
+    return TV_OK;
+}
+
+void tv_model_destroy(struct tv_model *model)
+{
+    if (model == NULL)
+        return;
+    tv_comm_destroy(model->kv_holders);
+    tv_buffer_destroy(&model->params);
+    tv_buffer_destroy(&model->grads);
+    tv_buffer_destroy(&model->slots);
+    tv_buffer_destroy(&model->scratch);
+    tv_buffer_destroy(&model->tokens);
+    tv_model_layout_destroy(&model->layout);
+    tv_param_table_destroy(&model->table);
+    free(model);
+}
+
+const struct tv_param_table *tv_model_table(const struct tv_model *model)
+{
+    return &model->table;
+}
+
+int tv_model_num_local_params(const struct tv_model *model)
+{
+    return model->layout.num_local;
+}
+
+struct tv_local_param tv_model_local_param(const struct tv_model *model, int index)
+{
+    return model->layout.local[index];
+}
+
+int64_t tv_model_param_count(const struct tv_model *model)
+{
+    return model->layout.param_count;
+}
+
+float *tv_model_params(struct tv_model *model)
+{
+    return model->params.data;
+}
+
+float *tv_model_grads(struct tv_model *model)
+{
+    return model->grads.data;
+}
+
+tv_status_t tv_model_zero_grads(struct tv_model *model)
+{
+    return tv_stream_zero(model->args.axis.stream, model->grads.data, model->grads.bytes);
+}
+
+tv_status_t tv_model_memory(const struct tv_model_args *args, int T,
+                            int64_t bytes_out[TV_NUM_MEM_KINDS])
+{
+    struct tv_param_table table = {0};
+    struct tv_model_layout layout = {0};
+    TV_TRY(check_args(args, T));
+    TV_TRY(tv_model_param_table(&args->config, &table));
+    const tv_status_t status = tv_model_layout_create(args, &table, T, 0, &layout);
+    if (status == TV_OK) {
+        const int64_t f = sizeof(float);
+        for (int k = 0; k < TV_NUM_MEM_KINDS; k++)
+            bytes_out[k] = 0;
+        bytes_out[TV_MEM_PARAMS] = bytes_out[TV_MEM_GRADS] = layout.param_count * f;
+        bytes_out[TV_MEM_ACTIVATIONS] = layout.slot_count * args->num_slots * f;
+        bytes_out[TV_MEM_BUFFERS] =
+            layout.scratch_count * f + tv_model_tokens_count(args) * (int64_t)sizeof(int32_t);
+    }
+    tv_model_layout_destroy(&layout);
+    tv_param_table_destroy(&table);
+    return status;
+}
+
+static struct tv_pass pass_of(struct tv_model *model, int slot)
+{
+    const int64_t rows = model->layout.sizes.rows;
+    const int32_t *tokens = model->tokens.data;
+    return (struct tv_pass){
+        .model = model,
+        .axis = &model->args.axis,
+        .sizes = &model->layout.sizes,
+        .slot = (float *)model->slots.data + slot * model->layout.slot_count,
+        .scratch = model->scratch.data,
+        .positions = tokens,
+        .ids = tokens + rows * (1 + 2 * (int64_t)slot),
+        .targets = tokens + rows * (2 + 2 * (int64_t)slot),
+    };
+}
+
+/* Keep the micro-batch's tokens where backward finds them. */
+static tv_status_t keep_tokens(struct tv_model *model, int slot, const int32_t *ids,
+                               const int32_t *targets)
+{
+    const int64_t rows = model->layout.sizes.rows;
+    const size_t bytes = (size_t)rows * sizeof(int32_t);
+    int32_t *tokens = model->tokens.data;
+    if (ids != NULL)
+        TV_TRY(tv_stream_copy(model->args.axis.stream, tokens + rows * (1 + 2 * (int64_t)slot), ids,
+                              bytes));
+    if (targets != NULL)
+        TV_TRY(tv_stream_copy(model->args.axis.stream, tokens + rows * (2 + 2 * (int64_t)slot),
+                              targets, bytes));
+    return TV_OK;
+}
+
+tv_status_t tv_model_forward(struct tv_model *model, int slot, const int32_t *ids,
+                             const int32_t *targets, const float *x, float *y, double *loss_sum_out)
+{
+    struct tv_pass pass = pass_of(model, slot);
+    const int head = model->args.config.num_layers + 1;
+    TV_TRY(keep_tokens(model, slot, ids, targets));
+    for (int u = 0; u < model->layout.num_units; u++) {
+        pass.unit = &model->layout.units[u];
+        const float *in = u == 0 ? x : pass.slot + pass.unit->input;
+        float *out =
+            u + 1 < model->layout.num_units ? pass.slot + model->layout.units[u + 1].input : y;
+        if (pass.unit->index == 0)
+            TV_TRY(tv_embedding_unit_forward(&pass, out));
+        else if (pass.unit->index == head)
+            TV_TRY(tv_head_forward(&pass, in, loss_sum_out));
+        else
+            TV_TRY(tv_layer_forward(&pass, in, out));
+    }
+    return TV_OK;
+}
+
+tv_status_t tv_model_backward(struct tv_model *model, int slot, const float *x, const float *dy,
+                              float *dx, const struct tv_unit_done *unit_done)
+{
+    struct tv_pass pass = pass_of(model, slot);
+    const int head = model->args.config.num_layers + 1;
+    float *grad =
+        pass.scratch +
+        model->layout.grad; /* gradient of the residual stream, in place through the units */
+    const size_t bytes = (size_t)(model->layout.sizes.rows * model->layout.sizes.C) * sizeof(float);
+    if (dy != NULL)
+        TV_TRY(tv_stream_copy(model->args.axis.stream, grad, dy, bytes));
+    for (int u = model->layout.num_units - 1; u >= 0; u--) {
+        pass.unit = &model->layout.units[u];
+        const float *in = u == 0 ? x : pass.slot + pass.unit->input;
+        if (pass.unit->index == 0)
+            TV_TRY(tv_embedding_unit_backward(&pass, grad));
+        else if (pass.unit->index == head)
+            TV_TRY(tv_head_backward(&pass, in, grad));
+        else
+            TV_TRY(tv_layer_backward(&pass, in, grad));
+        if (unit_done != NULL)
+            TV_TRY(unit_done->function(unit_done->context, pass.unit->index));
+    }
+    return dx != NULL ? tv_stream_copy(model->args.axis.stream, dx, grad, bytes) : TV_OK;
+}
+
+tv_status_t tv_model_grad_square_sum(struct tv_model *model, double *sum_out)
+{
+    const struct tv_model_sizes *s = &model->layout.sizes;
+    double total = 0;
+    for (int i = 0; i < model->layout.num_local; i++) {
+        const struct tv_local_param *local = &model->layout.local[i];
+        int first, num;
+        tv_param_holders(local->param, s->T, s->t, &first, &num);
+        if (local->is_copy || first != s->t)
+            continue; /* counted by another rank */
+        double sum = 0;
+        const struct tv_square_sum_args args = {.count = local->count,
+                                                .x =
+                                                    (const float *)model->grads.data + local->first,
+                                                .sum_out = &sum};
+        TV_TRY(model->args.axis.kernels->square_sum(model->args.axis.stream, &args));
+        total += sum;
+    }
+    *sum_out = total;
+    return TV_OK;
+}
+
+tv_status_t tv_model_sync_replicated(struct tv_model *model)
+{
+    if (model->kv_holders == NULL)
+        return TV_OK;
+    for (int i = 0; i < model->layout.num_local; i++) {
+        const struct tv_local_param *local = &model->layout.local[i];
+        if (local->param->num_parts == 0)
+            continue;
+        struct tv_request *request = NULL;
+        TV_TRY(tv_comm_all_reduce(model->kv_holders, (float *)model->grads.data + local->first,
+                                  local->count, TV_F32, TV_SUM, model->args.axis.stream, &request));
+        TV_TRY(tv_request_wait(&request));
+    }
+    return TV_OK;
+}
