@@ -1,0 +1,45 @@
+/* train/files.h -- what the readers and writers of files share: folders, maps, files that appear
+ * whole or not at all. */
+#ifndef TV_TRAIN_FILES_H
+#define TV_TRAIN_FILES_H
+#include "base/status.h"
+#include <stddef.h>
+#include <stdint.h>
+
+TV_BEGIN_C
+struct json_t; /* jansson.h */
+
+/* The folder and those above it, where missing. Errors: TV_INVALID with the path and the reason. */
+TV_MUST_CHECK tv_status_t tv_folder_make(const char *folder);
+/* The folder that `path` is to be in. */
+TV_MUST_CHECK tv_status_t tv_folder_make_parent(const char *path);
+
+/* A plain file, read-only in memory. */
+struct tv_file_map {
+    const unsigned char *data; /* NULL when the file is empty */
+    int64_t bytes;
+};
+/* Errors: TV_BAD_FILE (not there, not readable, not a plain file). */
+TV_MUST_CHECK tv_status_t tv_file_map(const char *path, struct tv_file_map *map_out);
+void tv_file_unmap(struct tv_file_map *map);
+
+/* A JSON object from a file of at most max_bytes. The caller owns the reference.
+ * Errors: TV_BAD_FILE with the line. */
+TV_MUST_CHECK tv_status_t tv_file_read_json(const char *path, int64_t max_bytes,
+                                            struct json_t **json_out);
+
+/* A file that is written under a temporary name beside `path`. Plain struct, zeroed or closed: no
+ * file. */
+struct tv_new_file {
+    int fd;
+    char *path, *temporary; /* owned */
+};
+/* Errors: TV_IO, TV_NO_MEMORY. */
+TV_MUST_CHECK tv_status_t tv_new_file_open(const char *path, struct tv_new_file *file_out);
+TV_MUST_CHECK tv_status_t tv_new_file_write(struct tv_new_file *file, const void *data,
+                                            size_t bytes);
+/* Sync, rename to `path`, sync the folder; closes, and removes the temporary file on failure. */
+TV_MUST_CHECK tv_status_t tv_new_file_finish(struct tv_new_file *file);
+void tv_new_file_abandon(struct tv_new_file *file);
+TV_END_C
+#endif

@@ -1,0 +1,119 @@
+/* train/metrics.c -- one line, one object, one flush. */
+#include "train/metrics.h"
+#include "train/files.h"
+#include "train/trainer.h"
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct tv_metrics {
+    char *path;
+    FILE *file;
+    int64_t last_step; /* of the last step line */
+};
+
+tv_status_t tv_metrics_open(const char *path, int is_append, struct tv_metrics **metrics_out)
+{
+    tv_status_t status = TV_OK;
+    TV_TRY(tv_folder_make_parent(path));
+    struct tv_metrics *metrics = calloc(1, sizeof(*metrics));
+    if (metrics == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%s: %zu bytes", path, sizeof(*metrics));
+    metrics->path = strdup(path);
+    if (metrics->path == NULL) {
+        status = TV_ERR(TV_NO_MEMORY, "%s: its name", path);
+        goto fail;
+    }
+    metrics->file = fopen(path, is_append ? "ae" : "we");
+    if (metrics->file == NULL) {
+        status = TV_ERR(TV_INVALID, "%s cannot be written: %s", path, strerror(errno));
+        goto fail;
+    }
+    *metrics_out = metrics;
+    return TV_OK;
+
+fail:
+    tv_metrics_close(metrics);
+    return status;
+}
+
+void tv_metrics_close(struct tv_metrics *metrics)
+{
+    if (metrics == NULL)
+        return;
+    if (metrics->file != NULL)
+        fclose(metrics->file); /* every line was flushed and checked */
+    free(metrics->path);
+    free(metrics);
+}
+
+struct json_t *tv_metrics_number(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+tv_status_t tv_metrics_object(struct tv_metrics *metrics, const char *type, struct json_t *fields)
+{
+    if (metrics == NULL) {
+        json_decref(fields);
+        return TV_OK;
+    }
+    json_t *line = json_pack("{s:s}", "type", type);
+    const int is_whole = line != NULL && fields != NULL && json_object_update(line, fields) == 0;
+    json_decref(fields);
+    if (!is_whole) {
+        json_decref(line);
+        return TV_ERR(TV_NO_MEMORY, "%s: a line of type %s", metrics->path, type);
+    }
+    const int failed =
+        json_dumpf(line, metrics->file, JSON_COMPACT | JSON_REAL_PRECISION(17)) != 0 ||
+        fputc('\n', metrics->file) == EOF || fflush(metrics->file) != 0;
+    json_decref(line);
+    if (failed)
+        return TV_ERR(TV_IO, "%s: writing failed: %s", metrics->path, strerror(errno));
+    return TV_OK;
+}
+
+tv_status_t tv_metrics_step(struct tv_metrics *metrics, const struct tv_step_report *report)
+{
+    if (metrics != NULL)
+        metrics->last_step = report->step;
+    return tv_metrics_object(
+        metrics, "step",
+        json_pack("{s:I, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:I}", "step",
+                  (json_int_t)report->step, "loss", tv_metrics_number(report->loss), "grad_norm",
+                  tv_metrics_number(report->grad_norm), "lr", tv_metrics_number(report->lr),
+                  "counted_tokens", (json_int_t)report->counted_tokens, "consumed_samples",
+                  (json_int_t)report->consumed_samples, "step_seconds",
+                  tv_metrics_number(report->step_seconds), "tokens_per_second",
+                  tv_metrics_number(report->tokens_per_second), "model_flops_per_second",
+                  tv_metrics_number(report->model_flops_per_second), "bubble_fraction",
+                  tv_metrics_number(report->bubble_fraction), "peak_memory_bytes",
+                  (json_int_t)report->peak_memory_bytes));
+}
+
+tv_status_t tv_metrics_eval(struct tv_metrics *metrics, int64_t step, double loss,
+                            int64_t counted_tokens)
+{
+    return tv_metrics_object(metrics, "eval",
+                             json_pack("{s:I, s:o, s:I}", "step", (json_int_t)step, "loss",
+                                       tv_metrics_number(loss), "counted_tokens",
+                                       (json_int_t)counted_tokens));
+}
+
+tv_status_t tv_metrics_save(struct tv_metrics *metrics, int64_t step, const char *path)
+{
+    return tv_metrics_object(metrics, "save",
+                             json_pack("{s:I, s:s}", "step", (json_int_t)step, "path", path));
+}
+
+tv_status_t tv_metrics_end(struct tv_metrics *metrics, tv_status_t status)
+{
+    const char *word = status == TV_OK ? "ok" : status == TV_STOPPED ? "stopped" : "failed";
+    return tv_metrics_object(metrics, "end",
+                             json_pack("{s:s, s:I}", "status", word, "step",
+                                       (json_int_t)(metrics != NULL ? metrics->last_step : 0)));
+}
