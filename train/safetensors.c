@@ -296,6 +296,8 @@ tv_status_t tv_safetensors_read(const struct tv_safetensors *file,
     if (read_row == NULL)
         return TV_ERR(TV_BAD_FILE, "%s: %s is %s; F32, BF16 and F16 are read", file->path,
                       tensor->name, tensor->dtype);
+    if (rect->num_rows == 0 || rect->num_cols == 0)
+        return TV_OK;
     if (rect->first_row < 0 || rect->num_rows < 0 || rect->num_rows > rows - rect->first_row ||
         rect->first_col < 0 || rect->num_cols < 0 || rect->num_cols > cols - rect->first_col)
         return TV_ERR(TV_INTERNAL,

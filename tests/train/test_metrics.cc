@@ -1,0 +1,167 @@
+// The metrics file: valid JSON whatever happens, numbers that read back exactly.
+#include "base/status.h"
+#include "temporary.h"
+#include "train/metrics.h"
+#include "train/trainer.h"
+#include <cmath>
+#include <jansson.h>
+#include <vector>
+
+namespace
+{
+class Metrics : public ::testing::Test
+{
+  protected:
+    void open(int is_append)
+    {
+        ASSERT_EQ(tv_metrics_open(path.c_str(), is_append, &metrics), TV_OK) << tv_error_message();
+    }
+    void TearDown() override
+    {
+        tv_metrics_close(metrics);
+        for (json_t *line : lines)
+            json_decref(line);
+    }
+    // Parsed while the file is still open: each line must be out.
+    const std::vector<json_t *> &parse()
+    {
+        const std::string content = dir.read("sub/run.jsonl");
+        size_t from = 0;
+        for (size_t end; (end = content.find('\n', from)) != std::string::npos; from = end + 1) {
+            json_error_t error;
+            json_t *line = json_loadb(content.data() + from, end - from, 0, &error);
+            EXPECT_NE(line, nullptr) << error.text << ": " << content.substr(from, end - from);
+            lines.push_back(line);
+        }
+        EXPECT_EQ(from, content.size()) << "the last line is not whole";
+        return lines;
+    }
+    static std::string type(const json_t *line)
+    {
+        return json_string_value(json_object_get(line, "type"));
+    }
+    static double number(const json_t *line, const char *key)
+    {
+        return json_number_value(json_object_get(line, key));
+    }
+
+    Temporary dir;
+    std::string path = dir.path("sub/run.jsonl"); // the folder is made
+    tv_metrics *metrics = nullptr;
+    std::vector<json_t *> lines;
+};
+
+tv_step_report report_of(int64_t step, double loss)
+{
+    tv_step_report report = {};
+    report.step = step;
+    report.loss = loss;
+    report.grad_norm = 0.1;
+    report.lr = 2.0 / 3000;
+    report.counted_tokens = 5000000000;
+    report.consumed_samples = 16 * step;
+    report.step_seconds = 0.25;
+    report.tokens_per_second = 1e5 / 3;
+    report.model_flops_per_second = 1.5e12;
+    report.bubble_fraction = 0.2;
+    report.peak_memory_bytes = 123456789012;
+    return report;
+}
+} // namespace
+
+TEST_F(Metrics, EveryKindOfLine)
+{
+    open(0);
+    const double loss = 5.6205673360659671;
+    const auto report = report_of(3, loss);
+    ASSERT_EQ(tv_metrics_object(metrics, "config", json_pack("{s:i}", "pp", 2)), TV_OK);
+    ASSERT_EQ(tv_metrics_step(metrics, &report), TV_OK);
+    ASSERT_EQ(tv_metrics_eval(metrics, 3, 1.0 / 3, 77), TV_OK);
+    ASSERT_EQ(tv_metrics_save(metrics, 3, "out/step-\"3\""), TV_OK);
+    ASSERT_EQ(tv_metrics_end(metrics, TV_OK), TV_OK);
+    const auto &got = parse();
+    ASSERT_EQ(got.size(), 5u);
+    EXPECT_EQ(type(got[0]), "config");
+    EXPECT_EQ(number(got[0], "pp"), 2);
+    EXPECT_EQ(type(got[1]), "step");
+    EXPECT_EQ(number(got[1], "step"), 3);
+    EXPECT_EQ(number(got[1], "loss"), loss);
+    EXPECT_EQ(number(got[1], "grad_norm"), 0.1);
+    EXPECT_EQ(number(got[1], "lr"), 2.0 / 3000);
+    EXPECT_EQ(number(got[1], "counted_tokens"), 5000000000.0);
+    EXPECT_EQ(number(got[1], "consumed_samples"), 48);
+    EXPECT_EQ(number(got[1], "step_seconds"), 0.25);
+    EXPECT_EQ(number(got[1], "tokens_per_second"), 1e5 / 3);
+    EXPECT_EQ(number(got[1], "model_flops_per_second"), 1.5e12);
+    EXPECT_EQ(number(got[1], "bubble_fraction"), 0.2);
+    EXPECT_EQ(number(got[1], "peak_memory_bytes"), 123456789012.0);
+    EXPECT_TRUE(json_is_integer(json_object_get(got[1], "peak_memory_bytes")));
+    EXPECT_EQ(type(got[2]), "eval");
+    EXPECT_EQ(number(got[2], "loss"), 1.0 / 3);
+    EXPECT_EQ(number(got[2], "counted_tokens"), 77);
+    EXPECT_EQ(type(got[3]), "save");
+    EXPECT_STREQ(json_string_value(json_object_get(got[3], "path")), "out/step-\"3\"");
+    EXPECT_EQ(type(got[4]), "end");
+    EXPECT_STREQ(json_string_value(json_object_get(got[4], "status")), "ok");
+    EXPECT_EQ(number(got[4], "step"), 3);
+    EXPECT_EQ(dir.read("sub/run.jsonl").rfind("{\"type\":\"config\",\"pp\":2}\n", 0), 0u);
+}
+
+TEST_F(Metrics, WhatIsNotFiniteIsNull)
+{
+    open(0);
+    for (double loss : {(double)NAN, (double)INFINITY, -(double)INFINITY}) {
+        const auto report = report_of(1, loss);
+        ASSERT_EQ(tv_metrics_step(metrics, &report), TV_OK);
+    }
+    ASSERT_EQ(tv_metrics_end(metrics, TV_NUMERIC), TV_OK);
+    const auto &got = parse();
+    ASSERT_EQ(got.size(), 4u);
+    for (size_t i = 0; i < 3; i++) {
+        EXPECT_TRUE(json_is_null(json_object_get(got[i], "loss")));
+        EXPECT_EQ(number(got[i], "grad_norm"), 0.1);
+    }
+    EXPECT_STREQ(json_string_value(json_object_get(got[3], "status")), "failed");
+}
+
+TEST_F(Metrics, AFreshStartTruncatesAndAResumedRunAppends)
+{
+    open(0);
+    auto report = report_of(1, 1);
+    ASSERT_EQ(tv_metrics_step(metrics, &report), TV_OK);
+    tv_metrics_close(metrics);
+    open(1);
+    report = report_of(2, 1);
+    ASSERT_EQ(tv_metrics_step(metrics, &report), TV_OK);
+    ASSERT_EQ(tv_metrics_end(metrics, TV_STOPPED), TV_OK);
+    ASSERT_EQ(parse().size(), 3u);
+    EXPECT_EQ(number(lines[0], "step"), 1);
+    EXPECT_EQ(number(lines[1], "step"), 2);
+    EXPECT_STREQ(json_string_value(json_object_get(lines[2], "status")), "stopped");
+    tv_metrics_close(metrics);
+    open(0);
+    EXPECT_EQ(dir.read("sub/run.jsonl"), "");
+}
+
+TEST_F(Metrics, FailuresAreTold)
+{
+    EXPECT_EQ(tv_metrics_open(dir.path("").c_str(), 0, &metrics), TV_INVALID);
+    dir.write("plain", "");
+    EXPECT_EQ(tv_metrics_open(dir.path("plain/run.jsonl").c_str(), 0, &metrics), TV_INVALID);
+    expect_message_has("plain", tv_error_message());
+    EXPECT_EQ(metrics, nullptr);
+    ASSERT_EQ(tv_metrics_open("/dev/full", 0, &metrics), TV_OK);
+    EXPECT_EQ(tv_metrics_eval(metrics, 1, 1, 1), TV_IO);
+    expect_message_has("/dev/full", tv_error_message());
+    EXPECT_EQ(tv_metrics_object(metrics, "config", nullptr), TV_NO_MEMORY);
+}
+
+TEST_F(Metrics, NoFileIsFine)
+{
+    const auto report = report_of(1, 1);
+    EXPECT_EQ(tv_metrics_step(nullptr, &report), TV_OK);
+    EXPECT_EQ(tv_metrics_eval(nullptr, 1, 1, 1), TV_OK);
+    EXPECT_EQ(tv_metrics_save(nullptr, 1, "x"), TV_OK);
+    EXPECT_EQ(tv_metrics_end(nullptr, TV_OK), TV_OK);
+    tv_metrics_close(nullptr);
+}
