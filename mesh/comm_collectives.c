@@ -1,0 +1,221 @@
+/* mesh/comm_collectives.c -- collectives as state machines over messages; a sum is always ((x0 + x1) + x2) + ...
+ *
+ * all_reduce, up to SMALL_BYTES: everybody sends everything to everybody and adds for itself: one round, (n-1) b bytes.
+ * all_reduce, larger: rank j adds the j-th of n pieces for all, then hands its sum to everybody: two rounds, and
+ * 2 (n-1)/n b bytes per rank, as a ring moves. Both add in rank order, so the size changes no bit. */
+#include "mesh/comm_internal.h"
+#include <string.h>
+
+enum { SMALL_BYTES = 8192 };
+
+#define REDUCE_LOOP(type, expression)                                                              \
+    do {                                                                                           \
+        type *restrict a = (type *)into;                                                           \
+        const type *restrict b = (const type *)from;                                               \
+        for (int64_t i = 0; i < count; i++)                                                        \
+            a[i] = (expression);                                                                   \
+    } while (0)
+
+#define REDUCE_TYPE(type)                                                                          \
+    do {                                                                                           \
+        if (op == TV_SUM)                                                                          \
+            REDUCE_LOOP(type, a[i] + b[i]);                                                        \
+        else if (op == TV_MAX)                                                                     \
+            REDUCE_LOOP(type, a[i] > b[i] || a[i] != a[i] ? a[i] : b[i]);                          \
+        else                                                                                       \
+            REDUCE_LOOP(type, a[i] < b[i] || a[i] != a[i] ? a[i] : b[i]);                          \
+    } while (0)
+
+/* into = into (op) from; a NaN on either side stays */
+static void reduce(void *into, const void *from, int64_t count, tv_dtype_t dtype, tv_reduce_op_t op)
+{
+    switch (dtype) {
+    case TV_F32:
+        REDUCE_TYPE(float);
+        break;
+    case TV_F64:
+        REDUCE_TYPE(double);
+        break;
+    case TV_I32:
+        REDUCE_TYPE(int32_t);
+        break;
+    case TV_I64:
+        REDUCE_TYPE(int64_t);
+        break;
+    case TV_BF16:
+    case TV_U8:
+        break; /* refused at the start */
+    }
+}
+
+/* out = op over ranks in order; own is this rank's part, the others' lie in `others` in rank order without it. */
+static void reduce_in_rank_order(const struct tv_request *r, const void *own, const char *others,
+                                 int64_t count, char *out)
+{
+    const size_t bytes = (size_t)count * tv_dtype_bytes(r->dtype);
+    for (int rank = 0, other = 0; rank < r->comm->size; rank++) {
+        const void *part = rank == r->comm->rank ? own : others + bytes * (size_t)other++;
+        if (bytes == 0)
+            continue;
+        if (rank == 0)
+            memcpy(out, part, bytes);
+        else
+            reduce(out, part, count, r->dtype, r->reduce);
+    }
+}
+
+static int64_t bytes_of(const struct tv_request *r, int64_t count)
+{
+    return count * (int64_t)tv_dtype_bytes(r->dtype);
+}
+
+/* Elements [*first, *first + count) are the rank's piece of `total` over n ranks; returns count. */
+static int64_t piece_of(int64_t total, int n, int rank, int64_t *first)
+{
+    const int64_t whole = (total + n - 1) / n;
+    *first = whole * rank < total ? whole * rank : total;
+    return total - *first < whole ? total - *first : whole;
+}
+
+static int is_small(const struct tv_request *r)
+{
+    return bytes_of(r, r->count) <= SMALL_BYTES;
+}
+
+/* Receive `count` elements from every other rank, side by side, into scratch; room for one more result behind. */
+static tv_status_t receive_all(struct tv_request *r, int64_t count)
+{
+    const int n = r->comm->size;
+    const int64_t bytes = bytes_of(r, count);
+    TV_TRY(tv_request_scratch(r, (size_t)(bytes * n) + 64));
+    char *place = r->scratch;
+    for (int peer = 0; peer < n; peer++) {
+        if (peer == r->comm->rank)
+            continue;
+        TV_TRY(tv_request_post(r, 1, place, bytes, peer));
+        place += bytes;
+    }
+    return TV_OK;
+}
+
+static char *result_place(const struct tv_request *r, int64_t count)
+{
+    return (char *)r->scratch + bytes_of(r, count) * (r->comm->size - 1);
+}
+
+/* Peers in an order that starts behind this rank, so that not everybody writes to rank 0 first. */
+static int nth_peer(const struct tv_request *r, int i)
+{
+    return (r->comm->rank + i) % r->comm->size;
+}
+
+static tv_status_t send_to_all(struct tv_request *r, const void *data, int64_t bytes)
+{
+    for (int i = 1; i < r->comm->size; i++)
+        TV_TRY(tv_request_post(r, 0, (void *)(uintptr_t)data, bytes, nth_peer(r, i)));
+    return TV_OK;
+}
+
+/* Send the peer's piece of `data` to each peer. */
+static tv_status_t send_pieces(struct tv_request *r, const char *data, int64_t total)
+{
+    for (int i = 1; i < r->comm->size; i++) {
+        int64_t first;
+        const int64_t count = piece_of(total, r->comm->size, nth_peer(r, i), &first);
+        TV_TRY(tv_request_post(r, 0, (void *)(uintptr_t)(data + bytes_of(r, first)),
+                               bytes_of(r, count), nth_peer(r, i)));
+    }
+    return TV_OK;
+}
+
+static tv_status_t start_all_reduce(struct tv_request *r)
+{
+    int64_t first;
+    if (is_small(r)) {
+        TV_TRY(receive_all(r, r->count));
+        return send_to_all(r, r->send, bytes_of(r, r->count));
+    }
+    TV_TRY(receive_all(r, piece_of(r->count, r->comm->size, r->comm->rank, &first)));
+    return send_pieces(r, r->send, r->count);
+}
+
+static tv_status_t start_all_gather(struct tv_request *r)
+{
+    const int64_t bytes = bytes_of(r, r->count);
+    char *own = (char *)r->recv + bytes * r->comm->rank;
+    if (bytes > 0 && own != r->send)
+        memmove(own, r->send, (size_t)bytes);
+    for (int peer = 0; peer < r->comm->size; peer++) {
+        if (peer != r->comm->rank)
+            TV_TRY(tv_request_post(r, 1, (char *)r->recv + bytes * peer, bytes, peer));
+    }
+    return send_to_all(r, own, bytes);
+}
+
+tv_status_t tv_collective_start(struct tv_request *r)
+{
+    const int64_t bytes = bytes_of(r, r->count);
+    if (r->comm->size == 1) {
+        if (r->recv != r->send && bytes > 0)
+            memmove(r->recv, r->send, (size_t)bytes);
+        return TV_OK;
+    }
+    switch (r->op) {
+    case TV_OP_ALL_REDUCE:
+        return start_all_reduce(r);
+    case TV_OP_REDUCE_SCATTER:
+        TV_TRY(receive_all(r, r->count));
+        return send_pieces(r, r->send, r->count * r->comm->size);
+    case TV_OP_ALL_GATHER:
+        return start_all_gather(r);
+    default:
+        if (r->comm->rank == r->root)
+            return send_to_all(r, r->send, bytes);
+        return tv_request_post(r, 1, r->recv, bytes, r->root);
+    }
+}
+
+/* Phase 0 of a large all_reduce is done: add this rank's piece and hand it round. */
+static tv_status_t hand_round(struct tv_request *r)
+{
+    const int n = r->comm->size;
+    int64_t first;
+    const int64_t count = piece_of(r->count, n, r->comm->rank, &first);
+    char *mine = (char *)r->recv + bytes_of(r, first);
+    char *result = result_place(r, count);
+    reduce_in_rank_order(r, mine, r->scratch, count, result);
+    if (count > 0)
+        memcpy(mine, result, (size_t)bytes_of(r, count));
+    r->num_messages = 0;
+    r->phase = 1;
+    for (int peer = 0; peer < n; peer++) {
+        if (peer == r->comm->rank)
+            continue;
+        int64_t from;
+        const int64_t theirs = piece_of(r->count, n, peer, &from);
+        TV_TRY(
+            tv_request_post(r, 1, (char *)r->recv + bytes_of(r, from), bytes_of(r, theirs), peer));
+    }
+    return send_to_all(r, mine, bytes_of(r, count));
+}
+
+tv_status_t tv_collective_advance(struct tv_request *r, int *done_out)
+{
+    *done_out = 1;
+    if (r->comm->size == 1)
+        return TV_OK;
+    if (r->op == TV_OP_ALL_REDUCE && !is_small(r)) {
+        *done_out = r->phase == 1;
+        return r->phase == 0 ? hand_round(r) : TV_OK;
+    }
+    if (r->op == TV_OP_ALL_REDUCE) {
+        char *result = result_place(r, r->count);
+        reduce_in_rank_order(r, r->send, r->scratch, r->count, result);
+        if (r->count > 0)
+            memcpy(r->recv, result, (size_t)bytes_of(r, r->count));
+    } else if (r->op == TV_OP_REDUCE_SCATTER) {
+        const char *own = (const char *)r->send + bytes_of(r, r->count) * r->comm->rank;
+        reduce_in_rank_order(r, own, r->scratch, r->count, r->recv);
+    }
+    return TV_OK;
+}
