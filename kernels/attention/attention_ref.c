@@ -1,0 +1,121 @@
+/* attention_ref.c -- causal attention with grouped queries: the definition, one query row at a time.
+ *
+ * Scores are computed twice (for the row's log sum exp, then for the weights), so nothing of size S is kept.
+ * Backward with p = exp(score - lse), D = sum(do o) per row (Dao et al. 2022, arXiv:2205.14135):
+ * ds = p (do.v - D) scale; dq += ds k, dk += ds q, dv += p do. */
+#include "kernels/kernels_internal.h"
+#include <math.h>
+
+static double dot(const float *x, const float *y, int n)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += (double)x[i] * (double)y[i];
+    return sum;
+}
+
+static void forward_row(const struct tv_attention_args *a, int b, int head, int row)
+{
+    const int h = a->head_dim, kv = head / (a->num_heads / a->num_kv_heads);
+    const double scale = 1 / sqrt((double)h);
+    const int64_t base = (int64_t)b * a->seq_length;
+    const float *q = a->q + (base + row) * a->ld_q + (int64_t)head * h;
+    const float *k = a->k + base * a->ld_k + (int64_t)kv * h,
+                *v = a->v + base * a->ld_v + (int64_t)kv * h;
+    float *o = a->o + (base + row) * a->ld_o + (int64_t)head * h;
+    double top = -INFINITY, sum = 0;
+    for (int j = 0; j <= row; j++)
+        top = fmax(top, scale * dot(q, k + j * a->ld_k, h));
+    for (int j = 0; j <= row; j++)
+        sum += exp(scale * dot(q, k + j * a->ld_k, h) - top);
+    for (int i = 0; i < h; i++) {
+        double value = 0;
+        for (int j = 0; j <= row; j++)
+            value +=
+                exp(scale * dot(q, k + j * a->ld_k, h) - top) / sum * (double)v[j * a->ld_v + i];
+        o[i] = (float)value;
+    }
+    a->lse[((int64_t)b * a->num_heads + head) * a->seq_length + row] = (float)(top + log(sum));
+}
+
+tv_status_t tv_attention_forward_ref(struct tv_stream *stream, const struct tv_attention_args *a)
+{
+    (void)stream;
+    for (int b = 0; b < a->batch; b++)
+        for (int head = 0; head < a->num_heads; head++)
+            for (int row = 0; row < a->seq_length; row++)
+                forward_row(a, b, head, row);
+    return TV_OK;
+}
+
+struct row_terms {
+    const float *q, *o, *d_o;
+    double lse, delta; /* delta = sum(do o) */
+};
+
+static struct row_terms terms_of(const struct tv_attention_backward_args *a, int b, int head,
+                                 int row)
+{
+    const int64_t r = (int64_t)b * a->seq_length + row, col = (int64_t)head * a->head_dim;
+    struct row_terms t = {a->q + r * a->ld_q + col, a->o + r * a->ld_o + col,
+                          a->d_o + r * a->ld_do + col, 0, 0};
+    t.lse = (double)a->lse[((int64_t)b * a->num_heads + head) * a->seq_length + row];
+    t.delta = dot(t.d_o, t.o, a->head_dim);
+    return t;
+}
+
+static void query_gradient(const struct tv_attention_backward_args *a, int b, int head, int row)
+{
+    const int h = a->head_dim, kv = head / (a->num_heads / a->num_kv_heads);
+    const double scale = 1 / sqrt((double)h);
+    const int64_t base = (int64_t)b * a->seq_length;
+    const struct row_terms t = terms_of(a, b, head, row);
+    float *dq = a->dq + (base + row) * a->ld_dq + (int64_t)head * h;
+    for (int i = 0; i < h; i++) {
+        double sum = 0;
+        for (int j = 0; j <= row; j++) {
+            const float *k = a->k + (base + j) * a->ld_k + (int64_t)kv * h;
+            const float *v = a->v + (base + j) * a->ld_v + (int64_t)kv * h;
+            const double p = exp(scale * dot(t.q, k, h) - t.lse);
+            sum += p * (dot(t.d_o, v, h) - t.delta) * scale * (double)k[i];
+        }
+        dq[i] = (float)sum;
+    }
+}
+
+/* Sums over the queries at or after position j, of all heads in the group, in head then row order. */
+static void key_value_gradient(const struct tv_attention_backward_args *a, int b, int kv, int j)
+{
+    const int h = a->head_dim, group = a->num_heads / a->num_kv_heads;
+    const double scale = 1 / sqrt((double)h);
+    const int64_t r = (int64_t)b * a->seq_length + j, col = (int64_t)kv * h;
+    const float *k = a->k + r * a->ld_k + col, *v = a->v + r * a->ld_v + col;
+    for (int i = 0; i < h; i++) {
+        double dk = 0, dv = 0;
+        for (int head = kv * group; head < (kv + 1) * group; head++) {
+            for (int row = j; row < a->seq_length; row++) {
+                const struct row_terms t = terms_of(a, b, head, row);
+                const double p = exp(scale * dot(t.q, k, h) - t.lse);
+                dk += p * (dot(t.d_o, v, h) - t.delta) * scale * (double)t.q[i];
+                dv += p * (double)t.d_o[i];
+            }
+        }
+        a->dk[r * a->ld_dk + col + i] = (float)dk;
+        a->dv[r * a->ld_dv + col + i] = (float)dv;
+    }
+}
+
+tv_status_t tv_attention_backward_ref(struct tv_stream *stream,
+                                      const struct tv_attention_backward_args *a)
+{
+    (void)stream;
+    for (int b = 0; b < a->batch; b++) {
+        for (int head = 0; head < a->num_heads; head++)
+            for (int row = 0; row < a->seq_length; row++)
+                query_gradient(a, b, head, row);
+        for (int kv = 0; kv < a->num_kv_heads; kv++)
+            for (int j = 0; j < a->seq_length; j++)
+                key_value_gradient(a, b, kv, j);
+    }
+    return TV_OK;
+}

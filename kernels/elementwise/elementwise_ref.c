@@ -1,0 +1,32 @@
+/* elementwise_ref.c -- sums of two tensors, column sums, sum of squares. */
+#include "kernels/kernels_internal.h"
+
+tv_status_t tv_add_ref(struct tv_stream *stream, const struct tv_add_args *a)
+{
+    (void)stream;
+    for (int64_t i = 0; i < a->count; i++)
+        a->y[i] = a->a[i] + a->b[i];
+    return TV_OK;
+}
+
+tv_status_t tv_bias_backward_ref(struct tv_stream *stream, const struct tv_bias_backward_args *a)
+{
+    (void)stream;
+    for (int64_t c = 0; c < a->cols; c++) {
+        double sum = (double)a->dbias[c];
+        for (int64_t r = 0; r < a->rows; r++)
+            sum += (double)a->dy[r * a->ld_dy + c];
+        a->dbias[c] = (float)sum;
+    }
+    return TV_OK;
+}
+
+tv_status_t tv_square_sum_ref(struct tv_stream *stream, const struct tv_square_sum_args *a)
+{
+    (void)stream;
+    double sum = 0;
+    for (int64_t i = 0; i < a->count; i++)
+        sum += (double)a->x[i] * (double)a->x[i];
+    *a->sum_out = sum;
+    return TV_OK;
+}
