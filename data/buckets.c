@@ -61,8 +61,8 @@ tv_status_t tv_buckets_create(struct tv_comm *data, struct tv_stream *stream, fl
     return TV_OK;
 }
 
-/* A sum still in flight belongs to a step that failed: its peers may never come, so it is waited for
- * only when the group is known to be over and the wait returns at once. */
+/* A sum still in flight belongs to a step that failed: its peers may never come, so it is waited
+ * for only when the group is known to be over and the wait returns at once. */
 static void abandon(struct tv_buckets *buckets, struct tv_request **request)
 {
     if (!tv_comm_is_aborted(buckets->data)) {

@@ -1,4 +1,4 @@
-/* data/optimizer.c -- learning rates, clipping, and AdamW over the ranges of a rank's flat arrays. */
+/* data/optimizer.c -- learning rates, clipping, and AdamW over ranges of a rank's flat arrays. */
 #include "data/optimizer.h"
 #include <inttypes.h>
 #include <math.h>

@@ -21,8 +21,8 @@ TV_MUST_CHECK tv_status_t tv_hf_config_write(const char *path,
 struct tv_hf; /* opaque: the weights of a table, in one or several mapped files */
 /* path: a .safetensors file, a .safetensors.index.json, or a folder with one of them. config and
  * table say what must be in it; table is borrowed. GPT-2 names may lack `transformer.`; buffers
- * (attn.bias, attn.masked_bias, rotary_emb.inv_freq) are passed over; a lm_head.weight beside a tied
- * embedding must be equal to it. Errors: TV_BAD_FILE, TV_NO_MEMORY. */
+ * (attn.bias, attn.masked_bias, rotary_emb.inv_freq) are passed over; a lm_head.weight beside a
+ * tied embedding must be equal to it. Errors: TV_BAD_FILE, TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_hf_open(const char *path, const struct tv_model_config *config,
                                      const struct tv_param_table *table, struct tv_hf **hf_out);
 void tv_hf_close(struct tv_hf *hf); /* NULL is a no-op */

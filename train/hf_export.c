@@ -10,8 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The fewest digits with which all the real numbers of a config read back exactly, so that 1e-5 does
- * not become 1.0000000000000001e-5. */
+/* The fewest digits with which all the real numbers of a config read back exactly, so that 1e-5
+ * does not become 1.0000000000000001e-5. */
 static size_t digits_for(const struct tv_model_config *config)
 {
     const double reals[] = {config->norm_eps, config->rope_theta, config->init_std};

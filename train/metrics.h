@@ -1,8 +1,8 @@
 /* train/metrics.h -- the metrics file: one JSON object per line, flushed line by line.
  *
- * Numbers read back exactly (17 digits); what JSON cannot hold (NaN, infinities) is written as null.
- * A NULL metrics is allowed everywhere and writes nothing, so that callers without --metrics need
- * no branch. */
+ * Numbers read back exactly (17 digits); what JSON cannot hold (NaN, infinities) is written as
+ * null. A NULL metrics is allowed everywhere and writes nothing, so that callers without --metrics
+ * need no branch. */
 #ifndef TV_TRAIN_METRICS_H
 #define TV_TRAIN_METRICS_H
 #include "base/status.h"
@@ -26,7 +26,7 @@ void tv_metrics_close(struct tv_metrics *metrics);
  * fields are out of memory, so that a caller may pass what a jansson constructor returned. */
 TV_MUST_CHECK tv_status_t tv_metrics_object(struct tv_metrics *metrics, const char *type,
                                             struct json_t *fields);
-/* The resolved configuration and the placement: two lines. Errors also: TV_BAD_FILE (--placement). */
+/* Two lines: the resolved configuration and the placement. Also: TV_BAD_FILE (--placement). */
 TV_MUST_CHECK tv_status_t tv_metrics_start(struct tv_metrics *metrics, const struct tv_run *run);
 TV_MUST_CHECK tv_status_t tv_metrics_step(struct tv_metrics *metrics,
                                           const struct tv_step_report *report);

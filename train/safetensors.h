@@ -1,7 +1,7 @@
 /* train/safetensors.h -- the safetensors file format: named tensors behind a JSON header.
  *
  *   8 bytes   N, length of the header, little-endian
- *   N bytes   {"__metadata__": {...}, "name": {"dtype", "shape", "data_offsets": [begin, end]}, ...}
+ *   N bytes   {"__metadata__": {...}, "name": {"dtype", "shape", "data_offsets": [begin, end]}...}
  *   the rest  data; offsets count from its start, tensors cover it without holes or overlap
  *
  * A reader checks the whole header against the file before it hands out anything, so what it

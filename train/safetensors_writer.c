@@ -1,4 +1,4 @@
-/* train/safetensors_writer.c -- writes a safetensors file in one pass: all sizes are known first. */
+/* train/safetensors_writer.c -- writes a safetensors file in one pass, all sizes known. */
 #include "train/files.h"
 #include "train/safetensors.h"
 #include <inttypes.h>

@@ -12,16 +12,16 @@ TV_BEGIN_C
 typedef enum { TV_TOKENS_TEXT, TV_TOKENS_U16, TV_TOKENS_U32 } tv_tokens_format_t;
 const char *tv_tokens_format_name(tv_tokens_format_t format); /* "text", "u16", "u32" */
 
-/* word: "text", "u16", "u32", or "auto", which goes by the end of the name: .txt and .text are text,
- * .u16 and .bin are u16, .u32 is u32; another name is refused, and so is a .bin file that begins
- * like 32-bit ids (every second 16-bit word zero) or with the header of llm.c.
+/* word: "text", "u16", "u32", or "auto", which goes by the end of the name: .txt and .text are
+ * text, .u16 and .bin are u16, .u32 is u32; another name is refused, and so is a .bin file that
+ * begins like 32-bit ids (every second 16-bit word zero) or with the header of llm.c.
  * Errors: TV_INVALID, TV_UNSUPPORTED (a format that this version does not read), TV_BAD_FILE. */
 TV_MUST_CHECK tv_status_t tv_tokens_format_of(const char *path, const char *word,
                                               tv_tokens_format_t *format_out);
 
 struct tv_tokens; /* opaque */
-/* An empty file has 0 tokens. Errors: TV_BAD_FILE (not there, not a plain file, cut inside a token),
- * TV_NO_MEMORY. */
+/* An empty file has 0 tokens. Errors: TV_BAD_FILE (not there, not a plain file, cut inside a
+ * token), TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_tokens_open(const char *path, tv_tokens_format_t format,
                                          struct tv_tokens **tokens_out);
 void tv_tokens_close(struct tv_tokens *tokens); /* NULL is a no-op */

@@ -1,4 +1,5 @@
-// Gradient buckets over thread ranks: sums in rank order, whatever was started early and however often polled.
+// Gradient buckets over thread ranks: sums in rank order, whatever was started early and however
+// often polled.
 #include "data/buckets.h"
 #include <functional>
 #include <gtest/gtest.h>
@@ -60,7 +61,8 @@ void on_threads(int size, const Body &body)
         thread.join();
 }
 
-// Several steps; `early` says which buckets are started before finish, `polls` how often each start is followed by one.
+// Several steps; `early` says which buckets are started before finish, `polls` how often each start
+// is followed by one.
 void run_steps(tv_comm *comm, tv_stream *stream, const std::vector<int> &early, int polls)
 {
     const int rank = tv_comm_rank(comm), size = tv_comm_size(comm);

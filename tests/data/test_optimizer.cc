@@ -1,4 +1,5 @@
-// Learning rates against their formula and the reference runs; AdamW against its definition in double.
+// Learning rates against their formula and the reference runs; AdamW against its definition in
+// double.
 #include "data/optimizer.h"
 #include <cmath>
 #include <gtest/gtest.h>
@@ -99,8 +100,8 @@ TEST(LearningRate, Shapes)
 {
     EXPECT_NEAR(rate(TV_LR_COSINE, 0, 20, 10), (1e-3 + 1e-4) / 2, 1e-18);
     EXPECT_NEAR(rate(TV_LR_LINEAR, 0, 20, 5), 1e-3 - 0.25 * 9e-4, 1e-18);
-    EXPECT_EQ(rate(TV_LR_LINEAR, 0, 20, 20), 1e-4);
-    EXPECT_EQ(rate(TV_LR_LINEAR, 0, 20, 2000), 1e-4);
+    EXPECT_DOUBLE_EQ(rate(TV_LR_LINEAR, 0, 20, 20), 1e-4);
+    EXPECT_DOUBLE_EQ(rate(TV_LR_LINEAR, 0, 20, 2000), 1e-4);
     EXPECT_EQ(rate(TV_LR_CONSTANT, 3, 20, 2000), 1e-3);
     const double t = 7.0 / 16;
     EXPECT_NEAR(rate(TV_LR_COSINE, 4, 20, 11), 1e-4 + 9e-4 * (1 + std::cos(M_PI * t)) / 2, 1e-18);
@@ -161,7 +162,8 @@ TEST_F(Optimizer, FollowsTheDefinitionAndLeavesGapsAlone)
     }
 }
 
-// Gradients of zero leave nothing but the decay: matrices shrink by 1 - lr wd, the rest stays as it is, bit for bit.
+// Gradients of zero leave nothing but the decay: matrices shrink by 1 - lr wd, the rest stays as it
+// is, bit for bit.
 TEST_F(Optimizer, DecayIsDecoupledAndOnlyWhereAsked)
 {
     ASSERT_EQ(create({{0, 20, 1}, {20, 20, 0}}, {0.9, 0.95, 1e-8, 0.1}), TV_OK);

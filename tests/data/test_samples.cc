@@ -1,4 +1,5 @@
-// Which samples a step reads: every one once per epoch, on any number of replicas, from any starting point.
+// Which samples a step reads: every one once per epoch, on any number of replicas, from any
+// starting point.
 #include "data/samples.h"
 #include <algorithm>
 #include <gtest/gtest.h>
@@ -88,7 +89,8 @@ TEST(Samples, OrderDependsOnSeedAndEpochAndNothingElse)
     EXPECT_NE(order, counted_up(1000));
 }
 
-// Neighbours in the file must not stay neighbours: of 65537 places about one is its own successor by chance.
+// Neighbours in the file must not stay neighbours: of 65537 places about one is its own successor
+// by chance.
 TEST(Samples, ShuffleSeparatesNeighbours)
 {
     const auto order = epoch_of(65537, 1234, 0);
@@ -101,8 +103,8 @@ TEST(Samples, ShuffleSeparatesNeighbours)
     EXPECT_LT(adjacent, 12);
 }
 
-// Each place is about equally likely for each sample, also for orders of a few samples: 2000 seeds of n = 5, so 400
-// expected in each of 25 cells with a deviation of 18.
+// Each place is about equally likely for each sample, also for orders of a few samples: 2000 seeds
+// of n = 5, so 400 expected in each of 25 cells with a deviation of 18.
 TEST(Samples, SmallOrdersAreSpread)
 {
     int hits[5][5] = {};
@@ -145,7 +147,8 @@ TEST(Samples, PlacesBeyondThirtyTwoBits)
     EXPECT_GE(tv_sample_at(&order, INT64_MAX - 1), 0);
 }
 
-// A replica count is a way to cut the same list: no repeat, no gap, and the tail of an epoch goes on in the next.
+// A replica count is a way to cut the same list: no repeat, no gap, and the tail of an epoch goes
+// on in the next.
 TEST(Samples, ReplicasReadTheSameListOnAnyMesh)
 {
     const tv_sample_order order = {37, 99, 1};
