@@ -12,7 +12,7 @@ target_compile_options(trivet_warnings INTERFACE -Wall -Wextra -Wshadow
   $<$<BOOL:${TRIVET_WERROR}>:-Werror>)
 
 add_library(trivet_options INTERFACE)
-target_include_directories(trivet_options INTERFACE ${PROJECT_SOURCE_DIR})
+target_include_directories(trivet_options INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/include)
 target_compile_definitions(trivet_options INTERFACE _GNU_SOURCE)
 # Contraction into fused multiply-add changes bits between compilers and between vector and tail loops.
 target_compile_options(trivet_options INTERFACE $<$<COMPILE_LANGUAGE:C>:-ffp-contract=off>)

@@ -42,8 +42,11 @@ TV_MUST_CHECK tv_status_t tv_comm_thread_create(int size, struct tv_comm **comms
  * mesh/comm_mpi.h for communicators from an MPI_Comm. */
 TV_MUST_CHECK tv_status_t tv_comm_mpi_world(struct tv_comm **comm_out);
 
-void tv_comm_destroy(
-    struct tv_comm *comm); /* NULL is a no-op. Collective for MPI. Nothing may be in flight. */
+/* First line of the MPI library's own version, cut to fit. */
+void tv_comm_mpi_version(char *text_out, size_t bytes);
+
+/* NULL is a no-op. Collective for MPI. Nothing may be in flight. */
+void tv_comm_destroy(struct tv_comm *comm);
 
 int tv_comm_rank(const struct tv_comm *comm);
 int tv_comm_size(const struct tv_comm *comm);

@@ -5,7 +5,9 @@
 #include "mesh/comm_mpi.h"
 #include "base/log.h"
 #include "mesh/comm_internal.h"
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { PIECE_BYTES = 1 << 30 };
 
@@ -232,4 +234,14 @@ tv_status_t tv_comm_mpi_get(const struct tv_comm *comm, MPI_Comm *mpi_comm_out)
                       comm->name);
     *mpi_comm_out = MPI_COMM_SELF;
     return TV_OK;
+}
+
+void tv_comm_mpi_version(char *text_out, size_t bytes)
+{
+    char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int length = 0;
+    if (MPI_Get_library_version(text, &length) != MPI_SUCCESS)
+        text[0] = '\0';
+    text[strcspn(text, "\n")] = '\0';
+    snprintf(text_out, bytes, "%s", text);
 }

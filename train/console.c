@@ -73,7 +73,7 @@ void tv_console_start(struct tv_console *console, const struct tv_run *run,
 
 static void print_step(struct tv_console *console, const struct tv_step_report *r, const char *end)
 {
-    char speed[16], eta[16];
+    char speed[16], eta[32];
     const double elapsed = tv_now_seconds() - console->started_at;
     const double done = (double)(r->step - console->first_step);
     const double left = elapsed / done * (double)(console->last_step - r->step);
@@ -110,7 +110,7 @@ void tv_console_eval(struct tv_console *console, int64_t step, double loss, int6
 void tv_console_finish(struct tv_console *console, const struct tv_run *run,
                        const struct tv_step_report *last, const struct tv_time_shares *shares)
 {
-    char speed[16], memory[16], flops[16], time[16];
+    char speed[16], memory[16], flops[16], time[32];
     const double seconds = tv_now_seconds() - console->started_at;
     const double tokens =
         (double)((last->step - console->first_step) * run->global_batch * run->seq_length);
