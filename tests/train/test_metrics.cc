@@ -2,10 +2,15 @@
 #include "base/status.h"
 #include "temporary.h"
 #include "train/metrics.h"
-#include "train/trainer.h"
 #include <cmath>
 #include <jansson.h>
 #include <vector>
+
+// A struct and a function of one name (tv_comm_stats) are usual in C; C++ calls it shadowing.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#include "train/trainer.h"
+#pragma GCC diagnostic pop
 
 namespace
 {
@@ -105,6 +110,51 @@ TEST_F(Metrics, EveryKindOfLine)
     EXPECT_STREQ(json_string_value(json_object_get(got[4], "status")), "ok");
     EXPECT_EQ(number(got[4], "step"), 3);
     EXPECT_EQ(dir.read("sub/run.jsonl").rfind("{\"type\":\"config\",\"pp\":2}\n", 0), 0u);
+}
+
+TEST_F(Metrics, TheStartTellsWhatTheRunIsAndWhoSitsWhere)
+{
+    tv_run run = {};
+    run.extent = {{2, 1, 2}};
+    run.options.schedule = "1f1b";
+    run.options.partition = "uniform";
+    run.options.lr_decay_style = "cosine";
+    run.options.data = "a.bin";
+    run.options.lr = 3e-3;
+    run.data_format = TV_TOKENS_U16;
+    run.model.num_layers = 8;
+    run.model.vocab_size = 257;
+    run.seq_length = 32;
+    run.global_batch = 16;
+    const std::string order = dir.write("order", "3\n1\n0\n2\n");
+    open(0);
+    run.options.placement = "identity";
+    ASSERT_EQ(tv_metrics_start(metrics, &run), TV_OK) << tv_error_message();
+    run.options.placement = order.c_str();
+    ASSERT_EQ(tv_metrics_start(metrics, &run), TV_OK) << tv_error_message();
+    const auto &got = parse();
+    ASSERT_EQ(got.size(), 4u);
+    EXPECT_EQ(type(got[0]), "config");
+    EXPECT_EQ(number(got[0], "pp"), 2);
+    EXPECT_EQ(number(got[0], "dp"), 1);
+    EXPECT_EQ(number(got[0], "tp"), 2);
+    EXPECT_EQ(number(got[0], "global_batch_size"), 16);
+    EXPECT_EQ(number(json_object_get(got[0], "model"), "vocab_size"), 257);
+    EXPECT_EQ(number(json_object_get(got[0], "optimizer"), "lr"), 3e-3);
+    EXPECT_STREQ(json_string_value(json_object_get(json_object_get(got[0], "data"), "data_format")),
+                 "u16");
+    const int want[2][4] = {{0, 1, 2, 3}, {3, 1, 0, 2}}; // p, t as bits of the mesh rank
+    for (size_t line : {1u, 3u}) {
+        EXPECT_EQ(type(got[line]), "placement");
+        const json_t *all = json_object_get(got[line], "coordinates");
+        ASSERT_EQ(json_array_size(all), 4u);
+        for (size_t r = 0; r < 4; r++) {
+            const json_t *at = json_array_get(all, r);
+            EXPECT_EQ(json_integer_value(json_array_get(at, 0)), want[line / 2][r] / 2);
+            EXPECT_EQ(json_integer_value(json_array_get(at, 1)), 0);
+            EXPECT_EQ(json_integer_value(json_array_get(at, 2)), want[line / 2][r] % 2);
+        }
+    }
 }
 
 TEST_F(Metrics, WhatIsNotFiniteIsNull)

@@ -124,6 +124,29 @@ TEST(Safetensors, RefusesPlacesThatDoNotFit)
     expect_refused(safetensors(a + "}", sixteen), "end at byte 8 of 16");
 }
 
+// A file cut anywhere is refused; a header with any byte changed is refused or still describes what
+// the file holds, so that reading all of it stays inside (the sanitizers watch).
+TEST(Safetensors, DamageIsNeverFollowed)
+{
+    Temporary dir;
+    const std::string good =
+        safetensors("{\"a\":" + f32("[2,3]", 0, 24) + ",\"b\":" + f32("[1]", 24, 28) + "}",
+                    std::string(28, 'x'));
+    for (size_t length = 0; length < good.size(); length++)
+        expect_refused(good.substr(0, length), "");
+    for (size_t at = 0; at < good.size() - 28; at++)
+        for (char byte : {'\0', '9', '"', '}', '\xFF'}) {
+            std::string bad = good;
+            bad[at] = byte;
+            tv_safetensors *file = nullptr;
+            if (tv_safetensors_open(dir.write("x", bad).c_str(), &file) != TV_OK)
+                continue;
+            for (int i = 0; i < tv_safetensors_count(file); i++)
+                read_all(file, tv_safetensors_at(file, i)->name);
+            tv_safetensors_close(file);
+        }
+}
+
 TEST(Safetensors, RefusesWhatIsNotAFile)
 {
     Temporary dir;
