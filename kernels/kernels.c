@@ -1,7 +1,8 @@
-/* kernels/kernels.c -- the tables. The CPU table is the reference table with what is faster put over it. */
+/* kernels/kernels.c -- the tables. */
 #include "kernels/kernels_internal.h"
 
 #define REF_ENTRY(op, args) .op = tv_##op##_ref,
+#define CPU_ENTRY(op, args) .op = tv_##op##_cpu,
 
 const struct tv_kernels *tv_kernels_ref(void)
 {
@@ -11,7 +12,7 @@ const struct tv_kernels *tv_kernels_ref(void)
 
 const struct tv_kernels *tv_kernels_cpu(void)
 {
-    static const struct tv_kernels table = {.name = "cpu", TV_KERNEL_LIST(REF_ENTRY)};
+    static const struct tv_kernels table = {.name = "cpu", TV_KERNEL_LIST(CPU_ENTRY)};
     return &table;
 }
 

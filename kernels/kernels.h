@@ -6,8 +6,8 @@
  * gradients of activations are written (`=`) unless said. Operations are enqueued on args' stream;
  * all of them are deterministic: fixed reduction orders, no atomics.
  *
- * The reference table is the definition (naive loops, double accumulators); the CPU table starts as
- * a copy of it and replaces what it does faster; a GPU table must be complete on its own. No entry
+ * The reference table is the definition (naive loops, double accumulators); the CPU table has
+ * faster ones of the same meaning; a GPU table must be complete on its own. No entry
  * is ever NULL. */
 #ifndef TV_KERNELS_KERNELS_H
 #define TV_KERNELS_KERNELS_H

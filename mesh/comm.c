@@ -77,7 +77,7 @@ void tv_comm_set_timeout(struct tv_comm *comm, double seconds)
     comm->timeout_seconds = seconds;
 }
 
-struct tv_comm_stats tv_comm_stats(const struct tv_comm *comm)
+struct tv_comm_stats tv_comm_get_stats(const struct tv_comm *comm)
 {
     return comm->stats;
 }

@@ -66,7 +66,7 @@ struct tv_comm_stats {
     int64_t sent_bytes;
     int64_t num_operations;
 };
-struct tv_comm_stats tv_comm_stats(const struct tv_comm *comm);
+struct tv_comm_stats tv_comm_get_stats(const struct tv_comm *comm);
 
 /* New groups of the ranks that pass the same color >= 0, ordered by (key, rank). A rank that passes
  * a negative color gets *comm_out = NULL. A group of one is a self communicator. Collective,

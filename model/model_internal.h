@@ -56,7 +56,8 @@ struct tv_model_layout {
     struct tv_local_param *local; /* owned */
     int64_t param_count;
     int64_t slot_count; /* floats of one slot */
-    /* scratch, floats: gradient of the residual stream, a second one, feed-forward and attention gradients, loss work */
+    /* scratch, floats: gradient of the residual stream, a second one, feed-forward and attention
+     * gradients, loss work */
     int64_t grad, tmp, d_ff, d_act, d_qkv, d_att, work, scratch_count;
 };
 

@@ -1,4 +1,5 @@
-/* train/run.c -- from flags to a run: model, mesh, batch, schedule, in the order in which a user would find mistakes. */
+/* train/run.c -- from flags to a run: model, mesh, batch, schedule, in the order in which a user would
+ * find mistakes. */
 #include "train/run.h"
 #include "data/optimizer.h"
 #include "data/samples.h"

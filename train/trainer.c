@@ -97,7 +97,8 @@ static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
     return tv_trainer_read_weights(tr, tr->run->options.init_from);
 }
 
-/* Buckets follow the flat gradients, which are in the order in which backward completes units; small units share one. */
+/* Buckets follow the flat gradients, which are in the order in which backward completes units; small
+ * units share one. */
 static tv_status_t create_buckets(struct tv_trainer *tr)
 {
     const int64_t min_count = 1 << 18; /* 1 MiB: below it a message costs more than its bytes */
@@ -269,7 +270,7 @@ tv_status_t tv_trainer_time_shares(struct tv_trainer *tr, struct tv_time_shares 
 {
     double sums[2 + TV_NUM_AXES] = {tv_now_seconds() - tr->created_at, tr->busy_seconds};
     for (int a = 0; a < TV_NUM_AXES; a++)
-        sums[2 + a] = tv_comm_stats(tv_mesh_comm(tr->mesh, (enum tv_mesh_axis)a)).wait_seconds;
+        sums[2 + a] = tv_comm_get_stats(tv_mesh_comm(tr->mesh, (enum tv_mesh_axis)a)).wait_seconds;
     sums[2 + TV_PIPE] += tr->pipe_wait_seconds;
     sums[1] -= sums[2 + TV_TENSOR]; /* waits for tensor peers happen inside stage functions */
     TV_TRY(tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), sums, 2 + TV_NUM_AXES, TV_F64, TV_SUM));

@@ -1,0 +1,194 @@
+/* attention_cpu.c -- causal attention in tiles of 64 x 64 scores with the online softmax (Dao et al. 2022,
+ * arXiv:2205.14135): per thread a few tiles on the stack, whatever the sequence length.
+ *
+ * Forward is parallel over (sequence, query head); backward over (sequence, key/value head), whose thread also does the
+ * query heads of the group, so that no two threads add to one gradient. */
+#include "kernels/kernels_internal.h"
+#include "kernels/math_internal.h"
+#include <cblas.h>
+#include <math.h>
+
+enum { TILE = 64, MAX_HEAD = 256 };
+
+/* c[m, n] = alpha op(a) op(b) + beta c, with the strides of the whole tensors */
+static void gemm(int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a,
+                 int64_t ld_a, const float *b, int64_t ld_b, float beta, float *c, int64_t ld_c)
+{
+    cblas_sgemm(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans,
+                trans_b ? CblasTrans : CblasNoTrans, m, n, k, alpha, a, (int)ld_a, b, (int)ld_b,
+                beta, c, (int)ld_c);
+}
+
+static int tile_rows(int first, int total)
+{
+    return total - first < TILE ? total - first : TILE;
+}
+
+/* Running softmax of one tile of queries. */
+struct forward_tile {
+    float acc[TILE * MAX_HEAD]; /* [rows, h]: sum of weights times values */
+    float scores[TILE * TILE];
+    float top[TILE];
+    double sum[TILE];
+};
+
+/* Turn row i of the scores into weights, rescaling what was accumulated under a smaller maximum. Columns from `num` on
+ * are ahead of the query. */
+static void softmax_row(struct forward_tile *t, int i, int num, int cols, int h)
+{
+    float *s = t->scores + i * TILE;
+    float top = t->top[i];
+    for (int j = 0; j < num; j++)
+        top = s[j] > top || s[j] != s[j] ? s[j] : top;
+    const float shrink = t->top[i] == -INFINITY ? 0.0f : expf(t->top[i] - top);
+    double sum = 0;
+#pragma omp simd
+    for (int j = 0; j < num; j++)
+        s[j] = tv_fast_exp(s[j] - top);
+    for (int j = 0; j < num; j++)
+        sum += (double)s[j];
+    for (int j = num; j < cols; j++)
+        s[j] = 0;
+    t->sum[i] = t->sum[i] * (double)shrink + sum;
+    t->top[i] = top;
+    for (int d = 0; d < h; d++)
+        t->acc[i * h + d] *= shrink;
+}
+
+static void forward_tile(const struct tv_attention_args *a, int b, int head, int first)
+{
+    struct forward_tile t;
+    const int h = a->head_dim, kv = head / (a->num_heads / a->num_kv_heads),
+              rows = tile_rows(first, a->seq_length);
+    const float scale = (float)(1 / sqrt((double)h));
+    const int64_t base = (int64_t)b * a->seq_length;
+    const float *q = a->q + (base + first) * a->ld_q + (int64_t)head * h;
+    memset(t.acc, 0, (size_t)rows * (size_t)h * sizeof(float));
+    for (int i = 0; i < rows; i++) {
+        t.top[i] = -INFINITY;
+        t.sum[i] = 0;
+    }
+    for (int from = 0; from < first + rows; from += TILE) {
+        const int cols = tile_rows(from, first + rows);
+        const float *k = a->k + (base + from) * a->ld_k + (int64_t)kv * h;
+        const float *v = a->v + (base + from) * a->ld_v + (int64_t)kv * h;
+        gemm(0, 1, rows, cols, h, scale, q, a->ld_q, k, a->ld_k, 0, t.scores, TILE);
+        for (int i = 0; i < rows; i++) {
+            const int ahead = first + i - from + 1;
+            softmax_row(&t, i, ahead < cols ? ahead : cols, cols, h);
+        }
+        gemm(0, 0, rows, h, cols, 1, t.scores, TILE, v, a->ld_v, 1, t.acc, h);
+    }
+    for (int i = 0; i < rows; i++) {
+        float *o = a->o + (base + first + i) * a->ld_o + (int64_t)head * h;
+        for (int d = 0; d < h; d++)
+            o[d] = (float)((double)t.acc[i * h + d] / t.sum[i]);
+        a->lse[((int64_t)b * a->num_heads + head) * a->seq_length + first + i] =
+            (float)((double)t.top[i] + log(t.sum[i]));
+    }
+}
+
+tv_status_t tv_attention_forward_cpu(struct tv_stream *stream, const struct tv_attention_args *a)
+{
+    if (a->head_dim > MAX_HEAD)
+        return tv_attention_forward_ref(stream, a);
+    tv_use_one_blas_thread();
+    const int tiles = (a->seq_length + TILE - 1) / TILE, total = a->batch * a->num_heads * tiles;
+    const int threads = tv_threads_for(stream, (int64_t)total * TILE * TILE);
+#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
+    for (int i = 0; i < total; i++)
+        forward_tile(a, i / tiles / a->num_heads, i / tiles % a->num_heads, i % tiles * TILE);
+    return TV_OK;
+}
+
+struct backward_tile {
+    float p[TILE * TILE], ds[TILE * TILE];
+    float dk[TILE * MAX_HEAD], dv[TILE * MAX_HEAD]; /* [cols, h] of the keys at hand */
+};
+
+/* p and ds of queries [first, first + rows) against keys [from, from + cols) */
+static void weights_and_scores(const struct tv_attention_backward_args *a, struct backward_tile *t,
+                               int b, int head, int first, int from, const float *delta)
+{
+    const int h = a->head_dim, kv = head / (a->num_heads / a->num_kv_heads);
+    const int rows = tile_rows(first, a->seq_length), cols = tile_rows(from, a->seq_length);
+    const float scale = (float)(1 / sqrt((double)h));
+    const int64_t base = (int64_t)b * a->seq_length;
+    const float *lse = a->lse + ((int64_t)b * a->num_heads + head) * a->seq_length + first;
+    gemm(0, 1, rows, cols, h, scale, a->q + (base + first) * a->ld_q + (int64_t)head * h, a->ld_q,
+         a->k + (base + from) * a->ld_k + (int64_t)kv * h, a->ld_k, 0, t->p, TILE);
+    gemm(0, 1, rows, cols, h, 1, a->d_o + (base + first) * a->ld_do + (int64_t)head * h, a->ld_do,
+         a->v + (base + from) * a->ld_v + (int64_t)kv * h, a->ld_v, 0, t->ds, TILE);
+    for (int i = 0; i < rows; i++) {
+        float *p = t->p + i * TILE, *ds = t->ds + i * TILE;
+        const int ahead = first + i - from + 1, num = ahead < cols ? ahead : cols;
+        const float row_lse = lse[i], row_delta_i = delta[i];
+#pragma omp simd
+        for (int j = 0; j < num; j++) {
+            p[j] = tv_fast_exp(p[j] - row_lse);
+            ds[j] = p[j] * (ds[j] - row_delta_i) * scale;
+        }
+        for (int j = num > 0 ? num : 0; j < cols; j++)
+            p[j] = ds[j] = 0;
+    }
+}
+
+/* delta = sum(do o) of one row of a head */
+static void row_delta(const struct tv_attention_backward_args *a, int b, int head, int row,
+                      float *delta_out)
+{
+    const int64_t r = (int64_t)b * a->seq_length + row, col = (int64_t)head * a->head_dim;
+    double sum = 0;
+    for (int d = 0; d < a->head_dim; d++)
+        sum += (double)a->d_o[r * a->ld_do + col + d] * (double)a->o[r * a->ld_o + col + d];
+    *delta_out = (float)sum;
+}
+
+static void backward_keys(const struct tv_attention_backward_args *a, int b, int kv, int from,
+                          float *delta)
+{
+    struct backward_tile t;
+    const int h = a->head_dim, group = a->num_heads / a->num_kv_heads,
+              cols = tile_rows(from, a->seq_length);
+    const int64_t base = (int64_t)b * a->seq_length;
+    memset(t.dk, 0, (size_t)cols * (size_t)h * sizeof(float));
+    memset(t.dv, 0, (size_t)cols * (size_t)h * sizeof(float));
+    for (int head = kv * group; head < (kv + 1) * group; head++) {
+        for (int first = from; first < a->seq_length; first += TILE) {
+            const int rows = tile_rows(first, a->seq_length);
+            const float *q = a->q + (base + first) * a->ld_q + (int64_t)head * h;
+            const float *d_o = a->d_o + (base + first) * a->ld_do + (int64_t)head * h;
+            float *dq = a->dq + (base + first) * a->ld_dq + (int64_t)head * h;
+            for (int i = 0; i < rows; i++)
+                row_delta(a, b, head, first + i, &delta[i]);
+            weights_and_scores(a, &t, b, head, first, from, delta);
+            gemm(1, 0, cols, h, rows, 1, t.p, TILE, d_o, a->ld_do, 1, t.dv, h);
+            gemm(1, 0, cols, h, rows, 1, t.ds, TILE, q, a->ld_q, 1, t.dk, h);
+            gemm(0, 0, rows, h, cols, 1, t.ds, TILE,
+                 a->k + (base + from) * a->ld_k + (int64_t)kv * h, a->ld_k, from == 0 ? 0.0f : 1.0f,
+                 dq, a->ld_dq);
+        }
+    }
+    for (int j = 0; j < cols; j++) {
+        const int64_t r = base + from + j, col = (int64_t)kv * h;
+        memcpy(a->dk + r * a->ld_dk + col, t.dk + j * h, (size_t)h * sizeof(float));
+        memcpy(a->dv + r * a->ld_dv + col, t.dv + j * h, (size_t)h * sizeof(float));
+    }
+}
+
+tv_status_t tv_attention_backward_cpu(struct tv_stream *stream,
+                                      const struct tv_attention_backward_args *a)
+{
+    if (a->head_dim > MAX_HEAD)
+        return tv_attention_backward_ref(stream, a);
+    tv_use_one_blas_thread();
+    const int total = a->batch * a->num_kv_heads;
+    const int threads = tv_threads_for(stream, (int64_t)total * a->seq_length * a->seq_length);
+#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
+    for (int i = 0; i < total; i++) {
+        float delta[TILE];
+        for (int from = 0; from < a->seq_length; from += TILE)
+            backward_keys(a, i / a->num_kv_heads, i % a->num_kv_heads, from, delta);
+    }
+    return TV_OK;
+}

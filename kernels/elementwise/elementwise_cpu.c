@@ -1,0 +1,66 @@
+/* elementwise_cpu.c -- vector loops over threads; column sums in double, a block of columns at a time. */
+#include "kernels/kernels_internal.h"
+#include "kernels/math_internal.h"
+
+enum { COLUMNS = 64, CHUNK = 4096 };
+
+tv_status_t tv_add_cpu(struct tv_stream *stream, const struct tv_add_args *a)
+{
+    const int threads = tv_threads_for(stream, a->count);
+    const float *x = a->a, *b = a->b;
+    float *y = a->y;
+#pragma omp parallel for simd num_threads(threads) schedule(static) if (threads > 1)
+    for (int64_t i = 0; i < a->count; i++)
+        y[i] = x[i] + b[i];
+    return TV_OK;
+}
+
+static void add_column_sums(const struct tv_bias_backward_args *a, int64_t first)
+{
+    double sum[COLUMNS] = {0};
+    const int64_t cols = a->cols - first < COLUMNS ? a->cols - first : COLUMNS;
+    for (int64_t r = 0; r < a->rows; r++) {
+        const float *dy = a->dy + r * a->ld_dy + first;
+#pragma omp simd
+        for (int64_t c = 0; c < cols; c++)
+            sum[c] += (double)dy[c];
+    }
+    for (int64_t c = 0; c < cols; c++)
+        a->dbias[first + c] = (float)((double)a->dbias[first + c] + sum[c]);
+}
+
+tv_status_t tv_bias_backward_cpu(struct tv_stream *stream, const struct tv_bias_backward_args *a)
+{
+    const int threads = tv_threads_for(stream, a->rows * a->cols);
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int64_t first = 0; first < a->cols; first += COLUMNS)
+        add_column_sums(a, first);
+    return TV_OK;
+}
+
+/* Eight running sums, so that the loop is vector code; their order is fixed. */
+static double chunk_square_sum(const float *x, int64_t count)
+{
+    double lanes[8] = {0};
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+#pragma omp simd
+        for (int l = 0; l < 8; l++)
+            lanes[l] += (double)x[i + l] * (double)x[i + l];
+    }
+    for (; i < count; i++)
+        lanes[0] += (double)x[i] * (double)x[i];
+    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
+           ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+}
+
+tv_status_t tv_square_sum_cpu(struct tv_stream *stream, const struct tv_square_sum_args *a)
+{
+    (void)
+        stream; /* bound by memory once per step: one thread, and the same sum for any number of them */
+    double sum = 0;
+    for (int64_t first = 0; first < a->count; first += CHUNK)
+        sum += chunk_square_sum(a->x + first, a->count - first < CHUNK ? a->count - first : CHUNK);
+    *a->sum_out = sum;
+    return TV_OK;
+}

@@ -1,0 +1,149 @@
+/* norm_cpu.c -- rows over threads; sums in double, in vector lanes of a fixed order; weight gradients over blocks of
+ * columns, so that no two threads add to one weight. */
+#include "kernels/kernels_internal.h"
+#include "kernels/math_internal.h"
+#include <math.h>
+
+enum { COLUMNS = 64, LANES = 8 };
+
+static double fold(const double lanes[LANES])
+{
+    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
+           ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+}
+
+/* sum of x - shift, or of its square */
+static double row_sum(const float *x, int64_t count, double shift, int is_square)
+{
+    double lanes[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+#pragma omp simd
+        for (int l = 0; l < LANES; l++) {
+            const double d = (double)x[i + l] - shift;
+            lanes[l] += is_square ? d * d : d;
+        }
+    }
+    for (; i < count; i++) {
+        const double d = (double)x[i] - shift;
+        lanes[0] += is_square ? d * d : d;
+    }
+    return fold(lanes);
+}
+
+static void forward_row(const struct tv_norm_args *a, int64_t r, int has_mean)
+{
+    const float *x = a->x + r * a->cols;
+    float *y = a->y + r * a->cols;
+    const double n = (double)a->cols;
+    const double mean = has_mean ? row_sum(x, a->cols, 0, 0) / n : 0;
+    const double rstd = 1 / sqrt(row_sum(x, a->cols, mean, 1) / n + a->eps);
+    const float shift = (float)mean, scale = (float)rstd;
+    a->rstd[r] = scale;
+    if (!has_mean) {
+#pragma omp simd
+        for (int64_t c = 0; c < a->cols; c++)
+            y[c] = x[c] * scale * a->weight[c];
+        return;
+    }
+    a->mean[r] = shift;
+#pragma omp simd
+    for (int64_t c = 0; c < a->cols; c++)
+        y[c] = (x[c] - shift) * scale * a->weight[c] + a->bias[c];
+}
+
+static tv_status_t forward(struct tv_stream *stream, const struct tv_norm_args *a, int has_mean)
+{
+    const int threads = tv_threads_for(stream, a->rows * a->cols);
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int64_t r = 0; r < a->rows; r++)
+        forward_row(a, r, has_mean);
+    return TV_OK;
+}
+
+tv_status_t tv_layernorm_forward_cpu(struct tv_stream *stream, const struct tv_norm_args *a)
+{
+    return forward(stream, a, 1);
+}
+
+tv_status_t tv_rmsnorm_forward_cpu(struct tv_stream *stream, const struct tv_norm_args *a)
+{
+    return forward(stream, a, 0);
+}
+
+static void backward_row(const struct tv_norm_backward_args *a, int64_t r, int has_mean)
+{
+    const float *dy = a->dy + r * a->cols, *x = a->x + r * a->cols, *w = a->weight;
+    float *dx = a->dx + r * a->cols;
+    const float mean = has_mean ? a->mean[r] : 0, rstd = a->rstd[r];
+    double g_lanes[LANES] = {0}, gn_lanes[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= a->cols; i += LANES) {
+#pragma omp simd
+        for (int l = 0; l < LANES; l++) {
+            const double g = (double)dy[i + l] * (double)w[i + l];
+            g_lanes[l] += g;
+            gn_lanes[l] += g * (double)((x[i + l] - mean) * rstd);
+        }
+    }
+    for (; i < a->cols; i++) {
+        const double g = (double)dy[i] * (double)w[i];
+        g_lanes[0] += g;
+        gn_lanes[0] += g * (double)((x[i] - mean) * rstd);
+    }
+    const float mean_g = has_mean ? (float)(fold(g_lanes) / (double)a->cols) : 0;
+    const float mean_gn = (float)(fold(gn_lanes) / (double)a->cols);
+    if (a->add_dx) {
+#pragma omp simd
+        for (int64_t c = 0; c < a->cols; c++)
+            dx[c] += rstd * (dy[c] * w[c] - mean_g - (x[c] - mean) * rstd * mean_gn);
+    } else {
+#pragma omp simd
+        for (int64_t c = 0; c < a->cols; c++)
+            dx[c] = rstd * (dy[c] * w[c] - mean_g - (x[c] - mean) * rstd * mean_gn);
+    }
+}
+
+static void weight_columns(const struct tv_norm_backward_args *a, int64_t first, int has_mean)
+{
+    double dweight[COLUMNS] = {0}, dbias[COLUMNS] = {0};
+    const int64_t cols = a->cols - first < COLUMNS ? a->cols - first : COLUMNS;
+    for (int64_t r = 0; r < a->rows; r++) {
+        const float *dy = a->dy + r * a->cols + first, *x = a->x + r * a->cols + first;
+        const float mean = has_mean ? a->mean[r] : 0, rstd = a->rstd[r];
+#pragma omp simd
+        for (int64_t c = 0; c < cols; c++) {
+            dweight[c] += (double)dy[c] * (double)((x[c] - mean) * rstd);
+            dbias[c] += (double)dy[c];
+        }
+    }
+    for (int64_t c = 0; c < cols; c++) {
+        a->dweight[first + c] = (float)((double)a->dweight[first + c] + dweight[c]);
+        if (has_mean)
+            a->dbias[first + c] = (float)((double)a->dbias[first + c] + dbias[c]);
+    }
+}
+
+static tv_status_t backward(struct tv_stream *stream, const struct tv_norm_backward_args *a,
+                            int has_mean)
+{
+    const int threads = tv_threads_for(stream, a->rows * a->cols);
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int64_t first = 0; first < a->cols; first += COLUMNS)
+        weight_columns(a, first, has_mean);
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int64_t r = 0; r < a->rows; r++)
+        backward_row(a, r, has_mean);
+    return TV_OK;
+}
+
+tv_status_t tv_layernorm_backward_cpu(struct tv_stream *stream,
+                                      const struct tv_norm_backward_args *a)
+{
+    return backward(stream, a, 1);
+}
+
+tv_status_t tv_rmsnorm_backward_cpu(struct tv_stream *stream, const struct tv_norm_backward_args *a)
+{
+    return backward(stream, a, 0);
+}

@@ -1,0 +1,45 @@
+/* rotary_cpu.c -- angles once per position and pair, for all heads of all rows at that position; float rotation. */
+#include "kernels/kernels_internal.h"
+#include "kernels/math_internal.h"
+#include <math.h>
+
+enum { MAX_HALF = 256 };
+
+static void rotate_position(const struct tv_rotary_args *a, int64_t position, const float *cosine,
+                            const float *sine)
+{
+    const int half = a->head_dim / 2;
+    for (int64_t r = position; r < a->rows; r += a->seq_length) {
+        for (int head = 0; head < a->num_heads; head++) {
+            float *low = a->x + r * a->ld_x + (int64_t)head * a->head_dim, *high = low + half;
+#pragma omp simd
+            for (int i = 0; i < half; i++) {
+                const float x = low[i], y = high[i];
+                low[i] = x * cosine[i] - y * sine[i];
+                high[i] = y * cosine[i] + x * sine[i];
+            }
+        }
+    }
+}
+
+tv_status_t tv_rotary_cpu(struct tv_stream *stream, const struct tv_rotary_args *a)
+{
+    const int half = a->head_dim / 2;
+    if (half > MAX_HALF)
+        return tv_rotary_ref(stream, a);
+    const int threads = tv_threads_for(stream, a->rows * a->num_heads * a->head_dim);
+    double frequency[MAX_HALF];
+    for (int i = 0; i < half; i++)
+        frequency[i] = pow(a->theta, -2.0 * i / a->head_dim);
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int position = 0; position < a->seq_length; position++) {
+        float cosine[MAX_HALF], sine[MAX_HALF];
+        for (int i = 0; i < half; i++) {
+            const double angle = (double)position * frequency[i];
+            cosine[i] = (float)cos(angle);
+            sine[i] = (float)(a->inverse ? -sin(angle) : sin(angle));
+        }
+        rotate_position(a, position, cosine, sine);
+    }
+    return TV_OK;
+}
