@@ -279,7 +279,8 @@ static tv_status_t check_words(struct tv_run *run)
     const struct tv_train_options *o = &run->options;
     tv_lr_style_t style;
     tv_log_level_t level;
-    TV_TRY(tv_lr_style_parse(o->lr_decay_style, &style));
+    if (tv_lr_style_parse(o->lr_decay_style, &style) != TV_OK)
+        return TV_ERR(TV_INVALID, "--lr-decay-style: %s", tv_error_message());
     TV_TRY(tv_log_level_parse(o->log_level, &level));
     if (o->min_lr > o->lr)
         return TV_ERR(TV_INVALID, "--min-lr %g is above --lr %g", o->min_lr, o->lr);

@@ -1,5 +1,6 @@
 """Wrong input: every rank ends within seconds with one clear message and the documented exit code."""
 import json
+import math
 import os
 import signal
 import subprocess
@@ -140,17 +141,32 @@ class Refusals(unittest.TestCase):
     def test_a_full_disk_is_said_and_fails(self):
         self.refuse(1, "/dev/full", metrics="/dev/full")
 
+    def poisoned(self, value):
+        """Weights with one number replaced, in a file."""
+        out = self.folder / "before-poison"
+        if not out.exists():
+            trivet.train(self.data, train_iters=1, export_hf=out)
+        tensors = trivet.read_safetensors(out / "model.safetensors")
+        tensors["model.layers.2.mlp.up_proj.weight"][1][77] = value
+        path = self.folder / "poisoned.safetensors"
+        trivet.write_safetensors(path, tensors)
+        return path
+
     def test_non_finite_numbers_stop_the_run_on_every_mesh(self):
-        self.refuse(4, "step", lr=1e30, weight_decay=0, train_iters=50)
-        self.refuse(4, "step", ranks=4, pp=2, dp=2, lr=1e30, weight_decay=0, train_iters=50)
-        self.refuse(4, "step", ranks=4, tp=2, dp=2, mpi=True, lr=1e30, weight_decay=0, train_iters=50)
+        for value in (math.nan, math.inf):
+            path = self.poisoned(value)
+            self.refuse(4, "step 1", init_from=path)
+            self.refuse(4, "step 1", ranks=4, pp=2, dp=2, init_from=path)
+            self.refuse(4, "step 1", ranks=4, tp=2, dp=2, mpi=True, init_from=path)
+            self.refuse(4, "step 1", ranks=8, pp=2, tp=2, dp=2, init_from=path, schedule="gpipe")
 
     def test_metrics_end_says_failed(self):
-        flags = dict(trivet.SMALL, data=self.data, lr=1e30, **{"weight-decay": 0, "train-iters": 50})
+        flags = dict(trivet.SMALL, data=self.data, **{"init-from": self.poisoned(math.nan)})
         folder = tempfile.mkdtemp()
         result = trivet.run(folder, flags)
         self.assertEqual(result.records[-1]["type"], "end")
         self.assertEqual(result.records[-1]["status"], "failed")
+        self.assertEqual(result.steps, [])
 
     def test_args_file(self):
         path = self.folder / "args"
