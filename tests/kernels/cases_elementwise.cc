@@ -1,0 +1,154 @@
+// cases_elementwise.cc -- sums of tensors, activations, AdamW, sum of squares. 65537 elements are
+// enough for two threads; the small counts leave a tail after any vector.
+#include "kernels/harness.h"
+
+namespace
+{
+const int64_t counts[] = {1, 31, 33, 65, 257, 65537};
+// [rows, cols, gap]
+const int64_t matrices[][3] = {{1, 1, 0},  {1, 31, 0},  {33, 65, 0},
+                               {31, 1, 4}, {65, 33, 5}, {67, 257, 3}};
+
+enum class Alias { none, first, second };
+
+tv_status_t add(Call &run, int64_t count, Alias alias)
+{
+    Tensor &a = alias == Alias::first ? run.updated(1, count, count) : run.in(1, count, count);
+    Tensor &b = alias == Alias::second ? run.updated(1, count, count) : run.in(1, count, count);
+    Tensor &y = alias == Alias::first ? a : alias == Alias::second ? b : run.out(1, count, count);
+    const tv_add_args args = {count, a.data(), b.data(), y.data()};
+    return run.kernels->add(run.stream, &args);
+}
+
+tv_status_t bias_backward(Call &run, int64_t rows, int64_t cols, int64_t gap)
+{
+    const tv_bias_backward_args args = {rows, cols, cols + gap,
+                                        run.in(rows, cols, cols + gap).data(),
+                                        run.updated(1, cols, cols).data()};
+    return run.kernels->bias_backward(run.stream, &args);
+}
+
+tv_status_t gelu_forward(Call &run, int64_t count)
+{
+    const tv_gelu_args args = {count, run.in(1, count, count, -8, 8).data(),
+                               run.out(1, count, count).data()};
+    return run.kernels->gelu_forward(run.stream, &args);
+}
+
+tv_status_t gelu_backward(Call &run, int64_t count, Alias alias)
+{
+    const float *x = run.in(1, count, count, -8, 8).data();
+    Tensor &dy = alias == Alias::first ? run.updated(1, count, count) : run.in(1, count, count);
+    Tensor &dx = alias == Alias::first ? dy : run.out(1, count, count);
+    const tv_gelu_backward_args args = {count, x, dy.data(), dx.data()};
+    return run.kernels->gelu_backward(run.stream, &args);
+}
+
+// The strides differ, so that a mixed up pair shows.
+tv_status_t swiglu_forward(Call &run, int64_t rows, int64_t cols, int64_t gap)
+{
+    tv_swiglu_args args = {rows,           cols,    cols + gap, cols + 2 * gap,
+                           cols + 3 * gap, nullptr, nullptr,    nullptr};
+    args.gate = run.in(rows, cols, args.ld_gate, -8, 8).data();
+    args.up = run.in(rows, cols, args.ld_up).data();
+    args.y = run.out(rows, cols, args.ld_y).data();
+    return run.kernels->swiglu_forward(run.stream, &args);
+}
+
+tv_status_t swiglu_backward(Call &run, int64_t rows, int64_t cols, int64_t gap)
+{
+    tv_swiglu_backward_args args = {};
+    args.rows = rows;
+    args.cols = cols;
+    args.ld_gate = cols + gap;
+    args.ld_up = cols + 2 * gap;
+    args.ld_dy = cols + 3 * gap;
+    args.ld_dgate = cols + 4 * gap;
+    args.ld_dup = cols + 5 * gap;
+    args.gate = run.in(rows, cols, args.ld_gate, -8, 8).data();
+    args.up = run.in(rows, cols, args.ld_up).data();
+    args.dy = run.in(rows, cols, args.ld_dy).data();
+    args.d_gate = run.out(rows, cols, args.ld_dgate).data();
+    args.d_up = run.out(rows, cols, args.ld_dup).data();
+    return run.kernels->swiglu_backward(run.stream, &args);
+}
+
+tv_status_t swiglu_backward_in_place(Call &run, int64_t rows, int64_t cols, int64_t gap)
+{
+    Tensor &gate = run.updated(rows, cols, cols + gap, -8, 8);
+    Tensor &up = run.updated(rows, cols, cols + 2 * gap);
+    Tensor &dy = run.in(rows, cols, cols);
+    const tv_swiglu_backward_args args = {rows,      cols,      gate.ld,     up.ld,
+                                          dy.ld,     gate.ld,   up.ld,       gate.data(),
+                                          up.data(), dy.data(), gate.data(), up.data()};
+    return run.kernels->swiglu_backward(run.stream, &args);
+}
+
+tv_status_t adamw(Call &run, int64_t count, int64_t step)
+{
+    tv_adamw_args args = {};
+    args.count = count;
+    args.param = run.updated(1, count, count).data();
+    args.m = run.updated(1, count, count, -0.1f, 0.1f).data();
+    args.v = run.updated(1, count, count, 0, 0.01f).data();
+    args.grad = run.in(1, count, count).data();
+    args.lr = 1e-2;
+    args.beta1 = 0.9;
+    args.beta2 = 0.95;
+    args.eps = 1e-8;
+    args.weight_decay = 0.1;
+    args.grad_scale = 0.3;
+    args.step = step;
+    return run.kernels->adamw(run.stream, &args);
+}
+
+tv_status_t square_sum(Call &run, int64_t count)
+{
+    double sum = -1;
+    const tv_square_sum_args args = {count, run.in(1, count, count).data(), &sum};
+    const tv_status_t status = run.kernels->square_sum(run.stream, &args);
+    run.out(1, 1, 1).at(0, 0) = (float)sum;
+    return status;
+}
+
+void add_counts(std::vector<Case> &cases, int64_t n)
+{
+    const std::string shape = shape_name({n});
+    for (Alias alias : {Alias::none, Alias::first, Alias::second}) {
+        const char *names[] = {"", "_onto_a", "_onto_b"};
+        cases.push_back({"add", shape + names[(int)alias], exact,
+                         [=](Call &run) { return add(run, n, alias); }});
+    }
+    cases.push_back(
+        {"gelu_forward", shape, rounding, [=](Call &run) { return gelu_forward(run, n); }});
+    cases.push_back({"gelu_backward", shape, rounding,
+                     [=](Call &run) { return gelu_backward(run, n, Alias::none); }});
+    cases.push_back({"gelu_backward", shape + "_onto_dy", rounding,
+                     [=](Call &run) { return gelu_backward(run, n, Alias::first); }});
+    for (int64_t step : {1, 1000})
+        cases.push_back({"adamw", shape + "_step" + std::to_string(step), rounding,
+                         [=](Call &run) { return adamw(run, n, step); }});
+    cases.push_back({"square_sum", shape, rounding, [=](Call &run) { return square_sum(run, n); }});
+}
+
+void add_matrices(std::vector<Case> &cases, int64_t rows, int64_t cols, int64_t gap)
+{
+    const std::string shape = shape_name({rows, cols}) + (gap ? "_apart" : "");
+    cases.push_back({"bias_backward", shape, rounding,
+                     [=](Call &run) { return bias_backward(run, rows, cols, gap); }});
+    cases.push_back({"swiglu_forward", shape, rounding,
+                     [=](Call &run) { return swiglu_forward(run, rows, cols, gap); }});
+    cases.push_back({"swiglu_backward", shape, rounding,
+                     [=](Call &run) { return swiglu_backward(run, rows, cols, gap); }});
+    cases.push_back({"swiglu_backward", shape + "_in_place", rounding,
+                     [=](Call &run) { return swiglu_backward_in_place(run, rows, cols, gap); }});
+}
+} // namespace
+
+void add_elementwise_cases(std::vector<Case> &cases)
+{
+    for (int64_t n : counts)
+        add_counts(cases, n);
+    for (const auto &m : matrices)
+        add_matrices(cases, m[0], m[1], m[2]);
+}

@@ -1,0 +1,106 @@
+// cases_loss.cc -- the two ends of the model over a part of the vocabulary: embedding and
+// cross-entropy. Ids run from below the part that is held to above it.
+#include "kernels/harness.h"
+
+namespace
+{
+struct Part {
+    int64_t rows, cols, first, num; // the rank holds ids [first, first + num)
+};
+
+tv_status_t embedding_forward(Call &run, const Part &p, int accumulate)
+{
+    tv_embedding_args args = {};
+    args.rows = p.rows;
+    args.cols = p.cols;
+    args.first = p.first;
+    args.num = p.num;
+    args.ids = run.indices(p.rows, 0, (int32_t)(p.first + p.num + 3));
+    args.table = run.in(p.num, p.cols, p.cols).data();
+    args.accumulate = accumulate;
+    args.y =
+        (accumulate ? run.updated(p.rows, p.cols, p.cols) : run.out(p.rows, p.cols, p.cols)).data();
+    return run.kernels->embedding_forward(run.stream, &args);
+}
+
+tv_status_t embedding_backward(Call &run, const Part &p)
+{
+    tv_embedding_backward_args args = {};
+    args.rows = p.rows;
+    args.cols = p.cols;
+    args.first = p.first;
+    args.num = p.num;
+    args.ids = run.indices(p.rows, 0, (int32_t)(p.first + p.num + 3));
+    args.dy = run.in(p.rows, p.cols, p.cols).data();
+    args.dtable = run.updated(p.num, p.cols, p.cols).data();
+    return run.kernels->embedding_backward(run.stream, &args);
+}
+
+enum class Step { max, sum, backward };
+
+struct Logits {
+    int64_t rows, cols, gap, first;
+};
+
+// Targets from -2 (not counted) to beyond the columns held here. Maxima and log sums as a reduction
+// over several ranks would leave them: at least those of these columns.
+tv_status_t cross_entropy(Call &run, const Logits &s, Step step)
+{
+    const bool is_backward = step == Step::backward;
+    tv_cross_entropy_args args = {};
+    args.rows = s.rows;
+    args.cols = s.cols;
+    args.first = s.first;
+    args.ld = s.cols + s.gap;
+    args.targets = run.indices(s.rows, -2, (int32_t)(s.first + s.cols + 3));
+    args.logits = (is_backward ? run.updated(s.rows, s.cols, args.ld, -6, 6)
+                               : run.in(s.rows, s.cols, args.ld, -6, 6))
+                      .data();
+    switch (step) {
+    case Step::max:
+        args.row_max = run.out(1, s.rows, s.rows).data();
+        return run.kernels->cross_entropy_max(run.stream, &args);
+    case Step::sum:
+        args.row_max = run.in(1, s.rows, s.rows, 6, 7).data();
+        args.row_sum = run.out(1, s.rows, s.rows).data();
+        args.row_target = run.out(1, s.rows, s.rows).data();
+        return run.kernels->cross_entropy_sum(run.stream, &args);
+    default:
+        args.row_lse = run.in(1, s.rows, s.rows, 6, 12).data();
+        return run.kernels->cross_entropy_backward(run.stream, &args);
+    }
+}
+
+void add_embedding(std::vector<Case> &cases, const Part &p)
+{
+    const std::string shape =
+        shape_name({p.rows, p.cols, p.num}) + "_from" + std::to_string(p.first);
+    for (int accumulate : {0, 1})
+        cases.push_back({"embedding_forward", shape + (accumulate ? "_accumulate" : ""), exact,
+                         [=](Call &run) { return embedding_forward(run, p, accumulate); }});
+    cases.push_back({"embedding_backward", shape, exact,
+                     [=](Call &run) { return embedding_backward(run, p); }});
+}
+
+void add_cross_entropy(std::vector<Case> &cases, const Logits &s)
+{
+    const std::string shape = shape_name({s.rows, s.cols}) + "_from" + std::to_string(s.first);
+    cases.push_back({"cross_entropy_max", shape, exact,
+                     [=](Call &run) { return cross_entropy(run, s, Step::max); }});
+    cases.push_back({"cross_entropy_sum", shape, rounding,
+                     [=](Call &run) { return cross_entropy(run, s, Step::sum); }});
+    cases.push_back({"cross_entropy_backward", shape, rounding,
+                     [=](Call &run) { return cross_entropy(run, s, Step::backward); }});
+}
+} // namespace
+
+void add_loss_cases(std::vector<Case> &cases)
+{
+    const Part parts[] = {{1, 1, 0, 1}, {33, 7, 0, 31}, {65, 31, 5, 9}, {67, 257, 33, 20}};
+    for (const Part &p : parts)
+        add_embedding(cases, p);
+    const Logits shapes[] = {{1, 1, 0, 0},   {31, 7, 0, 0},    {33, 65, 3, 0},
+                             {65, 33, 1, 5}, {67, 257, 7, 33}, {5, 0, 4, 2}};
+    for (const Logits &s : shapes)
+        add_cross_entropy(cases, s);
+}

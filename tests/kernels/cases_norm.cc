@@ -1,0 +1,85 @@
+// cases_norm.cc -- LayerNorm, RMSNorm and the rotary embedding. 67 x 257 is enough for two threads.
+#include "kernels/harness.h"
+
+namespace
+{
+const int64_t matrices[][2] = {{1, 1}, {1, 31}, {33, 65}, {31, 7}, {67, 257}};
+
+tv_status_t norm_forward(Call &run, int64_t rows, int64_t cols, int has_mean)
+{
+    tv_norm_args args = {};
+    args.rows = rows;
+    args.cols = cols;
+    args.eps = 1e-5;
+    args.x = run.in(rows, cols, cols, -1, 3).data(); // a mean well away from zero
+    args.weight = run.in(1, cols, cols).data();
+    args.bias = has_mean ? run.in(1, cols, cols).data() : nullptr;
+    args.y = run.out(rows, cols, cols).data();
+    args.mean = has_mean ? run.out(1, rows, rows).data() : nullptr;
+    args.rstd = run.out(1, rows, rows).data();
+    const auto op = has_mean ? run.kernels->layernorm_forward : run.kernels->rmsnorm_forward;
+    return op(run.stream, &args);
+}
+
+// Any mean and rstd will do: backward takes them as given.
+tv_status_t norm_backward(Call &run, int64_t rows, int64_t cols, int has_mean, int add_dx)
+{
+    tv_norm_backward_args args = {};
+    args.rows = rows;
+    args.cols = cols;
+    args.dy = run.in(rows, cols, cols).data();
+    args.x = run.in(rows, cols, cols, -1, 3).data();
+    args.weight = run.in(1, cols, cols).data();
+    args.mean = has_mean ? run.in(1, rows, rows, 0.5f, 1.5f).data() : nullptr;
+    args.rstd = run.in(1, rows, rows, 0.5f, 1.5f).data();
+    args.add_dx = add_dx;
+    args.dx = (add_dx ? run.updated(rows, cols, cols) : run.out(rows, cols, cols)).data();
+    args.dweight = run.updated(1, cols, cols).data();
+    args.dbias = has_mean ? run.updated(1, cols, cols).data() : nullptr;
+    const auto op = has_mean ? run.kernels->layernorm_backward : run.kernels->rmsnorm_backward;
+    return op(run.stream, &args);
+}
+
+struct Rotary {
+    int64_t rows, gap;
+    int seq_length, num_heads, head_dim;
+};
+
+tv_status_t rotary(Call &run, const Rotary &r, int inverse)
+{
+    const int64_t cols = (int64_t)r.num_heads * r.head_dim;
+    Tensor &x = run.updated(r.rows, cols, cols + r.gap);
+    const tv_rotary_args args = {r.rows,     x.ld,    r.seq_length, r.num_heads,
+                                 r.head_dim, inverse, 10000.0,      x.data()};
+    return run.kernels->rotary(run.stream, &args);
+}
+
+void add_norms(std::vector<Case> &cases, int64_t rows, int64_t cols)
+{
+    const std::string shape = shape_name({rows, cols});
+    for (int has_mean : {0, 1}) {
+        const std::string op = has_mean ? "layernorm" : "rmsnorm";
+        cases.push_back({op + "_forward", shape, rounding,
+                         [=](Call &run) { return norm_forward(run, rows, cols, has_mean); }});
+        for (int add_dx : {0, 1})
+            cases.push_back(
+                {op + "_backward", shape + (add_dx ? "_add" : ""), rounding,
+                 [=](Call &run) { return norm_backward(run, rows, cols, has_mean, add_dx); }});
+    }
+}
+} // namespace
+
+void add_norm_cases(std::vector<Case> &cases)
+{
+    for (const auto &m : matrices)
+        add_norms(cases, m[0], m[1]);
+    // two sequences and a part of one; one position; heads wider than the tables of a version
+    const Rotary shapes[] = {{1, 0, 1, 1, 2},    {31, 3, 31, 1, 10},  {66, 5, 33, 3, 8},
+                             {65, 0, 26, 2, 64}, {130, 7, 65, 2, 80}, {6, 1, 3, 1, 520}};
+    for (const Rotary &r : shapes)
+        for (int inverse : {0, 1})
+            cases.push_back(
+                {"rotary",
+                 shape_name({r.rows, r.num_heads, r.head_dim}) + (inverse ? "_inverse" : ""),
+                 rounding, [=](Call &run) { return rotary(run, r, inverse); }});
+}

@@ -1,0 +1,103 @@
+// tests/kernels/harness.h -- one call of one operation on guarded tensors, so that a table can be
+// held against the reference.
+//
+// A tensor lies between guards, and its rows may lie apart (ld > cols). Guards, gaps and outputs
+// start as one particular NaN: what is read out of bounds or before it is written shows in the
+// result, what is written out of bounds shows in the guards. The first element is at an odd
+// offset, since shards of a buffer may start anywhere.
+#ifndef TV_TESTS_KERNELS_HARNESS_H
+#define TV_TESTS_KERNELS_HARNESS_H
+#include "kernels/kernels.h"
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <gtest/gtest.h>
+#include <ostream>
+#include <string>
+#include <vector>
+
+// Largest |got - want| / (|want| + root mean square of want). Both sides start from the same
+// floats; the reference works in double and rounds once (6e-8).
+constexpr double exact = 0;       // copies and single float sums: the same bits
+constexpr double rounding = 2e-6; // a dozen float roundings, an exponential good to 2 ulp
+constexpr double sums = 1e-5;     // float sums of up to a few hundred terms, in any order
+
+enum class Role { input, output, updated };
+
+class Tensor
+{
+  public:
+    Tensor(Role role, int64_t rows, int64_t cols, int64_t ld);
+    float *data()
+    {
+        return memory.data() + guard;
+    }
+    float &at(int64_t row, int64_t col)
+    {
+        return memory[(size_t)(guard + row * ld + col)];
+    }
+    bool is_in_bounds() const; // guards and gaps still hold their NaN
+    void fill(uint32_t seed, float low, float high);
+
+    Role role;
+    int64_t rows, cols, ld;
+    std::vector<float> memory; // guard, rows x ld, guard
+
+  private:
+    static constexpr int64_t guard = 67;
+};
+
+// What one call reads and writes. A table and a stream go in; the tensors, in the order they were
+// made, come out.
+struct Call {
+    const tv_kernels *kernels;
+    tv_stream *stream;
+    std::deque<Tensor> tensors;
+    std::deque<std::vector<int32_t>> ids;
+
+    // Filled with the same numbers in every run, in [low, high).
+    Tensor &in(int64_t rows, int64_t cols, int64_t ld, float low = -1, float high = 1);
+    Tensor &updated(int64_t rows, int64_t cols, int64_t ld, float low = -1, float high = 1);
+    Tensor &out(int64_t rows, int64_t cols, int64_t ld);
+    // [count] numbers in [low, high), each at least once where count allows
+    const int32_t *indices(int64_t count, int32_t low, int32_t high);
+};
+
+struct Case {
+    std::string op, shape;
+    double tolerance;
+    std::function<tv_status_t(Call &)> call;
+};
+
+void PrintTo(const Case &c, std::ostream *stream); // for GoogleTest's messages
+
+// The lists, one per file cases_*.cc.
+void add_matmul_cases(std::vector<Case> &cases);
+void add_elementwise_cases(std::vector<Case> &cases);
+void add_norm_cases(std::vector<Case> &cases);
+void add_attention_cases(std::vector<Case> &cases);
+void add_loss_cases(std::vector<Case> &cases);
+
+// Sizes as a part of the name of a case: shape_name({65, 33}) is "65x33".
+std::string shape_name(const std::vector<int64_t> &sizes);
+
+// A CPU device and its stream.
+class Device
+{
+  public:
+    explicit Device(int threads);
+    ~Device();
+    Device(const Device &) = delete;
+    Device &operator=(const Device &) = delete;
+    tv_stream *stream = nullptr;
+
+  private:
+    tv_device *device = nullptr;
+};
+
+// Call the case with a table; guards and inputs must be intact afterwards.
+Call run_case(const Case &c, const tv_kernels *kernels, tv_stream *stream);
+// Each output of `got` within the tolerance of `want`.
+void expect_close(Call &got, Call &want, double tolerance);
+void expect_same_bits(const Call &got, const Call &want);
+#endif

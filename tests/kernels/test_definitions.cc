@@ -1,0 +1,323 @@
+// What the definitions say at their edges, for both tables: values worked out by hand or in double.
+#include "kernels/harness.h"
+#include <cmath>
+#include <limits>
+
+namespace
+{
+class Definitions : public ::testing::TestWithParam<const tv_kernels *>
+{
+  protected:
+    const tv_kernels *kernels = GetParam();
+    Device device{2};
+};
+
+constexpr float nan_value = std::numeric_limits<float>::quiet_NaN();
+} // namespace
+
+INSTANTIATE_TEST_SUITE_P(Tables, Definitions, ::testing::Values(tv_kernels_ref(), tv_kernels_cpu()),
+                         [](const ::testing::TestParamInfo<const tv_kernels *> &each) {
+                             return std::string(each.param->name);
+                         });
+
+TEST_P(Definitions, MatmulByHand)
+{
+    // [1 2; 3 4] [5 6; 7 8] + (10, 20) + 1
+    const float a[] = {1, 2, 3, 4}, b[] = {5, 6, 7, 8}, bias[] = {10, 20};
+    float c[] = {1, 1, 1, 1};
+    const tv_matmul_args args = {2, 2, 2, a, 2, 0, b, 2, 0, bias, 1, c, 2};
+    ASSERT_EQ(kernels->matmul(device.stream, &args), TV_OK);
+    const float want[] = {30, 43, 54, 71};
+    for (int i = 0; i < 4; i++)
+        EXPECT_EQ(c[i], want[i]) << i;
+}
+
+// With k = 0 the product is zero: bias and what was there remain.
+TEST_P(Definitions, MatmulOfNothing)
+{
+    const float none[1] = {nan_value}, bias[] = {2, 3};
+    for (int form = 0; form < 4; form++) {
+        float c[] = {7, 7, 7, 7};
+        const tv_matmul_args args = {
+            2, 2, 0, none, 1, 0, none, 2, 0, form & 1 ? bias : nullptr, form >> 1, c, 2};
+        ASSERT_EQ(kernels->matmul(device.stream, &args), TV_OK);
+        for (int i = 0; i < 4; i++)
+            EXPECT_EQ(c[i], (form & 1 ? bias[i % 2] : 0) + (form >> 1 ? 7 : 0)) << form;
+    }
+}
+
+TEST_P(Definitions, EmbeddingOutsideItsRange)
+{
+    const int32_t ids[] = {4, 5, 7, 8, -1};
+    const float table[] = {1, 2, 3, 4, 5, 6}; // ids 5, 6, 7
+    float y[10], plus[10];
+    for (float &value : plus)
+        value = 100;
+    tv_embedding_args args = {5, 2, 5, 3, ids, table, 0, y};
+    ASSERT_EQ(kernels->embedding_forward(device.stream, &args), TV_OK);
+    args.accumulate = 1;
+    args.y = plus;
+    ASSERT_EQ(kernels->embedding_forward(device.stream, &args), TV_OK);
+    const float want[] = {0, 0, 1, 2, 5, 6, 0, 0, 0, 0};
+    for (int i = 0; i < 10; i++) {
+        EXPECT_EQ(y[i], want[i]) << i;
+        EXPECT_EQ(plus[i], 100 + want[i]) << i;
+    }
+    // 1e8 + 1 - 1e8 in this order is 0 in float: rows are added one by one, ascending
+    const int32_t repeated[] = {6, 6, 9, 6};
+    const float dy[] = {1e8f, 1, 1, 2, nan_value, nan_value, -1e8f, 3};
+    float dtable[6] = {};
+    const tv_embedding_backward_args backward = {4, 2, 5, 3, repeated, dy, dtable};
+    ASSERT_EQ(kernels->embedding_backward(device.stream, &backward), TV_OK);
+    const float want_table[] = {0, 0, 0, 6, 0, 0};
+    for (int i = 0; i < 6; i++)
+        EXPECT_EQ(dtable[i], want_table[i]) << i;
+}
+
+TEST_P(Definitions, RotaryTurnsByItsPositionAndBack)
+{
+    // head_dim 4, theta 100: position p turns (x0, x2) by p and (x1, x3) by p / 10
+    float x[] = {1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1};
+    tv_rotary_args args = {3, 4, 2, 1, 4, 0, 100.0, x}; // third row: position 0 again
+    ASSERT_EQ(kernels->rotary(device.stream, &args), TV_OK);
+    const double turned[] = {std::cos(1), -std::sin(0.1), std::sin(1), std::cos(0.1)};
+    for (int i = 0; i < 4; i++) {
+        EXPECT_EQ(x[i], i % 3 == 0 ? 1 : 0) << i;
+        EXPECT_NEAR((double)x[4 + i], turned[i], 1e-7) << i;
+        EXPECT_EQ(x[8 + i], i % 3 == 0 ? 1 : 0) << i;
+    }
+    args.inverse = 1;
+    ASSERT_EQ(kernels->rotary(device.stream, &args), TV_OK);
+    for (int i = 0; i < 12; i++)
+        EXPECT_NEAR((double)x[i], i % 4 % 3 == 0 ? 1 : 0, 2e-7) << i;
+}
+
+// Changing a later token changes nothing before it, to the bit.
+TEST_P(Definitions, AttentionIsCausal)
+{
+    const int length = 70, h = 8, cut = 66;
+    Call run = {kernels, device.stream, {}, {}};
+    Tensor &q = run.in(length, h, h), &k = run.in(length, h, h), &v = run.in(length, h, h);
+    Tensor &o = run.out(length, h, h), &lse = run.out(1, length, length);
+    const tv_attention_args args = {1,        length, 1, 1, h,        q.data(), k.data(),
+                                    v.data(), h,      h, h, o.data(), h,        lse.data()};
+    ASSERT_EQ(kernels->attention_forward(device.stream, &args), TV_OK);
+    const std::vector<float> o_before = o.memory, lse_before = lse.memory;
+    EXPECT_NEAR((double)o.at(0, 3), (double)v.at(0, 3), 1e-7) << "the first token sees itself";
+    k.fill(77, -1, 1);
+    v.fill(78, -1, 1);
+    Call again = {kernels, device.stream, {}, {}};
+    again.in(length, h, h);
+    Tensor &k0 = again.in(length, h, h), &v0 = again.in(length, h, h);
+    for (int r = 0; r < cut; r++) {
+        for (int c = 0; c < h; c++) {
+            k.at(r, c) = k0.at(r, c);
+            v.at(r, c) = v0.at(r, c);
+        }
+    }
+    ASSERT_EQ(kernels->attention_forward(device.stream, &args), TV_OK);
+    Tensor old(Role::output, length, h, h), old_lse(Role::output, 1, length, length);
+    old.memory = o_before;
+    old_lse.memory = lse_before;
+    for (int r = 0; r < length; r++) {
+        EXPECT_EQ(o.at(r, 0) == old.at(r, 0), r < cut) << r;
+        EXPECT_EQ(lse.at(0, r) == old_lse.at(0, r), r < cut) << r;
+    }
+}
+
+TEST_P(Definitions, AttentionOfLargeScoresStaysFinite)
+{
+    // scores of 400: exp of them is beyond a float; both keys weigh the same
+    const int h = 4;
+    float q[] = {20, 20, 20, 20, 20, 20, 20, 20}, k[] = {10, 10, 10, 10, 10, 10, 10, 10};
+    float v[] = {0, 1, 2, 3, 4, 5, 6, 7}, o[8], lse[2];
+    const tv_attention_args args = {1, 2, 1, 1, h, q, k, v, h, h, h, o, h, lse};
+    ASSERT_EQ(kernels->attention_forward(device.stream, &args), TV_OK);
+    for (int i = 0; i < 4; i++) {
+        EXPECT_EQ(o[i], v[i]);
+        EXPECT_EQ(o[4 + i], (v[i] + v[4 + i]) / 2);
+    }
+    EXPECT_EQ(lse[0], 400);
+    EXPECT_NEAR((double)lse[1], 400 + std::log(2), 4e-5);
+}
+
+// The loss must show that something went wrong, wherever in the row it did.
+TEST_P(Definitions, NanReachesTheRowMaximum)
+{
+    for (int64_t place = 0; place < 21; place++) {
+        std::vector<float> logits(2 * 21, 1.0f), top(2);
+        logits[(size_t)place] = nan_value;
+        logits[21 + 4] = 3;
+        tv_cross_entropy_args args = {};
+        args.rows = 2;
+        args.cols = args.ld = 21;
+        args.logits = logits.data();
+        args.row_max = top.data();
+        ASSERT_EQ(kernels->cross_entropy_max(device.stream, &args), TV_OK);
+        EXPECT_TRUE(std::isnan(top[0])) << place;
+        EXPECT_EQ(top[1], 3);
+    }
+}
+
+TEST_P(Definitions, NanReachesSumAndGradient)
+{
+    const int32_t targets[] = {1, -1};
+    float logits[] = {nan_value, 0, 0, nan_value, 0, 0};
+    float top[] = {0, 0}, sum[2], target[2];
+    const float lse[] = {1, nan_value};
+    tv_cross_entropy_args args = {2, 3, 3, 0, logits, targets, top, sum, target, lse};
+    ASSERT_EQ(kernels->cross_entropy_sum(device.stream, &args), TV_OK);
+    EXPECT_TRUE(std::isnan(sum[0]));
+    ASSERT_EQ(kernels->cross_entropy_backward(device.stream, &args), TV_OK);
+    EXPECT_TRUE(std::isnan(logits[0]));
+    for (int i = 3; i < 6; i++)
+        EXPECT_EQ(logits[i], 0) << "a row that is not counted has no gradient, whatever is in it";
+}
+
+TEST_P(Definitions, CrossEntropyByHand)
+{
+    // columns 10, 11, 12 with logits log 1, log 2, log 5, of a vocabulary whose exps sum to 16
+    const int32_t targets[] = {11, 9, 13, -1};
+    std::vector<float> logits;
+    for (int r = 0; r < 4; r++)
+        for (double e : {1.0, 2.0, 5.0})
+            logits.push_back((float)std::log(e));
+    const std::vector<float> row_lse(4, (float)std::log(16.0));
+    float top[4], sum[4], target[4];
+    tv_cross_entropy_args args = {4,       3,   3,   10,     logits.data(),
+                                  targets, top, sum, target, row_lse.data()};
+    ASSERT_EQ(kernels->cross_entropy_max(device.stream, &args), TV_OK);
+    ASSERT_EQ(kernels->cross_entropy_sum(device.stream, &args), TV_OK);
+    for (int r = 0; r < 4; r++) {
+        EXPECT_EQ(top[r], logits[2]);
+        EXPECT_NEAR((double)sum[r], 8.0 / 5, 2e-7);
+        EXPECT_EQ(target[r], r == 0 ? logits[1] : 0);
+    }
+    ASSERT_EQ(kernels->cross_entropy_backward(device.stream, &args), TV_OK);
+    const double p[] = {1.0 / 16, 2.0 / 16, 5.0 / 16};
+    for (int r = 0; r < 4; r++)
+        for (int c = 0; c < 3; c++)
+            EXPECT_NEAR((double)logits[(size_t)(r * 3 + c)],
+                        r == 3 ? 0 : p[c] - (r == 0 && c == 1 ? 1 : 0), 2e-7)
+                << r << " " << c;
+}
+
+TEST_P(Definitions, RankWithoutColumnsAddsNothing)
+{
+    const int32_t targets[] = {0, 5};
+    float unused[1] = {nan_value}, top[2] = {1, 1}, sum[2] = {1, 1}, target[2] = {1, 1};
+    const float lse[] = {0, 0};
+    tv_cross_entropy_args args = {2, 0, 1, 5, unused, targets, top, sum, target, lse};
+    ASSERT_EQ(kernels->cross_entropy_max(device.stream, &args), TV_OK);
+    EXPECT_EQ(top[0], -INFINITY);
+    EXPECT_EQ(top[1], -INFINITY);
+    top[0] = top[1] = 2; // as reduced over the ranks
+    ASSERT_EQ(kernels->cross_entropy_sum(device.stream, &args), TV_OK);
+    for (int r = 0; r < 2; r++) {
+        EXPECT_EQ(sum[r], 0);
+        EXPECT_EQ(target[r], 0);
+    }
+    ASSERT_EQ(kernels->cross_entropy_backward(device.stream, &args), TV_OK);
+}
+
+TEST_P(Definitions, ActivationsFarFromZero)
+{
+    const float x[] = {-1e4f, -100, -30, 0, 30, 100, 1e4f}, one[] = {1, 1, 1, 1, 1, 1, 1};
+    float y[7], dx[7], gated[7], d_gate[7], d_up[7];
+    const tv_gelu_args gelu = {7, x, y};
+    const tv_gelu_backward_args gelu_backward = {7, x, one, dx};
+    const tv_swiglu_args swiglu = {1, 7, 7, 7, 7, x, one, gated};
+    const tv_swiglu_backward_args swiglu_backward = {1, 7, 7,   7,   7,      7,
+                                                     7, x, one, one, d_gate, d_up};
+    ASSERT_EQ(kernels->gelu_forward(device.stream, &gelu), TV_OK);
+    ASSERT_EQ(kernels->gelu_backward(device.stream, &gelu_backward), TV_OK);
+    ASSERT_EQ(kernels->swiglu_forward(device.stream, &swiglu), TV_OK);
+    ASSERT_EQ(kernels->swiglu_backward(device.stream, &swiglu_backward), TV_OK);
+    for (int i = 0; i < 7; i++) {
+        const double side = x[i] > 0 ? 1 : 0, slope = x[i] == 0 ? 0.5 : side;
+        // 30 e^-30 = 3e-12 is what is left of x sigmoid(x) at -30
+        EXPECT_NEAR((double)y[i], side * (double)x[i], 1e-11) << x[i];
+        EXPECT_NEAR((double)dx[i], slope, 1e-11) << x[i];
+        EXPECT_NEAR((double)gated[i], side * (double)x[i], 1e-11) << x[i];
+        EXPECT_NEAR((double)d_gate[i], slope, 1e-11) << x[i];
+        EXPECT_NEAR((double)d_up[i], side * (double)x[i], 1e-11) << x[i];
+    }
+}
+
+TEST_P(Definitions, AdamwFollowsItsFormulaInDouble)
+{
+    const int64_t count = 37;
+    Call run = {kernels, device.stream, {}, {}};
+    Tensor &param = run.in(1, count, count), &grad = run.in(1, count, count);
+    std::vector<float> m((size_t)count), v((size_t)count);
+    std::vector<double> p((size_t)count), first((size_t)count), second((size_t)count);
+    for (int64_t i = 0; i < count; i++)
+        p[(size_t)i] = (double)param.at(0, i);
+    for (int64_t step = 1; step <= 6; step++) {
+        grad.fill((uint32_t)(100 + step), -1, 1);
+        tv_adamw_args args = {count, param.data(), m.data(), v.data(), grad.data(), 0.01,
+                              0.9,   0.999,        1e-8,     0.1,      0.25,        step};
+        ASSERT_EQ(kernels->adamw(device.stream, &args), TV_OK);
+        for (int64_t i = 0; i < count; i++) {
+            const size_t k = (size_t)i;
+            const double g = (double)grad.at(0, i) * 0.25;
+            first[k] = 0.9 * first[k] + 0.1 * g;
+            second[k] = 0.999 * second[k] + 0.001 * g * g;
+            const double c1 = 1 - std::pow(0.9, (double)step),
+                         c2 = 1 - std::pow(0.999, (double)step);
+            p[k] -= 0.01 * (first[k] / c1 / (std::sqrt(second[k] / c2) + 1e-8) + 0.1 * p[k]);
+            // state and parameters are rounded to float each step: 6e-8 of themselves
+            EXPECT_NEAR((double)param.at(0, i), p[k], 5e-7) << step << " " << i;
+            EXPECT_NEAR((double)m[k], first[k], 2e-7) << step << " " << i;
+            EXPECT_NEAR((double)v[k], second[k], 2e-7 * (second[k] + 1e-3)) << step << " " << i;
+        }
+    }
+}
+
+// Decay is decoupled from the gradient: lr 0.1 and decay 0.1 leave 0.99 of a parameter.
+TEST_P(Definitions, AdamwWithZeroGradients)
+{
+    for (double decay : {0.1, 0.0}) {
+        std::vector<float> param, zero(257), m(257), v(257);
+        for (int i = 0; i < 257; i++)
+            param.push_back((float)(i - 128) * 0.37f + 0.01f);
+        const std::vector<float> before = param;
+        const tv_adamw_args args = {257, param.data(), m.data(), v.data(), zero.data(), 0.1,
+                                    0.9, 0.95,         1e-8,     decay,    1.0,         1};
+        ASSERT_EQ(kernels->adamw(device.stream, &args), TV_OK);
+        for (size_t i = 0; i < param.size(); i++) {
+            const float want = decay > 0 ? (float)(0.99 * (double)before[i]) : before[i];
+            const float ulp = std::fabs(std::nextafter(want, INFINITY) - want);
+            EXPECT_LE(std::fabs(param[i] - want), decay > 0 ? ulp : 0) << i;
+            EXPECT_EQ(m[i], 0);
+            EXPECT_EQ(v[i], 0);
+        }
+    }
+}
+
+// Double sums: float squares of 1 + 2^-12 would lose the last bits.
+TEST_P(Definitions, SquareSumIsDouble)
+{
+    for (int64_t count : {0, 1, 15, 4097, 100003}) {
+        const std::vector<float> x((size_t)count, 1 + 0x1p-12f);
+        double sum = -1;
+        const tv_square_sum_args args = {count, x.data(), &sum};
+        ASSERT_EQ(kernels->square_sum(device.stream, &args), TV_OK);
+        EXPECT_EQ(sum, (double)count * (1 + 0x1p-11 + 0x1p-24)) << count;
+    }
+}
+
+// These promise one result for any number of threads.
+TEST(Threads, DoNotChangeSums)
+{
+    Device one(1), three(3);
+    std::vector<Case> cases;
+    add_elementwise_cases(cases);
+    add_norm_cases(cases);
+    add_loss_cases(cases);
+    for (const Case &c : cases) {
+        SCOPED_TRACE(c.op + " " + c.shape);
+        expect_same_bits(run_case(c, tv_kernels_cpu(), three.stream),
+                         run_case(c, tv_kernels_cpu(), one.stream));
+    }
+}
