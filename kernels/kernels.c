@@ -2,7 +2,6 @@
 #include "kernels/kernels_internal.h"
 
 #define REF_ENTRY(op, args) .op = tv_##op##_ref,
-#define CPU_ENTRY(op, args) .op = tv_##op##_cpu,
 
 const struct tv_kernels *tv_kernels_ref(void)
 {
@@ -12,8 +11,7 @@ const struct tv_kernels *tv_kernels_ref(void)
 
 const struct tv_kernels *tv_kernels_cpu(void)
 {
-    static const struct tv_kernels table = {.name = "cpu", TV_KERNEL_LIST(CPU_ENTRY)};
-    return &table;
+    return tv_table_fastest();
 }
 
 tv_status_t tv_kernels_open(const struct tv_device *device, const struct tv_kernels **kernels_out)

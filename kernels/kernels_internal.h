@@ -1,7 +1,18 @@
-/* kernels/kernels_internal.h -- prototypes of the reference and the CPU functions behind the tables. */
+/* kernels/kernels_internal.h -- prototypes of the functions behind the tables.
+ *
+ * The files *_cpu.c are compiled once per instruction set, without fused multiply-add and with the
+ * same fixed order of every sum, so that all copies give the same bits; the build names a copy by
+ * TV_CPU_VARIANT. */
 #ifndef TV_KERNELS_KERNELS_INTERNAL_H
 #define TV_KERNELS_KERNELS_INTERNAL_H
 #include "kernels/kernels.h"
+
+#ifndef TV_CPU_VARIANT
+#define TV_CPU_VARIANT cpu
+#endif
+#define TV_CPU_JOIN(op, variant) tv_##op##_##variant
+#define TV_CPU_NAME(op, variant) TV_CPU_JOIN(op, variant)
+#define TV_CPU(op)               TV_CPU_NAME(op, TV_CPU_VARIANT) /* tv_matmul_cpu, tv_matmul_avx2 */
 
 TV_BEGIN_C
 #define TV_KERNEL_REF(op, args)                                                                    \
@@ -9,9 +20,14 @@ TV_BEGIN_C
 TV_KERNEL_LIST(TV_KERNEL_REF)
 #undef TV_KERNEL_REF
 #define TV_KERNEL_CPU(op, args)                                                                    \
-    tv_status_t tv_##op##_cpu(struct tv_stream *stream, const struct args *a);
+    tv_status_t TV_CPU(op)(struct tv_stream * stream, const struct args *a);
 TV_KERNEL_LIST(TV_KERNEL_CPU)
 #undef TV_KERNEL_CPU
+
+const struct tv_kernels *tv_table_cpu(void);  /* for every CPU of the architecture */
+const struct tv_kernels *tv_table_avx2(void); /* where the build has it */
+/* The fastest table that this CPU can run: kernels_x86.c or kernels_portable.c. */
+const struct tv_kernels *tv_table_fastest(void);
 
 /* Before a cblas call: the library may start no threads of its own. */
 void tv_use_one_blas_thread(void);

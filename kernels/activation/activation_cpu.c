@@ -1,39 +1,45 @@
-/* activation_cpu.c -- gelu and SwiGLU in float vector code. */
+/* activation_cpu.c -- gelu and SwiGLU in float vector code.
+ *
+ * (1 + tanh u) / 2 is the sigmoid of 2u, which keeps its relative precision where tanh u is near
+ * -1: gelu y = x s(2u), y' = s + 2 x s (1 - s) u'. 1 - s = e s with e = exp(-2u) does not
+ * cancel. */
 #include "kernels/kernels_internal.h"
 #include "kernels/math_internal.h"
 
-#define ROOT_2_OVER_PI 0.797884561f
-#define CUBIC          0.044715f
+#define TWO_ROOT_2_OVER_PI 1.595769122f
+#define CUBIC              0.044715f
 
-tv_status_t tv_gelu_forward_cpu(struct tv_stream *stream, const struct tv_gelu_args *a)
+tv_status_t TV_CPU(gelu_forward)(struct tv_stream *stream, const struct tv_gelu_args *a)
 {
     const int threads = tv_threads_for(stream, a->count);
     const float *in = a->x;
     float *out = a->y;
-#pragma omp parallel for simd num_threads(threads) schedule(static) if (threads > 1)
+#pragma omp parallel for simd num_threads(threads) schedule(static) if (parallel : threads > 1)
     for (int64_t i = 0; i < a->count; i++) {
         const float x = in[i];
-        out[i] = 0.5f * x * (1.0f + tv_fast_tanh(ROOT_2_OVER_PI * (x + CUBIC * x * x * x)));
+        const float twice_u = TWO_ROOT_2_OVER_PI * x * (1.0f + CUBIC * x * x);
+        out[i] = x / (1.0f + tv_fast_exp(-twice_u));
     }
     return TV_OK;
 }
 
-tv_status_t tv_gelu_backward_cpu(struct tv_stream *stream, const struct tv_gelu_backward_args *a)
+tv_status_t TV_CPU(gelu_backward)(struct tv_stream *stream, const struct tv_gelu_backward_args *a)
 {
     const int threads = tv_threads_for(stream, a->count);
     const float *in = a->x, *dy = a->dy;
     float *dx = a->dx;
-#pragma omp parallel for simd num_threads(threads) schedule(static) if (threads > 1)
+#pragma omp parallel for simd num_threads(threads) schedule(static) if (parallel : threads > 1)
     for (int64_t i = 0; i < a->count; i++) {
         const float x = in[i];
-        const float t = tv_fast_tanh(ROOT_2_OVER_PI * (x + CUBIC * x * x * x));
-        const float inner = ROOT_2_OVER_PI * (1.0f + 3.0f * CUBIC * x * x);
-        dx[i] = dy[i] * (0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * inner);
+        const float twice_u = TWO_ROOT_2_OVER_PI * x * (1.0f + CUBIC * x * x);
+        const float slope = TWO_ROOT_2_OVER_PI * (1.0f + 3.0f * CUBIC * x * x);
+        const float e = tv_fast_exp(-twice_u), s = 1.0f / (1.0f + e);
+        dx[i] = dy[i] * (s + x * s * (e * s) * slope);
     }
     return TV_OK;
 }
 
-tv_status_t tv_swiglu_forward_cpu(struct tv_stream *stream, const struct tv_swiglu_args *a)
+tv_status_t TV_CPU(swiglu_forward)(struct tv_stream *stream, const struct tv_swiglu_args *a)
 {
     const int threads = tv_threads_for(stream, a->rows * a->cols);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
@@ -47,8 +53,8 @@ tv_status_t tv_swiglu_forward_cpu(struct tv_stream *stream, const struct tv_swig
     return TV_OK;
 }
 
-tv_status_t tv_swiglu_backward_cpu(struct tv_stream *stream,
-                                   const struct tv_swiglu_backward_args *a)
+tv_status_t TV_CPU(swiglu_backward)(struct tv_stream *stream,
+                                    const struct tv_swiglu_backward_args *a)
 {
     const int threads = tv_threads_for(stream, a->rows * a->cols);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
@@ -58,9 +64,10 @@ tv_status_t tv_swiglu_backward_cpu(struct tv_stream *stream,
         float *d_gate = a->d_gate + r * a->ld_dgate, *d_up = a->d_up + r * a->ld_dup;
 #pragma omp simd
         for (int64_t c = 0; c < a->cols; c++) {
-            const float g = gate[c], u = up[c], s = 1.0f / (1.0f + tv_fast_exp(-g));
-            d_gate[c] = dy[c] * u * s * (1.0f + g * (1.0f - s));
-            d_up[c] = dy[c] * g * s;
+            const float g = gate[c], u = up[c], d = dy[c];
+            const float e = tv_fast_exp(-g), s = 1.0f / (1.0f + e);
+            d_gate[c] = d * u * s * (1.0f + g * (e * s));
+            d_up[c] = d * g * s;
         }
     }
     return TV_OK;

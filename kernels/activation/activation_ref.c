@@ -1,7 +1,8 @@
 /* activation_ref.c -- gelu in its tanh form (arXiv:1606.08415) and SwiGLU (arXiv:2002.05202).
  *
- * gelu: u = sqrt(2/pi)(x + 0.044715 x^3), y = x/2 (1 + tanh u), y' = (1 + tanh u)/2 + x/2 (1 - tanh^2 u) u'.
- * SwiGLU: y = g s(g) u with s the sigmoid; dy/dg = u s(g) (1 + g (1 - s(g))), dy/du = g s(g). */
+ * gelu: u = sqrt(2/pi)(x + 0.044715 x^3), y = x/2 (1 + tanh u), y' = (1 + tanh u)/2 + x/2 (1 -
+ * tanh^2 u) u'. SwiGLU: y = g s(g) u with s the sigmoid; dy/dg = u s(g) (1 + g (1 - s(g))), dy/du =
+ * g s(g). */
 #include "kernels/kernels_internal.h"
 #include <math.h>
 

@@ -3,7 +3,7 @@
 #include "kernels/math_internal.h"
 #include <math.h>
 
-tv_status_t tv_adamw_cpu(struct tv_stream *stream, const struct tv_adamw_args *a)
+tv_status_t TV_CPU(adamw)(struct tv_stream *stream, const struct tv_adamw_args *a)
 {
     const int threads = tv_threads_for(stream, a->count);
     const double c1 = 1 - pow(a->beta1, (double)a->step), c2 = 1 - pow(a->beta2, (double)a->step);
@@ -13,7 +13,7 @@ tv_status_t tv_adamw_cpu(struct tv_stream *stream, const struct tv_adamw_args *a
     const float step = (float)(a->lr / c1), decay = (float)(a->lr * a->weight_decay);
     float *param = a->param, *m = a->m, *v = a->v;
     const float *grad = a->grad;
-#pragma omp parallel for simd num_threads(threads) schedule(static) if (threads > 1)
+#pragma omp parallel for simd num_threads(threads) schedule(static) if (parallel : threads > 1)
     for (int64_t i = 0; i < a->count; i++) {
         const float g = grad[i] * scale;
         const float m1 = beta1 * m[i] + rest1 * g;

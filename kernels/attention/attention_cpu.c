@@ -1,8 +1,8 @@
-/* attention_cpu.c -- causal attention in tiles of 64 x 64 scores with the online softmax (Dao et al. 2022,
- * arXiv:2205.14135): per thread a few tiles on the stack, whatever the sequence length.
+/* attention_cpu.c -- causal attention in tiles of 64 x 64 scores with the online softmax (Dao et
+ * al. 2022, arXiv:2205.14135): per thread a few tiles on the stack, whatever the sequence length.
  *
- * Forward is parallel over (sequence, query head); backward over (sequence, key/value head), whose thread also does the
- * query heads of the group, so that no two threads add to one gradient. */
+ * Forward is parallel over (sequence, query head); backward over (sequence, key/value head), whose
+ * thread also does the query heads of the group, so that no two threads add to one gradient. */
 #include "kernels/kernels_internal.h"
 #include "kernels/math_internal.h"
 #include <cblas.h>
@@ -32,8 +32,8 @@ struct forward_tile {
     double sum[TILE];
 };
 
-/* Turn row i of the scores into weights, rescaling what was accumulated under a smaller maximum. Columns from `num` on
- * are ahead of the query. */
+/* Turn row i of the scores into weights, rescaling what was accumulated under a smaller maximum.
+ * Columns from `num` on are ahead of the query. */
 static void softmax_row(struct forward_tile *t, int i, int num, int cols, int h)
 {
     float *s = t->scores + i * TILE;
@@ -88,7 +88,7 @@ static void forward_tile(const struct tv_attention_args *a, int b, int head, int
     }
 }
 
-tv_status_t tv_attention_forward_cpu(struct tv_stream *stream, const struct tv_attention_args *a)
+tv_status_t TV_CPU(attention_forward)(struct tv_stream *stream, const struct tv_attention_args *a)
 {
     if (a->head_dim > MAX_HEAD)
         return tv_attention_forward_ref(stream, a);
@@ -176,8 +176,8 @@ static void backward_keys(const struct tv_attention_backward_args *a, int b, int
     }
 }
 
-tv_status_t tv_attention_backward_cpu(struct tv_stream *stream,
-                                      const struct tv_attention_backward_args *a)
+tv_status_t TV_CPU(attention_backward)(struct tv_stream *stream,
+                                       const struct tv_attention_backward_args *a)
 {
     if (a->head_dim > MAX_HEAD)
         return tv_attention_backward_ref(stream, a);

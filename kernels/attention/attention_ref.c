@@ -1,8 +1,9 @@
-/* attention_ref.c -- causal attention with grouped queries: the definition, one query row at a time.
+/* attention_ref.c -- causal attention with grouped queries: the definition, one query row at a
+ * time.
  *
- * Scores are computed twice (for the row's log sum exp, then for the weights), so nothing of size S is kept.
- * Backward with p = exp(score - lse), D = sum(do o) per row (Dao et al. 2022, arXiv:2205.14135):
- * ds = p (do.v - D) scale; dq += ds k, dk += ds q, dv += p do. */
+ * Scores are computed twice (for the row's log sum exp, then for the weights), so nothing of size S
+ * is kept. Backward with p = exp(score - lse), D = sum(do o) per row (Dao et al. 2022,
+ * arXiv:2205.14135): ds = p (do.v - D) scale; dq += ds k, dk += ds q, dv += p do. */
 #include "kernels/kernels_internal.h"
 #include <math.h>
 
@@ -83,7 +84,8 @@ static void query_gradient(const struct tv_attention_backward_args *a, int b, in
     }
 }
 
-/* Sums over the queries at or after position j, of all heads in the group, in head then row order. */
+/* Sums over the queries at or after position j, of all heads in the group: heads outside, rows
+ * inside. */
 static void key_value_gradient(const struct tv_attention_backward_args *a, int b, int kv, int j)
 {
     const int h = a->head_dim, group = a->num_heads / a->num_kv_heads;

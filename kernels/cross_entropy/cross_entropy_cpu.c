@@ -1,4 +1,5 @@
-/* cross_entropy_cpu.c -- rows over threads, float exponentials, sums in double lanes of a fixed order. */
+/* cross_entropy_cpu.c -- rows over threads, float exponentials, sums in double lanes of a fixed
+ * order. */
 #include "kernels/kernels_internal.h"
 #include "kernels/math_internal.h"
 #include <math.h>
@@ -40,8 +41,8 @@ static double row_sum(const float *x, int64_t cols, float top)
            ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
 }
 
-tv_status_t tv_cross_entropy_max_cpu(struct tv_stream *stream,
-                                     const struct tv_cross_entropy_args *a)
+tv_status_t TV_CPU(cross_entropy_max)(struct tv_stream *stream,
+                                      const struct tv_cross_entropy_args *a)
 {
     const int threads = tv_threads_for(stream, a->rows * a->cols);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
@@ -50,8 +51,8 @@ tv_status_t tv_cross_entropy_max_cpu(struct tv_stream *stream,
     return TV_OK;
 }
 
-tv_status_t tv_cross_entropy_sum_cpu(struct tv_stream *stream,
-                                     const struct tv_cross_entropy_args *a)
+tv_status_t TV_CPU(cross_entropy_sum)(struct tv_stream *stream,
+                                      const struct tv_cross_entropy_args *a)
 {
     const int threads = tv_threads_for(stream, a->rows * a->cols);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
@@ -65,19 +66,23 @@ tv_status_t tv_cross_entropy_sum_cpu(struct tv_stream *stream,
     return TV_OK;
 }
 
-tv_status_t tv_cross_entropy_backward_cpu(struct tv_stream *stream,
-                                          const struct tv_cross_entropy_args *a)
+tv_status_t TV_CPU(cross_entropy_backward)(struct tv_stream *stream,
+                                           const struct tv_cross_entropy_args *a)
 {
     const int threads = tv_threads_for(stream, a->rows * a->cols);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t r = 0; r < a->rows; r++) {
         float *logits = a->logits + r * a->ld;
         const int64_t target = a->targets[r] - a->first;
-        const float lse = a->row_lse[r], scale = a->targets[r] < 0 ? 0.0f : 1.0f;
+        if (a->targets[r] < 0) {
+            memset(logits, 0, (size_t)a->cols * sizeof(*logits));
+            continue;
+        }
+        const float lse = a->row_lse[r];
 #pragma omp simd
         for (int64_t c = 0; c < a->cols; c++)
-            logits[c] = scale * tv_fast_exp(logits[c] - lse);
-        if (a->targets[r] >= 0 && target >= 0 && target < a->cols)
+            logits[c] = tv_fast_exp(logits[c] - lse);
+        if (target >= 0 && target < a->cols)
             logits[target] -= 1.0f;
     }
     return TV_OK;

@@ -1,4 +1,5 @@
-/* cross_entropy_ref.c -- the three steps of softmax cross-entropy over this rank's columns of the vocabulary. */
+/* cross_entropy_ref.c -- the three steps of softmax cross-entropy over this rank's columns of the
+ * vocabulary. */
 #include "kernels/kernels_internal.h"
 #include <math.h>
 

@@ -1,15 +1,16 @@
-/* elementwise_cpu.c -- vector loops over threads; column sums in double, a block of columns at a time. */
+/* elementwise_cpu.c -- vector loops over threads; column sums in double, a block of columns at a
+ * time. */
 #include "kernels/kernels_internal.h"
 #include "kernels/math_internal.h"
 
-enum { COLUMNS = 64, CHUNK = 4096 };
+enum { COLUMNS = 64, PIECES = 64 };
 
-tv_status_t tv_add_cpu(struct tv_stream *stream, const struct tv_add_args *a)
+tv_status_t TV_CPU(add)(struct tv_stream *stream, const struct tv_add_args *a)
 {
     const int threads = tv_threads_for(stream, a->count);
     const float *x = a->a, *b = a->b;
     float *y = a->y;
-#pragma omp parallel for simd num_threads(threads) schedule(static) if (threads > 1)
+#pragma omp parallel for simd num_threads(threads) schedule(static) if (parallel : threads > 1)
     for (int64_t i = 0; i < a->count; i++)
         y[i] = x[i] + b[i];
     return TV_OK;
@@ -29,7 +30,7 @@ static void add_column_sums(const struct tv_bias_backward_args *a, int64_t first
         a->dbias[first + c] = (float)((double)a->dbias[first + c] + sum[c]);
 }
 
-tv_status_t tv_bias_backward_cpu(struct tv_stream *stream, const struct tv_bias_backward_args *a)
+tv_status_t TV_CPU(bias_backward)(struct tv_stream *stream, const struct tv_bias_backward_args *a)
 {
     const int threads = tv_threads_for(stream, a->rows * a->cols);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
@@ -39,7 +40,7 @@ tv_status_t tv_bias_backward_cpu(struct tv_stream *stream, const struct tv_bias_
 }
 
 /* Eight running sums, so that the loop is vector code; their order is fixed. */
-static double chunk_square_sum(const float *x, int64_t count)
+static double piece_square_sum(const float *x, int64_t count)
 {
     double lanes[8] = {0};
     int64_t i = 0;
@@ -54,13 +55,19 @@ static double chunk_square_sum(const float *x, int64_t count)
            ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
 }
 
-tv_status_t tv_square_sum_cpu(struct tv_stream *stream, const struct tv_square_sum_args *a)
+/* Always 64 pieces, added in order: the same sum for any number of threads. */
+tv_status_t TV_CPU(square_sum)(struct tv_stream *stream, const struct tv_square_sum_args *a)
 {
-    (void)
-        stream; /* bound by memory once per step: one thread, and the same sum for any number of them */
-    double sum = 0;
-    for (int64_t first = 0; first < a->count; first += CHUNK)
-        sum += chunk_square_sum(a->x + first, a->count - first < CHUNK ? a->count - first : CHUNK);
+    const int threads = tv_threads_for(stream, a->count);
+    double piece[PIECES], sum = 0;
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int i = 0; i < PIECES; i++) {
+        int64_t first;
+        const int64_t count = tv_share(a->count, 16, PIECES, i, &first);
+        piece[i] = piece_square_sum(a->x + first, count);
+    }
+    for (int i = 0; i < PIECES; i++)
+        sum += piece[i];
     *a->sum_out = sum;
     return TV_OK;
 }

@@ -1,9 +1,9 @@
-/* embedding_cpu.c -- forward by rows; backward by blocks of columns, each thread walking all rows in order, so that
- * repeated ids are added in the same order whatever the number of threads. */
+/* embedding_cpu.c -- forward by rows; backward by blocks of columns, each thread walking all rows
+ * in order, so that repeated ids are added in the same order whatever the number of threads. */
 #include "kernels/kernels_internal.h"
 #include "kernels/math_internal.h"
 
-tv_status_t tv_embedding_forward_cpu(struct tv_stream *stream, const struct tv_embedding_args *a)
+tv_status_t TV_CPU(embedding_forward)(struct tv_stream *stream, const struct tv_embedding_args *a)
 {
     const int threads = tv_threads_for(stream, a->rows * a->cols);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
@@ -21,8 +21,8 @@ tv_status_t tv_embedding_forward_cpu(struct tv_stream *stream, const struct tv_e
     return TV_OK;
 }
 
-tv_status_t tv_embedding_backward_cpu(struct tv_stream *stream,
-                                      const struct tv_embedding_backward_args *a)
+tv_status_t TV_CPU(embedding_backward)(struct tv_stream *stream,
+                                       const struct tv_embedding_backward_args *a)
 {
     const int threads = tv_threads_for(stream, a->rows * a->cols);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)

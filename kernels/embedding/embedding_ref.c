@@ -1,4 +1,5 @@
-/* embedding_ref.c -- rows of a table by id; ids outside the held range give zeros and get no gradient. */
+/* embedding_ref.c -- rows of a table by id; ids outside the held range give zeros and get no
+ * gradient. */
 #include "kernels/kernels_internal.h"
 
 static int is_held(int64_t id, int64_t first, int64_t num)

@@ -1,22 +1,12 @@
-/* matmul_cpu.c -- OpenBLAS on one thread per call; our threads each take a block of rows or columns of c.
+/* matmul_cpu.c -- OpenBLAS on one thread per call; our threads each take a block of rows or columns
+ * of c.
  *
- * Splitting outside the library keeps one pool of threads per rank and the same bits for the same number of threads. */
+ * Splitting outside the library keeps one pool of threads per rank and the same bits for the same
+ * number of threads. */
 #include "kernels/kernels_internal.h"
 #include "kernels/math_internal.h"
 #include <cblas.h>
 #include <inttypes.h>
-#include <pthread.h>
-
-static void set_one_blas_thread(void)
-{
-    openblas_set_num_threads(1);
-}
-
-void tv_use_one_blas_thread(void)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, set_one_blas_thread);
-}
 
 /* c[rows, cols] of the block that starts at (i, j) */
 static void block(const struct tv_matmul_args *a, int64_t i, int64_t j, int64_t rows, int64_t cols)
@@ -47,7 +37,7 @@ static void clear_or_keep(const struct tv_matmul_args *a)
     }
 }
 
-tv_status_t tv_matmul_cpu(struct tv_stream *stream, const struct tv_matmul_args *a)
+tv_status_t TV_CPU(matmul)(struct tv_stream *stream, const struct tv_matmul_args *a)
 {
     const int64_t largest = INT32_MAX;
     if (a->m > largest || a->n > largest || a->k > largest || a->ld_a > largest ||
@@ -60,7 +50,7 @@ tv_status_t tv_matmul_cpu(struct tv_stream *stream, const struct tv_matmul_args 
         return TV_OK;
     }
     tv_use_one_blas_thread();
-    const int threads = tv_threads_for(stream, a->m * a->n);
+    const int threads = tv_threads_for(stream, (a->m * a->n + 15) / 16 * a->k);
     if (threads == 1) {
         block(a, 0, 0, a->m, a->n);
         return TV_OK;

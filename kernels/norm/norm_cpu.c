@@ -1,5 +1,5 @@
-/* norm_cpu.c -- rows over threads; sums in double, in vector lanes of a fixed order; weight gradients over blocks of
- * columns, so that no two threads add to one weight. */
+/* norm_cpu.c -- rows over threads; sums in double, in vector lanes of a fixed order; weight
+ * gradients over blocks of columns, so that no two threads add to one weight. */
 #include "kernels/kernels_internal.h"
 #include "kernels/math_internal.h"
 #include <math.h>
@@ -61,12 +61,12 @@ static tv_status_t forward(struct tv_stream *stream, const struct tv_norm_args *
     return TV_OK;
 }
 
-tv_status_t tv_layernorm_forward_cpu(struct tv_stream *stream, const struct tv_norm_args *a)
+tv_status_t TV_CPU(layernorm_forward)(struct tv_stream *stream, const struct tv_norm_args *a)
 {
     return forward(stream, a, 1);
 }
 
-tv_status_t tv_rmsnorm_forward_cpu(struct tv_stream *stream, const struct tv_norm_args *a)
+tv_status_t TV_CPU(rmsnorm_forward)(struct tv_stream *stream, const struct tv_norm_args *a)
 {
     return forward(stream, a, 0);
 }
@@ -137,13 +137,14 @@ static tv_status_t backward(struct tv_stream *stream, const struct tv_norm_backw
     return TV_OK;
 }
 
-tv_status_t tv_layernorm_backward_cpu(struct tv_stream *stream,
-                                      const struct tv_norm_backward_args *a)
+tv_status_t TV_CPU(layernorm_backward)(struct tv_stream *stream,
+                                       const struct tv_norm_backward_args *a)
 {
     return backward(stream, a, 1);
 }
 
-tv_status_t tv_rmsnorm_backward_cpu(struct tv_stream *stream, const struct tv_norm_backward_args *a)
+tv_status_t TV_CPU(rmsnorm_backward)(struct tv_stream *stream,
+                                     const struct tv_norm_backward_args *a)
 {
     return backward(stream, a, 0);
 }

@@ -1,7 +1,8 @@
 /* norm_ref.c -- LayerNorm (arXiv:1607.06450) and RMSNorm (arXiv:1910.07467), row by row.
  *
- * LayerNorm backward, with n = (x - mean) rstd and g = dy w: dx = rstd (g - mean(g) - n mean(g n)). RMSNorm: the same
- * without mean(g), with n = x rstd. Gradients of weights are column sums: columns outside, rows inside. */
+ * LayerNorm backward, with n = (x - mean) rstd and g = dy w: dx = rstd (g - mean(g) - n mean(g n)).
+ * RMSNorm: the same without mean(g), with n = x rstd. Gradients of weights are column sums: columns
+ * outside, rows inside. */
 #include "kernels/kernels_internal.h"
 #include <math.h>
 

@@ -1,4 +1,5 @@
-/* rotary_cpu.c -- angles once per position and pair, for all heads of all rows at that position; float rotation. */
+/* rotary_cpu.c -- angles once per position and pair, for all heads of all rows at that position;
+ * float rotation. */
 #include "kernels/kernels_internal.h"
 #include "kernels/math_internal.h"
 #include <math.h>
@@ -22,7 +23,7 @@ static void rotate_position(const struct tv_rotary_args *a, int64_t position, co
     }
 }
 
-tv_status_t tv_rotary_cpu(struct tv_stream *stream, const struct tv_rotary_args *a)
+tv_status_t TV_CPU(rotary)(struct tv_stream *stream, const struct tv_rotary_args *a)
 {
     const int half = a->head_dim / 2;
     if (half > MAX_HALF)

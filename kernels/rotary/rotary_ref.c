@@ -1,4 +1,5 @@
-/* rotary_ref.c -- rotary embedding (arXiv:2104.09864), half-split layout: element i of a head turns with i + h/2. */
+/* rotary_ref.c -- rotary embedding (arXiv:2104.09864), half-split layout: element i of a head turns
+ * with i + h/2. */
 #include "kernels/kernels_internal.h"
 #include <math.h>
 
