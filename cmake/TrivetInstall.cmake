@@ -4,10 +4,14 @@ set(objects "")
 foreach(folder ${folders})
   list(APPEND objects $<TARGET_OBJECTS:trivet_${folder}>)
 endforeach()
+if(TARGET trivet_kernels_avx2)
+  list(APPEND objects $<TARGET_OBJECTS:trivet_kernels_avx2>)
+endif()
 add_library(libtrivet SHARED ${objects})
 set_target_properties(libtrivet PROPERTIES OUTPUT_NAME trivet VERSION ${PROJECT_VERSION}
   SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR} LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}
-  LINKER_LANGUAGE C BUILD_RPATH "$ORIGIN" INSTALL_RPATH "$ORIGIN" EXPORT_NAME trivet)
+  LINKER_LANGUAGE C BUILD_RPATH "$ORIGIN" INSTALL_RPATH "$ORIGIN"
+  LINK_OPTIONS -Wl,--no-undefined)
 target_link_libraries(libtrivet PRIVATE trivet_options MPI::MPI_C PkgConfig::JANSSON PkgConfig::XXHASH
   PkgConfig::OPENBLAS Threads::Threads m ${CMAKE_DL_LIBS})
 target_include_directories(libtrivet INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>
