@@ -1,46 +1,84 @@
-/* mesh/comm.c -- requests, waiting with a deadline, and everything that is the same for all implementations. */
+/* mesh/comm.c -- communicators and their operations' start: everything that is the same for all
+ * implementations. Waiting is in comm_wait.c, groups and blocking shorthands in comm_groups.c. */
 #include "mesh/comm.h"
 #include "mesh/comm_internal.h"
 #include <inttypes.h>
-#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
-
-static double now_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 tv_status_t tv_comm_alloc(const struct tv_comm_ops *ops, int rank, int size, void *state,
                           struct tv_comm **comm_out)
 {
     struct tv_comm *comm = calloc(1, sizeof(*comm));
-    if (comm == NULL)
-        return TV_ERR(TV_NO_MEMORY, "communicator: %zu bytes", sizeof(*comm));
-    *comm = (struct tv_comm){
-        .ops = ops, .rank = rank, .size = size, .timeout_seconds = 120, .state = state};
+    struct tv_comm_rank *shared = calloc(1, sizeof(*shared));
+    if (comm == NULL || shared == NULL) {
+        free(comm);
+        free(shared);
+        return TV_ERR(TV_NO_MEMORY, "communicator: %zu bytes", sizeof(*comm) + sizeof(*shared));
+    }
+    shared->num_comms = 1;
+    *comm = (struct tv_comm){.ops = ops,
+                             .rank = rank,
+                             .size = size,
+                             .timeout_seconds = TV_COMM_DEFAULT_TIMEOUT,
+                             .shared = shared,
+                             .end_job = ops->end_job,
+                             .state = state};
     snprintf(comm->name, sizeof(comm->name), "world");
     *comm_out = comm;
     return TV_OK;
+}
+
+static void leave_rank(struct tv_comm_rank *shared)
+{
+    if (--shared->num_comms == 0)
+        free(shared);
+}
+
+void tv_comm_inherit(struct tv_comm *comm, struct tv_comm *parent)
+{
+    leave_rank(comm->shared);
+    comm->shared = parent->shared;
+    comm->shared->num_comms++;
+    comm->end_job = parent->end_job;
+    comm->timeout_seconds = parent->timeout_seconds;
+    tv_comm_set_name(comm, parent->name);
+}
+
+/* A rank that failed destroys its groups with operations in flight. */
+static void release_in_flight(struct tv_comm *comm)
+{
+    struct tv_request *request = comm->shared->in_flight;
+    while (request != NULL) {
+        struct tv_request *next = request->next;
+        if (request->comm == comm)
+            tv_request_release(request);
+        request = next;
+    }
+}
+
+static void free_requests(struct tv_comm *comm)
+{
+    while (comm->free_requests != NULL) {
+        struct tv_request *request = comm->free_requests;
+        comm->free_requests = request->next;
+        for (int i = 0; i < 2 * comm->size; i++)
+            free(request->messages[i].handle);
+        free(request->messages);
+        free(request->scratch);
+        free(request);
+    }
 }
 
 void tv_comm_destroy(struct tv_comm *comm)
 {
     if (comm == NULL)
         return;
+    release_in_flight(comm);
+    free_requests(comm);
     comm->ops->destroy(comm);
-    while (comm->free_requests != NULL) {
-        struct tv_request *request = comm->free_requests;
-        comm->free_requests = request->next_free;
-        free(request->messages);
-        free(request->scratch);
-        free(request);
-    }
+    leave_rank(comm->shared);
     free(comm);
 }
 
@@ -84,50 +122,118 @@ struct tv_comm_stats tv_comm_get_stats(const struct tv_comm *comm)
 
 void tv_comm_abort(struct tv_comm *comm, int exit_code)
 {
-    comm->ops->abort(comm, exit_code);
+    comm->shared->has_aborted = 1;
+    comm->end_job(comm, exit_code);
 }
 
 int tv_comm_is_aborted(const struct tv_comm *comm)
 {
-    return comm->ops->is_aborted(comm);
+    return comm->ops->is_failed(comm) && !comm->shared->has_aborted;
 }
 
 /* ---- requests ---- */
 
-static tv_status_t take_request(struct tv_comm *comm, struct tv_request **request_out)
+/* Is a free request with `a` bytes of scratch a better choice than one with `b`, for `needed`? The
+ * smallest that is large enough is best, and where none is, the largest. */
+static int fits_better(size_t a, size_t b, size_t needed)
 {
-    struct tv_request *request = comm->free_requests;
-    if (request != NULL) {
-        comm->free_requests = request->next_free;
-    } else {
-        request = calloc(1, sizeof(*request));
-        if (request != NULL)
-            request->messages = calloc((size_t)comm->size * 2, sizeof(*request->messages));
-        if (request == NULL || request->messages == NULL) {
-            free(request);
-            return TV_ERR(TV_NO_MEMORY, "%s axis: a request among %d ranks", comm->name,
-                          comm->size);
-        }
-        request->comm = comm;
+    if ((a >= needed) != (b >= needed))
+        return a >= needed;
+    return a >= needed ? a < b : a > b;
+}
+
+static struct tv_request *take_free(struct tv_comm *comm, size_t scratch_bytes)
+{
+    struct tv_request **best = &comm->free_requests;
+    for (struct tv_request **at = best; *at != NULL; at = &(*at)->next) {
+        if (fits_better((*at)->scratch_bytes, (*best)->scratch_bytes, scratch_bytes))
+            best = at;
     }
-    request->num_messages = request->num_done = request->phase = 0;
+    struct tv_request *request = *best;
+    if (request != NULL)
+        *best = request->next;
+    return request;
+}
+
+static tv_status_t create_request(struct tv_comm *comm, struct tv_request **request_out)
+{
+    struct tv_request *request = calloc(1, sizeof(*request));
+    if (request != NULL)
+        request->messages = calloc((size_t)comm->size * 2, sizeof(*request->messages));
+    if (request == NULL || request->messages == NULL) {
+        free(request);
+        return TV_ERR(TV_NO_MEMORY, "%s axis: a request among %d ranks", comm->name, comm->size);
+    }
+    request->comm = comm;
     *request_out = request;
     return TV_OK;
 }
 
-static void give_request(struct tv_request *request)
+static tv_status_t reserve_scratch(struct tv_request *request, size_t bytes)
 {
-    for (int i = 0; i < request->num_messages; i++) {
-        if (!atomic_load(&request->messages[i].is_done))
-            request->comm->ops->cancel(request->comm, &request->messages[i]);
+    enum { ALIGNMENT = 64 };
+    if (bytes <= request->scratch_bytes)
+        return TV_OK;
+    free(request->scratch);
+    request->scratch_bytes = 0;
+    request->scratch = aligned_alloc(ALIGNMENT, (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+    if (request->scratch == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%s axis: %zu bytes for a reduction", request->comm->name,
+                      bytes);
+    request->scratch_bytes = bytes;
+    return TV_OK;
+}
+
+static void put_in_flight(struct tv_request *request)
+{
+    struct tv_comm_rank *shared = request->comm->shared;
+    request->previous = NULL;
+    request->next = shared->in_flight;
+    if (request->next != NULL)
+        request->next->previous = request;
+    shared->in_flight = request;
+}
+
+/* A request in flight, without messages yet. */
+static tv_status_t take_request(struct tv_comm *comm, size_t scratch_bytes,
+                                struct tv_request **request_out)
+{
+    struct tv_request *request = take_free(comm, scratch_bytes);
+    if (request == NULL)
+        TV_TRY(create_request(comm, &request));
+    request->num_messages = request->num_done = request->phase = request->peers_need_step = 0;
+    request->status = TV_OK;
+    put_in_flight(request);
+    const tv_status_t status = reserve_scratch(request, scratch_bytes);
+    if (status != TV_OK) {
+        tv_request_release(request);
+        return status;
     }
-    request->next_free = request->comm->free_requests;
-    request->comm->free_requests = request;
+    *request_out = request;
+    return TV_OK;
+}
+
+void tv_request_release(struct tv_request *request)
+{
+    struct tv_comm *comm = request->comm;
+    for (int i = request->num_done; i < request->num_messages; i++) {
+        if (!atomic_load(&request->messages[i].is_done))
+            comm->ops->cancel(comm, &request->messages[i]);
+    }
+    if (request->previous != NULL)
+        request->previous->next = request->next;
+    else
+        comm->shared->in_flight = request->next;
+    if (request->next != NULL)
+        request->next->previous = request->previous;
+    request->next = comm->free_requests;
+    comm->free_requests = request;
 }
 
 tv_status_t tv_request_post(struct tv_request *request, int is_recv, void *data, int64_t bytes,
                             int peer)
 {
+    struct tv_comm *comm = request->comm;
     struct tv_message *message = &request->messages[request->num_messages];
     message->peer = peer;
     message->tag = request->tag;
@@ -136,26 +242,11 @@ tv_status_t tv_request_post(struct tv_request *request, int is_recv, void *data,
     message->bytes = bytes;
     message->got_bytes = -1;
     message->next = NULL;
-    message->handle = NULL;
     atomic_store(&message->is_done, 0);
-    TV_TRY(request->comm->ops->post(request->comm, message));
     request->num_messages++;
+    TV_TRY(comm->ops->post(comm, message));
     if (!is_recv)
-        request->comm->stats.sent_bytes += bytes;
-    return TV_OK;
-}
-
-tv_status_t tv_request_scratch(struct tv_request *request, size_t bytes)
-{
-    if (bytes <= request->scratch_bytes)
-        return TV_OK;
-    free(request->scratch);
-    request->scratch_bytes = 0;
-    request->scratch = aligned_alloc(64, (bytes + 63) / 64 * 64);
-    if (request->scratch == NULL)
-        return TV_ERR(TV_NO_MEMORY, "%s axis: %zu bytes for a reduction", request->comm->name,
-                      bytes);
-    request->scratch_bytes = bytes;
+        comm->stats.sent_bytes += bytes;
     return TV_OK;
 }
 
@@ -171,9 +262,16 @@ struct start {
     int root; /* or the peer */
 };
 
-static int is_reduction(tv_op_t op)
+static tv_status_t check_reduction(const struct tv_comm *comm, const struct start *s)
 {
-    return op == TV_OP_ALL_REDUCE || op == TV_OP_REDUCE_SCATTER;
+    if (s->op != TV_OP_ALL_REDUCE && s->op != TV_OP_REDUCE_SCATTER)
+        return TV_OK;
+    if (s->dtype == TV_BF16 || s->dtype == TV_U8)
+        return TV_ERR(TV_INVALID, "%s axis: no reduction of element type %d", comm->name,
+                      (int)s->dtype);
+    if (s->reduce != TV_SUM && s->reduce != TV_MAX && s->reduce != TV_MIN)
+        return TV_ERR(TV_INVALID, "%s axis: unknown reduction %d", comm->name, (int)s->reduce);
+    return TV_OK;
 }
 
 static tv_status_t check_start(const struct tv_comm *comm, const struct start *s)
@@ -181,14 +279,30 @@ static tv_status_t check_start(const struct tv_comm *comm, const struct start *s
     const size_t bytes = tv_dtype_bytes(s->dtype);
     if (bytes == 0)
         return TV_ERR(TV_INVALID, "%s axis: unknown element type %d", comm->name, (int)s->dtype);
-    if (is_reduction(s->op) && (s->dtype == TV_BF16 || s->dtype == TV_U8))
-        return TV_ERR(TV_INVALID, "%s axis: no reduction of element type %d", comm->name,
-                      (int)s->dtype);
+    TV_TRY(check_reduction(comm, s));
     if (s->count < 0 || s->count > INT64_MAX / (int64_t)bytes / comm->size)
         return TV_ERR(TV_INVALID, "%s axis: a count of %" PRId64 " elements", comm->name, s->count);
     if (s->root < 0 || s->root >= comm->size)
-        return TV_ERR(TV_INVALID, "%s axis: rank %d of %d", comm->name, s->root, comm->size);
+        return TV_ERR(TV_INVALID, "%s axis: there is no rank %d among %d", comm->name, s->root,
+                      comm->size);
     return TV_OK;
+}
+
+static tv_status_t post_message(struct tv_request *request)
+{
+    const int is_recv = request->op == TV_OP_RECV;
+    void *data = is_recv ? request->recv : (void *)(uintptr_t)request->send; /* sends only read */
+    request->tag = TV_TAG_MESSAGES;
+    return tv_request_post(request, is_recv, data,
+                           request->count * (int64_t)tv_dtype_bytes(request->dtype), request->root);
+}
+
+static tv_status_t start_collective(struct tv_request *request)
+{
+    struct tv_comm *comm = request->comm;
+    request->tag = TV_TAG_COLLECTIVES + comm->next_tag;
+    comm->next_tag = (comm->next_tag + 1) % TV_TAG_WINDOW;
+    return comm->ops->collectives->start(request);
 }
 
 static tv_status_t begin(struct tv_comm *comm, const struct start *s, struct tv_stream *stream,
@@ -198,7 +312,10 @@ static tv_status_t begin(struct tv_comm *comm, const struct start *s, struct tv_
     TV_TRY(check_start(comm, s));
     if (stream != NULL)
         TV_TRY(tv_stream_synchronize(stream));
-    TV_TRY(take_request(comm, &request));
+    const int is_message = s->op == TV_OP_SEND || s->op == TV_OP_RECV;
+    const size_t scratch_bytes =
+        is_message ? 0 : comm->ops->collectives->scratch_bytes(comm, s->op, s->count, s->dtype);
+    TV_TRY(take_request(comm, scratch_bytes, &request));
     request->op = s->op;
     request->reduce = s->reduce;
     request->dtype = s->dtype;
@@ -206,23 +323,12 @@ static tv_status_t begin(struct tv_comm *comm, const struct start *s, struct tv_
     request->count = s->count;
     request->send = s->send;
     request->recv = s->recv;
-    const int64_t bytes = s->count * (int64_t)tv_dtype_bytes(s->dtype);
-    comm->stats.num_operations++;
-    tv_status_t status;
-    if (s->op == TV_OP_SEND || s->op == TV_OP_RECV) {
-        request->tag = TV_TAG_MESSAGES;
-        void *data =
-            s->op == TV_OP_RECV ? s->recv : (void *)(uintptr_t)s->send; /* a send only reads */
-        status = tv_request_post(request, s->op == TV_OP_RECV, data, bytes, s->root);
-    } else {
-        request->tag = TV_TAG_COLLECTIVES + comm->next_tag;
-        comm->next_tag = (comm->next_tag + 1) % TV_TAG_WINDOW;
-        status = tv_collective_start(request);
-    }
+    const tv_status_t status = is_message ? post_message(request) : start_collective(request);
     if (status != TV_OK) {
-        give_request(request);
+        tv_request_release(request);
         return status;
     }
+    comm->stats.num_operations++;
     *request_out = request;
     return TV_OK;
 }
@@ -270,220 +376,4 @@ tv_status_t tv_comm_recv(struct tv_comm *comm, void *buffer, int64_t count, tv_d
 {
     const struct start s = {TV_OP_RECV, NULL, buffer, count, dtype, TV_SUM, peer};
     return begin(comm, &s, stream, request_out);
-}
-
-/* ---- finishing ---- */
-
-static const char *op_name(tv_op_t op)
-{
-    static const char *const names[] = {"send",           "receive",    "all_reduce",
-                                        "reduce_scatter", "all_gather", "broadcast"};
-    return names[op];
-}
-
-static tv_status_t test_messages(struct tv_request *request, int *done_out)
-{
-    struct tv_comm *comm = request->comm;
-    int num_done = 0;
-    for (int i = 0; i < request->num_messages; i++) {
-        struct tv_message *message = &request->messages[i];
-        int done = atomic_load_explicit(&message->is_done, memory_order_acquire);
-        if (!done)
-            TV_TRY(comm->ops->test(comm, message, &done));
-        if (done && message->got_bytes >= 0)
-            return TV_ERR(
-                TV_PEER,
-                "%s axis: %s: rank %d expects %" PRId64 " bytes where rank %d has %" PRId64,
-                comm->name, op_name(request->op), message->is_recv ? comm->rank : message->peer,
-                message->is_recv ? message->bytes : message->got_bytes,
-                message->is_recv ? message->peer : comm->rank,
-                message->is_recv ? message->got_bytes : message->bytes);
-        num_done += done;
-    }
-    *done_out = num_done == request->num_messages;
-    return TV_OK;
-}
-
-static tv_status_t test(struct tv_request *request, int *done_out)
-{
-    int done = 0;
-    TV_TRY(test_messages(request, &done));
-    if (done && request->op != TV_OP_SEND && request->op != TV_OP_RECV)
-        TV_TRY(tv_collective_advance(request, &done));
-    *done_out = done;
-    return TV_OK;
-}
-
-tv_status_t tv_request_test(struct tv_request **request, int *done_out)
-{
-    int done = 1;
-    if (*request != NULL) {
-        const tv_status_t status = test(*request, &done);
-        if (status != TV_OK || done) {
-            give_request(*request);
-            *request = NULL;
-        }
-        TV_TRY(status);
-    }
-    *done_out = done;
-    return TV_OK;
-}
-
-/* "rank 2, 5": peers with a message that is not done. */
-static void silent_peers(const struct tv_request *request, char *text, size_t bytes)
-{
-    size_t used = 0;
-    text[0] = '\0';
-    for (int peer = 0; peer < request->comm->size && used + 8 < bytes; peer++) {
-        int is_silent = 0;
-        for (int i = 0; i < request->num_messages; i++)
-            is_silent |=
-                request->messages[i].peer == peer && !atomic_load(&request->messages[i].is_done);
-        if (is_silent)
-            used += (size_t)snprintf(text + used, bytes - used, "%s%d", used ? ", " : "", peer);
-    }
-}
-
-static tv_status_t deadline_passed(const struct tv_request *request)
-{
-    const struct tv_comm *comm = request->comm;
-    char peers[64];
-    silent_peers(request, peers, sizeof(peers));
-    return TV_ERR(
-        TV_PEER,
-        "%s axis, rank %d: %s of %" PRId64 " elements: no answer from rank %s in %g s%s%s%s",
-        comm->name, comm->rank, op_name(request->op), request->count, peers, comm->timeout_seconds,
-        comm->context[0] ? " (in: " : "", comm->context, comm->context[0] ? ")" : "");
-}
-
-void tv_comm_relax(int idle_rounds)
-{
-    enum { ROUNDS_BEFORE_SLEEP = 50 };
-    static const struct timespec pause = {0, 50 * 1000};
-    if (idle_rounds < ROUNDS_BEFORE_SLEEP)
-        sched_yield();
-    else
-        nanosleep(&pause, NULL);
-}
-
-static tv_status_t poll_until_done(struct tv_request *request)
-{
-    struct tv_comm *comm = request->comm;
-    const double started = now_seconds();
-    tv_status_t status = TV_OK;
-    for (int round = 0, done = 0; !done && status == TV_OK; round++) {
-        tv_comm_relax(round);
-        status = test(request, &done);
-        const double waited = now_seconds() - started;
-        if (status == TV_OK && !done && comm->timeout_seconds > 0 && waited > comm->timeout_seconds)
-            status = deadline_passed(request);
-    }
-    comm->stats.wait_seconds += now_seconds() - started;
-    return status;
-}
-
-tv_status_t tv_request_wait(struct tv_request **request)
-{
-    if (*request == NULL)
-        return TV_OK;
-    int done = 0;
-    tv_status_t status = test(*request, &done);
-    if (status == TV_OK && !done)
-        status = poll_until_done(*request);
-    give_request(*request);
-    *request = NULL;
-    return status;
-}
-
-/* ---- blocking shorthands ---- */
-
-tv_status_t tv_comm_all_reduce_now(struct tv_comm *comm, void *host_buffer, int64_t count,
-                                   tv_dtype_t dtype, tv_reduce_op_t op)
-{
-    struct tv_request *request = NULL;
-    TV_TRY(tv_comm_all_reduce(comm, host_buffer, count, dtype, op, NULL, &request));
-    return tv_request_wait(&request);
-}
-
-tv_status_t tv_comm_broadcast_now(struct tv_comm *comm, void *host_buffer, int64_t count,
-                                  tv_dtype_t dtype, int root)
-{
-    struct tv_request *request = NULL;
-    TV_TRY(tv_comm_broadcast(comm, host_buffer, count, dtype, root, NULL, &request));
-    return tv_request_wait(&request);
-}
-
-tv_status_t tv_comm_barrier(struct tv_comm *comm)
-{
-    int32_t nothing = 0;
-    return tv_comm_all_reduce_now(comm, &nothing, 1, TV_I32, TV_SUM);
-}
-
-tv_status_t tv_comm_agree(struct tv_comm *comm, tv_status_t local, int *first_failed_out)
-{
-    struct verdict {
-        int32_t status;
-        char message[1024];
-    } verdict = {.status = (int32_t)local};
-    int32_t first = local == TV_OK ? comm->size : comm->rank;
-    snprintf(verdict.message, sizeof(verdict.message), "%s", tv_error_message());
-    *first_failed_out = -1;
-    TV_TRY(tv_comm_all_reduce_now(comm, &first, 1, TV_I32, TV_MIN));
-    if (first == comm->size)
-        return TV_OK;
-    TV_TRY(tv_comm_broadcast_now(comm, &verdict, (int64_t)sizeof(verdict), TV_U8, first));
-    *first_failed_out = first;
-    return TV_ERR((tv_status_t)verdict.status, "%s", verdict.message);
-}
-
-/* ---- split ---- */
-
-struct choice {
-    int32_t color, key, rank;
-};
-
-static int by_key(const void *a, const void *b)
-{
-    const struct choice *x = a, *y = b;
-    if (x->key != y->key)
-        return x->key < y->key ? -1 : 1;
-    return x->rank < y->rank ? -1 : x->rank > y->rank;
-}
-
-static tv_status_t gather_choices(struct tv_comm *comm, int color, int key, struct choice *all)
-{
-    const struct choice mine = {color, key, comm->rank};
-    struct tv_request *request = NULL;
-    TV_TRY(tv_comm_all_gather(comm, &mine, all, (int64_t)sizeof(mine), TV_U8, NULL, &request));
-    return tv_request_wait(&request);
-}
-
-tv_status_t tv_comm_split(struct tv_comm *comm, int color, int key, struct tv_comm **comm_out)
-{
-    struct choice *all = calloc((size_t)comm->size, sizeof(*all));
-    int *members = calloc((size_t)comm->size, sizeof(*members));
-    tv_status_t status = TV_OK;
-    if (all == NULL || members == NULL)
-        status = TV_ERR(TV_NO_MEMORY, "%s axis: split of %d ranks", comm->name, comm->size);
-    if (status == TV_OK)
-        status = gather_choices(comm, color, key, all);
-    struct tv_comm *made = NULL;
-    if (status == TV_OK) {
-        int num = 0;
-        qsort(all, (size_t)comm->size, sizeof(*all), by_key);
-        for (int r = 0; color >= 0 && r < comm->size; r++) {
-            if (all[r].color == color)
-                members[num++] = all[r].rank;
-        }
-        status = comm->ops->split(comm, members, num, &made);
-    }
-    free(all);
-    free(members);
-    TV_TRY(status);
-    if (made != NULL) {
-        made->timeout_seconds = comm->timeout_seconds;
-        tv_comm_set_name(made, comm->name);
-    }
-    *comm_out = made;
-    return TV_OK;
 }

@@ -14,7 +14,9 @@
  * the same mesh gives the same bits every time, and threads and MPI processes give the same bits
  * too.
  *
- * A communicator belongs to one rank (one thread). Buffers are borrowed until the request is done.
+ * A communicator belongs to one rank (one thread). Buffers are borrowed until the request is done;
+ * a send may wait for its receive to be posted. Ranks may wait for requests in any order: a wait
+ * moves this rank's other operations on too, in all groups split from one another.
  * `stream` is where the data is produced and consumed; host implementations synchronize it first.
  * NULL: host memory whose data is ready. */
 #ifndef TV_MESH_COMM_H
@@ -45,7 +47,8 @@ TV_MUST_CHECK tv_status_t tv_comm_mpi_world(struct tv_comm **comm_out);
 /* First line of the MPI library's own version, cut to fit. */
 void tv_comm_mpi_version(char *text_out, size_t bytes);
 
-/* NULL is a no-op. Collective for MPI. Nothing may be in flight. */
+/* NULL is a no-op. Collective for MPI. Nothing may be in flight, except after a failure: then it is
+ * cancelled and its requests are freed. */
 void tv_comm_destroy(struct tv_comm *comm);
 
 int tv_comm_rank(const struct tv_comm *comm);
@@ -105,6 +108,9 @@ TV_MUST_CHECK tv_status_t tv_comm_recv(struct tv_comm *comm, void *buffer, int64
 TV_MUST_CHECK tv_status_t tv_request_test(struct tv_request **request, int *done_out);
 /* Poll until done; frees the request, also on failure. */
 TV_MUST_CHECK tv_status_t tv_request_wait(struct tv_request **request);
+/* Give up an operation after a failure, before its buffer goes; frees the request. The group is
+ * only good for tv_comm_abort and tv_comm_destroy afterwards. NULL is a no-op. */
+void tv_request_cancel(struct tv_request **request);
 /* Poll, yield or sleep once in a caller's own waiting loop: idle_rounds = rounds without progress
  * so far. */
 void tv_comm_relax(int idle_rounds);

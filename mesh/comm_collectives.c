@@ -1,8 +1,12 @@
-/* mesh/comm_collectives.c -- collectives as state machines over messages; a sum is always ((x0 + x1) + x2) + ...
+/* mesh/comm_collectives.c -- collectives as state machines over messages; a sum over ranks is
+ * always ((x0 + x1) + x2) + ...
  *
- * all_reduce, up to SMALL_BYTES: everybody sends everything to everybody and adds for itself: one round, (n-1) b bytes.
- * all_reduce, larger: rank j adds the j-th of n pieces for all, then hands its sum to everybody: two rounds, and
- * 2 (n-1)/n b bytes per rank, as a ring moves. Both add in rank order, so the size changes no bit. */
+ * all_reduce of b <= SMALL_BYTES: everybody sends everything to everybody and adds for itself; one
+ * round, (n-1) b bytes sent per rank.
+ * all_reduce of more: rank j adds the j-th of n pieces for all, then hands its sum to everybody;
+ * two rounds and 2 (n-1)/n b bytes, as a ring sends. Both add in rank order, so the size changes no
+ * bit.
+ * reduce_scatter, all_gather, broadcast: every piece goes straight to where it is needed. */
 #include "mesh/comm_internal.h"
 #include <string.h>
 
@@ -48,7 +52,8 @@ static void reduce(void *into, const void *from, int64_t count, tv_dtype_t dtype
     }
 }
 
-/* out = op over ranks in order; own is this rank's part, the others' lie in `others` in rank order without it. */
+/* out [count] = the parts of all ranks, combined in order; own [count] is this rank's, and others
+ * [size - 1, count] are the rest in rank order. */
 static void reduce_in_rank_order(const struct tv_request *r, const void *own, const char *others,
                                  int64_t count, char *out)
 {
@@ -82,18 +87,31 @@ static int is_small(const struct tv_request *r)
     return bytes_of(r, r->count) <= SMALL_BYTES;
 }
 
-/* Receive `count` elements from every other rank, side by side, into scratch; room for one more result behind. */
+/* The parts that a rank receives, and its result behind them. */
+static size_t scratch_bytes(const struct tv_comm *comm, tv_op_t op, int64_t count, tv_dtype_t dtype)
+{
+    const size_t bytes = (size_t)count * tv_dtype_bytes(dtype);
+    int64_t first;
+    if (comm->size == 1)
+        return 0;
+    if (op == TV_OP_ALL_REDUCE && bytes > SMALL_BYTES)
+        return (size_t)comm->size * tv_dtype_bytes(dtype) *
+               (size_t)piece_of(count, comm->size, comm->rank, &first);
+    if (op == TV_OP_ALL_REDUCE)
+        return (size_t)comm->size * bytes;
+    return op == TV_OP_REDUCE_SCATTER ? (size_t)(comm->size - 1) * bytes : 0;
+}
+
+/* Receive [size - 1, count] elements, a row from every other rank, into scratch. */
 static tv_status_t receive_all(struct tv_request *r, int64_t count)
 {
-    const int n = r->comm->size;
     const int64_t bytes = bytes_of(r, count);
-    TV_TRY(tv_request_scratch(r, (size_t)(bytes * n) + 64));
     char *place = r->scratch;
-    for (int peer = 0; peer < n; peer++) {
+    for (int peer = 0; peer < r->comm->size; peer++) {
         if (peer == r->comm->rank)
             continue;
-        TV_TRY(tv_request_post(r, 1, place, bytes, peer));
-        place += bytes;
+        TV_TRY(tv_request_post(r, 1, bytes > 0 ? place : NULL, bytes, peer));
+        place = bytes > 0 ? place + bytes : place;
     }
     return TV_OK;
 }
@@ -103,7 +121,7 @@ static char *result_place(const struct tv_request *r, int64_t count)
     return (char *)r->scratch + bytes_of(r, count) * (r->comm->size - 1);
 }
 
-/* Peers in an order that starts behind this rank, so that not everybody writes to rank 0 first. */
+/* Peers in an order that starts behind this rank: not everybody sends to rank 0 first. */
 static int nth_peer(const struct tv_request *r, int i)
 {
     return (r->comm->rank + i) % r->comm->size;
@@ -135,6 +153,7 @@ static tv_status_t start_all_reduce(struct tv_request *r)
         TV_TRY(receive_all(r, r->count));
         return send_to_all(r, r->send, bytes_of(r, r->count));
     }
+    r->peers_need_step = 1;
     TV_TRY(receive_all(r, piece_of(r->count, r->comm->size, r->comm->rank, &first)));
     return send_pieces(r, r->send, r->count);
 }
@@ -152,7 +171,7 @@ static tv_status_t start_all_gather(struct tv_request *r)
     return send_to_all(r, own, bytes);
 }
 
-tv_status_t tv_collective_start(struct tv_request *r)
+static tv_status_t start(struct tv_request *r)
 {
     const int64_t bytes = bytes_of(r, r->count);
     if (r->comm->size == 1) {
@@ -175,7 +194,8 @@ tv_status_t tv_collective_start(struct tv_request *r)
     }
 }
 
-/* Phase 0 of a large all_reduce is done: add this rank's piece and hand it round. */
+/* All parts of this rank's piece of a large all_reduce are here: add them and hand the sum round.
+ */
 static tv_status_t hand_round(struct tv_request *r)
 {
     const int n = r->comm->size;
@@ -186,20 +206,21 @@ static tv_status_t hand_round(struct tv_request *r)
     reduce_in_rank_order(r, mine, r->scratch, count, result);
     if (count > 0)
         memcpy(mine, result, (size_t)bytes_of(r, count));
-    r->num_messages = 0;
+    r->num_messages = r->num_done = 0;
     r->phase = 1;
+    r->peers_need_step = 0;
     for (int peer = 0; peer < n; peer++) {
         if (peer == r->comm->rank)
             continue;
         int64_t from;
         const int64_t theirs = piece_of(r->count, n, peer, &from);
-        TV_TRY(
-            tv_request_post(r, 1, (char *)r->recv + bytes_of(r, from), bytes_of(r, theirs), peer));
+        char *place = (char *)r->recv + bytes_of(r, from);
+        TV_TRY(tv_request_post(r, 1, place, bytes_of(r, theirs), peer));
     }
     return send_to_all(r, mine, bytes_of(r, count));
 }
 
-tv_status_t tv_collective_advance(struct tv_request *r, int *done_out)
+static tv_status_t advance(struct tv_request *r, int *done_out)
 {
     *done_out = 1;
     if (r->comm->size == 1)
@@ -219,3 +240,9 @@ tv_status_t tv_collective_advance(struct tv_request *r, int *done_out)
     }
     return TV_OK;
 }
+
+const struct tv_collectives tv_host_collectives = {
+    .scratch_bytes = scratch_bytes,
+    .start = start,
+    .advance = advance,
+};

@@ -1,24 +1,29 @@
-/* mesh/comm_mpi.c -- messages and groups over MPI: non-blocking calls only, tested from trivet's own waiting loop.
+/* mesh/comm_mpi.c -- messages and groups over MPI: non-blocking calls only, tested from trivet's
+ * own waiting loop, since blocking MPI calls spin.
  *
- * Each communicator owns two MPI ones: `own` for trivet's messages, `user` for tv_comm_mpi_get. A message longer than
- * PIECE_BYTES is cut, since MPI-3 counts are ints. Only the thread that called MPI_Init talks to MPI. */
+ * Each communicator knows two MPI ones: `own`, a duplicate for trivet's messages, and `user` for
+ * tv_comm_mpi_get. MPI-3 counts are ints, so a message is cut: whole pieces, then a shorter last
+ * one (perhaps of 0 bytes), so that two ends with different lengths differ in some piece. Only the
+ * thread that called MPI_Init talks to MPI. */
 #include "mesh/comm_mpi.h"
 #include "base/log.h"
 #include "mesh/comm_internal.h"
+#include "mesh/comm_mpi_internal.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { PIECE_BYTES = 1 << 30 };
+enum { MAX_PIECE_BYTES = 1 << 30 };
 
 struct mpi_state {
     MPI_Comm own, user;
     int owns_user, finalizes;
+    int64_t piece_bytes;
 };
 
-/* What a message has under way: one request a piece. */
+/* What a message has under way. */
 struct pieces {
-    int num;
+    int64_t num, capacity;
     MPI_Request requests[];
 };
 
@@ -30,149 +35,215 @@ static tv_status_t mpi_error(const struct tv_comm *comm, int code, const char *w
     int length = 0;
     if (MPI_Error_string(code, text, &length) != MPI_SUCCESS)
         length = 0;
+    for (int i = 0; i < length; i++) {
+        if (text[i] == '\n')
+            text[i] = ' ';
+    }
     return TV_ERR(TV_PEER, "%s axis: %s: %.*s", comm != NULL ? comm->name : "world", what, length,
                   text);
 }
 
-static int piece_bytes(int64_t bytes, int i)
+static int bytes_in_piece(const struct mpi_state *state, const struct tv_message *m, int64_t piece)
 {
-    const int64_t left = bytes - (int64_t)i * PIECE_BYTES;
-    return (int)(left < PIECE_BYTES ? left : PIECE_BYTES);
+    const int64_t left = m->bytes - piece * state->piece_bytes;
+    return (int)(left < state->piece_bytes ? left : state->piece_bytes);
+}
+
+/* The message's handle with room for its pieces, none of them under way. */
+static tv_status_t reserve_pieces(struct tv_comm *comm, struct tv_message *m)
+{
+    const struct mpi_state *state = comm->state;
+    const int64_t num = m->bytes / state->piece_bytes + 1;
+    struct pieces *pieces = m->handle;
+    if (pieces == NULL || pieces->capacity < num) {
+        pieces = malloc(sizeof(*pieces) + (size_t)num * sizeof(MPI_Request));
+        if (pieces == NULL)
+            return TV_ERR(TV_NO_MEMORY, "%s axis: a message of %lld pieces", comm->name,
+                          (long long)num);
+        pieces->capacity = num;
+        free(m->handle);
+        m->handle = pieces;
+    }
+    pieces->num = num;
+    for (int64_t i = 0; i < num; i++)
+        pieces->requests[i] = MPI_REQUEST_NULL;
+    return TV_OK;
 }
 
 static tv_status_t mpi_post(struct tv_comm *comm, struct tv_message *m)
 {
     const struct mpi_state *state = comm->state;
-    const int num = m->bytes <= PIECE_BYTES ? 1 : (int)((m->bytes + PIECE_BYTES - 1) / PIECE_BYTES);
-    struct pieces *pieces = malloc(sizeof(*pieces) + (size_t)num * sizeof(MPI_Request));
-    if (pieces == NULL)
-        return TV_ERR(TV_NO_MEMORY, "%s axis: a message of %d pieces", comm->name, num);
-    pieces->num = num;
-    for (int i = 0; i < num; i++)
-        pieces->requests[i] = MPI_REQUEST_NULL;
-    m->handle = pieces;
-    for (int i = 0; i < num; i++) {
-        char *data = (char *)m->data + (int64_t)i * PIECE_BYTES;
-        const int bytes = piece_bytes(m->bytes, i);
+    TV_TRY(reserve_pieces(comm, m));
+    struct pieces *pieces = m->handle;
+    for (int64_t i = 0; i < pieces->num; i++) {
+        const int bytes = bytes_in_piece(state, m, i);
+        char *data = bytes > 0 ? (char *)m->data + i * state->piece_bytes : NULL;
         const int code = m->is_recv ? MPI_Irecv(data, bytes, MPI_BYTE, m->peer, m->tag, state->own,
                                                 &pieces->requests[i])
                                     : MPI_Isend(data, bytes, MPI_BYTE, m->peer, m->tag, state->own,
                                                 &pieces->requests[i]);
-        if (code != MPI_SUCCESS) {
-            free(pieces);
-            m->handle = NULL;
+        if (code != MPI_SUCCESS)
             return mpi_error(comm, code, m->is_recv ? "MPI_Irecv" : "MPI_Isend");
-        }
     }
+    return TV_OK;
+}
+
+/* A piece is complete: note when the sender's is shorter, or longer; MPI does not say how long what
+ * it cut off was. */
+static tv_status_t check_piece(struct tv_comm *comm, struct tv_message *m, int64_t piece, int code,
+                               const MPI_Status *status)
+{
+    const struct mpi_state *state = comm->state;
+    int class = MPI_SUCCESS, got = 0;
+    if (code == MPI_SUCCESS) {
+        if (m->is_recv && MPI_Get_count(status, MPI_BYTE, &got) == MPI_SUCCESS &&
+            got != bytes_in_piece(state, m, piece) && m->got_bytes < 0)
+            m->got_bytes = piece * state->piece_bytes + got;
+        return TV_OK;
+    }
+    if (MPI_Error_class(code, &class) != MPI_SUCCESS || class != MPI_ERR_TRUNCATE)
+        return mpi_error(comm, code, m->is_recv ? "receive" : "send");
+    m->got_bytes = TV_MORE_BYTES;
     return TV_OK;
 }
 
 static tv_status_t mpi_test(struct tv_comm *comm, struct tv_message *m, int *done_out)
 {
     struct pieces *pieces = m->handle;
-    for (int i = 0; i < pieces->num; i++) {
-        int done = 0, got = 0;
+    *done_out = 0;
+    for (int64_t i = 0; i < pieces->num; i++) {
+        int done = 0;
         MPI_Status status;
         if (pieces->requests[i] == MPI_REQUEST_NULL)
             continue;
         const int code = MPI_Test(&pieces->requests[i], &done, &status);
-        if (code != MPI_SUCCESS)
-            return mpi_error(comm, code, m->is_recv ? "receive" : "send");
-        if (!done) {
-            *done_out = 0;
+        if (code == MPI_SUCCESS && !done)
             return TV_OK;
-        }
-        if (m->is_recv && MPI_Get_count(&status, MPI_BYTE, &got) == MPI_SUCCESS &&
-            got != piece_bytes(m->bytes, i))
-            m->got_bytes = (int64_t)i * PIECE_BYTES + got;
+        TV_TRY(check_piece(comm, m, i, code, &status));
     }
-    free(pieces);
-    m->handle = NULL;
     atomic_store(&m->is_done, 1);
     *done_out = 1;
     return TV_OK;
 }
 
-/* The job is about to end: the buffers may go, so MPI must not touch them. */
+/* The job is about to end and the buffer may go: MPI must not touch it any more. */
 static void mpi_cancel(struct tv_comm *comm, struct tv_message *m)
 {
     (void)comm;
     struct pieces *pieces = m->handle;
-    for (int i = 0; pieces != NULL && i < pieces->num; i++) {
+    for (int64_t i = 0; pieces != NULL && i < pieces->num; i++) {
         if (pieces->requests[i] != MPI_REQUEST_NULL &&
             MPI_Cancel(&pieces->requests[i]) == MPI_SUCCESS)
             MPI_Request_free(&pieces->requests[i]);
     }
-    free(pieces);
-    m->handle = NULL;
 }
 
-/* MPI_Comm_dup without its spinning wait. */
-static tv_status_t duplicate(MPI_Comm from, MPI_Comm *to)
+void tv_comm_mpi_set_piece_bytes(struct tv_comm *comm, int64_t bytes)
+{
+    struct mpi_state *state = comm->state;
+    state->piece_bytes = bytes;
+}
+
+/* MPI_Comm_dup without its spinning wait, and with a deadline. */
+static tv_status_t duplicate(MPI_Comm from, double timeout_seconds, MPI_Comm *to)
 {
     MPI_Request request;
+    const double started = MPI_Wtime();
     int code = MPI_Comm_idup(from, to, &request);
     for (int round = 0, done = 0; code == MPI_SUCCESS && !done; round++) {
         code = MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+        if (code == MPI_SUCCESS && !done && timeout_seconds > 0 &&
+            MPI_Wtime() - started > timeout_seconds)
+            return TV_ERR(TV_PEER, "making a communicator: no answer from some rank in %g s",
+                          timeout_seconds);
         if (!done)
             tv_comm_relax(round);
     }
     return code == MPI_SUCCESS ? TV_OK : mpi_error(NULL, code, "MPI_Comm_idup");
 }
 
-/* A communicator for this rank of `user`, which it borrows or, when owns_user, frees. */
-static tv_status_t wrap(MPI_Comm user, int owns_user, int finalizes, struct tv_comm **comm_out)
+struct wrap_args {
+    MPI_Comm user;
+    int owns_user, finalizes;
+    double timeout_seconds;
+};
+
+static tv_status_t set_up(const struct wrap_args *args, struct mpi_state *state,
+                          struct tv_comm **comm_out)
 {
     int rank, size;
+    MPI_Comm own;
+    TV_TRY(duplicate(args->user, args->timeout_seconds, &own));
+    state->own = own;
+    if (MPI_Comm_set_errhandler(own, MPI_ERRORS_RETURN) != MPI_SUCCESS ||
+        MPI_Comm_rank(own, &rank) != MPI_SUCCESS || MPI_Comm_size(own, &size) != MPI_SUCCESS)
+        return TV_ERR(TV_PEER, "MPI cannot say rank and size of a communicator");
+    return tv_comm_alloc(&mpi_ops, rank, size, state, comm_out);
+}
+
+/* A communicator for this rank of args->user, which it borrows or, when owns_user, frees. */
+static tv_status_t wrap(const struct wrap_args *args, struct tv_comm **comm_out)
+{
     struct mpi_state *state = calloc(1, sizeof(*state));
     if (state == NULL)
         return TV_ERR(TV_NO_MEMORY, "MPI communicator: %zu bytes", sizeof(*state));
-    *state = (struct mpi_state){.user = user, .owns_user = owns_user, .finalizes = finalizes};
-    tv_status_t status = duplicate(user, &state->own);
-    if (status == TV_OK &&
-        (MPI_Comm_set_errhandler(state->own, MPI_ERRORS_RETURN) != MPI_SUCCESS ||
-         MPI_Comm_rank(user, &rank) != MPI_SUCCESS || MPI_Comm_size(user, &size) != MPI_SUCCESS))
-        status = TV_ERR(TV_PEER, "MPI cannot say rank and size of a communicator");
-    if (status == TV_OK)
-        status = tv_comm_alloc(&mpi_ops, rank, size, state, comm_out);
-    if (status != TV_OK)
+    *state = (struct mpi_state){.own = MPI_COMM_NULL,
+                                .user = args->user,
+                                .owns_user = args->owns_user,
+                                .finalizes = args->finalizes,
+                                .piece_bytes = MAX_PIECE_BYTES};
+    const tv_status_t status = set_up(args, state, comm_out);
+    if (status != TV_OK) {
+        if (state->own != MPI_COMM_NULL)
+            MPI_Comm_free(&state->own);
         free(state);
+    }
     return status;
+}
+
+/* MPI_Comm_create_group spins, but the gather that went before has brought the ranks here together.
+ */
+static tv_status_t create_group(struct tv_comm *comm, const int *members, int num_members,
+                                MPI_Comm *user_out)
+{
+    enum { TAG = TV_TAG_COLLECTIVES + TV_TAG_WINDOW };
+    const struct mpi_state *state = comm->state;
+    MPI_Group all = MPI_GROUP_NULL, group = MPI_GROUP_NULL;
+    int code = MPI_Comm_group(state->own, &all);
+    if (code == MPI_SUCCESS)
+        code = MPI_Group_incl(all, num_members, members, &group);
+    if (code == MPI_SUCCESS)
+        code = MPI_Comm_create_group(state->own, group, TAG, user_out);
+    if (group != MPI_GROUP_NULL)
+        MPI_Group_free(&group);
+    if (all != MPI_GROUP_NULL)
+        MPI_Group_free(&all);
+    return code == MPI_SUCCESS ? TV_OK : mpi_error(comm, code, "MPI_Comm_create_group");
 }
 
 /* Only the members take part; ranks without a group go on. */
 static tv_status_t mpi_split(struct tv_comm *comm, const int *members, int num_members,
                              struct tv_comm **comm_out)
 {
-    const struct mpi_state *state = comm->state;
-    MPI_Group all, group;
-    MPI_Comm user;
     if (num_members == 0)
         return TV_OK;
     if (num_members == 1)
         return tv_comm_self_create(comm_out);
-    int code = MPI_Comm_group(state->own, &all);
-    if (code == MPI_SUCCESS)
-        code = MPI_Group_incl(all, num_members, members, &group);
-    if (code == MPI_SUCCESS)
-        code = MPI_Comm_create_group(state->own, group, TV_TAG_COLLECTIVES + TV_TAG_WINDOW, &user);
-    if (code != MPI_SUCCESS)
-        return mpi_error(comm, code, "MPI_Comm_create_group");
-    MPI_Group_free(&group);
-    MPI_Group_free(&all);
-    const tv_status_t status = wrap(user, 1, 0, comm_out);
+    struct wrap_args args = {.owns_user = 1, .timeout_seconds = comm->timeout_seconds};
+    TV_TRY(create_group(comm, members, num_members, &args.user));
+    const tv_status_t status = wrap(&args, comm_out);
     if (status != TV_OK)
-        MPI_Comm_free(&user);
+        MPI_Comm_free(&args.user);
     return status;
 }
 
-static void mpi_abort(struct tv_comm *comm, int exit_code)
+static void mpi_end_job(struct tv_comm *comm, int exit_code)
 {
-    const struct mpi_state *state = comm->state;
-    MPI_Abort(state->user, exit_code);
+    (void)comm;
+    MPI_Abort(MPI_COMM_WORLD, exit_code);
 }
 
-static int mpi_is_aborted(const struct tv_comm *comm)
+static int mpi_is_failed(const struct tv_comm *comm)
 {
     (void)comm; /* an abort ends this process too */
     return 0;
@@ -195,12 +266,13 @@ static void mpi_destroy(struct tv_comm *comm)
 
 static const struct tv_comm_ops mpi_ops = {
     .name = "mpi",
+    .collectives = &tv_host_collectives,
     .post = mpi_post,
     .test = mpi_test,
     .cancel = mpi_cancel,
     .split = mpi_split,
-    .abort = mpi_abort,
-    .is_aborted = mpi_is_aborted,
+    .end_job = mpi_end_job,
+    .is_failed = mpi_is_failed,
     .destroy = mpi_destroy,
 };
 
@@ -213,13 +285,23 @@ tv_status_t tv_comm_mpi_world(struct tv_comm **comm_out)
         const int code = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided);
         if (code != MPI_SUCCESS)
             return mpi_error(NULL, code, "MPI_Init_thread");
+        /* MPI_Test asks the world's handler what to do about a request that failed. */
+        if (MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN) != MPI_SUCCESS)
+            return TV_ERR(TV_PEER, "MPI does not take an error handler");
+        if (provided < MPI_THREAD_FUNNELED)
+            return TV_ERR(TV_UNSUPPORTED,
+                          "this MPI allows no threads beside the one that calls it");
     }
-    return wrap(MPI_COMM_WORLD, 0, !is_initialized, comm_out);
+    const struct wrap_args args = {.user = MPI_COMM_WORLD,
+                                   .finalizes = !is_initialized,
+                                   .timeout_seconds = TV_COMM_DEFAULT_TIMEOUT};
+    return wrap(&args, comm_out);
 }
 
 tv_status_t tv_comm_mpi_create(MPI_Comm mpi_comm, struct tv_comm **comm_out)
 {
-    return wrap(mpi_comm, 0, 0, comm_out);
+    const struct wrap_args args = {.user = mpi_comm, .timeout_seconds = TV_COMM_DEFAULT_TIMEOUT};
+    return wrap(&args, comm_out);
 }
 
 tv_status_t tv_comm_mpi_get(const struct tv_comm *comm, MPI_Comm *mpi_comm_out)

@@ -6,8 +6,9 @@
 #include <mpi.h>
 
 TV_BEGIN_C
-/* A communicator over a duplicate of `mpi_comm`, which stays the caller's. Collective over
- * mpi_comm. */
+/* A communicator over a duplicate of `mpi_comm`, which stays the caller's. Collective over mpi_comm.
+ * Where the caller has left MPI_COMM_WORLD its fatal error handler, errors of MPI end the job and
+ * never become a status; tv_comm_mpi_world sets MPI_ERRORS_RETURN when it is who starts MPI. */
 TV_MUST_CHECK tv_status_t tv_comm_mpi_create(MPI_Comm mpi_comm, struct tv_comm **comm_out);
 /* The MPI communicator of the same ranks in the same order (MPI_COMM_SELF for a self communicator):
  * borrowed, valid while `comm` lives. trivet sends on its own duplicate, so the caller's messages

@@ -1,7 +1,8 @@
 /* mesh/comm_thread.c -- ranks as threads of one process, and the group of one.
  *
- * Each ordered pair of ranks has a mailbox: two queues, of sends and of receives not yet matched. Whoever comes second
- * copies the bytes and marks both done. A group of one rank is the same thing with one mailbox. */
+ * Each ordered pair of ranks has a mailbox: two queues, of sends and of receives not yet matched.
+ * Whoever comes second copies the bytes and marks both done. A group of one rank has one mailbox,
+ * to itself. */
 #include "mesh/comm_internal.h"
 #include <pthread.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@ struct mailbox {
     struct tv_message *sends, *recvs; /* in the order they were posted */
 };
 
-/* Shared by all groups that were split from one another: a failure ends them all. */
+/* Shared by all groups that were split from one another: an abort ends them all. */
 struct family {
     atomic_int num_groups;
     atomic_int is_failed;
@@ -114,7 +115,7 @@ static tv_status_t thread_post(struct tv_comm *comm, struct tv_message *message)
     return TV_OK;
 }
 
-static int thread_is_aborted(const struct tv_comm *comm)
+static int thread_is_failed(const struct tv_comm *comm)
 {
     const struct group *group = comm->state;
     return atomic_load(&group->family->is_failed);
@@ -123,7 +124,7 @@ static int thread_is_aborted(const struct tv_comm *comm)
 static tv_status_t thread_test(struct tv_comm *comm, struct tv_message *message, int *done_out)
 {
     *done_out = atomic_load_explicit(&message->is_done, memory_order_acquire);
-    if (!*done_out && thread_is_aborted(comm))
+    if (!*done_out && thread_is_failed(comm))
         return TV_ERR(TV_PEER, "%s axis, rank %d: another rank has ended the job", comm->name,
                       comm->rank);
     return TV_OK;
@@ -141,7 +142,7 @@ static void thread_cancel(struct tv_comm *comm, struct tv_message *message)
     pthread_mutex_unlock(&box->lock);
 }
 
-static void thread_abort(struct tv_comm *comm, int exit_code)
+static void thread_end_job(struct tv_comm *comm, int exit_code)
 {
     (void)exit_code; /* the threads return, the program exits */
     struct group *group = comm->state;
@@ -153,7 +154,29 @@ static void thread_destroy(struct tv_comm *comm)
     group_leave(comm->state);
 }
 
-/* The first member makes the group and tells the others where it is, through a gather over the old one. */
+/* The first member makes the group and tells the others where it is, through a gather over the old
+ * one. places [size]. */
+static tv_status_t share_group(struct tv_comm *comm, struct group *made, uint64_t *places)
+{
+    const uint64_t mine = (uint64_t)(uintptr_t)made;
+    struct tv_request *request = NULL;
+    TV_TRY(tv_comm_all_gather(comm, &mine, places, (int64_t)sizeof(mine), TV_U8, NULL, &request));
+    return tv_request_wait(&request);
+}
+
+static tv_status_t join_group(struct tv_comm *comm, struct group *group, const int *members,
+                              struct tv_comm **comm_out)
+{
+    int rank = 0;
+    while (members[rank] != comm->rank)
+        rank++;
+    const tv_status_t status = tv_comm_alloc(group->size == 1 ? &self_ops : &thread_ops, rank,
+                                             group->size, group, comm_out);
+    if (status != TV_OK)
+        group_leave(group);
+    return status;
+}
+
 static tv_status_t thread_split(struct tv_comm *comm, const int *members, int num_members,
                                 struct tv_comm **comm_out)
 {
@@ -165,44 +188,35 @@ static tv_status_t thread_split(struct tv_comm *comm, const int *members, int nu
         return TV_ERR(TV_NO_MEMORY, "split of %d ranks", comm->size);
     if (num_members > 0 && members[0] == comm->rank)
         status = group_create(old->family, num_members, &made);
-    const uint64_t mine = (uint64_t)(uintptr_t)made;
-    struct tv_request *request = NULL;
     if (status == TV_OK)
-        status =
-            tv_comm_all_gather(comm, &mine, places, (int64_t)sizeof(mine), TV_U8, NULL, &request);
-    if (status == TV_OK)
-        status = tv_request_wait(&request);
-    if (status == TV_OK && num_members > 0) {
-        made = (struct group *)(uintptr_t)places[members[0]];
-        int rank = 0;
-        while (members[rank] != comm->rank)
-            rank++;
-        status = tv_comm_alloc(num_members == 1 ? &self_ops : &thread_ops, rank, num_members, made,
-                               comm_out);
-    }
+        status = share_group(comm, made, places);
+    if (status == TV_OK && num_members > 0)
+        status = join_group(comm, (struct group *)(uintptr_t)places[members[0]], members, comm_out);
     free(places);
     return status;
 }
 
 static const struct tv_comm_ops thread_ops = {
     .name = "thread",
+    .collectives = &tv_host_collectives,
     .post = thread_post,
     .test = thread_test,
     .cancel = thread_cancel,
     .split = thread_split,
-    .abort = thread_abort,
-    .is_aborted = thread_is_aborted,
+    .end_job = thread_end_job,
+    .is_failed = thread_is_failed,
     .destroy = thread_destroy,
 };
 
 static const struct tv_comm_ops self_ops = {
     .name = "self",
+    .collectives = &tv_host_collectives,
     .post = thread_post,
     .test = thread_test,
     .cancel = thread_cancel,
     .split = thread_split,
-    .abort = thread_abort,
-    .is_aborted = thread_is_aborted,
+    .end_job = thread_end_job,
+    .is_failed = thread_is_failed,
     .destroy = thread_destroy,
 };
 

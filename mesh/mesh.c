@@ -1,4 +1,5 @@
-/* mesh/mesh.c -- one split of the reordered world per axis; never knows what the communicators are made of. */
+/* mesh/mesh.c -- one split of the reordered world per axis; never knows what the communicators are
+ * made of. */
 #include "mesh/mesh.h"
 #include <stdlib.h>
 
@@ -28,16 +29,17 @@ int tv_mesh_rank_of(struct tv_mesh_coord extent, struct tv_mesh_coord coord)
 
 tv_status_t tv_mesh_check(struct tv_mesh_coord extent, int num_ranks)
 {
-    int ranks = 1; /* never above num_ranks, so it cannot overflow */
+    double needed = 1; /* a product of three ints overflows any of them; exact where it matters */
     for (int a = 0; a < TV_NUM_AXES; a++) {
-        if (extent.at[a] < 1 || extent.at[a] > num_ranks / ranks)
-            return TV_ERR(TV_INVALID, "a %s axis of %d does not fit in %d rank(s)",
-                          tv_mesh_axis_name((enum tv_mesh_axis)a), extent.at[a], num_ranks);
-        ranks *= extent.at[a];
+        if (extent.at[a] < 1)
+            return TV_ERR(TV_INVALID, "the %s axis has %d ranks, and needs at least 1",
+                          tv_mesh_axis_name((enum tv_mesh_axis)a), extent.at[a]);
+        needed *= extent.at[a];
     }
-    if (ranks != num_ranks)
-        return TV_ERR(TV_INVALID, "the mesh %d x %d x %d needs %d ranks, there are %d",
-                      extent.at[0], extent.at[1], extent.at[2], ranks, num_ranks);
+    if (needed != num_ranks)
+        return TV_ERR(
+            TV_INVALID, "a mesh of pipe=%d x data=%d x tensor=%d needs %.0f ranks, not %d",
+            extent.at[TV_PIPE], extent.at[TV_DATA], extent.at[TV_TENSOR], needed, num_ranks);
     return TV_OK;
 }
 

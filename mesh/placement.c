@@ -1,6 +1,7 @@
 /* mesh/placement.c -- permutations of the world's ranks: made, checked, read from a file. */
 #include "mesh/placement.h"
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,7 +55,8 @@ void tv_placement_destroy(struct tv_placement *placement)
     *placement = (struct tv_placement){0};
 }
 
-/* One line: a number, nothing, or a comment. Returns 1 when a number was read, 0 when none, -1 for anything else. */
+/* One line: a number, nothing, or a comment. Returns 1 when a number was read, 0 when none, -1 for
+ * anything else. */
 static int parse_line(char *line, long *number_out)
 {
     line[strcspn(line, "#\r\n")] = '\0';
@@ -64,7 +66,19 @@ static int parse_line(char *line, long *number_out)
     const int is_blank_after = end[strspn(end, " \t")] == '\0';
     if (end == line)
         return is_blank_after ? 0 : -1;
-    return is_blank_after && errno == 0 && *number_out >= 0 && *number_out < 1 << 30 ? 1 : -1;
+    return is_blank_after && errno == 0 && *number_out >= 0 && *number_out <= INT_MAX ? 1 : -1;
+}
+
+/* Give world rank `rank` its place; the line is for the sentence. */
+static tv_status_t take_place(const char *path, int line, long place, int rank, int *place_of)
+{
+    for (int other = 0; other < rank; other++) {
+        if (place_of[other] == place)
+            return TV_ERR(TV_INVALID, "%s:%d: place %ld is taken by world rank %d already", path,
+                          line, place, other);
+    }
+    place_of[rank] = (int)place;
+    return TV_OK;
 }
 
 static tv_status_t read_lines(FILE *file, const char *path, int num_ranks, int *place_of)
@@ -83,7 +97,11 @@ static tv_status_t read_lines(FILE *file, const char *path, int num_ranks, int *
             continue;
         if (num == num_ranks)
             return TV_ERR(TV_INVALID, "%s:%d: more than the world's %d ranks", path, at, num_ranks);
-        place_of[num++] = (int)place;
+        if (place >= num_ranks)
+            return TV_ERR(TV_INVALID, "%s:%d: place %ld of a world of %d ranks", path, at, place,
+                          num_ranks);
+        TV_TRY(take_place(path, at, place, num, place_of));
+        num++;
     }
     if (ferror(file))
         return TV_ERR(TV_BAD_FILE, "%s: %s", path, strerror(errno));
@@ -94,6 +112,8 @@ static tv_status_t read_lines(FILE *file, const char *path, int num_ranks, int *
 
 tv_status_t tv_placement_read(const char *path, int num_ranks, struct tv_placement *placement_out)
 {
+    if (num_ranks < 1)
+        return TV_ERR(TV_INVALID, "a placement of %d ranks", num_ranks);
     FILE *file = fopen(path, "r");
     if (file == NULL)
         return TV_ERR(TV_BAD_FILE, "%s: %s", path, strerror(errno));

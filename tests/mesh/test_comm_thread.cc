@@ -1,0 +1,161 @@
+/* tests/mesh/test_comm_thread.cc -- the contract over threads and the group of one, and what an abort does. */
+#include "mesh/ranks.h"
+#include <atomic>
+#include <string>
+
+class ThreadContract : public testing::TestWithParam<std::tuple<int, RankCase>>
+{
+};
+
+TEST_P(ThreadContract, Holds)
+{
+    run_threads(std::get<0>(GetParam()), std::get<1>(GetParam()).run);
+}
+
+INSTANTIATE_TEST_SUITE_P(Ranks, ThreadContract,
+                         testing::Combine(testing::Values(1, 2, 3, 4, 8),
+                                          testing::ValuesIn(all_cases())),
+                         [](const auto &test) {
+                             return std::string(std::get<1>(test.param).name) + "_" +
+                                    std::to_string(std::get<0>(test.param));
+                         });
+
+class SelfContract : public testing::TestWithParam<RankCase>
+{
+};
+
+TEST_P(SelfContract, Holds)
+{
+    struct tv_comm *self = nullptr;
+    ASSERT_OK(tv_comm_self_create(&self));
+    EXPECT_STREQ("self", tv_comm_backend(self));
+    run_rank(self, GetParam().run);
+    tv_comm_destroy(self);
+}
+
+INSTANTIATE_TEST_SUITE_P(Self, SelfContract, testing::ValuesIn(all_cases()),
+                         [](const auto &test) { return std::string(test.param.name); });
+
+TEST(CommThread, RefusesNoRanks)
+{
+    struct tv_comm *comms[1] = {nullptr};
+    EXPECT_EQ(TV_INVALID, tv_comm_thread_create(0, comms));
+    EXPECT_EQ(TV_INVALID, tv_comm_thread_create(-3, comms));
+    EXPECT_EQ(nullptr, comms[0]);
+}
+
+/* Peers wait in groups of all kinds, without a deadline; one abort wakes them all. */
+TEST(CommThread, AbortWakesEveryGroup)
+{
+    std::atomic<int> num_waiting = 0;
+    run_threads(6, [&](struct tv_comm *world) {
+        const int rank = tv_comm_rank(world);
+        struct tv_comm *half = nullptr, *pair = nullptr;
+        ASSERT_OK(tv_comm_split(world, rank % 2, rank, &half));
+        ASSERT_OK(tv_comm_split(half, tv_comm_rank(half) == 2 ? 1 : 0, rank, &pair));
+        struct tv_comm *const groups[] = {world, half, tv_comm_size(pair) > 1 ? pair : half};
+        struct tv_comm *mine = groups[rank % 3];
+        tv_comm_set_timeout(mine, 0);
+        EXPECT_EQ(0, tv_comm_is_aborted(world));
+        if (rank == 5) {
+            while (num_waiting < 5)
+                std::this_thread::yield();
+            tv_comm_abort(half, 5);
+            EXPECT_EQ(0, tv_comm_is_aborted(world)); /* it can say why itself */
+            EXPECT_EQ(0, tv_comm_is_aborted(half));
+        } else {
+            float nothing;
+            struct tv_request *request = nullptr;
+            const int peer = (tv_comm_rank(mine) + 1) % tv_comm_size(mine);
+            ASSERT_OK(tv_comm_recv(mine, &nothing, 1, TV_F32, peer, nullptr, &request));
+            num_waiting++;
+            EXPECT_EQ(TV_PEER, tv_request_wait(&request));
+            EXPECT_NE(std::string::npos,
+                      std::string(tv_error_message()).find("another rank has ended the job"));
+            EXPECT_EQ(1, tv_comm_is_aborted(world));
+            EXPECT_EQ(1, tv_comm_is_aborted(pair));
+        }
+        tv_comm_destroy(pair);
+        tv_comm_destroy(half);
+    });
+}
+
+/* An all_reduce that one rank never joins: the others give up, name it, and the group can go. */
+TEST(CommThread, DeadlineOfCollectives)
+{
+    for (int64_t count : {100, 100003}) {
+        run_threads(4, [&](struct tv_comm *world) {
+            tv_comm_set_timeout(world, 0.3);
+            tv_comm_set_name(world, "data");
+            if (tv_comm_rank(world) == 2)
+                return;
+            std::vector<float> buffer((size_t)count);
+            EXPECT_EQ(TV_PEER, tv_comm_all_reduce_now(world, buffer.data(), count, TV_F32, TV_SUM));
+            EXPECT_EQ("data axis, rank " + std::to_string(tv_comm_rank(world)) +
+                          ": all_reduce of " + std::to_string(count) +
+                          " elements: no answer from rank 2 in 0.3 s",
+                      std::string(tv_error_message()));
+        });
+    }
+}
+
+TEST(CommThread, DeadlineNamesAllSilentPeers)
+{
+    run_threads(5, [](struct tv_comm *world) {
+        tv_comm_set_timeout(world, 0.2);
+        if (tv_comm_rank(world) == 1 || tv_comm_rank(world) == 4)
+            return;
+        EXPECT_EQ(TV_PEER, tv_comm_barrier(world));
+        const std::string message = tv_error_message();
+        EXPECT_NE(std::string::npos, message.find("no answer from ranks 1, 4 in 0.2 s")) << message;
+    });
+}
+
+/* Both sides of a message with two lengths are told. */
+TEST(CommThread, BothSidesSeeDifferentCounts)
+{
+    run_threads(2, [](struct tv_comm *world) {
+        float buffer[8] = {};
+        struct tv_request *request = nullptr;
+        if (tv_comm_rank(world) == 0)
+            ASSERT_OK(tv_comm_send(world, buffer, 3, TV_F32, 1, nullptr, &request));
+        else
+            ASSERT_OK(tv_comm_recv(world, buffer, 5, TV_F32, 0, nullptr, &request));
+        EXPECT_EQ(TV_PEER, tv_request_wait(&request));
+        const std::string message = tv_error_message();
+        EXPECT_NE(std::string::npos, message.find("rank 1 expects 20 bytes and rank 0 sends 12"))
+            << message;
+    });
+}
+
+TEST(CommThread, CollectivesOfDifferentCountsFail)
+{
+    run_threads(3, [](struct tv_comm *world) {
+        tv_comm_set_timeout(world, 0.5);
+        std::vector<float> buffer(2000, 1.0f);
+        const int64_t count = tv_comm_rank(world) == 1 ? 1001 : 1000;
+        EXPECT_EQ(TV_PEER, tv_comm_all_reduce_now(world, buffer.data(), count, TV_F32, TV_SUM));
+    });
+}
+
+/* When the ranks of a group cannot be asked, the one that failed keeps its own reason. */
+TEST(CommThread, AgreementWithoutAnswerKeepsTheLocalFailure)
+{
+    run_threads(3, [](struct tv_comm *world) {
+        int first = 77;
+        tv_comm_set_timeout(world, 0.2);
+        if (tv_comm_rank(world) == 2)
+            return;
+        const bool failed = tv_comm_rank(world) == 1;
+        const tv_status_t local = failed ? TV_ERR(TV_BAD_FILE, "no such file") : TV_OK;
+        EXPECT_EQ(failed ? TV_BAD_FILE : TV_PEER, tv_comm_agree(world, local, &first));
+        EXPECT_EQ(-1, first);
+        EXPECT_EQ(failed, std::string(tv_error_message()) == "no such file");
+    });
+}
+
+int main(int argc, char **argv)
+{
+    testing::InitGoogleTest(&argc, argv);
+    return RUN_ALL_TESTS();
+}
