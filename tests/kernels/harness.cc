@@ -96,7 +96,7 @@ std::string shape_name(const std::vector<int64_t> &sizes)
 {
     std::string name;
     for (int64_t size : sizes)
-        name += (name.empty() ? "" : "x") + std::to_string(size);
+        name.append(name.empty() ? "" : "x").append(std::to_string(size));
     return name;
 }
 

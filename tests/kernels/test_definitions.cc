@@ -1,5 +1,6 @@
 // What the definitions say at their edges, for both tables: values worked out by hand or in double.
 #include "kernels/harness.h"
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -200,6 +201,30 @@ TEST_P(Definitions, CrossEntropyByHand)
             EXPECT_NEAR((double)logits[(size_t)(r * 3 + c)],
                         r == 3 ? 0 : p[c] - (r == 0 && c == 1 ? 1 : 0), 2e-7)
                 << r << " " << c;
+}
+
+// With row_lse 0 and the target elsewhere, backward is the exponential alone: within 2^-23 of the
+// result, two units in the last place at the upper end of a binade.
+TEST_P(Definitions, ExponentialIsGoodToTwoUnits)
+{
+    const int64_t count = 100001;
+    std::vector<float> x((size_t)count);
+    for (int64_t i = 0; i < count; i++)
+        x[(size_t)i] = -86 + 172 * (float)i / (float)count;
+    const std::vector<float> before = x;
+    const int32_t target = (int32_t)count;
+    const float lse = 0;
+    tv_cross_entropy_args args = {};
+    args.rows = 1;
+    args.cols = args.ld = count;
+    args.logits = x.data();
+    args.targets = &target;
+    args.row_lse = &lse;
+    ASSERT_EQ(kernels->cross_entropy_backward(device.stream, &args), TV_OK);
+    double worst = 0;
+    for (size_t i = 0; i < x.size(); i++)
+        worst = std::max(worst, std::fabs((double)x[i] / std::exp((double)before[i]) - 1));
+    EXPECT_LE(worst, 0x1p-23);
 }
 
 TEST_P(Definitions, RankWithoutColumnsAddsNothing)
