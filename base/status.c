@@ -37,7 +37,7 @@ int tv_status_exit_code(tv_status_t status)
     return is_known(status) ? status_exit_codes[status] : 1;
 }
 
-tv_status_t tv_error_set(tv_status_t status, const char *file, int line, const char *format, ...)
+void tv_error_set(const char *file, int line, const char *format, ...)
 {
     char message[MAX_MESSAGE]; /* the arguments may be the last message itself */
     va_list args;
@@ -46,7 +46,6 @@ tv_status_t tv_error_set(tv_status_t status, const char *file, int line, const c
     va_end(args);
     memcpy(last_message, message, sizeof(message));
     snprintf(last_where, sizeof(last_where), "%s:%d", file, line);
-    return status;
 }
 
 const char *tv_error_message(void)

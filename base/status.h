@@ -48,16 +48,20 @@ const char *tv_status_name(tv_status_t status);    /* "TV_INVALID" */
 const char *tv_status_meaning(tv_status_t status); /* "refused configuration" */
 int tv_status_exit_code(tv_status_t status);       /* DESIGN: 0, 1, 2, 3, 4, 5 or 75 */
 
-/* Keep `status` and the formatted sentence as this thread's last error; returns `status`. */
-tv_status_t tv_error_set(tv_status_t status, const char *file, int line, const char *format, ...)
-    TV_PRINTF(4, 5);
+/* Keep the formatted sentence as this thread's last error. */
+void tv_error_set(const char *file, int line, const char *format, ...) TV_PRINTF(3, 4);
+/* The status as it is: what TV_ERR returns, plain to compilers and analyzers. */
+static inline tv_status_t tv_error_pass(tv_status_t status)
+{
+    return status;
+}
 /* This thread's last error: the sentence, and where it was decided ("mesh/mesh.c:41"). Never NULL;
  * "" when none. Borrowed; valid until this thread's next error. */
 const char *tv_error_message(void);
 const char *tv_error_where(void);
 
 /* return TV_ERR(TV_INVALID, "heads=%d is not a multiple of tensor=%d", heads, tensor); */
-#define TV_ERR(status, ...) tv_error_set((status), __FILE__, __LINE__, __VA_ARGS__)
+#define TV_ERR(status, ...) (tv_error_set(__FILE__, __LINE__, __VA_ARGS__), tv_error_pass(status))
 
 #define TV_TRY(expression)                                                                         \
     do {                                                                                           \

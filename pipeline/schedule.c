@@ -1,5 +1,6 @@
 /* pipeline/schedule.c -- the lists themselves: memory, names, positions, lowering, slots. */
 #include "pipeline/schedule_internal.h"
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -59,6 +60,7 @@ void tv_schedule_destroy(struct tv_schedule *schedule)
 static void append(struct tv_schedule *schedule, int stage, struct tv_action action)
 {
     struct tv_action_list *list = &schedule->stages[stage];
+    assert(list->actions != NULL);
     list->actions[list->num_actions++] = action;
 }
 

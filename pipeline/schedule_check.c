@@ -171,8 +171,8 @@ struct walk {
 
 static size_t pair(const struct walk *walk, int from, int to, tv_action_kind_t send_kind)
 {
-    return (size_t)((from * walk->schedule->num_stages + to) * TV_NUM_ACTION_KINDS +
-                    (int)send_kind);
+    const size_t place = (size_t)from * (size_t)walk->schedule->num_stages + (size_t)to;
+    return place * TV_NUM_ACTION_KINDS + (size_t)send_kind;
 }
 
 /* The next message of this kind from `from` to `to`. */

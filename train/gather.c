@@ -99,7 +99,7 @@ tv_status_t tv_trainer_write_tensors(struct tv_trainer *tr, const char *folder, 
         const size_t bytes =
             (size_t)(largest_tensor(table) + tr->run->extent.at[TV_TENSOR]) * sizeof(float);
         piece = malloc(bytes);
-        whole = malloc(bytes);
+        whole = calloc(1, bytes);
         if (piece == NULL || whole == NULL)
             status =
                 TV_ERR(TV_NO_MEMORY, "%s: %zu bytes for its largest tensor", folder, 2 * bytes);

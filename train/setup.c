@@ -42,7 +42,7 @@ tv_status_t tv_trainer_fair_threads(struct tv_trainer *tr, int *num_threads_out)
     TV_TRY(ranks_on_host(tr, &ranks));
     const int cores =
         sched_getaffinity(0, sizeof(allowed), &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
-    const int fair = cores / ranks > 1 ? cores / ranks : 1;
+    const int fair = ranks > 0 && cores / ranks > 1 ? cores / ranks : 1;
     *num_threads_out = tr->run->options.num_threads > 0 ? tr->run->options.num_threads : fair;
     return TV_OK;
 }
