@@ -4,9 +4,8 @@
  * Forward is parallel over (sequence, query head); backward over (sequence, key/value head), whose
  * thread also does the query heads of the group, so that no two threads add to one gradient. */
 #include "kernels/kernels_internal.h"
-#include "kernels/math_internal.h"
+#include "kernels/reduce_internal.h"
 #include <cblas.h>
-#include <math.h>
 
 enum { TILE = 64, MAX_HEAD = 256 };
 
@@ -37,19 +36,15 @@ struct forward_tile {
 static void softmax_row(struct forward_tile *t, int i, int num, int cols, int h)
 {
     float *s = t->scores + i * TILE;
-    float top = t->top[i];
-    for (int j = 0; j < num; j++)
-        top = s[j] > top || s[j] != s[j] ? s[j] : top;
+    const float here = tv_row_max(s, num);
+    const float top = t->top[i] >= here ? t->top[i] : here;
     const float shrink = t->top[i] == -INFINITY ? 0.0f : expf(t->top[i] - top);
-    double sum = 0;
 #pragma omp simd
     for (int j = 0; j < num; j++)
         s[j] = tv_fast_exp(s[j] - top);
-    for (int j = 0; j < num; j++)
-        sum += (double)s[j];
     for (int j = num; j < cols; j++)
         s[j] = 0;
-    t->sum[i] = t->sum[i] * (double)shrink + sum;
+    t->sum[i] = t->sum[i] * (double)shrink + tv_row_sum(s, num);
     t->top[i] = top;
     for (int d = 0; d < h; d++)
         t->acc[i * h + d] *= shrink;
@@ -134,14 +129,10 @@ static void weights_and_scores(const struct tv_attention_backward_args *a, struc
 }
 
 /* delta = sum(do o) of one row of a head */
-static void row_delta(const struct tv_attention_backward_args *a, int b, int head, int row,
-                      float *delta_out)
+static float row_delta(const struct tv_attention_backward_args *a, int b, int head, int row)
 {
     const int64_t r = (int64_t)b * a->seq_length + row, col = (int64_t)head * a->head_dim;
-    double sum = 0;
-    for (int d = 0; d < a->head_dim; d++)
-        sum += (double)a->d_o[r * a->ld_do + col + d] * (double)a->o[r * a->ld_o + col + d];
-    *delta_out = (float)sum;
+    return (float)tv_row_dot(a->d_o + r * a->ld_do + col, a->o + r * a->ld_o + col, a->head_dim);
 }
 
 static void backward_keys(const struct tv_attention_backward_args *a, int b, int kv, int from,
@@ -160,7 +151,7 @@ static void backward_keys(const struct tv_attention_backward_args *a, int b, int
             const float *d_o = a->d_o + (base + first) * a->ld_do + (int64_t)head * h;
             float *dq = a->dq + (base + first) * a->ld_dq + (int64_t)head * h;
             for (int i = 0; i < rows; i++)
-                row_delta(a, b, head, first + i, &delta[i]);
+                delta[i] = row_delta(a, b, head, first + i);
             weights_and_scores(a, &t, b, head, first, from, delta);
             gemm(1, 0, cols, h, rows, 1, t.p, TILE, d_o, a->ld_do, 1, t.dv, h);
             gemm(1, 0, cols, h, rows, 1, t.ds, TILE, q, a->ld_q, 1, t.dk, h);

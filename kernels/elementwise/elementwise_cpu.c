@@ -1,7 +1,7 @@
 /* elementwise_cpu.c -- vector loops over threads; column sums in double, a block of columns at a
  * time. */
 #include "kernels/kernels_internal.h"
-#include "kernels/math_internal.h"
+#include "kernels/reduce_internal.h"
 
 enum { COLUMNS = 64, PIECES = 64 };
 
@@ -39,22 +39,6 @@ tv_status_t TV_CPU(bias_backward)(struct tv_stream *stream, const struct tv_bias
     return TV_OK;
 }
 
-/* Eight running sums, so that the loop is vector code; their order is fixed. */
-static double piece_square_sum(const float *x, int64_t count)
-{
-    double lanes[8] = {0};
-    int64_t i = 0;
-    for (; i + 8 <= count; i += 8) {
-#pragma omp simd
-        for (int l = 0; l < 8; l++)
-            lanes[l] += (double)x[i + l] * (double)x[i + l];
-    }
-    for (; i < count; i++)
-        lanes[0] += (double)x[i] * (double)x[i];
-    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
-           ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-}
-
 /* Always 64 pieces, added in order: the same sum for any number of threads. */
 tv_status_t TV_CPU(square_sum)(struct tv_stream *stream, const struct tv_square_sum_args *a)
 {
@@ -64,7 +48,7 @@ tv_status_t TV_CPU(square_sum)(struct tv_stream *stream, const struct tv_square_
     for (int i = 0; i < PIECES; i++) {
         int64_t first;
         const int64_t count = tv_share(a->count, 16, PIECES, i, &first);
-        piece[i] = piece_square_sum(a->x + first, count);
+        piece[i] = tv_row_dot(a->x + first, a->x + first, count);
     }
     for (int i = 0; i < PIECES; i++)
         sum += piece[i];

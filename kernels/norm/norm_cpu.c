@@ -1,34 +1,25 @@
 /* norm_cpu.c -- rows over threads; sums in double, in vector lanes of a fixed order; weight
  * gradients over blocks of columns, so that no two threads add to one weight. */
 #include "kernels/kernels_internal.h"
-#include "kernels/math_internal.h"
-#include <math.h>
+#include "kernels/reduce_internal.h"
 
-enum { COLUMNS = 64, LANES = 8 };
+enum { COLUMNS = 64 };
 
-static double fold(const double lanes[LANES])
+/* sum of (x - shift)^2 */
+static double square_sum(const float *x, int64_t count, double shift)
 {
-    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
-           ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-}
-
-/* sum of x - shift, or of its square */
-static double row_sum(const float *x, int64_t count, double shift, int is_square)
-{
-    double lanes[LANES] = {0};
+    double lanes[TV_LANES] = {0};
     int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) {
+    for (; i + TV_LANES <= count; i += TV_LANES) {
 #pragma omp simd
-        for (int l = 0; l < LANES; l++) {
+        for (int l = 0; l < TV_LANES; l++) {
             const double d = (double)x[i + l] - shift;
-            lanes[l] += is_square ? d * d : d;
+            lanes[l] += d * d;
         }
     }
-    for (; i < count; i++) {
-        const double d = (double)x[i] - shift;
-        lanes[0] += is_square ? d * d : d;
-    }
-    return fold(lanes);
+    for (; i < count; i++)
+        lanes[0] += ((double)x[i] - shift) * ((double)x[i] - shift);
+    return tv_fold(lanes);
 }
 
 static void forward_row(const struct tv_norm_args *a, int64_t r, int has_mean)
@@ -36,8 +27,8 @@ static void forward_row(const struct tv_norm_args *a, int64_t r, int has_mean)
     const float *x = a->x + r * a->cols;
     float *y = a->y + r * a->cols;
     const double n = (double)a->cols;
-    const double mean = has_mean ? row_sum(x, a->cols, 0, 0) / n : 0;
-    const double rstd = 1 / sqrt(row_sum(x, a->cols, mean, 1) / n + a->eps);
+    const double mean = has_mean ? tv_row_sum(x, a->cols) / n : 0;
+    const double rstd = 1 / sqrt(square_sum(x, a->cols, mean) / n + a->eps);
     const float shift = (float)mean, scale = (float)rstd;
     a->rstd[r] = scale;
     if (!has_mean) {
@@ -76,11 +67,11 @@ static void backward_row(const struct tv_norm_backward_args *a, int64_t r, int h
     const float *dy = a->dy + r * a->cols, *x = a->x + r * a->cols, *w = a->weight;
     float *dx = a->dx + r * a->cols;
     const float mean = has_mean ? a->mean[r] : 0, rstd = a->rstd[r];
-    double g_lanes[LANES] = {0}, gn_lanes[LANES] = {0};
+    double g_lanes[TV_LANES] = {0}, gn_lanes[TV_LANES] = {0};
     int64_t i = 0;
-    for (; i + LANES <= a->cols; i += LANES) {
+    for (; i + TV_LANES <= a->cols; i += TV_LANES) {
 #pragma omp simd
-        for (int l = 0; l < LANES; l++) {
+        for (int l = 0; l < TV_LANES; l++) {
             const double g = (double)dy[i + l] * (double)w[i + l];
             g_lanes[l] += g;
             gn_lanes[l] += g * (double)((x[i + l] - mean) * rstd);
@@ -91,8 +82,8 @@ static void backward_row(const struct tv_norm_backward_args *a, int64_t r, int h
         g_lanes[0] += g;
         gn_lanes[0] += g * (double)((x[i] - mean) * rstd);
     }
-    const float mean_g = has_mean ? (float)(fold(g_lanes) / (double)a->cols) : 0;
-    const float mean_gn = (float)(fold(gn_lanes) / (double)a->cols);
+    const float mean_g = has_mean ? (float)(tv_fold(g_lanes) / (double)a->cols) : 0;
+    const float mean_gn = (float)(tv_fold(gn_lanes) / (double)a->cols);
     if (a->add_dx) {
 #pragma omp simd
         for (int64_t c = 0; c < a->cols; c++)

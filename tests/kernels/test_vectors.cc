@@ -1,0 +1,93 @@
+// The vector exp against the library's over its whole range; how work is shared; that the copies of
+// the CPU functions for different instruction sets give the same bits.
+#include "kernels/harness.h"
+#include "kernels/kernels_internal.h"
+#include "kernels/reduce_internal.h"
+#include <cmath>
+
+TEST(Exp, WithinTwoUnitsInTheLastPlace)
+{
+    double worst = 0;
+    for (double x = -87; x <= 88; x += 0.000317) {
+        const double want = std::exp((double)(float)x);
+        const double unit = std::ldexp(1.0, std::ilogb(want) - 23);
+        worst = std::fmax(worst, std::fabs((double)tv_fast_exp((float)x) - want) / unit);
+    }
+    EXPECT_LE(worst, 2.0);
+    EXPECT_EQ(tv_fast_exp(0.0f), 1.0f);
+}
+
+TEST(Exp, Edges)
+{
+    EXPECT_EQ(tv_fast_exp(-INFINITY), 0.0f);
+    EXPECT_EQ(tv_fast_exp(-87.1f), 0.0f);
+    EXPECT_EQ(tv_fast_exp(-3e38f), 0.0f);
+    EXPECT_GT(tv_fast_exp(-87.0f), 0.0f);
+    EXPECT_NEAR(tv_fast_exp(INFINITY) / std::exp(88.0), 1.0, 1e-6);
+    EXPECT_TRUE(std::isnan(tv_fast_exp(NAN)));
+}
+
+// Lengths around the numbers of lanes; the largest and the NaN at every place.
+TEST(Reduce, MaximumAndNaNAtEveryPlace)
+{
+    EXPECT_EQ(tv_row_max(nullptr, 0), -INFINITY);
+    for (int64_t count : {1, 7, 31, 32, 33, 64, 75}) {
+        for (size_t place = 0; place < (size_t)count; place++) {
+            std::vector<float> x((size_t)count, -3.0f);
+            x[place] = -2.0f;
+            EXPECT_EQ(tv_row_max(x.data(), count), -2.0f) << count << " " << place;
+            x[place] = NAN;
+            EXPECT_TRUE(std::isnan(tv_row_max(x.data(), count))) << count << " " << place;
+        }
+    }
+}
+
+TEST(Reduce, SumsOfWholeNumbersAreExact)
+{
+    for (int64_t count : {0, 1, 7, 8, 9, 64, 75}) {
+        std::vector<float> x((size_t)count), y((size_t)count);
+        double sum = 0, dot = 0;
+        for (size_t i = 0; i < (size_t)count; i++) {
+            x[i] = (float)(i + 1);
+            y[i] = (float)(3 * i) - 5;
+            sum += (double)x[i];
+            dot += (double)x[i] * (double)y[i];
+        }
+        EXPECT_EQ(tv_row_sum(x.data(), count), sum) << count;
+        EXPECT_EQ(tv_row_dot(x.data(), y.data(), count), dot) << count;
+    }
+}
+
+TEST(Share, CoversEverythingOnceInOrder)
+{
+    for (int64_t total : {0, 1, 15, 16, 17, 1000}) {
+        for (int n : {1, 2, 3, 13}) {
+            int64_t next = 0;
+            for (int i = 0; i < n; i++) {
+                int64_t first;
+                const int64_t count = tv_share(total, 16, n, i, &first);
+                EXPECT_EQ(first, next) << total << " " << n << " " << i;
+                EXPECT_GE(count, 0);
+                next = first + count;
+            }
+            EXPECT_EQ(next, total) << n;
+        }
+    }
+}
+
+TEST(Copies, GiveTheSameBits)
+{
+    if (tv_table_fastest() == tv_table_cpu())
+        GTEST_SKIP() << "this CPU runs the portable copy";
+    std::vector<Case> cases;
+    add_elementwise_cases(cases);
+    add_norm_cases(cases);
+    add_attention_cases(cases);
+    add_loss_cases(cases);
+    Device one(1);
+    for (const Case &c : cases) {
+        SCOPED_TRACE(c.op + " " + c.shape);
+        expect_same_bits(run_case(c, tv_table_fastest(), one.stream),
+                         run_case(c, tv_table_cpu(), one.stream));
+    }
+}
