@@ -107,6 +107,18 @@ static tv_status_t check_piece(struct tv_comm *comm, struct tv_message *m, int64
     return TV_OK;
 }
 
+/* The buffer may go after a failure: MPI must not touch it any more. */
+static void mpi_cancel(struct tv_comm *comm, struct tv_message *m)
+{
+    (void)comm;
+    struct pieces *pieces = m->handle;
+    for (int64_t i = 0; pieces != NULL && i < pieces->num; i++) {
+        if (pieces->requests[i] != MPI_REQUEST_NULL &&
+            MPI_Cancel(&pieces->requests[i]) == MPI_SUCCESS)
+            MPI_Request_free(&pieces->requests[i]);
+    }
+}
+
 static tv_status_t mpi_test(struct tv_comm *comm, struct tv_message *m, int *done_out)
 {
     struct pieces *pieces = m->handle;
@@ -120,22 +132,12 @@ static tv_status_t mpi_test(struct tv_comm *comm, struct tv_message *m, int *don
         if (code == MPI_SUCCESS && !done)
             return TV_OK;
         TV_TRY(check_piece(comm, m, i, code, &status));
+        if (m->got_bytes >= 0) /* the other side may have fewer pieces */
+            mpi_cancel(comm, m);
     }
     atomic_store(&m->is_done, 1);
     *done_out = 1;
     return TV_OK;
-}
-
-/* The job is about to end and the buffer may go: MPI must not touch it any more. */
-static void mpi_cancel(struct tv_comm *comm, struct tv_message *m)
-{
-    (void)comm;
-    struct pieces *pieces = m->handle;
-    for (int64_t i = 0; pieces != NULL && i < pieces->num; i++) {
-        if (pieces->requests[i] != MPI_REQUEST_NULL &&
-            MPI_Cancel(&pieces->requests[i]) == MPI_SUCCESS)
-            MPI_Request_free(&pieces->requests[i]);
-    }
 }
 
 void tv_comm_mpi_set_piece_bytes(struct tv_comm *comm, int64_t bytes)

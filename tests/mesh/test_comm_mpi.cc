@@ -152,6 +152,11 @@ TEST(CommMpi, CutMessagesOfDifferentLengths)
         } else {
             ASSERT_OK(tv_comm_recv(comm, buffer.data(), 128, TV_U8, 0, nullptr, &request));
             EXPECT_EQ(TV_PEER, tv_request_wait(&request)) << sent;
+            if (sent ==
+                192) { /* the empty last piece is still under way: a later group would get it */
+                ASSERT_OK(tv_comm_recv(comm, buffer.data(), 0, TV_U8, 0, nullptr, &request));
+                ASSERT_OK(tv_request_wait(&request));
+            }
         }
         ASSERT_OK(tv_comm_barrier(mpi_world));
         tv_comm_destroy(comm);
