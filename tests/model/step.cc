@@ -1,0 +1,304 @@
+#include "model/step.h"
+#include "tensor/axis_ranks.h"
+#include <cmath>
+#include <cstring>
+#include <memory>
+
+namespace
+{
+
+using Model = std::unique_ptr<struct tv_model, decltype(&tv_model_destroy)>;
+
+/* What one tensor rank did. */
+struct RankRun {
+    double loss_sum = 0, grad_square_sum = 0;
+    std::vector<std::vector<float>> outputs; /* y of every stage and micro-batch */
+    Tensors grads;                           /* local pieces */
+};
+
+/* Gradient of a weight that is here for certain. */
+float *gradient(struct tv_model *model, const char *name)
+{
+    for (int i = 0; i < tv_model_num_local_params(model); i++) {
+        const struct tv_local_param local = tv_model_local_param(model, i);
+        if (std::strcmp(local.param->name, name) == 0)
+            return tv_model_grads(model) + local.first;
+    }
+    ADD_FAILURE() << name << " is not here";
+    return nullptr;
+}
+
+void add(float *sum, const float *x, int64_t count)
+{
+    for (int64_t i = 0; sum != nullptr && i < count; i++)
+        sum[i] += x[i];
+}
+
+class Rank
+{
+  public:
+    Rank(const StepCase &which, const struct tv_tensor_axis &tensor_axis)
+        : step(which), axis(tensor_axis), rows((size_t)step.micro_batch * (size_t)step.seq_length),
+          width((size_t)step.config.hidden_size), num_micro(step.ids.size() / rows)
+    {
+    }
+    void create();
+    void forward();
+    void backward();
+    void sum_gradients();
+    RankRun run;
+
+  private:
+    float *output(size_t stage, size_t micro)
+    {
+        const bool is_last = stage + 1 == models.size();
+        return is_last ? nullptr : run.outputs[stage * num_micro + micro].data();
+    }
+
+    const StepCase &step;
+    struct tv_tensor_axis axis;
+    size_t rows, width, num_micro;
+    std::vector<Model> models; /* of each stage */
+};
+
+void Rank::create()
+{
+    const int T = tv_comm_size(axis.comm), t = tv_comm_rank(axis.comm);
+    for (size_t s = 0; s < step.first_units.size(); s++) {
+        const bool is_last = s + 1 == step.first_units.size();
+        const int end = is_last ? step.config.num_layers + 2 : step.first_units[s + 1];
+        struct tv_model_args args = {};
+        args.config = step.config;
+        args.axis = axis;
+        args.micro_batch = step.micro_batch;
+        args.seq_length = step.seq_length;
+        args.first_unit = step.first_units[s];
+        args.num_units = end - args.first_unit;
+        args.num_slots = (int)num_micro;
+        struct tv_model *model = nullptr;
+        ASSERT_OK(tv_model_create(&args, &model));
+        models.emplace_back(model, tv_model_destroy);
+        for (int i = 0; i < tv_model_num_local_params(model); i++) {
+            const struct tv_local_param local = tv_model_local_param(model, i);
+            const auto weight = step.weights.find(local.param->name);
+            ASSERT_NE(step.weights.end(), weight) << local.param->name;
+            tv_param_scatter(local.param, T, t, weight->second.data(),
+                             tv_model_params(model) + local.first);
+        }
+        ASSERT_OK(tv_model_zero_grads(model));
+    }
+    run.outputs.assign((models.size() - 1) * num_micro, std::vector<float>(rows * width));
+}
+
+void Rank::forward()
+{
+    for (size_t micro = 0; micro < num_micro; micro++) {
+        const float *x = nullptr;
+        double loss_sum = 0;
+        for (size_t s = 0; s < models.size(); s++) {
+            const int32_t *ids = s == 0 ? step.ids.data() + micro * rows : nullptr;
+            const int32_t *targets =
+                s + 1 == models.size() ? step.targets.data() + micro * rows : nullptr;
+            ASSERT_OK(tv_model_forward(models[s].get(), (int)micro, ids, targets, x,
+                                       output(s, micro), &loss_sum));
+            x = output(s, micro);
+        }
+        run.loss_sum += loss_sum;
+    }
+}
+
+void Rank::backward()
+{
+    std::vector<float> dy(rows * width), dx(rows * width);
+    for (size_t micro = 0; micro < num_micro; micro++)
+        for (size_t s = models.size(); s-- > 0;) {
+            const float *x = s == 0 ? nullptr : output(s - 1, micro);
+            ASSERT_OK(tv_model_backward(models[s].get(), (int)micro, x,
+                                        s + 1 == models.size() ? nullptr : dy.data(),
+                                        s == 0 ? nullptr : dx.data(), nullptr));
+            std::swap(dx, dy);
+        }
+}
+
+/* What the caller of a model owes: the tied weight's copy, then the replicated kv heads. */
+void Rank::sum_gradients()
+{
+    struct tv_model *head_stage = models.back().get();
+    for (int i = 0; i < tv_model_num_local_params(head_stage); i++) {
+        const struct tv_local_param local = tv_model_local_param(head_stage, i);
+        if (local.is_copy)
+            add(gradient(models.front().get(), local.param->name),
+                tv_model_grads(head_stage) + local.first, local.count);
+    }
+    for (const Model &model : models) {
+        double sum = 0;
+        ASSERT_OK(tv_model_sync_replicated(model.get()));
+        ASSERT_OK(tv_model_grad_square_sum(model.get(), &sum));
+        run.grad_square_sum += sum;
+        for (int i = 0; i < tv_model_num_local_params(model.get()); i++) {
+            const struct tv_local_param local = tv_model_local_param(model.get(), i);
+            const float *grad = tv_model_grads(model.get()) + local.first;
+            if (!local.is_copy)
+                run.grads[local.param->name].assign(grad, grad + local.count);
+        }
+    }
+}
+
+void run_rank(const StepCase &step, const struct tv_tensor_axis &axis, RankRun *run_out)
+{
+    Rank rank(step, axis);
+    ASSERT_NO_FATAL_FAILURE(rank.create());
+    struct tv_device *device = tv_stream_device(axis.stream);
+    const size_t bytes = tv_device_peak_bytes(device);
+    ASSERT_NO_FATAL_FAILURE(rank.forward());
+    ASSERT_NO_FATAL_FAILURE(rank.backward());
+    ASSERT_EQ(bytes, tv_device_peak_bytes(device)) << "memory asked for inside the step";
+    ASSERT_NO_FATAL_FAILURE(rank.sum_gradients());
+    *run_out = std::move(rank.run);
+}
+
+bool is_same_bits(const std::vector<float> &a, const std::vector<float> &b)
+{
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+void expect_same_activations(const std::vector<RankRun> &runs)
+{
+    for (size_t t = 1; t < runs.size(); t++) {
+        ASSERT_EQ(runs[0].loss_sum, runs[t].loss_sum) << "tensor rank " << t;
+        for (size_t i = 0; i < runs[0].outputs.size(); i++)
+            ASSERT_TRUE(is_same_bits(runs[0].outputs[i], runs[t].outputs[i]))
+                << "tensor rank " << t << ", activation " << i;
+    }
+}
+
+/* Local elements that belong to the true tensor. */
+int64_t num_true_elements(const struct tv_param *param, int T, int t)
+{
+    struct tv_param_slice slices[3];
+    int64_t num = 0;
+    for (int i = tv_param_slices(param, T, t, slices, 3); i-- > 0;)
+        num += slices[i].num_rows * slices[i].num_cols;
+    return num;
+}
+
+/* Puts the ranks' pieces of one weight together. */
+void gather(const struct tv_param *param, const std::vector<RankRun> &runs,
+            std::vector<float> *whole_out)
+{
+    const int T = (int)runs.size();
+    whole_out->assign((size_t)tv_param_count(param), NAN);
+    for (int t = 0; t < T; t++) {
+        const auto piece = runs[(size_t)t].grads.find(param->name);
+        ASSERT_NE(runs[(size_t)t].grads.end(), piece) << param->name << " is on no stage";
+        int first, num;
+        tv_param_holders(param, T, t, &first, &num);
+        ASSERT_TRUE(is_same_bits(runs[(size_t)first].grads.at(param->name), piece->second))
+            << param->name << ": ranks " << first << " and " << t << " hold different gradients";
+        const auto num_true = (size_t)num_true_elements(param, T, t);
+        for (size_t i = num_true; i < piece->second.size(); i++)
+            ASSERT_EQ(0, piece->second[i]) << param->name << ": padding, rank " << t;
+        tv_param_gather(param, T, t, piece->second.data(), whole_out->data());
+    }
+}
+
+void collect(const StepCase &step, const std::vector<RankRun> &runs, StepResult *result_out)
+{
+    ASSERT_NO_FATAL_FAILURE(expect_same_activations(runs));
+    struct tv_param_table table = {};
+    ASSERT_OK(tv_model_param_table(&step.config, &table));
+    for (int i = 0; i < table.num_params && !testing::Test::HasFatalFailure(); i++)
+        gather(&table.params[i], runs, &result_out->grads[table.params[i].name]);
+    tv_param_table_destroy(&table);
+    result_out->loss_sum = runs[0].loss_sum;
+    for (const RankRun &run : runs)
+        result_out->grad_square_sum += run.grad_square_sum;
+}
+
+/* -1 .. 1, by a multiplicative hash of the place */
+float noise(uint32_t place)
+{
+    return (float)(place * 2654435761u >> 8) / (float)(1 << 23) - 1;
+}
+
+} // namespace
+
+StepResult run_step(const StepCase &step)
+{
+    std::vector<RankRun> runs((size_t)step.T);
+    run_axis(step.T, step.kernels, [&](const struct tv_tensor_axis &axis) {
+        run_rank(step, axis, &runs[(size_t)tv_comm_rank(axis.comm)]);
+    });
+    StepResult result;
+    if (!testing::Test::HasFatalFailure())
+        collect(step, runs, &result);
+    return result;
+}
+
+struct tv_model_config small_gpt2()
+{
+    struct tv_model_config config = {};
+    config.family = TV_GPT2;
+    config.num_layers = 3;
+    config.hidden_size = 32;
+    config.num_heads = 8;
+    config.vocab_size = 37;
+    config.max_positions = 6;
+    config.is_tied = 1;
+    tv_model_config_defaults(&config);
+    return config;
+}
+
+struct tv_model_config small_llama()
+{
+    struct tv_model_config config = small_gpt2();
+    config.family = TV_LLAMA;
+    config.num_kv_heads = 4;
+    config.ffn_size = 40;
+    config.is_tied = 0;
+    return config;
+}
+
+Tensors some_weights(const struct tv_model_config &config, double scale)
+{
+    Tensors weights;
+    struct tv_param_table table = {};
+    if (tv_model_param_table(&config, &table) != TV_OK)
+        return weights;
+    uint32_t place = 1;
+    for (int i = 0; i < table.num_params; i++) {
+        std::vector<float> &weight = weights[table.params[i].name];
+        const bool is_norm = table.params[i].init == TV_INIT_ONES;
+        for (int64_t k = 0; k < tv_param_count(&table.params[i]); k++)
+            weight.push_back((is_norm ? 1.0f : 0.0f) + (float)scale * noise(place++));
+    }
+    tv_param_table_destroy(&table);
+    return weights;
+}
+
+StepCase some_step(const struct tv_model_config &config)
+{
+    StepCase step = {};
+    step.config = config;
+    step.micro_batch = 2;
+    step.seq_length = config.max_positions;
+    step.kernels = tv_kernels_ref();
+    step.weights = some_weights(config, 0.3);
+    for (int i = 0; i < 2 * step.micro_batch * step.seq_length; i++) {
+        step.ids.push_back((int32_t)(i * 11 % config.vocab_size));
+        step.targets.push_back(i % 5 == 3 ? -100 : (int32_t)((i * 7 + 1) % config.vocab_size));
+    }
+    return step;
+}
+
+double relative_difference(const std::vector<float> &got, const std::vector<float> &want)
+{
+    if (got.size() != want.size())
+        return INFINITY;
+    double difference = 0, norm = 0;
+    for (size_t i = 0; i < want.size(); i++) {
+        difference += std::pow((double)got[i] - (double)want[i], 2);
+        norm += std::pow((double)want[i], 2);
+    }
+    return std::sqrt(norm > 0 ? difference / norm : difference);
+}

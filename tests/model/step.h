@@ -1,0 +1,44 @@
+/* tests/model/step.h -- forward and backward of several micro-batches through a whole model, cut
+ * over T tensor ranks (threads) and, within each rank, over any number of stages.
+ *
+ * On the way the harness checks what must hold on every mesh: losses, activations between stages
+ * and gradients of replicated weights are the same bits on all ranks that have them, gradients of
+ * padding rows are zero, and forward and backward ask for no memory. */
+#ifndef TESTS_MODEL_STEP_H
+#define TESTS_MODEL_STEP_H
+#include "model/model.h"
+#include <map>
+#include <string>
+#include <vector>
+
+using Tensors = std::map<std::string, std::vector<float>>; /* by Hugging Face name */
+
+struct StepCase {
+    struct tv_model_config config;
+    int micro_batch, seq_length;
+    std::vector<int32_t> ids, targets; /* [micro-batches, B, S] */
+    Tensors weights;                   /* whole tensors */
+    const struct tv_kernels *kernels;
+    int T = 1;
+    std::vector<int> first_units = {0}; /* of each stage, ascending */
+};
+
+struct StepResult {
+    double loss_sum = 0, grad_square_sum = 0;
+    Tensors grads; /* whole tensors, true vocabulary */
+};
+
+/* Reports failures to GoogleTest; the result is only good without any. */
+StepResult run_step(const StepCase &step);
+
+/* Sizes of tests: 8 heads (4 of them kv heads for Llama) of 4 channels, vocabulary 37. */
+struct tv_model_config small_gpt2();
+struct tv_model_config small_llama();
+/* Norm weights around 1, all others around 0: each name and place its own number. */
+Tensors some_weights(const struct tv_model_config &config, double scale);
+/* Two micro-batches of the config's whole context, B = 2, some targets not counted. */
+StepCase some_step(const struct tv_model_config &config);
+
+/* Norm of the difference over the norm of `want`; of the difference alone where want is zero. */
+double relative_difference(const std::vector<float> &got, const std::vector<float> &want);
+#endif
