@@ -1,6 +1,13 @@
 # trivet_add_test(name SOURCES files... LINK targets... [RANKS n...] [LABELS labels...] [TIMEOUT s])
 # Without RANKS: one process. With RANKS: once per count under mpiexec, named name.mpi<n>.
 find_package(GTest REQUIRED)
+
+# GoogleTest's header takes longer to compile than most tests: once for all of them.
+file(WRITE ${PROJECT_BINARY_DIR}/test_header.cc "int main() { return 0; }\n")
+add_executable(trivet_test_header ${PROJECT_BINARY_DIR}/test_header.cc)
+target_link_libraries(trivet_test_header PRIVATE trivet_options trivet_warnings GTest::gtest)
+target_precompile_headers(trivet_test_header PRIVATE <gtest/gtest.h> <string> <thread> <vector>)
+
 function(trivet_add_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;LINK;RANKS;LABELS" ${ARGN})
   if(NOT ARG_TIMEOUT)
@@ -9,6 +16,7 @@ function(trivet_add_test name)
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE ${ARG_LINK} trivet_warnings GTest::gtest)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+  target_precompile_headers(${name} REUSE_FROM trivet_test_header)
   if(NOT ARG_RANKS)
     add_test(NAME ${name} COMMAND ${name})
     set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}" SKIP_RETURN_CODE 77)

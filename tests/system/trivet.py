@@ -15,7 +15,7 @@ MPIEXEC = os.environ.get("TRIVET_MPIEXEC", "mpiexec")
 SMALL = {
     "model": "llama", "num-layers": 4, "hidden-size": 64, "num-attention-heads": 4, "ffn-hidden-size": 256,
     "vocab-size": 256, "seq-length": 32, "global-batch-size": 16, "lr": 1e-3, "adam-eps": 1e-6, "clip-grad": 0,
-    "train-iters": 10, "data-format": "u16", "untie-embeddings-and-output-weights": True,
+    "train-iters": 10, "data-format": "u16", "untie-embeddings-and-output-weights": True, "threads": 1,
 }
 
 
