@@ -29,6 +29,7 @@ endforeach()
 install(FILES ${PROJECT_BINARY_DIR}/include/base/version.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/trivet/base)
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE ${PROJECT_SOURCE_DIR}/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
+file(RELATIVE_PATH TRIVET_PC_TO_PREFIX /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix) # the tree may be moved
 configure_file(${PROJECT_SOURCE_DIR}/cmake/trivet.pc.in ${PROJECT_BINARY_DIR}/trivet.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/trivet.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
