@@ -2,10 +2,16 @@
 # Without RANKS: one process. With RANKS: once per count under mpiexec, named name.mpi<n>.
 find_package(GTest REQUIRED)
 
+# Sanitizers make optimizing GoogleTest's templates slow, and it is the library's code that they are for.
+add_library(trivet_test_options INTERFACE)
+if(TRIVET_SANITIZE)
+  target_compile_options(trivet_test_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-O0 -g1>)
+endif()
+
 # GoogleTest's header takes longer to compile than most tests: once for all of them.
 file(WRITE ${PROJECT_BINARY_DIR}/test_header.cc "int main() { return 0; }\n")
 add_executable(trivet_test_header ${PROJECT_BINARY_DIR}/test_header.cc)
-target_link_libraries(trivet_test_header PRIVATE trivet_options trivet_warnings GTest::gtest)
+target_link_libraries(trivet_test_header PRIVATE trivet_options trivet_warnings trivet_test_options GTest::gtest)
 target_precompile_headers(trivet_test_header PRIVATE <gtest/gtest.h> <string> <thread> <vector>)
 
 function(trivet_add_test name)
@@ -14,7 +20,7 @@ function(trivet_add_test name)
     set(ARG_TIMEOUT 120)
   endif()
   add_executable(${name} ${ARG_SOURCES})
-  target_link_libraries(${name} PRIVATE ${ARG_LINK} trivet_warnings GTest::gtest)
+  target_link_libraries(${name} PRIVATE ${ARG_LINK} trivet_warnings trivet_test_options GTest::gtest)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
   target_precompile_headers(${name} REUSE_FROM trivet_test_header)
   if(NOT ARG_RANKS)
