@@ -1,8 +1,9 @@
-/* model/attention.c -- n1 -> query, key, value -> rotary -> attention: the part of a layer that this rank's heads do.
+/* model/attention.c -- n1 -> query, key, value -> rotary -> attention: the part of a layer that
+ * this rank's heads do.
  *
- * qkv [rows, q_cols + 2 kv_cols] holds query, key and value side by side; GPT-2 has one fused matrix for them, Llama
- * three. With fewer kv heads than tensor ranks, several ranks hold the same key and value matrices and each computes a
- * part of their gradients (model.c sums them). */
+ * qkv [rows, q_cols + 2 kv_cols] holds query, key and value side by side; GPT-2 has one fused
+ * matrix for them, Llama three. With fewer kv heads than tensor ranks, several ranks hold the same
+ * key and value matrices and each computes a part of their gradients (model.c sums them). */
 #include "model/model_internal.h"
 
 /* Indices of the unit's weights, in table order. */

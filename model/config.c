@@ -7,12 +7,18 @@ const char *tv_model_family_name(tv_model_family_t family)
     return family == TV_LLAMA ? "llama" : "gpt2";
 }
 
+/* 4 H, or 8/3 H up to a multiple of 64; 0, which the check refuses, when that is beyond an int. */
+static int default_ffn_size(const struct tv_model_config *config)
+{
+    const int64_t hidden = config->hidden_size;
+    const int64_t size = config->family == TV_GPT2 ? 4 * hidden : (8 * hidden / 3 + 63) / 64 * 64;
+    return size >= 0 && size <= INT32_MAX ? (int)size : 0;
+}
+
 void tv_model_config_defaults(struct tv_model_config *config)
 {
-    if (config->ffn_size == 0 && config->family == TV_GPT2)
-        config->ffn_size = 4 * config->hidden_size;
-    if (config->ffn_size == 0) /* 8/3 H, up to a multiple of 64 */
-        config->ffn_size = (8 * config->hidden_size / 3 + 63) / 64 * 64;
+    if (config->ffn_size == 0)
+        config->ffn_size = default_ffn_size(config);
     if (config->num_kv_heads == 0)
         config->num_kv_heads = config->num_heads;
     if (config->norm_eps == 0)

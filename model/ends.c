@@ -1,5 +1,5 @@
-/* model/ends.c -- the first and the last unit: embedding, and final norm + output matrix + loss. Also the norm that
- * layers and head share. */
+/* model/ends.c -- the first and the last unit: embedding, and final norm + output matrix + loss.
+ * Also the norm that layers and head share. */
 #include "model/model_internal.h"
 
 struct tv_weight tv_pass_weight(const struct tv_pass *pass, int index)

@@ -1,6 +1,8 @@
-/* model/layer.c -- one transformer layer, pre-norm: mid = x + proj(attention(norm(x))); y = mid + ff(norm(mid)).
+/* model/layer.c -- one transformer layer, pre-norm: mid = x + proj(attention(norm(x)));
+ * y = mid + ff(norm(mid)).
  *
- * Sums over the tensor axis: two in forward (behind the row matrices), two in backward (before the norms). */
+ * Sums over the tensor axis: two in forward (behind the row matrices), two in backward (before the
+ * norms). */
 #include "model/model_internal.h"
 
 /* Indices of the unit's weights, in table order (model/params.c). */

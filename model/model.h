@@ -51,8 +51,8 @@ float *tv_model_params(struct tv_model *model);     /* [param_count], device mem
 float *tv_model_grads(struct tv_model *model);      /* [param_count] */
 TV_MUST_CHECK tv_status_t tv_model_zero_grads(struct tv_model *model);
 
-/* Bytes that tv_model_create would ask for on each of T tensor ranks, by kind, computed without making anything: for a
- * dry run. args->axis is not read. Exact. */
+/* Bytes that tv_model_create would ask for on each of T tensor ranks, by kind, computed without
+ * making anything: for a dry run. args->axis is not read. Exact. */
 TV_MUST_CHECK tv_status_t tv_model_memory(const struct tv_model_args *args, int T,
                                           int64_t bytes_out[TV_NUM_MEM_KINDS]);
 

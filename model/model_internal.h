@@ -1,7 +1,8 @@
 /* model/model_internal.h -- how a rank's part of the model lies in memory.
  *
- * Three flat arrays: parameters, gradients, and per slot one array of activations. layout.c computes all places from
- * the arguments alone, so that a dry run and the real thing cannot disagree. */
+ * Three flat arrays: parameters, gradients, and per slot one array of activations. layout.c
+ * computes all places from the arguments alone, so that a dry run and the real thing cannot
+ * disagree. */
 #ifndef TV_MODEL_MODEL_INTERNAL_H
 #define TV_MODEL_MODEL_INTERNAL_H
 #include "model/model.h"
@@ -106,7 +107,8 @@ TV_MUST_CHECK tv_status_t tv_head_forward(const struct tv_pass *pass, const floa
                                           double *loss_sum_out);
 TV_MUST_CHECK tv_status_t tv_head_backward(const struct tv_pass *pass, const float *x, float *grad);
 
-/* Norm of the family, shared by layers and head. weight, bias: indices of the unit's weights (bias unused by Llama). */
+/* Norm of the family, shared by layers and head. weight, bias: indices of the unit's weights (bias
+ * unused by Llama). */
 struct tv_norm_use {
     int weight, bias;
     int64_t y, mean, rstd; /* places in the slot */

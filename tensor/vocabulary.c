@@ -1,7 +1,8 @@
 /* tensor/vocabulary.c -- embedding and cross-entropy with the vocabulary cut over the axis.
  *
- * The loss needs three small sums over the axis per row: the largest logit, the sum of exponentials, the target's logit
- * (held by one rank). Padding columns take no part: kernels see only the first `num` columns of each row. */
+ * The loss needs three numbers per row from all ranks: the largest logit, the sum of exponentials,
+ * the target's logit (held by one rank). Padding columns take no part: kernels see only the first
+ * `num` columns of each row. */
 #include "tensor/tensor.h"
 #include <math.h>
 
