@@ -285,7 +285,7 @@ StepCase some_step(const struct tv_model_config &config)
     step.kernels = tv_kernels_ref();
     step.weights = some_weights(config, 0.3);
     for (int i = 0; i < 2 * step.micro_batch * step.seq_length; i++) {
-        step.ids.push_back((int32_t)(i * 11 % config.vocab_size));
+        step.ids.push_back((int32_t)((i * i + 5 * i) % config.vocab_size));
         step.targets.push_back(i % 5 == 3 ? -100 : (int32_t)((i * 7 + 1) % config.vocab_size));
     }
     return step;

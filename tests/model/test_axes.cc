@@ -1,5 +1,5 @@
-/* The same model on every mesh: losses and gradients of T tensor ranks and any stages agree with one
- * rank. step.cc checks equal bits of what several ranks hold. */
+/* The same model on every mesh: losses and gradients of T tensor ranks and any stages agree with
+ * one rank. step.cc checks equal bits of what several ranks hold. */
 #include "base/status.h"
 #include "model/step.h"
 #include <cmath>
@@ -33,8 +33,8 @@ void expect_agreement(const StepResult &got, const StepResult &want)
         EXPECT_LT(relative_difference(got.grads.at(name), grad), 1e-5) << name;
 }
 
-/* Stages do not change a single operation, except that a tied weight's two gradients are summed over
- * the micro-batches apart. */
+/* Stages do not change a single operation, except that a tied weight's two gradients are summed
+ * over the micro-batches apart. */
 void expect_same_bits(const StepResult &got, const StepResult &want, bool is_tied)
 {
     EXPECT_EQ(want.loss_sum, got.loss_sum);

@@ -1,5 +1,5 @@
-/* tests/tensor/axis_ranks.h -- run one function as every rank of a tensor axis: threads, each with a
- * device and a stream of its own. */
+/* tests/tensor/axis_ranks.h -- run one function as every rank of a tensor axis: threads, each with
+ * a device and a stream of its own. */
 #ifndef TESTS_TENSOR_AXIS_RANKS_H
 #define TESTS_TENSOR_AXIS_RANKS_H
 #include "tensor/tensor.h"

@@ -1,5 +1,5 @@
-/* Embedding and cross-entropy with the vocabulary cut over the axis, against the whole vocabulary in
- * double. Padding holds NaN wherever it must not be read. */
+/* Embedding and cross-entropy with the vocabulary cut over the axis, against the whole vocabulary
+ * in double. Padding holds NaN wherever it must not be read. */
 #include "tensor/axis_ranks.h"
 #include <cmath>
 #include <limits>
