@@ -29,7 +29,7 @@ function(trivet_add_test name)
   endif()
   foreach(ranks ${ARG_RANKS})
     add_test(NAME ${name}.mpi${ranks} COMMAND ${MPIEXEC_EXECUTABLE} -n ${ranks} $<TARGET_FILE:${name}>)
-    set_tests_properties(${name}.mpi${ranks} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "ranks;${ARG_LABELS}"
-      PROCESSORS 2 ENVIRONMENT "OMP_NUM_THREADS=1")
+    set_tests_properties(${name}.mpi${ranks} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "ranks;sanitize;${ARG_LABELS}"
+      PROCESSORS 2 ENVIRONMENT "OMP_NUM_THREADS=1;ASAN_OPTIONS=detect_leaks=0") # MPI's transports are never unloaded
   endforeach()
 endfunction()
