@@ -1,4 +1,5 @@
-/* pipeline/executor_messages.c -- receives posted early into buffers of their own, sends that never block compute. */
+/* pipeline/executor_messages.c -- receives posted early into buffers of their own, sends that never
+ * block compute. */
 #include "pipeline/executor_internal.h"
 #include <stdlib.h>
 #include <time.h>
@@ -10,7 +11,7 @@ double tv_pipe_now(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-static tv_status_t timed_wait(struct tv_executor *e, struct tv_request **request)
+tv_status_t tv_message_wait(struct tv_executor *e, struct tv_request **request)
 {
     int done = 0;
     TV_TRY(tv_request_test(request, &done));
@@ -22,20 +23,28 @@ static tv_status_t timed_wait(struct tv_executor *e, struct tv_request **request
     return status;
 }
 
-static float *buffer_at(const struct tv_executor *e, const struct tv_buffer *buffers, int index)
+float *tv_message_data(const struct tv_executor *e, const struct tv_buffer *buffers, int index)
 {
     return (float *)buffers->data + index * e->message_count;
 }
 
-static tv_status_t create_buffers(const struct tv_executor *e, int num, tv_mem_kind_t mem,
-                                  struct tv_buffer *buffers)
+static tv_status_t create_buffers(const struct tv_executor *e, int num, struct tv_buffer *buffers)
 {
-    return tv_buffer_create(tv_stream_device(e->stream),
-                            (size_t)num * (size_t)e->message_count * sizeof(float), mem, buffers);
+    const size_t bytes = (size_t)num * (size_t)e->message_count * sizeof(float);
+    return tv_buffer_create(tv_stream_device(e->stream), bytes, TV_MEM_BUFFERS, buffers);
+}
+
+/* Nothing may land in, or be read from, memory that is given back. */
+static void destroy_buffers(struct tv_buffer *buffers, struct tv_request **requests, int num)
+{
+    for (int b = 0; requests != NULL && b < num; b++)
+        tv_request_cancel(&requests[b]);
+    tv_buffer_destroy(buffers);
+    free(requests);
 }
 
 tv_status_t tv_inbox_create(struct tv_executor *e, struct tv_inbox *box, tv_action_kind_t kind,
-                            struct tv_comm *comm, int num_buffers, tv_mem_kind_t mem)
+                            struct tv_comm *comm, int num_buffers)
 {
     const struct tv_action_list *list = &e->schedule->stages[e->stage];
     const size_t places = (size_t)list->num_actions + 1;
@@ -51,16 +60,15 @@ tv_status_t tv_inbox_create(struct tv_executor *e, struct tv_inbox *box, tv_acti
             box->messages[box->num_messages++] = &list->actions[i];
     }
     tv_inbox_reset(box);
-    return create_buffers(e, num_buffers, mem, &box->buffers);
+    return create_buffers(e, num_buffers, &box->buffers);
 }
 
 void tv_inbox_destroy(struct tv_inbox *box)
 {
-    tv_buffer_destroy(&box->buffers);
+    destroy_buffers(&box->buffers, box->requests, box->num_buffers);
     free(box->messages);
     free(box->buffer_of);
     free(box->owner);
-    free(box->requests);
 }
 
 void tv_inbox_reset(struct tv_inbox *box)
@@ -89,8 +97,8 @@ tv_status_t tv_inbox_post(struct tv_executor *e, struct tv_inbox *box)
         if (b < 0)
             return TV_OK;
         const int i = box->num_posted;
-        TV_TRY(tv_comm_recv(box->comm, buffer_at(e, &box->buffers, b), e->message_count, TV_F32,
-                            box->messages[i]->peer, e->stream, &box->requests[b]));
+        TV_TRY(tv_comm_recv(box->comm, tv_message_data(e, &box->buffers, b), e->message_count,
+                            TV_F32, box->messages[i]->peer, e->stream, &box->requests[b]));
         box->owner[b] = i;
         box->buffer_of[i] = b;
         box->num_posted++;
@@ -101,11 +109,11 @@ tv_status_t tv_inbox_post(struct tv_executor *e, struct tv_inbox *box)
 tv_status_t tv_inbox_take(struct tv_executor *e, struct tv_inbox *box)
 {
     TV_TRY(tv_inbox_post(e, box));
-    if (box->num_taken >= box->num_posted)
+    if (box->num_taken >= box->num_posted) /* the plan has a buffer for every message in use */
         return TV_ERR(TV_INTERNAL, "stage %d: no buffer for receive %d", e->stage, box->num_taken);
-    TV_TRY(timed_wait(e, &box->requests[box->buffer_of[box->num_taken]]));
+    TV_TRY(tv_message_wait(e, &box->requests[box->buffer_of[box->num_taken]]));
     box->num_taken++;
-    return tv_inbox_post(e, box);
+    return TV_OK;
 }
 
 /* Index of the buffer that holds a taken message, or -1. */
@@ -123,7 +131,7 @@ static int find(const struct tv_inbox *box, int chunk, int micro)
 float *tv_inbox_data(const struct tv_executor *e, const struct tv_inbox *box, int chunk, int micro)
 {
     const int b = find(box, chunk, micro);
-    return b < 0 ? NULL : buffer_at(e, &box->buffers, b);
+    return b < 0 ? NULL : tv_message_data(e, &box->buffers, b);
 }
 
 void tv_inbox_release(struct tv_inbox *box, int chunk, int micro)
@@ -140,32 +148,31 @@ tv_status_t tv_outbox_create(struct tv_executor *e, struct tv_outbox *box, struc
     box->requests = calloc((size_t)num_buffers + 1, sizeof(*box->requests));
     if (box->requests == NULL)
         return TV_ERR(TV_NO_MEMORY, "%d sends", num_buffers);
-    return create_buffers(e, num_buffers, TV_MEM_BUFFERS, &box->buffers);
+    return create_buffers(e, num_buffers, &box->buffers);
 }
 
 void tv_outbox_destroy(struct tv_outbox *box)
 {
-    tv_buffer_destroy(&box->buffers);
-    free(box->requests);
+    destroy_buffers(&box->buffers, box->requests, box->num_buffers);
 }
 
 tv_status_t tv_outbox_reserve(struct tv_executor *e, struct tv_outbox *box, int index,
                               float **data_out)
 {
-    TV_TRY(timed_wait(e, &box->requests[index]));
-    *data_out = buffer_at(e, &box->buffers, index);
+    TV_TRY(tv_message_wait(e, &box->requests[index]));
+    *data_out = tv_message_data(e, &box->buffers, index);
     return TV_OK;
 }
 
 tv_status_t tv_outbox_send(struct tv_executor *e, struct tv_outbox *box, int index, int peer)
 {
-    return tv_comm_send(box->comm, buffer_at(e, &box->buffers, index), e->message_count, TV_F32,
-                        peer, e->stream, &box->requests[index]);
+    return tv_comm_send(box->comm, tv_message_data(e, &box->buffers, index), e->message_count,
+                        TV_F32, peer, e->stream, &box->requests[index]);
 }
 
 tv_status_t tv_outbox_finish(struct tv_executor *e, struct tv_outbox *box)
 {
     for (int b = 0; b < box->num_buffers; b++)
-        TV_TRY(timed_wait(e, &box->requests[b]));
+        TV_TRY(tv_message_wait(e, &box->requests[b]));
     return TV_OK;
 }

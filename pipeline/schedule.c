@@ -26,6 +26,14 @@ int tv_schedule_chunk_of(const struct tv_schedule *schedule, int position)
     return position / schedule->num_stages;
 }
 
+int tv_schedule_neighbour(const struct tv_schedule *schedule, int stage, int chunk, int shift)
+{
+    const int other = tv_schedule_position(schedule, stage, chunk) + shift;
+    if (other < 0 || other >= schedule->num_stages * schedule->num_chunks)
+        return -1;
+    return tv_schedule_stage_of(schedule, other);
+}
+
 tv_status_t tv_schedule_alloc(const char *name, int num_stages, int num_chunks, int num_micro,
                               int capacity, struct tv_schedule *schedule_out)
 {
@@ -70,14 +78,13 @@ void tv_schedule_append(struct tv_schedule *schedule, int stage, tv_action_kind_
     append(schedule, stage, (struct tv_action){kind, chunk, micro, -1});
 }
 
-/* Adds the message of `kind` between this position and `other`, unless there is no such position or it is here. */
+/* Adds the message of `kind` with the position `shift` from this one, if that is on another
+ * stage. */
 static void append_message(struct tv_schedule *schedule, int stage, tv_action_kind_t kind,
-                           struct tv_action of, int other)
+                           struct tv_action of, int shift)
 {
-    if (other < 0 || other >= schedule->num_stages * schedule->num_chunks)
-        return;
-    const int peer = tv_schedule_stage_of(schedule, other);
-    if (peer != stage)
+    const int peer = tv_schedule_neighbour(schedule, stage, of.chunk, shift);
+    if (peer >= 0 && peer != stage)
         append(schedule, stage, (struct tv_action){kind, of.chunk, of.micro, peer});
 }
 
@@ -94,16 +101,15 @@ tv_status_t tv_schedule_lower(const struct tv_schedule *compute, struct tv_sched
     for (int s = 0; s < compute->num_stages; s++) {
         for (int i = 0; i < compute->stages[s].num_actions; i++) {
             const struct tv_action a = compute->stages[s].actions[i];
-            const int position = tv_schedule_position(compute, s, a.chunk);
             if (a.kind == TV_ACT_FORWARD)
-                append_message(&lowered, s, TV_ACT_RECV_FORWARD, a, position - 1);
+                append_message(&lowered, s, TV_ACT_RECV_FORWARD, a, -1);
             if (tv_action_makes_dx(a.kind))
-                append_message(&lowered, s, TV_ACT_RECV_BACKWARD, a, position + 1);
+                append_message(&lowered, s, TV_ACT_RECV_BACKWARD, a, +1);
             append(&lowered, s, a);
             if (a.kind == TV_ACT_FORWARD)
-                append_message(&lowered, s, TV_ACT_SEND_FORWARD, a, position + 1);
+                append_message(&lowered, s, TV_ACT_SEND_FORWARD, a, +1);
             if (tv_action_makes_dx(a.kind))
-                append_message(&lowered, s, TV_ACT_SEND_BACKWARD, a, position - 1);
+                append_message(&lowered, s, TV_ACT_SEND_BACKWARD, a, -1);
         }
     }
     *lowered_out = lowered;

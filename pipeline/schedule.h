@@ -56,11 +56,12 @@ const char *tv_schedule_names(void);
 int tv_schedule_position(const struct tv_schedule *schedule, int stage, int chunk);
 
 /* Prove it: every F before its B (or I before W), each exactly once per chunk and micro-batch;
- * backwards of a chunk in ascending micro-batch order; every send matched by a receive in the same
- * order for every ordered pair of stages and kind; no deadlock when sends complete only with their
- * receive posted and receives are posted in list order by their own stage; slots in flight never
- * above slot_limit (0: no limit). Errors: TV_INVALID naming the first offending action ("stage 1,
- * action 4: B of micro-batch 2 before its F"). */
+ * backwards of a chunk in ascending micro-batch order; gradients sent in the order in which they
+ * were made; every send matched by a receive in the same order for every ordered pair of stages
+ * and kind; no deadlock when each stage follows its list, a receive waits for its send, and a send
+ * waits for nothing (the executor has a buffer for each); slots in flight never above slot_limit
+ * (0: no limit). Errors: TV_INVALID naming the first offending action ("stage 1, action 4: B of
+ * micro-batch 2, chunk 0: before its F"). */
 TV_MUST_CHECK tv_status_t tv_schedule_check(const struct tv_schedule *schedule, int slot_limit);
 
 /* Most slots a stage holds at once: a slot is one micro-batch's activations of one chunk, from F to

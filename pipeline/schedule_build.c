@@ -1,9 +1,10 @@
 /* pipeline/schedule_build.c -- the schedules by name, as pure functions of P and m.
  *
- * gpipe (Huang et al. 2019, arXiv:1811.06965): all forwards, then all backwards; m slots on every stage.
- * 1f1b (Narayanan et al. 2019, PipeDream; the flushed form of Narayanan et al. 2021, arXiv:2104.04473): stage r does
- * w = min(P-1-r, m) forwards, then m - w pairs of one forward and one backward, then w backwards; min(P-r, m) slots.
- * Both take (m + P - 1)(F + B): bubble (P-1)/(m+P-1). */
+ * gpipe (Huang et al. 2019, arXiv:1811.06965): all forwards, then all backwards; m slots on every
+ * stage. 1f1b (Narayanan et al. 2019, PipeDream; the flushed form of Narayanan et al. 2021,
+ * arXiv:2104.04473): stage r does w = min(P-1-r, m) forwards, then m - w pairs of one forward and
+ * one backward, then w backwards; min(P-r, m) slots. Both take (m + P - 1)(F + B): bubble
+ * (P-1)/(m+P-1). */
 #include "pipeline/schedule_internal.h"
 #include <string.h>
 

@@ -1,17 +1,21 @@
 /* pipeline/schedule_check.c -- proves a schedule before anybody runs it.
  *
- * First each stage by itself: kinds, ranges, F before B (or I before W), each exactly once, backwards ascending, slots.
- * Then all stages together, each walking its list: a send never waits (the executor has a buffer for each, see
- * executor.c), a receive waits until its message was sent, and messages of one kind from one stage to another are taken
- * in the order in which they were sent. Posting receives early changes nothing but the time. */
+ * First each stage by itself: kinds, ranges, F before B (or I before W), each exactly once,
+ * backwards ascending, gradients sent in the order in which they were made, slots. Then all stages
+ * together, each walking its list: a receive waits until its message was sent, and messages of one
+ * kind from one stage to another are taken in the order in which they were sent. A send waits for
+ * nothing: the executor has a buffer for each (executor.c). So posting receives early changes
+ * nothing but the time, and the walk need not know of it. */
 #include "pipeline/schedule_internal.h"
 #include <stdio.h>
 #include <stdlib.h>
 
-/* What has been done for one (chunk, micro-batch) of a stage: bit per action kind. */
+/* What a stage has done so far. */
 struct marks {
-    unsigned char *done; /* [v * m] */
+    unsigned char *done; /* [v * m] bit per action kind */
     int *last_backward;  /* [v] micro-batch of the last B or I */
+    int *gradients; /* [v * m] places (chunk * m + micro-batch) whose gradient has to be sent */
+    int num_gradients, num_gradients_sent;
 };
 
 static tv_status_t refuse(const struct tv_schedule *schedule, int stage, int i, const char *why)
@@ -26,10 +30,13 @@ static tv_status_t refuse(const struct tv_schedule *schedule, int stage, int i, 
 static int expected_peer(const struct tv_schedule *schedule, int stage, const struct tv_action *a)
 {
     const int towards_head = a->kind == TV_ACT_SEND_FORWARD || a->kind == TV_ACT_RECV_BACKWARD;
-    const int other = tv_schedule_position(schedule, stage, a->chunk) + (towards_head ? 1 : -1);
-    if (other < 0 || other >= schedule->num_stages * schedule->num_chunks)
-        return -1;
-    return tv_schedule_stage_of(schedule, other);
+    const int peer = tv_schedule_neighbour(schedule, stage, a->chunk, towards_head ? 1 : -1);
+    return peer == stage ? -1 : peer;
+}
+
+static int place_of(const struct tv_schedule *schedule, const struct tv_action *a)
+{
+    return a->chunk * schedule->num_micro + a->micro;
 }
 
 static int has(unsigned char done, tv_action_kind_t kind)
@@ -37,36 +44,83 @@ static int has(unsigned char done, tv_action_kind_t kind)
     return done >> kind & 1;
 }
 
-/* Why this compute action may not stand here, or NULL. */
-static const char *compute_fault(const struct tv_action *a, unsigned char done, int needs_x,
-                                 int needs_dy)
+static int has_dx(unsigned char done)
 {
-    switch (a->kind) {
-    case TV_ACT_FORWARD:
-        return needs_x && !has(done, TV_ACT_RECV_FORWARD) ? "before its input was received" : NULL;
-    case TV_ACT_BACKWARD:
-    case TV_ACT_BACKWARD_INPUT:
-        if (!has(done, TV_ACT_FORWARD))
-            return "before its F";
-        if (has(done, TV_ACT_BACKWARD) || has(done, TV_ACT_BACKWARD_INPUT))
-            return "a second time";
-        return needs_dy && !has(done, TV_ACT_RECV_BACKWARD) ? "before its gradient was received"
-                                                            : NULL;
-    case TV_ACT_BACKWARD_WEIGHT:
-        return has(done, TV_ACT_BACKWARD_INPUT) ? NULL : "before its I";
-    default:
-        return NULL;
-    }
+    return has(done, TV_ACT_BACKWARD) || has(done, TV_ACT_BACKWARD_INPUT);
 }
 
-static const char *send_fault(const struct tv_action *a, unsigned char done)
+/* Why there is not yet what a compute action takes from the position before it (shift -1: its
+ * input) or behind it (shift +1: its gradient), or NULL. It comes by message, unless that position
+ * is on this stage. */
+static const char *input_fault(const struct tv_schedule *schedule, int stage,
+                               const struct tv_action *a, const struct marks *marks, int shift)
 {
-    if (a->kind == TV_ACT_SEND_FORWARD && !has(done, TV_ACT_FORWARD))
+    const int peer = tv_schedule_neighbour(schedule, stage, a->chunk, shift);
+    if (peer < 0)
+        return NULL;
+    if (peer != stage) {
+        const unsigned char done = marks->done[place_of(schedule, a)];
+        if (shift < 0)
+            return has(done, TV_ACT_RECV_FORWARD) ? NULL : "before its input was received";
+        return has(done, TV_ACT_RECV_BACKWARD) ? NULL : "before its gradient was received";
+    }
+    struct tv_action other = *a;
+    other.chunk =
+        tv_schedule_chunk_of(schedule, tv_schedule_position(schedule, stage, a->chunk) + shift);
+    const unsigned char done = marks->done[place_of(schedule, &other)];
+    if (shift < 0)
+        return has(done, TV_ACT_FORWARD) ? NULL : "before its input was made";
+    return has_dx(done) ? NULL : "before its gradient was made";
+}
+
+/* Why this compute action may not stand here, or NULL. */
+static const char *compute_fault(const struct tv_schedule *schedule, int stage,
+                                 const struct tv_action *a, const struct marks *marks)
+{
+    const unsigned char done = marks->done[place_of(schedule, a)];
+    if (a->kind == TV_ACT_FORWARD)
+        return input_fault(schedule, stage, a, marks, -1);
+    if (a->kind == TV_ACT_BACKWARD_WEIGHT)
+        return has(done, TV_ACT_BACKWARD_INPUT) ? NULL : "before its I";
+    if (!has(done, TV_ACT_FORWARD))
         return "before its F";
-    if (a->kind == TV_ACT_SEND_BACKWARD && !has(done, TV_ACT_BACKWARD) &&
-        !has(done, TV_ACT_BACKWARD_INPUT))
+    if (has_dx(done))
+        return "a second time";
+    if (a->micro < marks->last_backward[a->chunk])
+        return "backwards of a chunk must ascend";
+    return input_fault(schedule, stage, a, marks, +1);
+}
+
+/* Why this message may not stand here, or NULL. */
+static const char *message_fault(const struct tv_schedule *schedule, int stage,
+                                 const struct tv_action *a, const struct marks *marks)
+{
+    const int place = place_of(schedule, a);
+    const int peer = expected_peer(schedule, stage, a);
+    if (peer < 0 || a->peer != peer)
+        return "a message with the wrong stage";
+    if (a->kind == TV_ACT_SEND_FORWARD)
+        return has(marks->done[place], TV_ACT_FORWARD) ? NULL : "before its F";
+    if (a->kind != TV_ACT_SEND_BACKWARD)
+        return NULL;
+    if (!has_dx(marks->done[place]))
         return "before its B or I";
-    return NULL;
+    return marks->gradients[marks->num_gradients_sent] == place
+               ? NULL
+               : "gradients are sent in the order in which they are made";
+}
+
+static void mark(const struct tv_schedule *schedule, int stage, const struct tv_action *a,
+                 struct marks *marks)
+{
+    const struct tv_action send = {TV_ACT_SEND_BACKWARD, a->chunk, a->micro, -1};
+    marks->done[place_of(schedule, a)] |= (unsigned char)(1 << a->kind);
+    marks->num_gradients_sent += a->kind == TV_ACT_SEND_BACKWARD;
+    if (!tv_action_makes_dx(a->kind))
+        return;
+    marks->last_backward[a->chunk] = a->micro;
+    if (expected_peer(schedule, stage, &send) >= 0)
+        marks->gradients[marks->num_gradients++] = place_of(schedule, a);
 }
 
 static tv_status_t check_action(const struct tv_schedule *schedule, int stage, int i,
@@ -79,70 +133,55 @@ static tv_status_t check_action(const struct tv_schedule *schedule, int stage, i
     if (a->chunk < 0 || a->chunk >= schedule->num_chunks || a->micro < 0 ||
         a->micro >= schedule->num_micro)
         return refuse(schedule, stage, i, "no such micro-batch or chunk");
-    unsigned char *done = &marks->done[a->chunk * schedule->num_micro + a->micro];
-    if (has(*done, a->kind))
+    if (has(marks->done[place_of(schedule, a)], a->kind))
         return refuse(schedule, stage, i, "a second time");
-    if (tv_action_is_compute(a->kind)) {
-        const struct tv_action into = {TV_ACT_RECV_FORWARD, a->chunk, a->micro, -1};
-        const struct tv_action back = {TV_ACT_RECV_BACKWARD, a->chunk, a->micro, -1};
-        const int from = expected_peer(schedule, stage, &into),
-                  above = expected_peer(schedule, stage, &back);
-        const char *fault =
-            compute_fault(a, *done, from >= 0 && from != stage, above >= 0 && above != stage);
-        if (fault != NULL)
-            return refuse(schedule, stage, i, fault);
-    } else {
-        const int peer = expected_peer(schedule, stage, a);
-        if (peer < 0 || peer == stage || a->peer != peer)
-            return refuse(schedule, stage, i, "a message with the wrong stage");
-        if (send_fault(a, *done) != NULL)
-            return refuse(schedule, stage, i, send_fault(a, *done));
-    }
-    if (tv_action_makes_dx(a->kind)) {
-        if (a->micro < marks->last_backward[a->chunk])
-            return refuse(schedule, stage, i, "backwards of a chunk must ascend");
-        marks->last_backward[a->chunk] = a->micro;
-    }
-    *done |= (unsigned char)(1 << a->kind);
+    const char *fault = tv_action_is_compute(a->kind) ? compute_fault(schedule, stage, a, marks)
+                                                      : message_fault(schedule, stage, a, marks);
+    if (fault != NULL)
+        return refuse(schedule, stage, i, fault);
+    mark(schedule, stage, a, marks);
     return TV_OK;
 }
 
-/* Everything that should have been done has been: compute, and the messages that neighbours need. */
+/* The first thing that should have been done for this place and has not, or TV_NUM_ACTION_KINDS. */
+static tv_action_kind_t missing_kind(const struct tv_schedule *schedule, int stage, int chunk,
+                                     unsigned char done)
+{
+    if (!has(done, TV_ACT_FORWARD))
+        return TV_ACT_FORWARD;
+    if (!has_dx(done))
+        return TV_ACT_BACKWARD;
+    if (has(done, TV_ACT_BACKWARD_INPUT) && !has(done, TV_ACT_BACKWARD_WEIGHT))
+        return TV_ACT_BACKWARD_WEIGHT;
+    for (tv_action_kind_t kind = TV_ACT_SEND_FORWARD; kind < TV_NUM_ACTION_KINDS; kind++) {
+        const struct tv_action message = {kind, chunk, 0, -1};
+        if (expected_peer(schedule, stage, &message) >= 0 && !has(done, kind))
+            return kind;
+    }
+    return TV_NUM_ACTION_KINDS;
+}
+
 static tv_status_t check_complete(const struct tv_schedule *schedule, int stage,
                                   const struct marks *marks)
 {
-    for (int c = 0; c < schedule->num_chunks; c++) {
-        for (int m = 0; m < schedule->num_micro; m++) {
-            const unsigned char done = marks->done[c * schedule->num_micro + m];
-            tv_action_kind_t missing = TV_NUM_ACTION_KINDS;
-            if (!has(done, TV_ACT_FORWARD))
-                missing = TV_ACT_FORWARD;
-            else if (!has(done, TV_ACT_BACKWARD) && !has(done, TV_ACT_BACKWARD_INPUT))
-                missing = TV_ACT_BACKWARD;
-            else if (has(done, TV_ACT_BACKWARD_INPUT) && !has(done, TV_ACT_BACKWARD_WEIGHT))
-                missing = TV_ACT_BACKWARD_WEIGHT;
-            for (int k = TV_ACT_SEND_FORWARD;
-                 k < TV_NUM_ACTION_KINDS && missing == TV_NUM_ACTION_KINDS; k++) {
-                const struct tv_action message = {(tv_action_kind_t)k, c, m, -1};
-                const int peer = expected_peer(schedule, stage, &message);
-                if (peer >= 0 && peer != stage && !has(done, message.kind))
-                    missing = message.kind;
-            }
-            if (missing != TV_NUM_ACTION_KINDS)
-                return TV_ERR(TV_INVALID,
-                              "schedule %s: stage %d: %s of micro-batch %d, chunk %d is missing",
-                              schedule->name, stage, tv_action_kind_name(missing), m, c);
-        }
+    for (int place = 0; place < schedule->num_chunks * schedule->num_micro; place++) {
+        const int chunk = place / schedule->num_micro, micro = place % schedule->num_micro;
+        const tv_action_kind_t missing = missing_kind(schedule, stage, chunk, marks->done[place]);
+        if (missing != TV_NUM_ACTION_KINDS)
+            return TV_ERR(TV_INVALID,
+                          "schedule %s: stage %d: %s of micro-batch %d, chunk %d is missing",
+                          schedule->name, stage, tv_action_kind_name(missing), micro, chunk);
     }
     return TV_OK;
 }
 
 static tv_status_t check_stage(const struct tv_schedule *schedule, int stage, int slot_limit)
 {
-    struct marks marks = {calloc((size_t)schedule->num_chunks * (size_t)schedule->num_micro, 1),
-                          calloc((size_t)schedule->num_chunks, sizeof(int))};
+    const size_t places = (size_t)schedule->num_chunks * (size_t)schedule->num_micro;
+    struct marks marks = {calloc(places, 1), calloc((size_t)schedule->num_chunks, sizeof(int)),
+                          calloc(places, sizeof(int)), 0, 0};
     tv_status_t status = TV_OK;
-    if (marks.done == NULL || marks.last_backward == NULL)
+    if (!marks.done || !marks.last_backward || !marks.gradients)
         status = TV_ERR(TV_NO_MEMORY, "check of schedule %s", schedule->name);
     int held = 0;
     for (int i = 0; i < schedule->stages[stage].num_actions && status == TV_OK; i++) {
@@ -157,6 +196,7 @@ static tv_status_t check_stage(const struct tv_schedule *schedule, int stage, in
         status = check_complete(schedule, stage, &marks);
     free(marks.done);
     free(marks.last_backward);
+    free(marks.gradients);
     return status;
 }
 

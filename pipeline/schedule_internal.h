@@ -24,6 +24,8 @@ static inline int tv_action_makes_dx(tv_action_kind_t kind)
 
 int tv_schedule_stage_of(const struct tv_schedule *schedule, int position);
 int tv_schedule_chunk_of(const struct tv_schedule *schedule, int position);
+/* The stage of the position `shift` (+1 or -1) from this one; -1 beyond an end of the model. */
+int tv_schedule_neighbour(const struct tv_schedule *schedule, int stage, int chunk, int shift);
 
 /* An empty schedule of P stages, each with room for `capacity` actions. */
 TV_MUST_CHECK tv_status_t tv_schedule_alloc(const char *name, int num_stages, int num_chunks,
@@ -32,8 +34,8 @@ TV_MUST_CHECK tv_status_t tv_schedule_alloc(const char *name, int num_stages, in
 void tv_schedule_append(struct tv_schedule *schedule, int stage, tv_action_kind_t kind, int chunk,
                         int micro);
 
-/* Compute lists -> compute and messages: a receive before the action that needs it, a send behind the one that made it;
- * neighbours on one stage need none. */
+/* Compute lists -> compute and messages: a receive before the action that needs it, a send behind
+ * the one that made it; neighbours on one stage need none. */
 TV_MUST_CHECK tv_status_t tv_schedule_lower(const struct tv_schedule *compute,
                                             struct tv_schedule *lowered_out);
 TV_END_C

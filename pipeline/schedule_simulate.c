@@ -1,5 +1,6 @@
-/* pipeline/schedule_simulate.c -- how long a schedule takes: each action starts as soon as its stage is free and its
- * inputs exist; sends are free. Walks the lists in rounds until every stage is at its end. */
+/* pipeline/schedule_simulate.c -- how long a schedule takes: each action starts as soon as its
+ * stage is free and its inputs exist; sends are free. Walks the lists in rounds until every stage
+ * is at its end. */
 #include "pipeline/schedule_internal.h"
 #include <stdlib.h>
 #include <string.h>
