@@ -1,146 +1,102 @@
-// The executor on ranks that are threads: order of calls, values, buffers, slots, failures (rows B10, B19, B20).
-#include "pipeline/executor_case.h"
-#include <thread>
+/* tests/pipeline/test_executor.cc -- the executor's contract over threads, and what stages see when
+ * one fails. */
+#include "pipeline/contract_executor.h"
+#include <atomic>
 
-namespace
+class ThreadExecutor : public testing::TestWithParam<std::tuple<RankCase, int>>
 {
-template <typename Function> void on_threads(int num, Function function)
+};
+
+TEST_P(ThreadExecutor, Holds)
 {
-    std::vector<tv_comm *> comms((size_t)num);
-    ASSERT_EQ(tv_comm_thread_create(num, comms.data()), TV_OK);
-    std::vector<std::thread> threads;
-    for (int r = 0; r < num; r++)
-        threads.emplace_back([&, r] {
-            tv_comm_set_timeout(comms[(size_t)r], 60);
-            function(comms[(size_t)r]);
-            if (testing::Test::HasFailure())
-                tv_comm_abort(comms[(size_t)r], 1); // nobody waits for a rank that gave up
-        });
-    for (std::thread &thread : threads)
-        thread.join();
-    for (tv_comm *comm : comms)
-        tv_comm_destroy(comm);
+    run_threads(std::get<1>(GetParam()), std::get<0>(GetParam()).run);
 }
 
-void all_sizes(const char *name, int64_t count)
+INSTANTIATE_TEST_SUITE_P(Threads, ThreadExecutor,
+                         testing::Combine(testing::ValuesIn(executor_cases()),
+                                          testing::Values(1, 2, 3, 4, 8)),
+                         [](const auto &test) {
+                             return std::string(std::get<0>(test.param).name) +
+                                    std::to_string(std::get<1>(test.param));
+                         });
+
+/* One stage fails in the forward of micro-batch 2 and ends the job: it returns its own status and
+ * sentence, the others end because of it, and all give back what they hold. */
+static void expect_failure(int num_stages, int failing, const char *name)
 {
-    for (int P : {1, 2, 3, 4, 8})
-        for (int m : {1, 2, 3, 5, 8}) {
-            tv_schedule schedule = {};
-            ASSERT_EQ(tv_schedule_build(name, P, m, &schedule), TV_OK);
-            on_threads(P, [&](tv_comm *comm) { run_case(comm, schedule, count, 3, m + 2); });
-            tv_schedule_destroy(&schedule);
+    std::atomic<int> num_ended{0};
+    run_threads(num_stages, [&](struct tv_comm *pipe) {
+        Pipeline pipeline(pipe, Table::built(name, num_stages, 4), 16);
+        ASSERT_NE(nullptr, pipeline.executor);
+        pipeline.expect_step();
+        const bool is_failing = tv_comm_rank(pipe) == failing;
+        pipeline.stage.fail_micro = is_failing ? 2 : -1;
+        struct tv_executor_report report = {-7, -7, -7};
+        const tv_status_t status = pipeline.run(&report);
+        if (is_failing) {
+            EXPECT_EQ(TV_NUMERIC, status);
+            EXPECT_EQ("stage " + std::to_string(failing) + " fails on purpose",
+                      std::string(tv_error_message()));
+            EXPECT_EQ(2, pipeline.stage.calls.back().args.micro);
+            tv_comm_abort(pipe, 4);
+        } else {
+            EXPECT_EQ(TV_PEER, status);
+            EXPECT_EQ(1, tv_comm_is_aborted(pipe));
         }
-}
-} // namespace
-
-TEST(Executor, GpipeGivesEveryMicroBatchItsOwnNumbers)
-{
-    all_sizes("gpipe", 16);
+        EXPECT_EQ(-7, report.window_seconds);
+        num_ended++;
+    });
+    EXPECT_EQ(num_stages, num_ended);
 }
 
-TEST(Executor, OneForwardOneBackwardToo)
+TEST(ThreadExecutorFailure, OneStageFails)
 {
-    all_sizes("1f1b", 16);
+    for (const char *name : {"gpipe", "1f1b"}) {
+        for (int failing = 0; failing < 4; failing++)
+            expect_failure(4, failing, name);
+    }
+    expect_failure(1, 0, "1f1b");
 }
 
-TEST(Executor, LargeMessages)
+/* A deadline that passes names axis, stage, action and micro-batch. */
+TEST(ThreadExecutorFailure, DeadlineSaysWhatWasGoingOn)
 {
-    tv_schedule schedule = {};
-    ASSERT_EQ(tv_schedule_build("1f1b", 4, 5, &schedule), TV_OK);
-    on_threads(4, [&](tv_comm *comm) { run_case(comm, schedule, 1 << 20, 1, 1); }); // 4 MiB
-    tv_schedule_destroy(&schedule);
+    std::atomic<int> is_over{0};
+    run_threads(2, [&](struct tv_comm *pipe) {
+        tv_comm_set_timeout(pipe, 0.2);
+        Pipeline pipeline(pipe, Table::built("1f1b", 2, 2), 16);
+        ASSERT_NE(nullptr, pipeline.executor);
+        struct tv_executor_report report;
+        if (tv_comm_rank(pipe) == 1) {
+            EXPECT_EQ(TV_PEER, pipeline.run(&report));
+            EXPECT_STREQ("pipe forward axis, rank 1: receive of 16 elements: no answer from rank 0 "
+                         "in 0.2 s (while: stage 1, forward of micro-batch 0)",
+                         tv_error_message());
+            is_over = 1;
+        }
+        for (int round = 0; !is_over; round++)
+            tv_comm_relax(round);
+    });
+    run_threads(2, [&](struct tv_comm *pipe) {
+        tv_comm_set_timeout(pipe, 0.2);
+        Pipeline pipeline(pipe, Table::built("1f1b", 2, 2), 16);
+        ASSERT_NE(nullptr, pipeline.executor);
+        struct tv_executor_report report;
+        if (tv_comm_rank(pipe) == 0) {
+            EXPECT_EQ(TV_PEER, pipeline.run(&report));
+            EXPECT_STREQ(
+                "pipe backward axis, rank 0: receive of 16 elements: no answer from rank 1 "
+                "in 0.2 s (while: stage 0, backward of micro-batch 0)",
+                tv_error_message());
+            is_over = 2;
+        }
+        for (int round = 0; is_over < 2; round++)
+            tv_comm_relax(round);
+    });
 }
 
-TEST(Executor, AFailingStageFunctionIsReturnedAndEndsThePeers)
+int main(int argc, char **argv)
 {
-    tv_schedule schedule = {};
-    ASSERT_EQ(tv_schedule_build("1f1b", 3, 4, &schedule), TV_OK);
-    std::vector<tv_comm *> comms(3);
-    ASSERT_EQ(tv_comm_thread_create(3, comms.data()), TV_OK);
-    std::vector<tv_status_t> statuses(3);
-    std::vector<std::thread> threads;
-    for (int r = 0; r < 3; r++)
-        threads.emplace_back([&, r] {
-            tv_device *device = nullptr;
-            tv_stream *stream = nullptr;
-            tv_executor *executor = nullptr;
-            StageLog log;
-            log.stage = r;
-            log.num_stages = 3;
-            log.num_slots = 3;
-            log.fail_at = r == 1 ? 2 : -1;
-            const tv_stage_functions functions = {&log, case_forward, case_backward};
-            tv_executor_report report = {};
-            ASSERT_EQ(tv_device_open(TV_DEVICE_CPU, 1, &device), TV_OK);
-            ASSERT_EQ(tv_stream_create(device, &stream), TV_OK);
-            ASSERT_EQ(tv_executor_create(comms[(size_t)r], stream, &schedule, 4, &executor), TV_OK);
-            statuses[(size_t)r] = tv_executor_run(executor, &functions, &report);
-            if (statuses[(size_t)r] != TV_OK)
-                tv_comm_abort(comms[(size_t)r], 1);
-            tv_executor_destroy(executor);
-            tv_stream_destroy(stream);
-            tv_device_close(device);
-        });
-    for (std::thread &thread : threads)
-        thread.join();
-    for (tv_comm *comm : comms)
-        tv_comm_destroy(comm);
-    EXPECT_EQ(statuses[1], TV_INTERNAL);
-    EXPECT_EQ(statuses[0], TV_PEER);
-    EXPECT_EQ(statuses[2], TV_PEER);
-    tv_schedule_destroy(&schedule);
-}
-
-TEST(Executor, ASilentStageIsNamedWithWhatWasWaitedFor)
-{
-    tv_schedule schedule = {};
-    ASSERT_EQ(tv_schedule_build("gpipe", 2, 2, &schedule), TV_OK);
-    std::vector<tv_comm *> comms(2);
-    ASSERT_EQ(tv_comm_thread_create(2, comms.data()), TV_OK);
-    std::string message;
-    std::vector<std::thread> threads;
-    for (int r = 0; r < 2; r++)
-        threads.emplace_back([&, r] {
-            tv_device *device = nullptr;
-            tv_stream *stream = nullptr;
-            tv_executor *executor = nullptr;
-            StageLog log;
-            log.stage = r;
-            log.num_stages = 2;
-            log.num_slots = 2;
-            const tv_stage_functions functions = {&log, case_forward, case_backward};
-            tv_executor_report report = {};
-            tv_comm_set_timeout(comms[(size_t)r], 0.3);
-            ASSERT_EQ(tv_device_open(TV_DEVICE_CPU, 1, &device), TV_OK);
-            ASSERT_EQ(tv_stream_create(device, &stream), TV_OK);
-            ASSERT_EQ(tv_executor_create(comms[(size_t)r], stream, &schedule, 4, &executor), TV_OK);
-            if (r == 1) { // stage 0 does nothing at all
-                EXPECT_EQ(tv_executor_run(executor, &functions, &report), TV_PEER);
-                message = tv_error_message();
-            }
-            tv_executor_destroy(executor);
-            tv_stream_destroy(stream);
-            tv_device_close(device);
-        });
-    for (std::thread &thread : threads)
-        thread.join();
-    for (tv_comm *comm : comms)
-        tv_comm_destroy(comm);
-    for (const char *words : {"pipe", "rank 0", "0.3 s", "stage 1, forward of micro-batch 0"})
-        EXPECT_NE(message.find(words), std::string::npos) << message;
-    tv_schedule_destroy(&schedule);
-}
-
-TEST(Executor, RefusesAScheduleOfAnotherSize)
-{
-    tv_schedule schedule = {};
-    ASSERT_EQ(tv_schedule_build("gpipe", 2, 2, &schedule), TV_OK);
-    tv_comm *self = nullptr;
-    tv_executor *executor = nullptr;
-    ASSERT_EQ(tv_comm_self_create(&self), TV_OK);
-    EXPECT_EQ(tv_executor_create(self, nullptr, &schedule, 4, &executor), TV_INVALID);
-    EXPECT_EQ(executor, nullptr);
-    tv_comm_destroy(self);
-    tv_schedule_destroy(&schedule);
+    testing::InitGoogleTest(&argc, argv);
+    return RUN_ALL_TESTS();
 }

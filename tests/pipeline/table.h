@@ -1,0 +1,181 @@
+/* tests/pipeline/table.h -- schedules as text and as vectors, to be written by hand and broken. */
+#ifndef TESTS_PIPELINE_TABLE_H
+#define TESTS_PIPELINE_TABLE_H
+#include "pipeline/schedule_internal.h"
+#include <algorithm>
+#include <gtest/gtest.h>
+#include <sstream>
+#include <string>
+#include <vector>
+
+class Table
+{
+  public:
+    std::string name = "table";
+    int num_chunks = 1, num_micro;
+    std::vector<std::vector<struct tv_action>> stages;
+
+    Table(int num_stages, int chunks, int micros)
+        : num_chunks(chunks), num_micro(micros), stages((size_t)num_stages)
+    {
+    }
+
+    explicit Table(const struct tv_schedule &schedule)
+        : Table(schedule.num_stages, schedule.num_chunks, schedule.num_micro)
+    {
+        name = schedule.name;
+        for (size_t s = 0; s < stages.size(); s++) {
+            const struct tv_action_list &list = schedule.stages[s];
+            stages[s].assign(list.actions, list.actions + list.num_actions);
+        }
+    }
+
+    static Table built(const char *name, int num_stages, int num_micro)
+    {
+        struct tv_schedule schedule = {};
+        EXPECT_EQ(TV_OK, tv_schedule_build(name, num_stages, num_micro, &schedule))
+            << tv_error_message();
+        Table table(schedule);
+        tv_schedule_destroy(&schedule);
+        return table;
+    }
+
+    void add(int stage, tv_action_kind_t kind, int chunk, int micro, int peer = -1)
+    {
+        stages[(size_t)stage].push_back({kind, chunk, micro, peer});
+    }
+
+    /* Borrowed: valid until the table changes. */
+    const struct tv_schedule *schedule()
+    {
+        lists.clear();
+        for (std::vector<struct tv_action> &actions : stages)
+            lists.push_back({(int)actions.size(), actions.data()});
+        view = {};
+        std::snprintf(view.name, sizeof(view.name), "%s", name.c_str());
+        view.num_stages = (int)stages.size();
+        view.num_chunks = num_chunks;
+        view.num_micro = num_micro;
+        view.stages = lists.data();
+        return &view;
+    }
+
+    /* This table of compute actions with its messages. */
+    Table lowered()
+    {
+        struct tv_schedule with_messages = {};
+        EXPECT_EQ(TV_OK, tv_schedule_lower(schedule(), &with_messages)) << tv_error_message();
+        Table table(with_messages);
+        tv_schedule_destroy(&with_messages);
+        return table;
+    }
+
+    size_t find(int stage, tv_action_kind_t kind, int micro) const
+    {
+        const std::vector<struct tv_action> &list = stages[(size_t)stage];
+        for (size_t i = 0; i < list.size(); i++) {
+            if (list[i].kind == kind && list[i].micro == micro)
+                return i;
+        }
+        ADD_FAILURE() << "no such action";
+        return 0;
+    }
+
+  private:
+    std::vector<struct tv_action_list> lists;
+    struct tv_schedule view;
+};
+
+/* "F0", or "F0.1" for chunk 1; messages with their peer: "SEND_F0>2". */
+inline std::string text_of(const struct tv_action &action)
+{
+    std::string text = tv_action_kind_name(action.kind) + std::to_string(action.micro);
+    if (action.chunk > 0)
+        text += "." + std::to_string(action.chunk);
+    if (!tv_action_is_compute(action.kind))
+        text += ">" + std::to_string(action.peer);
+    return text;
+}
+
+inline std::string text_of(const std::vector<struct tv_action> &list, bool only_compute = false)
+{
+    std::string text;
+    for (const struct tv_action &action : list) {
+        if (!only_compute || tv_action_is_compute(action.kind))
+            text += (text.empty() ? "" : " ") + text_of(action);
+    }
+    return text;
+}
+
+/* Fills a stage from text as above. */
+inline void set_list(Table *table, int stage, const std::string &text)
+{
+    std::istringstream words(text);
+    table->stages[(size_t)stage].clear();
+    for (std::string word; words >> word;) {
+        const size_t digits = word.find_first_of("0123456789");
+        const size_t dot = word.find('.'), arrow = word.find('>');
+        int kind = 0;
+        while (kind < TV_NUM_ACTION_KINDS &&
+               word.substr(0, digits) != tv_action_kind_name((tv_action_kind_t)kind))
+            kind++;
+        table->add(stage, (tv_action_kind_t)kind,
+                   dot == word.npos ? 0 : std::stoi(word.substr(dot + 1)),
+                   std::stoi(word.substr(digits)),
+                   arrow == word.npos ? -1 : std::stoi(word.substr(arrow + 1)));
+    }
+}
+
+/* Interleaved 1F1B, v chunks per stage (Narayanan et al. 2021): micro-batches in groups of about P;
+ * warm-up of `spread` forwards per stage below and v-1 groups. */
+inline Table interleaved(int P, int v, int m, int spread)
+{
+    std::vector<struct tv_action> forwards, backwards;
+    const int q = std::max(1, m / P), largest = (m + q - 1) / q;
+    for (int g = 0, first = 0; g < q; g++) {
+        const int size = m / q + (g < m % q);
+        for (int c = 0; c < v; c++) {
+            for (int i = first; i < first + size; i++) {
+                forwards.push_back({TV_ACT_FORWARD, c, i, -1});
+                backwards.push_back({TV_ACT_BACKWARD, v - 1 - c, i, -1});
+            }
+        }
+        first += size;
+    }
+    Table table(P, v, m);
+    for (int r = 0; r < P; r++) {
+        const int warmup = std::min(v * m, spread * (P - 1 - r) + (v - 1) * largest);
+        std::vector<struct tv_action> &list = table.stages[(size_t)r];
+        for (int k = 0; k < v * m + warmup; k++) {
+            if (k < v * m)
+                list.push_back(forwards[(size_t)k]);
+            if (k >= warmup)
+                list.push_back(backwards[(size_t)(k - warmup)]);
+        }
+    }
+    return table.lowered();
+}
+
+/* Zero-bubble H1 (Qi et al., arXiv:2401.10241): 1f1b with the backward in two parts, for m >= P. */
+inline Table zero_bubble(int P, int m)
+{
+    Table table(P, 1, m);
+    for (int r = 0; r < P; r++) {
+        int next[TV_NUM_ACTION_KINDS] = {};
+        auto add = [&](tv_action_kind_t kind) { table.add(r, kind, 0, next[kind]++); };
+        auto repeat = [&](int times, std::vector<tv_action_kind_t> kinds) {
+            for (int k = 0; k < times; k++)
+                std::for_each(kinds.begin(), kinds.end(), add);
+        };
+        const tv_action_kind_t F = TV_ACT_FORWARD, I = TV_ACT_BACKWARD_INPUT,
+                               W = TV_ACT_BACKWARD_WEIGHT;
+        repeat(P - r, {F});
+        repeat(m - P, {I, W, F});
+        repeat(r, {I, F});
+        repeat(P - 1 - r, {I, W});
+        repeat(1, {I});
+        repeat(r + 1, {W});
+    }
+    return table.lowered();
+}
+#endif
