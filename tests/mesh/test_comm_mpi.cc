@@ -1,4 +1,5 @@
-/* tests/mesh/test_comm_mpi.cc -- the contract over MPI processes, the doors to MPI, and the cutting of long messages. */
+/* tests/mesh/test_comm_mpi.cc -- the contract over MPI processes, the doors to MPI, and the cutting of long
+ * messages. */
 #include "mesh/comm_mpi.h"
 #include "mesh/comm_mpi_internal.h"
 #include "mesh/mpi_main.h"
