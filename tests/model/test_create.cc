@@ -64,6 +64,9 @@ TEST(Memory, OfOneSlotByHand)
         const int64_t norms = 2 * (rows * 32 + 2 * statistics);
         const int64_t attention = rows * (96 + 32) + rows * 8 + rows * 32; /* qkv, out, lse, mid */
         EXPECT_EQ(4 * (norms + attention + 2 * rows * 128), bytes[TV_MEM_ACTIVATIONS]);
+        /* two residual gradients, d_ff, d_act, d_qkv, d_att, loss work; positions, ids, targets */
+        const int64_t scratch = rows * (32 + 32 + 128 + 128 + 96 + 32) + 48;
+        EXPECT_EQ(4 * (scratch + 3 * rows), bytes[TV_MEM_BUFFERS]);
         EXPECT_EQ(4 * (2 * 64 + 32 * 96 + 96 + 32 * 32 + 32 + 32 * 128 + 128 + 128 * 32 + 32),
                   bytes[TV_MEM_PARAMS]);
     });

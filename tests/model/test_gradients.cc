@@ -106,6 +106,18 @@ TEST_P(Gradients, AreSumsOverMicroBatches)
     }
 }
 
+TEST_P(Gradients, DoNotDependOnTheSizeOfAMicroBatch)
+{
+    StepCase step = some_step(tiny(GetParam()));
+    const StepResult by_two = run_step(step);
+    step.micro_batch = 1;
+    const StepResult by_one = run_step(step);
+    ASSERT_FALSE(HasFailure());
+    EXPECT_NEAR(by_one.loss_sum, by_two.loss_sum, 1e-6 * by_one.loss_sum);
+    for (const auto &[name, grad] : by_one.grads)
+        EXPECT_LT(relative_difference(by_two.grads.at(name), grad), 1e-5) << name;
+}
+
 TEST(PositionTable, RowsBeyondTheSequenceGetNoGradient)
 {
     StepCase step = some_step(tiny(TV_GPT2));
