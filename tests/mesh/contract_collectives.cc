@@ -18,15 +18,16 @@ template <class T> static void check_reductions(struct tv_comm *world, int64_t c
         EXPECT_TRUE(same_bits(buffer, reduced<T>(size, count, op)))
             << "all_reduce, op " << op << ", count " << count << ", rank " << rank;
 
-        const std::vector<T> send = values_of<T>(rank, count * size);
-        const std::vector<T> all = reduced<T>(size, count * size, op);
-        std::vector<T> piece((size_t)count);
-        ASSERT_OK(tv_comm_reduce_scatter(world, send.data(), piece.data(), count, dtype_of<T>(), op,
+        const int64_t part = (count + size - 1) / size;
+        const std::vector<T> send = values_of<T>(rank, part * size);
+        const std::vector<T> all = reduced<T>(size, part * size, op);
+        std::vector<T> piece((size_t)part);
+        ASSERT_OK(tv_comm_reduce_scatter(world, send.data(), piece.data(), part, dtype_of<T>(), op,
                                          nullptr, &request));
         ASSERT_OK(tv_request_wait(&request));
-        const auto mine = all.begin() + rank * count;
-        EXPECT_TRUE(same_bits(piece, std::vector<T>(mine, mine + count)))
-            << "reduce_scatter, op " << op << ", count " << count << ", rank " << rank;
+        const auto mine = all.begin() + rank * part;
+        EXPECT_TRUE(same_bits(piece, std::vector<T>(mine, mine + part)))
+            << "reduce_scatter, op " << op << ", count " << part << ", rank " << rank;
     }
 }
 

@@ -4,8 +4,11 @@
 #include "base/dtype.h"
 #include "mesh/comm.h"
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <vector>
 
 inline uint64_t mix(uint64_t x)
@@ -25,30 +28,59 @@ template <class T> T value_of(int rank, int64_t i)
     return (T)std::ldexp(mantissa, (int)(bits >> 40) % 20 - 20);
 }
 
-template <class T> std::vector<T> values_of(int rank, int64_t count)
-{
-    std::vector<T> values((size_t)count);
-    for (int64_t i = 0; i < count; i++)
-        values[(size_t)i] = value_of<T>(rank, i);
-    return values;
-}
-
 template <class T> T combine(T a, T b, tv_reduce_op_t op)
 {
     return op == TV_SUM ? a + b : op == TV_MAX ? std::max(a, b) : std::min(a, b);
+}
+
+/* Tables of the longest length, made once for all ranks that are threads and all shorter lengths: sanitizers are slow.
+ */
+inline constexpr int64_t longest = 101000;
+inline std::recursive_mutex tables_lock;
+
+template <class T> std::vector<T> &table(std::array<int, 3> key)
+{
+    static std::map<std::array<int, 3>, std::vector<T>> tables;
+    return tables[key];
+}
+
+template <class T> const std::vector<T> &values_table(int rank)
+{
+    const std::lock_guard<std::recursive_mutex> lock(tables_lock);
+    std::vector<T> &values = table<T>({rank, 0, 0});
+    for (int64_t i = (int64_t)values.size(); i < longest; i++)
+        values.push_back(value_of<T>(rank, i));
+    return values;
+}
+
+template <class T>
+const std::vector<T> &reduced_table(int size, tv_reduce_op_t op, bool is_reversed)
+{
+    const std::lock_guard<std::recursive_mutex> lock(tables_lock);
+    std::vector<T> &sum = table<T>({-size, (int)op, is_reversed});
+    if (!sum.empty())
+        return sum;
+    sum = values_table<T>(is_reversed ? size - 1 : 0);
+    for (int r = 1; r < size; r++) {
+        const std::vector<T> &next = values_table<T>(is_reversed ? size - 1 - r : r);
+        for (size_t i = 0; i < sum.size(); i++)
+            sum[i] = combine(sum[i], next[i], op);
+    }
+    return sum;
+}
+
+template <class T> std::vector<T> values_of(int rank, int64_t count)
+{
+    const std::vector<T> &all = values_table<T>(rank);
+    return std::vector<T>(all.begin(), all.begin() + count);
 }
 
 /* Over `size` ranks, from rank 0 up, or from the last rank down. */
 template <class T>
 std::vector<T> reduced(int size, int64_t count, tv_reduce_op_t op, bool is_reversed = false)
 {
-    std::vector<T> sum = values_of<T>(is_reversed ? size - 1 : 0, count);
-    for (int r = 1; r < size; r++) {
-        const int rank = is_reversed ? size - 1 - r : r;
-        for (int64_t i = 0; i < count; i++)
-            sum[(size_t)i] = combine(sum[(size_t)i], value_of<T>(rank, i), op);
-    }
-    return sum;
+    const std::vector<T> &all = reduced_table<T>(size, op, is_reversed);
+    return std::vector<T>(all.begin(), all.begin() + count);
 }
 
 template <class T> bool same_bits(const std::vector<T> &a, const std::vector<T> &b)
