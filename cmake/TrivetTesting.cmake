@@ -24,7 +24,7 @@ target_precompile_headers(trivet_test_header PRIVATE <gtest/gtest.h> <string> <t
 function(trivet_add_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;LINK;RANKS;LABELS" ${ARGN})
   if(NOT ARG_TIMEOUT)
-    set(ARG_TIMEOUT 120)
+    set(ARG_TIMEOUT 300)
   endif()
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE ${ARG_LINK} trivet_warnings trivet_test_options GTest::gtest)
