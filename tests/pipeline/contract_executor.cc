@@ -8,7 +8,7 @@ enum { SMALL = 16, LARGE = 2 << 20 }; /* floats: 64 bytes, 8 MiB */
 
 LinearStage::LinearStage(struct tv_comm *pipe, Table *table, int64_t count_)
     : stage(tv_comm_rank(pipe)), num_micro(table->num_micro), count(count_),
-      schedule(table->schedule())
+      stride(count_ > 4096 ? 997 : 1), schedule(table->schedule())
 {
     num_slots = tv_schedule_peak_slots(schedule, stage);
     holders.assign((size_t)num_slots, -1);
@@ -48,11 +48,9 @@ float LinearStage::gradient(int position, int micro, int64_t j) const
     return dy;
 }
 
-/* All of a small message, a sample of a large one. */
 void LinearStage::expect_values(const float *got, const char *what,
                                 const struct tv_stage_call &call) const
 {
-    const int64_t stride = count > 4096 ? 997 : 1;
     int64_t num_wrong = 0;
     for (int64_t j = 0; j < count; j += stride) {
         const float want = what[0] == 'x' ? input(position_of(call), call.micro, j)
@@ -84,7 +82,7 @@ void LinearStage::forward(const struct tv_stage_call &call)
     if (call.x != nullptr)
         expect_values(call.x, "x", call);
     delay(call);
-    for (int64_t j = 0; call.y != nullptr && j < count; j++) {
+    for (int64_t j = 0; call.y != nullptr && j < count; j += stride) {
         const float x = call.x != nullptr ? call.x[j] : input(0, call.micro, j);
         call.y[j] = x * (float)factor(position) + (float)call.micro;
     }
@@ -105,7 +103,7 @@ void LinearStage::backward(const struct tv_stage_call &call)
     if (call.dy != nullptr)
         expect_values(call.dy, "dy", call);
     delay(call);
-    for (int64_t j = 0; call.dx != nullptr && j < count; j++) {
+    for (int64_t j = 0; call.dx != nullptr && j < count; j += stride) {
         const float dy = call.dy != nullptr ? call.dy[j] : gradient(position, call.micro, j);
         call.dx[j] = dy * (float)factor(position) + (float)call.micro;
     }
@@ -272,15 +270,13 @@ static void expect_evaluation(Pipeline *pipeline, int num_micro)
 
 static void evaluation_between_steps(struct tv_comm *world)
 {
-    for (const char *name : {"gpipe", "1f1b"}) {
-        for (int m : {1, 4}) {
-            Pipeline pipeline(world, Table::built(name, tv_comm_size(world), m), SMALL);
-            ASSERT_NE(nullptr, pipeline.executor);
-            pipeline.stage.has_delays = true;
-            for (int num_micro : {2, 0, 1, 7, 4}) {
-                expect_evaluation(&pipeline, num_micro);
-                pipeline.expect_step();
-            }
+    for (int m : {1, 4}) {
+        Pipeline pipeline(world, Table::built("1f1b", tv_comm_size(world), m), SMALL);
+        ASSERT_NE(nullptr, pipeline.executor);
+        pipeline.stage.has_delays = true;
+        for (int num_micro : {2, 0, 1, 7, 4}) {
+            expect_evaluation(&pipeline, num_micro);
+            pipeline.expect_step();
         }
     }
 }
@@ -366,20 +362,18 @@ static void several_chunks(struct tv_comm *world)
     const int P = tv_comm_size(world);
     if (P == 1)
         return;
-    for (int v = 2; v <= 3; v++) {
-        for (int m : {1, 2, 3, 5, 8}) {
-            for (int spread = 1; spread <= 2; spread++) {
-                SCOPED_TRACE("v=" + std::to_string(v) + ", m=" + std::to_string(m));
-                Pipeline pipeline(world, interleaved(P, v, m, spread), SMALL);
-                ASSERT_NE(nullptr, pipeline.executor);
-                pipeline.stage.has_delays = true;
-                for (int step = 0; step < 2; step++)
-                    pipeline.expect_step();
-                const struct tv_stage_functions functions = pipeline.stage.functions();
-                EXPECT_EQ(TV_UNSUPPORTED,
-                          tv_executor_run_forward(pipeline.executor, 1, &functions));
-            }
-        }
+    const struct {
+        int v, m, spread;
+    } rows[] = {{2, 1, 2}, {2, 2, 1}, {2, 5, 2}, {2, 8, 1}, {3, 3, 2}, {3, 4, 1}};
+    for (const auto &row : rows) {
+        SCOPED_TRACE("v=" + std::to_string(row.v) + ", m=" + std::to_string(row.m));
+        Pipeline pipeline(world, interleaved(P, row.v, row.m, row.spread), SMALL);
+        ASSERT_NE(nullptr, pipeline.executor);
+        pipeline.expect_step();
+        pipeline.stage.has_delays = true;
+        pipeline.expect_step();
+        const struct tv_stage_functions functions = pipeline.stage.functions();
+        EXPECT_EQ(TV_UNSUPPORTED, tv_executor_run_forward(pipeline.executor, 1, &functions));
     }
 }
 

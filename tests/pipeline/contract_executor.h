@@ -30,7 +30,7 @@ class LinearStage
 
   private:
     int stage, num_micro, num_slots;
-    int64_t count;
+    int64_t count, stride; /* of the elements that are computed and looked at, fewer of many */
     const struct tv_schedule *schedule;
     std::vector<int> holders; /* [slots] micro-batch * chunks + chunk, or -1 */
 
