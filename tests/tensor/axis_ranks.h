@@ -29,14 +29,17 @@ inline void run_axis_rank(struct tv_comm *comm, const struct tv_kernels *kernels
     tv_device_close(device);
 }
 
-/* T = 1 runs on a self communicator. */
+/* T = 1 runs in this thread, on a self communicator. */
 inline void run_axis(int T, const struct tv_kernels *kernels, const AxisBody &body)
 {
     std::vector<struct tv_comm *> comms((size_t)T);
-    if (T == 1)
+    if (T == 1) {
         ASSERT_OK(tv_comm_self_create(&comms[0]));
-    else
-        ASSERT_OK(tv_comm_thread_create(T, comms.data()));
+        run_axis_rank(comms[0], kernels, body);
+        tv_comm_destroy(comms[0]);
+        return;
+    }
+    ASSERT_OK(tv_comm_thread_create(T, comms.data()));
     std::vector<std::thread> threads;
     for (struct tv_comm *comm : comms)
         threads.emplace_back([=] {
