@@ -150,6 +150,27 @@ TEST(CommThread, AgreementWithoutAnswerKeepsTheLocalFailure)
     });
 }
 
+/* What was cancelled is out of the way: the next message goes to the next receive. */
+TEST(CommThread, CancelledReceivesTakeNothing)
+{
+    run_threads(2, [](struct tv_comm *world) {
+        int32_t cancelled = -1, got = -1, letter = 5;
+        struct tv_request *request = nullptr;
+        if (tv_comm_rank(world) == 1) {
+            ASSERT_OK(tv_comm_recv(world, &cancelled, 1, TV_I32, 0, nullptr, &request));
+            tv_request_cancel(&request);
+            ASSERT_OK(tv_comm_barrier(world));
+            ASSERT_OK(tv_comm_recv(world, &got, 1, TV_I32, 0, nullptr, &request));
+        } else {
+            ASSERT_OK(tv_comm_barrier(world));
+            ASSERT_OK(tv_comm_send(world, &letter, 1, TV_I32, 1, nullptr, &request));
+        }
+        ASSERT_OK(tv_request_wait(&request));
+        EXPECT_EQ(-1, cancelled);
+        EXPECT_EQ(tv_comm_rank(world) == 1 ? 5 : -1, got);
+    });
+}
+
 int main(int argc, char **argv)
 {
     testing::InitGoogleTest(&argc, argv);
