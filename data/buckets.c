@@ -1,6 +1,5 @@
 /* data/buckets.c -- one all-reduce per bucket, in flight while backward goes on. */
 #include "data/buckets.h"
-#include "base/log.h"
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -61,25 +60,13 @@ tv_status_t tv_buckets_create(struct tv_comm *data, struct tv_stream *stream, fl
     return TV_OK;
 }
 
-/* A sum still in flight belongs to a step that failed: its peers may never come, so it is waited
- * for only when the group is known to be over and the wait returns at once. */
-static void abandon(struct tv_buckets *buckets, struct tv_request **request)
-{
-    if (!tv_comm_is_aborted(buckets->data)) {
-        tv_log(TV_LOG_DEBUG, "a gradient bucket was destroyed in flight");
-        return;
-    }
-    const tv_status_t ignored = tv_request_wait(request);
-    (void)ignored; /* TV_PEER, already reported by the rank that failed */
-}
-
 void tv_buckets_destroy(struct tv_buckets *buckets)
 {
     if (buckets == NULL)
         return;
     for (int i = 0; buckets->buckets != NULL && i < buckets->num_buckets; i++) {
-        if (buckets->buckets[i].request != NULL)
-            abandon(buckets, &buckets->buckets[i].request);
+        /* In flight only after a step that failed: no peer may write into gradients that go away. */
+        tv_request_cancel(&buckets->buckets[i].request);
     }
     free(buckets->buckets);
     free(buckets);
