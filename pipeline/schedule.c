@@ -90,15 +90,16 @@ static void append_message(struct tv_schedule *schedule, int stage, tv_action_ki
 
 tv_status_t tv_schedule_lower(const struct tv_schedule *compute, struct tv_schedule *lowered_out)
 {
+    const int num_stages = compute->num_stages;
     int longest = 0;
-    for (int s = 0; s < compute->num_stages; s++) {
+    for (int s = 0; s < num_stages; s++) {
         if (compute->stages[s].num_actions > longest)
             longest = compute->stages[s].num_actions;
     }
     struct tv_schedule lowered;
-    TV_TRY(tv_schedule_alloc(compute->name, compute->num_stages, compute->num_chunks,
-                             compute->num_micro, 3 * longest + 1, &lowered));
-    for (int s = 0; s < compute->num_stages; s++) {
+    TV_TRY(tv_schedule_alloc(compute->name, num_stages, compute->num_chunks, compute->num_micro,
+                             3 * longest + 1, &lowered));
+    for (int s = 0; s < num_stages; s++) {
         for (int i = 0; i < compute->stages[s].num_actions; i++) {
             const struct tv_action a = compute->stages[s].actions[i];
             if (a.kind == TV_ACT_FORWARD)
