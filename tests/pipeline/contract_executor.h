@@ -22,6 +22,7 @@ class LinearStage
   public:
     int64_t step = 0;
     bool has_delays = false, is_eval = false;
+    int late_us = 0;     /* added to each delay */
     int fail_micro = -1; /* forward of this micro-batch fails */
     std::vector<Call> calls;
 
@@ -51,6 +52,7 @@ struct Pipeline {
     struct tv_stream *stream = nullptr;
     struct tv_executor *executor = nullptr;
     LinearStage stage;
+    bool has_failed = false; /* then the executor is only good for being destroyed */
 
     Pipeline(struct tv_comm *pipe, Table schedule, int64_t count);
     ~Pipeline();
