@@ -1,8 +1,10 @@
-/* print_mesh -- lays a pipe x data x tensor mesh over the ranks and gets an MPI communicator for each axis.
+/* print_mesh -- lays a pipe x data x tensor mesh over the ranks and gets an MPI communicator for
+ * each axis.
  *
  *   mpiexec -n 8 ./print_mesh 2 2 2
  *
- * What a code of your own needs to start from: it keeps its MPI, its data and its kernels, and takes only the mesh. */
+ * What a code of your own needs to start from: it keeps its MPI, its data and its kernels, and takes
+ * only the mesh. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <trivet/mesh/comm_mpi.h>

@@ -2,9 +2,9 @@
  *
  *   mpiexec -n 4 ./run_schedule 1f1b 8
  *
- * The model is a chain of one weight per stage, y = w x; the "loss" is the sum of the last outputs. So
- * dloss/dw of stage r is the sum over micro-batches of the inputs times the weights of the other stages,
- * which the program checks. */
+ * The model is a chain of one weight per stage, y = w x; the "loss" is the sum of the last outputs.
+ * So dloss/dw of stage r is the sum over micro-batches of the inputs times the other stages'
+ * weights, which the program checks. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <trivet/mesh/comm_mpi.h>
