@@ -3,8 +3,8 @@
  *
  *   mpiexec -n 8 ./print_mesh 2 2 2
  *
- * What a code of your own needs to start from: it keeps its MPI, its data and its kernels, and takes
- * only the mesh. */
+ * What a code of your own needs to start from: it keeps its MPI, its data and its kernels, and
+ * takes only the mesh. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <trivet/mesh/comm_mpi.h>
