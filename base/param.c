@@ -112,7 +112,9 @@ void tv_param_table_destroy(struct tv_param_table *table)
 
 enum { MAX_BLOCKS = 8 };
 
-void tv_param_scatter(const struct tv_param *param, int T, int t, const float *global, float *local)
+/* Copy the rectangles of rank t's piece, one way or the other. */
+static void copy_piece(const struct tv_param *param, int T, int t, float *to, const float *from,
+                       int to_global)
 {
     struct tv_param_slice slices[MAX_BLOCKS];
     int64_t shape[2];
@@ -121,27 +123,23 @@ void tv_param_scatter(const struct tv_param *param, int T, int t, const float *g
     const int num = tv_param_slices(param, T, t, slices, MAX_BLOCKS);
     for (int s = 0; s < num; s++) {
         const struct tv_param_slice *c = &slices[s];
-        for (int64_t r = 0; r < c->num_rows; r++)
-            memcpy(local + (c->local_row + r) * shape[1] + c->local_col,
-                   global + (c->global_row + r) * global_cols + c->global_col,
+        for (int64_t r = 0; r < c->num_rows; r++) {
+            const int64_t global = (c->global_row + r) * global_cols + c->global_col;
+            const int64_t local = (c->local_row + r) * shape[1] + c->local_col;
+            memcpy(to + (to_global ? global : local), from + (to_global ? local : global),
                    (size_t)c->num_cols * sizeof(float));
+        }
     }
+}
+
+void tv_param_scatter(const struct tv_param *param, int T, int t, const float *global, float *local)
+{
+    copy_piece(param, T, t, local, global, 0);
 }
 
 void tv_param_gather(const struct tv_param *param, int T, int t, const float *local, float *global)
 {
-    struct tv_param_slice slices[MAX_BLOCKS];
-    int64_t shape[2];
-    tv_param_local_shape(param, T, shape);
-    const int64_t global_cols = param->num_dims == 1 ? 1 : param->shape[1];
-    const int num = tv_param_slices(param, T, t, slices, MAX_BLOCKS);
-    for (int s = 0; s < num; s++) {
-        const struct tv_param_slice *c = &slices[s];
-        for (int64_t r = 0; r < c->num_rows; r++)
-            memcpy(global + (c->global_row + r) * global_cols + c->global_col,
-                   local + (c->local_row + r) * shape[1] + c->local_col,
-                   (size_t)c->num_cols * sizeof(float));
-    }
+    copy_piece(param, T, t, global, local, 1);
 }
 
 static float initial_value(const struct tv_param *param, uint64_t key, double std, int64_t index)

@@ -115,6 +115,10 @@ void tv_request_cancel(struct tv_request **request);
  * so far. */
 void tv_comm_relax(int idle_rounds);
 
+/* Start and wait in one, where there is nothing to do in between. */
+TV_MUST_CHECK tv_status_t tv_comm_all_reduce_wait(struct tv_comm *comm, void *buffer, int64_t count,
+                                                  tv_dtype_t dtype, tv_reduce_op_t op,
+                                                  struct tv_stream *stream);
 /* Blocking shorthands for small host values. */
 TV_MUST_CHECK tv_status_t tv_comm_all_reduce_now(struct tv_comm *comm, void *host_buffer,
                                                  int64_t count, tv_dtype_t dtype,

@@ -5,12 +5,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+tv_status_t tv_comm_all_reduce_wait(struct tv_comm *comm, void *buffer, int64_t count,
+                                    tv_dtype_t dtype, tv_reduce_op_t op, struct tv_stream *stream)
+{
+    struct tv_request *request = NULL;
+    TV_TRY(tv_comm_all_reduce(comm, buffer, count, dtype, op, stream, &request));
+    return tv_request_wait(&request);
+}
+
 tv_status_t tv_comm_all_reduce_now(struct tv_comm *comm, void *host_buffer, int64_t count,
                                    tv_dtype_t dtype, tv_reduce_op_t op)
 {
-    struct tv_request *request = NULL;
-    TV_TRY(tv_comm_all_reduce(comm, host_buffer, count, dtype, op, NULL, &request));
-    return tv_request_wait(&request);
+    return tv_comm_all_reduce_wait(comm, host_buffer, count, dtype, op, NULL);
 }
 
 tv_status_t tv_comm_broadcast_now(struct tv_comm *comm, void *host_buffer, int64_t count,

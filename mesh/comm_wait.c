@@ -1,18 +1,12 @@
 /* mesh/comm_wait.c -- finishing operations: test, move the rank's other operations on, yield, sleep
  * when there is long nothing to do, and give up at the deadline. */
+#include "base/clock.h"
 #include "mesh/comm.h"
 #include "mesh/comm_internal.h"
 #include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
 #include <time.h>
-
-static double now_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 static const char *op_name(tv_op_t op)
 {
@@ -154,7 +148,7 @@ void tv_comm_relax(int idle_rounds)
 static tv_status_t poll_until_done(struct tv_request *request)
 {
     struct tv_comm *comm = request->comm;
-    const double started = now_seconds();
+    const double started = tv_clock_seconds();
     tv_status_t status = TV_OK;
     for (int idle_rounds = 0, done = 0; !done && status == TV_OK; idle_rounds++) {
         tv_comm_relax(idle_rounds);
@@ -164,11 +158,11 @@ static tv_status_t poll_until_done(struct tv_request *request)
             status = step_others(request);
         if (request->num_done + request->phase != before)
             idle_rounds = 0;
-        const double waited = now_seconds() - started;
+        const double waited = tv_clock_seconds() - started;
         if (status == TV_OK && !done && comm->timeout_seconds > 0 && waited > comm->timeout_seconds)
             status = deadline_passed(request);
     }
-    comm->stats.wait_seconds += now_seconds() - started;
+    comm->stats.wait_seconds += tv_clock_seconds() - started;
     return status;
 }
 

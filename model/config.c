@@ -96,6 +96,18 @@ tv_status_t tv_model_config_check_tensor(const struct tv_model_config *c, int T)
     return status;
 }
 
+int64_t tv_model_num_params(const struct tv_model_config *c)
+{
+    struct tv_param_table table = {0};
+    if (tv_model_param_table(c, &table) != TV_OK)
+        return 0;
+    int64_t count = 0;
+    for (int i = 0; i < table.num_params; i++)
+        count += tv_param_count(&table.params[i]);
+    tv_param_table_destroy(&table);
+    return count;
+}
+
 double tv_model_flops_per_token(const struct tv_model_config *c, int64_t seq_length)
 {
     struct tv_param_table table = {0};

@@ -32,6 +32,8 @@ TV_MUST_CHECK tv_status_t tv_model_config_check_tensor(const struct tv_model_con
 /* The ONE parameter table, whole model, Hugging Face names. */
 TV_MUST_CHECK tv_status_t tv_model_param_table(const struct tv_model_config *config,
                                                struct tv_param_table *table_out);
+/* All weights; 0 when the table cannot be made. */
+int64_t tv_model_num_params(const struct tv_model_config *config);
 /* Model FLOPs of one token, forward and backward: 6 N + 12 L C S, where N counts the weights that
  * are multiplied: all but the position table and an embedding table that is not also the head's
  * matrix. */

@@ -296,10 +296,8 @@ tv_status_t tv_model_sync_replicated(struct tv_model *model)
         const struct tv_local_param *local = &model->layout.local[i];
         if (local->param->num_parts == 0)
             continue;
-        struct tv_request *request = NULL;
-        TV_TRY(tv_comm_all_reduce(model->kv_holders, (float *)model->grads.data + local->first,
-                                  local->count, TV_F32, TV_SUM, model->args.axis.stream, &request));
-        TV_TRY(tv_request_wait(&request));
+        TV_TRY(tv_comm_all_reduce_wait(model->kv_holders, (float *)model->grads.data + local->first,
+                                       local->count, TV_F32, TV_SUM, model->args.axis.stream));
     }
     return TV_OK;
 }

@@ -7,6 +7,7 @@
  *       flight there
  *   x   as many as are kept at once from receive to B, and TV_EARLY_RECEIVES more
  *   dy  the same, from its receive to B */
+#include "base/clock.h"
 #include "pipeline/executor_internal.h"
 #include "pipeline/schedule_internal.h"
 #include <inttypes.h>
@@ -185,10 +186,10 @@ static void say_what(struct tv_executor *e, const struct tv_action *a)
 static tv_status_t call_stage(struct tv_executor *e, const struct tv_stage_functions *f,
                               tv_action_kind_t kind, const struct tv_stage_call *call)
 {
-    const double started = tv_pipe_now();
+    const double started = tv_clock_seconds();
     const tv_status_t status =
         kind == TV_ACT_FORWARD ? f->forward(f->context, call) : f->backward(f->context, call);
-    e->busy_seconds += tv_pipe_now() - started;
+    e->busy_seconds += tv_clock_seconds() - started;
     return status;
 }
 
@@ -250,7 +251,7 @@ tv_status_t tv_executor_run(struct tv_executor *e, const struct tv_stage_functio
                             struct tv_executor_report *report_out)
 {
     const struct tv_action_list *list = &e->schedule->stages[e->stage];
-    const double started = tv_pipe_now();
+    const double started = tv_clock_seconds();
     e->busy_seconds = e->wait_seconds = 0;
     e->dx.next = 0;
     tv_inbox_reset(&e->x);
@@ -263,7 +264,7 @@ tv_status_t tv_executor_run(struct tv_executor *e, const struct tv_stage_functio
         TV_TRY(do_action(e, &list->actions[i], functions));
     TV_TRY(tv_outbox_finish(e, &e->y));
     TV_TRY(tv_outbox_finish(e, &e->dx));
-    report_out->window_seconds = tv_pipe_now() - started;
+    report_out->window_seconds = tv_clock_seconds() - started;
     report_out->busy_seconds = e->busy_seconds;
     report_out->wait_seconds = e->wait_seconds;
     return TV_OK;

@@ -76,7 +76,6 @@ TV_MUST_CHECK tv_status_t tv_outbox_send(struct tv_executor *e, struct tv_outbox
 TV_MUST_CHECK tv_status_t tv_outbox_finish(struct tv_executor *e, struct tv_outbox *box);
 
 float *tv_message_data(const struct tv_executor *e, const struct tv_buffer *buffers, int index);
-double tv_pipe_now(void); /* monotonic seconds */
 /* Wait and count the time. NULL is done. */
 TV_MUST_CHECK tv_status_t tv_message_wait(struct tv_executor *e, struct tv_request **request);
 TV_END_C

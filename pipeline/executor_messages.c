@@ -1,15 +1,8 @@
 /* pipeline/executor_messages.c -- receives posted early into buffers of their own, sends that never
  * block compute. */
+#include "base/clock.h"
 #include "pipeline/executor_internal.h"
 #include <stdlib.h>
-#include <time.h>
-
-double tv_pipe_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 tv_status_t tv_message_wait(struct tv_executor *e, struct tv_request **request)
 {
@@ -17,9 +10,9 @@ tv_status_t tv_message_wait(struct tv_executor *e, struct tv_request **request)
     TV_TRY(tv_request_test(request, &done));
     if (done)
         return TV_OK;
-    const double started = tv_pipe_now();
+    const double started = tv_clock_seconds();
     const tv_status_t status = tv_request_wait(request);
-    e->wait_seconds += tv_pipe_now() - started;
+    e->wait_seconds += tv_clock_seconds() - started;
     return status;
 }
 

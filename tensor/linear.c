@@ -3,9 +3,7 @@
 
 tv_status_t tv_tensor_sum(const struct tv_tensor_axis *axis, float *x, int64_t count)
 {
-    struct tv_request *request = NULL;
-    TV_TRY(tv_comm_all_reduce(axis->comm, x, count, TV_F32, TV_SUM, axis->stream, &request));
-    return tv_request_wait(&request);
+    return tv_comm_all_reduce_wait(axis->comm, x, count, TV_F32, TV_SUM, axis->stream);
 }
 
 /* y[rows, out] = x[rows, in] W (+ bias) */

@@ -43,14 +43,6 @@ tv_status_t tv_vocab_embedding_backward(const struct tv_tensor_axis *axis,
     return axis->kernels->embedding_backward(axis->stream, &args);
 }
 
-static tv_status_t reduce(const struct tv_tensor_axis *axis, float *x, int64_t count,
-                          tv_reduce_op_t op)
-{
-    struct tv_request *request = NULL;
-    TV_TRY(tv_comm_all_reduce(axis->comm, x, count, TV_F32, op, axis->stream, &request));
-    return tv_request_wait(&request);
-}
-
 tv_status_t tv_vocab_cross_entropy_forward(const struct tv_tensor_axis *axis,
                                            struct tv_vocab_shard shard, int64_t rows, float *logits,
                                            const int32_t *targets, float *row_lse, float *work,
@@ -69,9 +61,9 @@ tv_status_t tv_vocab_cross_entropy_forward(const struct tv_tensor_axis *axis,
         .row_target = row_target,
     };
     TV_TRY(axis->kernels->cross_entropy_max(axis->stream, &args));
-    TV_TRY(reduce(axis, row_max, rows, TV_MAX));
+    TV_TRY(tv_comm_all_reduce_wait(axis->comm, row_max, rows, TV_F32, TV_MAX, axis->stream));
     TV_TRY(axis->kernels->cross_entropy_sum(axis->stream, &args));
-    TV_TRY(reduce(axis, row_sum, 2 * rows, TV_SUM)); /* sums and target logits are neighbours */
+    TV_TRY(tv_tensor_sum(axis, row_sum, 2 * rows)); /* sums and target logits are neighbours */
     TV_TRY(tv_stream_synchronize(axis->stream));
     double loss = 0;
     for (int64_t r = 0; r < rows; r++) {

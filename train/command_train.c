@@ -3,7 +3,6 @@
 #include "train/commands.h"
 #include "train/loop.h"
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>

@@ -1,5 +1,6 @@
 /* train/console.c -- the live line, the plain lines and the summary. */
 #include "train/console.h"
+#include "base/clock.h"
 #include "train/trainer_internal.h"
 #include <inttypes.h>
 #include <string.h>
@@ -46,18 +47,12 @@ void tv_console_start(struct tv_console *console, const struct tv_run *run,
                       const struct tv_trainer *trainer)
 {
     char params[16], tokens[16];
-    struct tv_param_table table = {0};
-    int64_t count = 0;
-    if (tv_model_param_table(&run->model, &table) == TV_OK) {
-        for (int i = 0; i < table.num_params; i++)
-            count += tv_param_count(&table.params[i]);
-        tv_param_table_destroy(&table);
-    }
     const struct tv_mesh_coord e = run->extent;
     fprintf(console->out, "%s, %s parameters, on pp %d x dp %d x tp %d = %d rank(s), schedule %s\n",
             tv_model_family_name(run->model.family),
-            short_number((double)count, params, sizeof(params)), e.at[TV_PIPE], e.at[TV_DATA],
-            e.at[TV_TENSOR], e.at[TV_PIPE] * e.at[TV_DATA] * e.at[TV_TENSOR], run->schedule.name);
+            short_number((double)tv_model_num_params(&run->model), params, sizeof(params)),
+            e.at[TV_PIPE], e.at[TV_DATA], e.at[TV_TENSOR],
+            e.at[TV_PIPE] * e.at[TV_DATA] * e.at[TV_TENSOR], run->schedule.name);
     fprintf(console->out,
             "%" PRId64 " steps of %" PRId64 " x %" PRId64
             " tokens (%s), %d micro-batch(es) of %" PRId64 "\n",
@@ -68,13 +63,13 @@ void tv_console_start(struct tv_console *console, const struct tv_run *run,
     fprintf(console->out,
             "data: %" PRId64 " samples; %" PRId64 " token(s) after the last whole one are unused\n",
             tv_trainer_num_samples(trainer), tv_trainer_unused_tokens(trainer));
-    console->started_at = tv_now_seconds();
+    console->started_at = tv_clock_seconds();
 }
 
 static void print_step(struct tv_console *console, const struct tv_step_report *r, const char *end)
 {
     char speed[16], eta[32];
-    const double elapsed = tv_now_seconds() - console->started_at;
+    const double elapsed = tv_clock_seconds() - console->started_at;
     const double done = (double)(r->step - console->first_step);
     const double left = elapsed / done * (double)(console->last_step - r->step);
     fprintf(console->out,
@@ -86,7 +81,7 @@ static void print_step(struct tv_console *console, const struct tv_step_report *
 
 void tv_console_step(struct tv_console *console, const struct tv_step_report *report)
 {
-    const double now = tv_now_seconds();
+    const double now = tv_clock_seconds();
     const int is_edge =
         report->step == console->first_step + 1 || report->step == console->last_step;
     if (console->is_terminal) {
@@ -111,7 +106,7 @@ void tv_console_finish(struct tv_console *console, const struct tv_run *run,
                        const struct tv_step_report *last, const struct tv_time_shares *shares)
 {
     char speed[16], memory[16], flops[16], time[32];
-    const double seconds = tv_now_seconds() - console->started_at;
+    const double seconds = tv_clock_seconds() - console->started_at;
     const double tokens =
         (double)((last->step - console->first_step) * run->global_batch * run->seq_length);
     const double rest = 1 - shares->compute - shares->wait[TV_PIPE] - shares->wait[TV_DATA] -

@@ -53,18 +53,6 @@ static void describe_units(const struct tv_run *run, struct tv_unit_range units,
         snprintf(text + used, bytes - used, "%shead", used ? ", " : "");
 }
 
-static int64_t model_params(const struct tv_run *run)
-{
-    struct tv_param_table table = {0};
-    int64_t count = 0;
-    if (tv_model_param_table(&run->model, &table) != TV_OK)
-        return 0;
-    for (int i = 0; i < table.num_params; i++)
-        count += tv_param_count(&table.params[i]);
-    tv_param_table_destroy(&table);
-    return count;
-}
-
 static void print_text(const struct tv_run *run, const struct stage_plan *plans, FILE *out)
 {
     const struct tv_mesh_coord e = run->extent;
@@ -75,7 +63,8 @@ static void print_text(const struct tv_run *run, const struct stage_plan *plans,
             e.at[TV_PIPE] * e.at[TV_DATA] * e.at[TV_TENSOR], run->schedule.name, run->num_micro,
             run->micro_batch);
     fprintf(out, "model: %s, %d layers, %" PRId64 " parameters\n",
-            tv_model_family_name(run->model.family), run->model.num_layers, model_params(run));
+            tv_model_family_name(run->model.family), run->model.num_layers,
+            tv_model_num_params(&run->model));
     fputs("per rank, MiB:\n", out);
     fprintf(out, "%5s %12s %8s %8s %8s %8s %8s %8s  %s\n", "stage", "parameters", "weights",
             "grads", "optim", "activ", "buffers", "total", "units");
@@ -123,7 +112,7 @@ static tv_status_t print_json(const struct tv_run *run, const struct stage_plan 
         e.at[TV_DATA], "tp", e.at[TV_TENSOR], "schedule", run->schedule.name, "micro_batches",
         run->num_micro, "micro_batch_size", (json_int_t)run->micro_batch, "global_batch_size",
         (json_int_t)run->global_batch, "model", tv_model_family_name(run->model.family),
-        "parameters", (json_int_t)model_params(run), "stages", stages);
+        "parameters", (json_int_t)tv_model_num_params(&run->model), "stages", stages);
     if (root == NULL)
         return TV_ERR(TV_NO_MEMORY, "--dry-run --json");
     const int failed = json_dumpf(root, out, JSON_COMPACT) != 0 || fputc('\n', out) == EOF;

@@ -38,9 +38,7 @@ static tv_status_t move_piece(struct tv_trainer *tr, const struct tv_param *para
         TV_TRY(
             tv_comm_send(world, local_piece(tr, param, flat), count, TV_F32, 0, tr->stream, &send));
     if (tv_mesh_rank(tr->mesh) == 0) {
-        const tv_status_t status =
-            tv_comm_recv(world, buffer, count, TV_F32, from, tr->stream, &recv);
-        TV_TRY(status);
+        TV_TRY(tv_comm_recv(world, buffer, count, TV_F32, from, tr->stream, &recv));
         TV_TRY(tv_request_wait(&recv));
     }
     return tv_request_wait(&send);
@@ -96,8 +94,7 @@ tv_status_t tv_trainer_write_tensors(struct tv_trainer *tr, const char *folder, 
     float *piece = NULL, *whole = NULL;
     tv_status_t status = TV_OK;
     if (tv_mesh_rank(tr->mesh) == 0) {
-        const size_t bytes =
-            (size_t)(largest_tensor(table) + tr->run->extent.at[TV_TENSOR]) * sizeof(float);
+        const size_t bytes = (size_t)largest_tensor(table) * sizeof(float);
         piece = malloc(bytes);
         whole = calloc(1, bytes);
         if (piece == NULL || whole == NULL)

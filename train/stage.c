@@ -10,9 +10,11 @@ static tv_status_t stage_forward(void *context, const struct tv_stage_call *call
         tr->counted = 0;
         tr->next_bucket = 0;
     }
-    TV_TRY(tv_batch_load(tr, call->micro));
-    TV_TRY(
-        tv_model_forward(tr->model, call->slot, tr->ids, tr->targets, call->x, call->y, &loss_sum));
+    const int is_end = call->x == NULL || call->y == NULL; /* stages between need no tokens */
+    if (is_end)
+        TV_TRY(tv_batch_load(tr, call->micro));
+    TV_TRY(tv_model_forward(tr->model, call->slot, is_end ? tr->ids : NULL,
+                            is_end ? tr->targets : NULL, call->x, call->y, &loss_sum));
     tr->loss_sum += loss_sum;
     return TV_OK;
 }

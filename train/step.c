@@ -2,6 +2,7 @@
  *
  * This rank holds one stage of the layers, 1/T of each matrix, and reads 1/D of the batch. Tokens are [B, S] per
  * micro-batch; loss and gradients are sums over counted tokens until they are divided, once, by their number. */
+#include "base/clock.h"
 #include "train/trainer_internal.h"
 #include <inttypes.h>
 #include <math.h>
@@ -31,10 +32,8 @@ static tv_status_t sync_shared(struct tv_trainer *tr)
     TV_TRY(tv_model_sync_replicated(tr->model));
     if (tr->tied == NULL)
         return TV_OK;
-    struct tv_request *request = NULL;
-    TV_TRY(tv_comm_all_reduce(tr->tied, tv_model_grads(tr->model) + tr->tied_param.first,
-                              tr->tied_param.count, TV_F32, TV_SUM, tr->stream, &request));
-    return tv_request_wait(&request);
+    return tv_comm_all_reduce_wait(tr->tied, tv_model_grads(tr->model) + tr->tied_param.first,
+                                   tr->tied_param.count, TV_F32, TV_SUM, tr->stream);
 }
 
 static tv_status_t look_at_memory(struct tv_trainer *tr)
@@ -47,14 +46,13 @@ static void fill_report(struct tv_trainer *tr, int64_t step, const double sums[N
                         struct tv_step_report *report)
 {
     const struct tv_run *run = tr->run;
-    const double now = tv_now_seconds();
+    const double now = tv_clock_seconds();
     const double tokens = (double)(run->global_batch * run->seq_length);
     report->step = step;
     report->consumed_samples = tr->consumed;
     report->step_seconds = now - tr->step_started_at;
     report->tokens_per_second = tokens / report->step_seconds;
-    report->model_flops_per_second =
-        report->tokens_per_second * tv_model_flops_per_token(&run->model, run->seq_length);
+    report->model_flops_per_second = report->tokens_per_second * tr->flops_per_token;
     report->bubble_fraction = sums[SUM_WINDOW] > 0 ? sums[SUM_PIPE_WAIT] / sums[SUM_WINDOW] : 0;
     report->peak_memory_bytes = tr->peak_memory;
     tr->step_started_at = now;
@@ -109,7 +107,7 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
 tv_status_t tv_train_eval(struct tv_trainer *tr, double *loss_out, int64_t *counted_out)
 {
     const struct tv_stage_functions stage = tv_trainer_stage(tr);
-    const double started = tv_now_seconds();
+    const double started = tv_clock_seconds();
     tr->is_eval = 1;
     const tv_status_t status =
         tv_executor_run_forward(tr->executor, tv_batch_eval_micro(tr), &stage);
@@ -122,6 +120,6 @@ tv_status_t tv_train_eval(struct tv_trainer *tr, double *loss_out, int64_t *coun
     TV_TRY(look_at_memory(tr));
     *counted_out = (int64_t)sums[1];
     *loss_out = sums[1] > 0 ? sums[0] / sums[1] : 0;
-    tr->step_started_at += tv_now_seconds() - started; /* a step's time is without evaluation */
+    tr->step_started_at += tv_clock_seconds() - started; /* a step's time is without evaluation */
     return TV_OK;
 }

@@ -2,20 +2,13 @@
  *
  * What may fail on one rank alone (a file, memory) is agreed on by all ranks before the next part is built, so that
  * every rank returns the same status and nobody waits for a rank that has left. */
+#include "base/clock.h"
 #include "train/hf.h"
 #include "train/trainer_internal.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-double tv_now_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 static tv_status_t open_tokens(struct tv_trainer *tr, const char *path,
                                struct tv_tokens **tokens_out)
@@ -217,12 +210,13 @@ tv_status_t tv_trainer_create(struct tv_comm *world, const struct tv_run *run,
         return TV_ERR(TV_NO_MEMORY, "trainer: %zu bytes", sizeof(*tr));
     tr->run = run;
     tr->world = world;
+    tr->flops_per_token = tv_model_flops_per_token(&run->model, run->seq_length);
     const tv_status_t status = create_all(tr);
     if (status != TV_OK) {
         tv_trainer_destroy(tr);
         return status;
     }
-    tr->created_at = tr->step_started_at = tv_now_seconds();
+    tr->created_at = tr->step_started_at = tv_clock_seconds();
     *trainer_out = tr;
     return TV_OK;
 }
@@ -268,7 +262,7 @@ int tv_trainer_is_root(const struct tv_trainer *tr)
 
 tv_status_t tv_trainer_time_shares(struct tv_trainer *tr, struct tv_time_shares *shares_out)
 {
-    double sums[2 + TV_NUM_AXES] = {tv_now_seconds() - tr->created_at, tr->busy_seconds};
+    double sums[2 + TV_NUM_AXES] = {tv_clock_seconds() - tr->created_at, tr->busy_seconds};
     for (int a = 0; a < TV_NUM_AXES; a++)
         sums[2 + a] = tv_comm_get_stats(tv_mesh_comm(tr->mesh, (enum tv_mesh_axis)a)).wait_seconds;
     sums[2 + TV_PIPE] += tr->pipe_wait_seconds;

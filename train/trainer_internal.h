@@ -43,12 +43,11 @@ struct tv_trainer {
     double loss_sum;
     int64_t counted;
 
+    double flops_per_token;
     double created_at, step_started_at;     /* seconds of a monotonic clock */
     double busy_seconds, pipe_wait_seconds; /* of all walks so far */
     int64_t peak_memory;                    /* of the largest rank, as of the last look */
 };
-
-double tv_now_seconds(void);
 
 /* What the model of one stage is made from; `axis` is left empty. */
 struct tv_model_args tv_trainer_model_args(const struct tv_run *run, int stage);
