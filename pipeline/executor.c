@@ -286,7 +286,7 @@ static tv_status_t post_early(struct tv_executor *e, int micro, int num_micro, i
 static tv_status_t forward_only(struct tv_executor *e, int micro,
                                 const struct tv_stage_functions *f)
 {
-    const struct tv_action a = {TV_ACT_FORWARD, 0, micro, -1};
+    const struct tv_action a = {.kind = TV_ACT_FORWARD, .micro = micro};
     struct tv_stage_call call = {.micro = micro};
     say_what(e, &a);
     if (has_neighbour(e, &a, -1)) {

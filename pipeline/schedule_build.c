@@ -56,20 +56,24 @@ const char *tv_schedule_names(void)
     return "gpipe, 1f1b";
 }
 
-tv_status_t tv_schedule_build(const char *name, int num_stages, int num_micro,
-                              struct tv_schedule *schedule_out)
+const char *tv_schedule_name(int index)
 {
-    const struct builder *builder = find(name);
+    return index >= 0 && index < NUM_BUILDERS ? builders[index].name : NULL;
+}
+
+tv_status_t tv_schedule_build(const struct tv_schedule_args *args, struct tv_schedule *schedule_out)
+{
+    const struct builder *builder = find(args->name);
     if (builder == NULL)
-        return TV_ERR(TV_INVALID, "schedule %s is not one of %s", name, tv_schedule_names());
-    if (num_stages < 1 || num_micro < 1)
-        return TV_ERR(TV_INVALID, "a schedule of %d stages and %d micro-batches", num_stages,
-                      num_micro);
-    if (num_micro > 1 << 24)
-        return TV_ERR(TV_INVALID, "%d micro-batches a step; at most %d", num_micro, 1 << 24);
+        return TV_ERR(TV_INVALID, "schedule %s is not one of %s", args->name, tv_schedule_names());
+    if (args->num_stages < 1 || args->num_micro < 1)
+        return TV_ERR(TV_INVALID, "a schedule of %d stages and %d micro-batches", args->num_stages,
+                      args->num_micro);
+    if (args->num_micro > 1 << 24)
+        return TV_ERR(TV_INVALID, "%d micro-batches a step; at most %d", args->num_micro, 1 << 24);
     struct tv_schedule compute;
-    TV_TRY(tv_schedule_alloc(name, num_stages, 1, num_micro, 2 * num_micro, &compute));
-    for (int stage = 0; stage < num_stages; stage++)
+    TV_TRY(tv_schedule_alloc(args, TV_PLACE_LOOP, 2 * args->num_micro, &compute));
+    for (int stage = 0; stage < args->num_stages; stage++)
         builder->build(&compute, stage);
     const tv_status_t status = tv_schedule_lower(&compute, schedule_out);
     tv_schedule_destroy(&compute);

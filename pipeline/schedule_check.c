@@ -14,6 +14,7 @@
 struct marks {
     unsigned char *done; /* [v * m] bit per action kind */
     int *last_backward;  /* [v] micro-batch of the last B or I */
+    int *last_weight;    /* [v] micro-batch of the last B or W */
     int *gradients; /* [v * m] places (chunk * m + micro-batch) whose gradient has to be sent */
     int num_gradients, num_gradients_sent;
 };
@@ -80,13 +81,16 @@ static const char *compute_fault(const struct tv_schedule *schedule, int stage,
     const unsigned char done = marks->done[place_of(schedule, a)];
     if (a->kind == TV_ACT_FORWARD)
         return input_fault(schedule, stage, a, marks, -1);
+    if (schedule->is_ordered && tv_action_makes_dw(a->kind) &&
+        a->micro < marks->last_weight[a->chunk])
+        return "weight gradients of a chunk must ascend";
     if (a->kind == TV_ACT_BACKWARD_WEIGHT)
         return has(done, TV_ACT_BACKWARD_INPUT) ? NULL : "before its I";
     if (!has(done, TV_ACT_FORWARD))
         return "before its F";
     if (has_dx(done))
         return "a second time";
-    if (a->micro < marks->last_backward[a->chunk])
+    if (schedule->is_ordered && a->micro < marks->last_backward[a->chunk])
         return "backwards of a chunk must ascend";
     return input_fault(schedule, stage, a, marks, +1);
 }
@@ -113,9 +117,11 @@ static const char *message_fault(const struct tv_schedule *schedule, int stage,
 static void mark(const struct tv_schedule *schedule, int stage, const struct tv_action *a,
                  struct marks *marks)
 {
-    const struct tv_action send = {TV_ACT_SEND_BACKWARD, a->chunk, a->micro, -1};
+    const struct tv_action send = {.kind = TV_ACT_SEND_BACKWARD, .chunk = a->chunk};
     marks->done[place_of(schedule, a)] |= (unsigned char)(1 << a->kind);
     marks->num_gradients_sent += a->kind == TV_ACT_SEND_BACKWARD;
+    if (tv_action_makes_dw(a->kind))
+        marks->last_weight[a->chunk] = a->micro;
     if (!tv_action_makes_dx(a->kind))
         return;
     marks->last_backward[a->chunk] = a->micro;
@@ -154,7 +160,7 @@ static tv_action_kind_t missing_kind(const struct tv_schedule *schedule, int sta
     if (has(done, TV_ACT_BACKWARD_INPUT) && !has(done, TV_ACT_BACKWARD_WEIGHT))
         return TV_ACT_BACKWARD_WEIGHT;
     for (tv_action_kind_t kind = TV_ACT_SEND_FORWARD; kind < TV_NUM_ACTION_KINDS; kind++) {
-        const struct tv_action message = {kind, chunk, 0, -1};
+        const struct tv_action message = {.kind = kind, .chunk = chunk};
         if (expected_peer(schedule, stage, &message) >= 0 && !has(done, kind))
             return kind;
     }
@@ -178,10 +184,13 @@ static tv_status_t check_complete(const struct tv_schedule *schedule, int stage,
 static tv_status_t check_stage(const struct tv_schedule *schedule, int stage, int slot_limit)
 {
     const size_t places = (size_t)schedule->num_chunks * (size_t)schedule->num_micro;
-    struct marks marks = {calloc(places, 1), calloc((size_t)schedule->num_chunks, sizeof(int)),
-                          calloc(places, sizeof(int)), 0, 0};
+    const size_t chunks = (size_t)schedule->num_chunks;
+    struct marks marks = {.done = calloc(places, 1),
+                          .last_backward = calloc(chunks, sizeof(int)),
+                          .last_weight = calloc(chunks, sizeof(int)),
+                          .gradients = calloc(places, sizeof(int))};
     tv_status_t status = TV_OK;
-    if (!marks.done || !marks.last_backward || !marks.gradients)
+    if (!marks.done || !marks.last_backward || !marks.last_weight || !marks.gradients)
         status = TV_ERR(TV_NO_MEMORY, "check of schedule %s", schedule->name);
     int held = 0;
     for (int i = 0; i < schedule->stages[stage].num_actions && status == TV_OK; i++) {
@@ -196,6 +205,7 @@ static tv_status_t check_stage(const struct tv_schedule *schedule, int stage, in
         status = check_complete(schedule, stage, &marks);
     free(marks.done);
     free(marks.last_backward);
+    free(marks.last_weight);
     free(marks.gradients);
     return status;
 }

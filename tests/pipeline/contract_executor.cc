@@ -22,7 +22,7 @@ int LinearStage::last_position() const
 
 int LinearStage::position_of(const struct tv_stage_call &call) const
 {
-    return call.chunk * schedule->num_stages + stage;
+    return tv_schedule_position(schedule, stage, call.chunk);
 }
 
 static int factor(int position)
@@ -172,8 +172,8 @@ void Pipeline::expect_step()
     ASSERT_OK(status);
     std::string got;
     for (const Call &call : stage.calls)
-        got +=
-            (got.empty() ? "" : " ") + text_of({call.kind, call.args.chunk, call.args.micro, -1});
+        got += (got.empty() ? "" : " ") +
+               text_of({call.kind, call.args.chunk, call.args.micro, -1, 0});
     EXPECT_EQ(text_of(table.stages[(size_t)executor->stage], true), got);
     EXPECT_GE(report.busy_seconds, 0);
     EXPECT_GE(report.wait_seconds, 0);

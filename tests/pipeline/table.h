@@ -15,26 +15,35 @@ class Table
     int num_chunks = 1, num_micro;
     std::vector<std::vector<struct tv_action>> stages;
 
-    Table(int num_stages, int chunks, int micros)
+    bool is_ordered = true;
+    std::vector<int> position_of; /* [stages, chunks] */
+
+    Table(int num_stages, int chunks, int micros, tv_chunk_placement_t placement = TV_PLACE_LOOP)
         : num_chunks(chunks), num_micro(micros), stages((size_t)num_stages)
     {
+        for (int place = 0; place < num_stages * chunks; place++)
+            position_of.push_back(
+                tv_chunk_position(placement, num_stages, place / chunks, place % chunks));
     }
 
     explicit Table(const struct tv_schedule &schedule)
         : Table(schedule.num_stages, schedule.num_chunks, schedule.num_micro)
     {
         name = schedule.name;
+        is_ordered = schedule.is_ordered != 0;
+        position_of.assign(schedule.position_of, schedule.position_of + position_of.size());
         for (size_t s = 0; s < stages.size(); s++) {
             const struct tv_action_list &list = schedule.stages[s];
             stages[s].assign(list.actions, list.actions + list.num_actions);
         }
     }
 
-    static Table built(const char *name, int num_stages, int num_micro)
+    static Table built(const char *name, int num_stages, int num_micro, int num_chunks = 1,
+                       int slot_limit = 0)
     {
         struct tv_schedule schedule = {};
-        EXPECT_EQ(TV_OK, tv_schedule_build(name, num_stages, num_micro, &schedule))
-            << tv_error_message();
+        const struct tv_schedule_args args = {name, num_stages, num_chunks, num_micro, slot_limit};
+        EXPECT_EQ(TV_OK, tv_schedule_build(&args, &schedule)) << tv_error_message();
         Table table(schedule);
         tv_schedule_destroy(&schedule);
         return table;
@@ -42,7 +51,7 @@ class Table
 
     void add(int stage, tv_action_kind_t kind, int chunk, int micro, int peer = -1)
     {
-        stages[(size_t)stage].push_back({kind, chunk, micro, peer});
+        stages[(size_t)stage].push_back({kind, chunk, micro, peer, 0});
     }
 
     /* Borrowed: valid until the table changes. */
@@ -57,6 +66,12 @@ class Table
         view.num_chunks = num_chunks;
         view.num_micro = num_micro;
         view.stages = lists.data();
+        view.is_ordered = is_ordered;
+        place_of.assign(position_of.size(), 0);
+        for (size_t place = 0; place < position_of.size(); place++)
+            place_of[(size_t)position_of[place]] = (int)place;
+        view.position_of = position_of.data();
+        view.place_of = place_of.data();
         return &view;
     }
 
@@ -83,6 +98,7 @@ class Table
 
   private:
     std::vector<struct tv_action_list> lists;
+    std::vector<int> place_of;
     struct tv_schedule view;
 };
 
@@ -136,8 +152,8 @@ inline Table interleaved(int P, int v, int m, int spread)
         const int size = m / q + (g < m % q);
         for (int c = 0; c < v; c++) {
             for (int i = first; i < first + size; i++) {
-                forwards.push_back({TV_ACT_FORWARD, c, i, -1});
-                backwards.push_back({TV_ACT_BACKWARD, v - 1 - c, i, -1});
+                forwards.push_back({TV_ACT_FORWARD, c, i, -1, 0});
+                backwards.push_back({TV_ACT_BACKWARD, v - 1 - c, i, -1, 0});
             }
         }
         first += size;
