@@ -32,7 +32,7 @@ static const struct tv_option rows[] = {
     {"save-profile", NULL, TV_OPTION_TEXT, AT(save_profile), 0, 0, NULL,
      "write the measured time and memory of each layer to FILE"},
     {"load-profile", NULL, TV_OPTION_TEXT, AT(load_profile), 0, 0, NULL,
-     "with --partition profile: read them from FILE in place of measuring"},
+     "with --partition profile: take them from FILE in place of measuring"},
     {"recompute", "recompute-granularity", TV_OPTION_TEXT, AT(recompute), 0, 0, "none",
      "what the backward computes again to save memory: none, selective or full"},
     {"Batch", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
