@@ -11,7 +11,7 @@
 
 TV_BEGIN_C
 struct tv_run {
-    struct tv_train_options options; /* as given, with a schedule; owned by the caller of tv_run_resolve */
+    struct tv_train_options options; /* as given, with a schedule; owned by the caller */
     struct tv_mesh_coord extent;
     struct tv_model_config model;
     tv_device_kind_t device_kind;
