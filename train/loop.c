@@ -2,6 +2,7 @@
 #include "train/loop.h"
 #include "train/console.h"
 #include "train/metrics.h"
+#include "train/split.h"
 #include "train/trainer_internal.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -24,7 +25,7 @@ static tv_status_t log_samples(struct tv_trainer *tr, int64_t step)
     const int D = run->extent.at[TV_DATA];
     const int64_t count = run->global_batch / D;
     struct tv_request *send = NULL, *recv = NULL;
-    if (tr->here.at[TV_PIPE] == 0 && tr->here.at[TV_TENSOR] == 0)
+    if (tr->here.at[TV_PIPE] == tr->embedding_stage && tr->here.at[TV_TENSOR] == 0)
         TV_TRY(tv_comm_send(world, tr->sample_ids, count, TV_I64, 0, tr->stream, &send));
     if (tv_mesh_rank(tr->mesh) == 0) {
         int64_t *ids = calloc((size_t)count, sizeof(*ids));
@@ -33,7 +34,8 @@ static tv_status_t log_samples(struct tv_trainer *tr, int64_t step)
         fprintf(tr->sample_log, "{\"step\":%" PRId64 ",\"samples\":[", step);
         tv_status_t status = TV_OK;
         for (int d = 0; d < D && status == TV_OK; d++) {
-            const int from = tv_mesh_rank_of(run->extent, (struct tv_mesh_coord){{0, d, 0}});
+            const struct tv_mesh_coord reader = {{tr->embedding_stage, d, 0}};
+            const int from = tv_mesh_rank_of(run->extent, reader);
             status = tv_comm_recv(world, ids, count, TV_I64, from, tr->stream, &recv);
             if (status == TV_OK)
                 status = tv_request_wait(&recv);
@@ -89,11 +91,16 @@ static tv_status_t run_steps(struct loop *loop)
         TV_TRY(one_step(loop, step, &report));
     if (run->options.export_hf != NULL)
         TV_TRY(tv_trainer_export(loop->trainer, run->options.export_hf));
-    struct tv_time_shares shares;
-    TV_TRY(tv_trainer_time_shares(loop->trainer, &shares));
-    if (loop->is_root)
-        tv_console_finish(&loop->console, run, &report, &shares);
-    return TV_OK;
+    struct tv_pipeline_report pipeline;
+    TV_TRY(tv_trainer_pipeline_report(loop->trainer, &pipeline));
+    tv_status_t status = TV_OK;
+    if (loop->is_root) {
+        tv_console_finish(&loop->console, run, &report, &pipeline);
+        if (loop->metrics)
+            status = tv_metrics_pipeline(loop->metrics, &pipeline);
+    }
+    tv_pipeline_report_free(&pipeline);
+    return status;
 }
 
 /* The root's own files; its verdict is shared before the first step. */
@@ -108,11 +115,45 @@ static tv_status_t open_outputs(struct loop *loop)
     return tv_metrics_start(loop->metrics, loop->run);
 }
 
-tv_status_t tv_train_loop(struct tv_comm *world, const struct tv_run *run, int *is_common_out)
+static tv_status_t print_profile(const struct tv_run *run, const struct tv_profile *profile)
+{
+    const size_t P = (size_t)run->extent.at[TV_PIPE];
+    double *seconds = calloc(2 * P, sizeof(*seconds));
+    if (seconds == NULL)
+        return TV_ERR(TV_NO_MEMORY, "times of %zu stages", P);
+    const int has_uniform = run->model.num_layers >= run->extent.at[TV_PIPE] * run->num_chunks;
+    tv_status_t status = tv_split_seconds(run, profile, 0, seconds + P);
+    if (status == TV_OK && has_uniform)
+        status = tv_split_seconds(run, profile, 1, seconds);
+    if (status == TV_OK)
+        tv_console_profile(stdout, run, profile, has_uniform ? seconds : NULL, seconds + P);
+    free(seconds);
+    return status;
+}
+
+/* Times the units on these ranks and splits the model by it. */
+static tv_status_t split_by_profile(struct tv_comm *world, struct tv_run *run)
+{
+    const char *path = run->options.save_profile;
+    struct tv_profile profile;
+    int first_failed;
+    tv_comm_set_timeout(world, run->options.timeout_seconds);
+    TV_TRY(tv_profile_measure(world, run, &profile));
+    tv_status_t status = tv_run_split(run, TV_PARTITION_PROFILE, &profile);
+    if (status == TV_OK && tv_comm_rank(world) == 0 && path != NULL)
+        status = tv_profile_save(path, run, &profile);
+    if (status == TV_OK && tv_comm_rank(world) == 0)
+        status = print_profile(run, &profile);
+    return tv_comm_agree(world, status, &first_failed);
+}
+
+tv_status_t tv_train_loop(struct tv_comm *world, struct tv_run *run, int *is_common_out)
 {
     struct loop loop = {.run = run};
     int first_failed;
     *is_common_out = 1;
+    if (!run->has_split)
+        TV_TRY(split_by_profile(world, run));
     TV_TRY(tv_trainer_create(world, run, &loop.trainer));
     loop.is_root = tv_trainer_is_root(loop.trainer);
     tv_status_t status = tv_comm_agree(world, open_outputs(&loop), &first_failed);
