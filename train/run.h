@@ -6,12 +6,12 @@
 #include "model/config.h"
 #include "pipeline/partition.h"
 #include "pipeline/schedule.h"
-#include "train/options.h"
 #include "train/tokens.h"
+#include "train/train_options.h"
 
 TV_BEGIN_C
 struct tv_run {
-    struct tv_train_options options; /* as given; owned by the caller of tv_run_resolve */
+    struct tv_train_options options; /* as given, with a schedule; owned by the caller */
     struct tv_mesh_coord extent;
     struct tv_model_config model;
     tv_device_kind_t device_kind;
