@@ -9,8 +9,9 @@
  * same kernels, so the bits are the same.
  *
  * Gradients are those of that sum, added over micro-batches. A tied weight whose two units are both
- * here, in one chunk or two, is one local tensor, to which the backward of each unit adds; on two
- * ranks each has its own copy, and the caller sums their gradients over the pipe axis. */
+ * here, in one chunk or two, is one local tensor, to which the backward (or its weight part) of each
+ * unit adds when it is called; on two ranks each has its own copy, and the caller sums their
+ * gradients over the pipe axis. */
 #ifndef TV_MODEL_MODEL_H
 #define TV_MODEL_MODEL_H
 #include "model/config.h"
@@ -48,7 +49,8 @@ struct tv_model_args {
 struct tv_local_param {
     const struct tv_param *param; /* row of the model's table */
     int64_t first, count;         /* elements of tv_model_params / tv_model_grads */
-    int unit;                     /* whose backward completes this gradient */
+    int unit;                     /* whose backward completes this gradient; of a tied weight with
+                                   * both units here the embedding, unless the head's comes later */
     int is_copy; /* the second copy of a tied weight: its embedding unit is on another rank */
 };
 
