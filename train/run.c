@@ -270,8 +270,9 @@ static tv_status_t resolve_pipeline(struct tv_run *run)
         return TV_ERR(TV_NO_MEMORY, "%d stages", P);
     TV_TRY(tv_partition_uniform(run->model.num_layers, P, run->stages));
     TV_TRY(tv_partition_check(run->model.num_layers, P, run->stages));
-    TV_TRY(tv_schedule_build(o->schedule, P, run->num_micro, &run->schedule));
-    return tv_schedule_check(&run->schedule, 0);
+    const struct tv_schedule_args args = {
+        .name = o->schedule, .num_stages = P, .num_chunks = 1, .num_micro = run->num_micro};
+    return tv_schedule_build(&args, &run->schedule);
 }
 
 static tv_status_t check_words(struct tv_run *run)

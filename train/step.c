@@ -22,7 +22,7 @@ static tv_status_t mesh_sums(struct tv_trainer *tr, const struct tv_executor_rep
     sums[SUM_COUNTED] = is_last_stage && here.at[TV_TENSOR] == 0 ? (double)tr->counted : 0;
     sums[SUM_SQUARES] = here.at[TV_DATA] == 0 ? squares : 0; /* replicas hold the same sums */
     sums[SUM_PIPE_WAIT] = tr->run->extent.at[TV_PIPE] > 1 ? walk->wait_seconds : 0;
-    sums[SUM_WINDOW] = walk->window_seconds;
+    sums[SUM_WINDOW] = walk->ended - walk->started;
     return tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), sums, NUM_SUMS, TV_F64, TV_SUM);
 }
 
