@@ -243,8 +243,8 @@ TEST(ScheduleCsv, SizesThatAreRefused)
     expect_refused("0F0,0B0,1999999999F0",
                    "3 computing actions in 1 rows are too few for positions 0 to 1999999999 and "
                    "micro-batches 0 to 0");
-    expect_refused("0F0,0B0,0F2147483646",
-                   "row 1, cell 3: '0F2147483646' does not end in a micro-batch");
+    expect_refused("0F0,0B0,0F2147483647",
+                   "row 1, cell 3: '0F2147483647' does not end in a micro-batch");
     expect_refused("0F0,0B0,0F2147483645",
                    "3 computing actions in 1 rows are too few for positions 0 to 0 and "
                    "micro-batches 0 to 2147483645");
@@ -272,7 +272,7 @@ TEST(ScheduleCsv, OrdersThatAreRefused)
     expect_refused("0F0,0F1,0I0,0I1,0W1", where + ": W of micro-batch 0, chunk 0 is missing");
     EXPECT_EQ(TV_OK, Parsed("0F0,0F1,0B1,0B0").status); // files need not ascend
     expect_refused("0F0,0B0,0F1,0B1\n1F1,1B1,1F0,1B0",
-                   "(stage 0 is row 1) schedule f.csv: stage 0, action 2: RECV_B of micro-batch 0, "
+                   "(stage 0 is row 1) schedule f.csv: stage 0, action 2: RECV_B of micro-batch 1, "
                    "chunk 0: waits for ever: the stages wait for each other");
 }
 
