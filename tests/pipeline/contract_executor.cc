@@ -50,21 +50,6 @@ static void each_schedule(struct tv_comm *world)
     }
 }
 
-static void interleaved_and_zero_bubble(struct tv_comm *world)
-{
-    const int P = tv_comm_size(world);
-    for (int m : std::set<int>{1, 2, std::max(1, P - 1), P, P + 1, 2 * P + 1}) {
-        for (int v : {2, 3}) {
-            for (int spread : {1, 2})
-                expect_one_step(world, interleaved(P, v, m, spread), m == P);
-        }
-        if (m >= P)
-            expect_one_step(world, zero_bubble(P, m), m == P);
-        if (testing::Test::HasFailure())
-            return;
-    }
-}
-
 /* Every step uses the same buffers for the same calls, and no new memory. */
 static void fifty_steps(struct tv_comm *world)
 {
@@ -286,7 +271,7 @@ static void needs_functions_for_both_parts(struct tv_comm *world)
     struct tv_executor_report report = {-7, -7, -7, -7, -7, -7};
     functions.backward_weight = nullptr;
     EXPECT_EQ(TV_INVALID, tv_executor_run(pipeline.executor, &functions, &report));
-    EXPECT_STREQ("schedule table has I and W, the stage functions have not", tv_error_message());
+    EXPECT_STREQ("schedule zb-h1 has I and W, the stage functions have not", tv_error_message());
     EXPECT_EQ(-7, report.ended);
     EXPECT_TRUE(pipeline.stage.calls.empty());
     pipeline.expect_step();
@@ -319,7 +304,6 @@ const std::vector<RankCase> &executor_cases()
 {
     static const std::vector<RankCase> cases = {
         {"EachSchedule", each_schedule},
-        {"InterleavedAndZeroBubble", interleaved_and_zero_bubble},
         {"FiftySteps", fifty_steps},
         {"InputsStay", inputs_stay},
         {"NeighboursHandOver", neighbours_hand_over},

@@ -16,7 +16,7 @@ Table chunkwise(Table empty, bool is_split);
 Table blocks(int P, int v, int m);
 /* Any placement, any order that can be executed, backwards whole and in two parts, not ascending. */
 Table any_order(int P, int v, int m, unsigned seed);
-/* Of each sort, at this size. */
+/* Of each sort, at this size: every known schedule with up to 3 chunks, and others. */
 std::vector<Table> tables(int P, int m);
 
 /* One call of a stage function. */
