@@ -31,7 +31,7 @@ static void expect_failure(int num_stages, int failing, const char *name)
         pipeline.expect_step();
         const bool is_failing = tv_comm_rank(pipe) == failing;
         pipeline.stage.fail_micro = is_failing ? 2 : -1;
-        struct tv_executor_report report = {-7, -7, -7};
+        struct tv_executor_report report = {-7, -7, -7, -7, -7, -7};
         const tv_status_t status = pipeline.run(&report);
         if (is_failing) {
             EXPECT_EQ(TV_NUMERIC, status);
@@ -43,7 +43,7 @@ static void expect_failure(int num_stages, int failing, const char *name)
             EXPECT_EQ(TV_PEER, status);
             EXPECT_EQ(1, tv_comm_is_aborted(pipe));
         }
-        EXPECT_EQ(-7, report.window_seconds);
+        EXPECT_EQ(-7, report.ended);
         num_ended++;
     });
     EXPECT_EQ(num_stages, num_ended);
