@@ -93,7 +93,8 @@ static tv_status_t resolve_split(struct tv_run *run)
 tv_status_t tv_run_resolve_pipeline(struct tv_run *run)
 {
     if (tv_recompute_parse(run->options.recompute, &run->recompute) != TV_OK)
-        return TV_ERR(TV_INVALID, "--recompute: %s", tv_error_message());
+        return TV_ERR(TV_INVALID, "--recompute %s is not one of none, selective, full",
+                      run->options.recompute);
     TV_TRY(resolve_schedule(run));
     return resolve_split(run);
 }

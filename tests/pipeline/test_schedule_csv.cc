@@ -165,7 +165,7 @@ TEST(ScheduleCsv, Pairs)
                        "1F0,(1F1;1B0)OVERLAP_F_B,(1F2;1B1)OVERLAP_F_B,1B2\r\n";
     Parsed p(text);
     ASSERT_EQ(TV_OK, p.status) << tv_error_message();
-    EXPECT_EQ("F0 F1 F2 B0 B1 B2", p.compute(0));
+    EXPECT_EQ("F0 F1 F2+ B0 B1 B2", p.compute(0));
     Table table(p.schedule);
     EXPECT_TRUE(table.stages[0][table.find(0, TV_ACT_FORWARD, 2)].is_paired);
     EXPECT_FALSE(table.stages[0][table.find(0, TV_ACT_FORWARD, 1)].is_paired);
