@@ -136,8 +136,7 @@ static struct tv_stage_call call_of(const struct tv_executor *e, const struct tv
     return (struct tv_stage_call){.chunk = a->chunk,
                                   .micro = a->micro,
                                   .slot = tv_seats_find(&e->chunks[a->chunk].slots, a->micro),
-                                  .x = tv_inbox_data(e, &e->x, a->chunk, a->micro),
-                                  .dy = tv_inbox_data(e, &e->dy, a->chunk, a->micro)};
+                                  .x = tv_inbox_data(e, &e->x, a->chunk, a->micro)};
 }
 
 static tv_status_t do_forward(struct tv_executor *e, const struct tv_action *a,
@@ -173,6 +172,7 @@ static tv_status_t do_backward(struct tv_executor *e, const struct tv_action *a,
     struct tv_chunk *chunk = &e->chunks[a->chunk];
     struct tv_stage_call call = call_of(e, a);
     call.work = tv_seats_take(&chunk->works, a->micro);
+    call.dy = tv_inbox_data(e, &e->dy, a->chunk, a->micro);
     if (a->kind == TV_ACT_BACKWARD)
         call.is_last_backward = ++chunk->num_weight_gradients == e->schedule->num_micro;
     if (chunk->previous_stage == e->stage)
@@ -192,6 +192,7 @@ static tv_status_t do_backward_weight(struct tv_executor *e, const struct tv_act
     struct tv_chunk *chunk = &e->chunks[a->chunk];
     struct tv_stage_call call = call_of(e, a);
     call.work = tv_seats_find(&chunk->works, a->micro);
+    call.dy = tv_inbox_data(e, &e->dy, a->chunk, a->micro);
     call.is_last_backward = ++chunk->num_weight_gradients == e->schedule->num_micro;
     TV_TRY(call_stage(f, a->kind, &call, time));
     release(e, a);

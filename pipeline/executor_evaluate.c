@@ -1,12 +1,13 @@
 /* pipeline/executor_evaluate.c -- forwards only, for any number of micro-batches.
  *
  * Groups of G micro-batches go through one chunk after the other, so that stages with several
- * chunks work side by side. Chunks ascend with their positions, so all stages walk one common order
- * by (group, position, micro-batch), and a forward needs only what comes earlier in it: without
- * limits on buffers nobody waits for ever. With them: a chunk's y buffers are used by turns, and are
- * at least G, so the buffer for (g, p, i) last held a message of position p of an earlier group,
- * which is received at (g - 1 or less, p + 1): earlier in the common order, too. With one chunk
- * every G gives the same order, that of G = 1, for which one buffer is enough. */
+ * chunks work side by side. Let a pass be a run of positions on different stages, as long as it can
+ * be. All stages walk one common order by (group, pass, micro-batch, position): a stage's chunks
+ * ascend with their passes, and a forward needs only what comes earlier. Without limits on buffers,
+ * then, nobody waits for ever. Neither does who waits for a buffer: the y of a chunk are used by
+ * turns, n of them, so (group, pass, i, p) waits until (.., i - n, p + 1) is received. In the same
+ * pass that is earlier in the common order for any n; in the next pass it is if n >= G, for then
+ * i - n is of an earlier group. Each x held at once has a buffer (tv_plan_evaluation_group). */
 #include "pipeline/executor_internal.h"
 
 struct place {

@@ -75,6 +75,20 @@ int64_t tv_executor_buffer_bytes(const struct tv_schedule *schedule, int stage,
     return num * message_count * (int64_t)sizeof(float);
 }
 
+/* A pass is a run of positions on different stages, as long as it can be: with loop and V placement
+ * a chunk of each stage. Is `position` the last of its pass? */
+static int ends_pass(const struct tv_schedule *schedule, int position)
+{
+    int first = 0;
+    for (int p = 1; p <= position + 1; p++) {
+        for (int q = first; q < p; q++) {
+            if (tv_schedule_stage_of(schedule, q) == tv_schedule_stage_of(schedule, p))
+                first = p;
+        }
+    }
+    return first == position + 1;
+}
+
 /* Can a stage evaluate groups of so many micro-batches with the buffers it has? For y see
  * executor_evaluate.c; of x, those handed over on this stage, one received, and the early ones. */
 static int group_fits(const struct tv_schedule *schedule, int stage, int group)
@@ -83,7 +97,8 @@ static int group_fits(const struct tv_schedule *schedule, int stage, int group)
     for (int c = 0; c < schedule->num_chunks; c++) {
         const int previous = tv_schedule_neighbour(schedule, stage, c, -1);
         const int next = tv_schedule_neighbour(schedule, stage, c, +1);
-        if (next >= 0 && next != stage && group > tv_plan_y(schedule, stage, c))
+        if (next >= 0 && next != stage && group > tv_plan_y(schedule, stage, c) &&
+            ends_pass(schedule, tv_schedule_position(schedule, stage, c)))
             return 0;
         for (int i = 0; i < group; i++) {
             held += next == stage;
