@@ -19,8 +19,8 @@
 
 struct tv_list_choice tv_choose_zb_v(const struct tv_schedule_args *args)
 {
-    return (struct tv_list_choice){.num_micro =
-                                       tv_max_int(args->num_micro, 2 * args->num_stages - 1)};
+    const int least = 2 * args->num_stages - 1;
+    return (struct tv_list_choice){.num_micro = tv_max_int(args->num_micro, least)};
 }
 
 void tv_write_zb_v(struct tv_list_writer *writer)
@@ -40,7 +40,8 @@ void tv_write_zb_v(struct tv_list_writer *writer)
 
 struct tv_list_choice tv_choose_dualpipe_v(const struct tv_schedule_args *args)
 {
-    return (struct tv_list_choice){.num_micro = tv_max_int(args->num_micro, 2 * args->num_stages)};
+    const int least = 2 * args->num_stages;
+    return (struct tv_list_choice){.num_micro = tv_max_int(args->num_micro, least)};
 }
 
 void tv_write_dualpipe_v(struct tv_list_writer *writer)

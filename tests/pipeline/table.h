@@ -46,7 +46,10 @@ class Table
         if (num_chunks == 0)
             num_chunks = tv_schedule_default_chunks(name);
         const struct tv_schedule_args args = {name, num_stages, num_chunks, num_micro, slot_limit};
-        EXPECT_EQ(TV_OK, tv_schedule_build(&args, &schedule)) << tv_error_message();
+        if (tv_schedule_build(&args, &schedule) != TV_OK) {
+            ADD_FAILURE() << tv_error_message();
+            return Table(num_stages, num_chunks, num_micro);
+        }
         Table table(schedule);
         tv_schedule_destroy(&schedule);
         return table;

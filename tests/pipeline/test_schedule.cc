@@ -96,6 +96,24 @@ TEST(Schedule, ListOfVHalf)
               text_of(Table::built("v-half", 2, 2).stages[0], true));
 }
 
+/* Half of a pair stays as a plain action. */
+TEST(Schedule, Drop)
+{
+    const struct tv_schedule_args args = {"table", 1, 1, 3, 0};
+    struct tv_schedule schedule = {};
+    ASSERT_EQ(TV_OK, tv_schedule_alloc(&args, TV_PLACE_LOOP, 6, &schedule));
+    Table whole(1, 1, 3);
+    set_list(&whole, 0, "F2+ B0 F0+ B2 F1+ B1");
+    for (const struct tv_action &a : whole.stages[0]) {
+        tv_schedule_append(&schedule, 0, a.kind, a.chunk, a.micro);
+        schedule.stages[0].actions[schedule.stages[0].num_actions - 1].is_paired = a.is_paired;
+    }
+    tv_schedule_drop(&schedule, 2);
+    EXPECT_EQ("B0 F0 F1+ B1", text_of(Table(schedule).stages[0]));
+    EXPECT_EQ(2, schedule.num_micro);
+    tv_schedule_destroy(&schedule);
+}
+
 /* Every schedule, with each number of chunks up to 4 that it takes. */
 static void for_all_schedules(const std::function<void(const std::string &name, int v)> &visit)
 {

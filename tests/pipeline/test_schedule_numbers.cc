@@ -3,22 +3,6 @@
 #include "pipeline/timing.h"
 #include <random>
 
-/* A table's row: m = P, 3P/2, 2P, 5P/2, 4P. */
-struct Row {
-    const char *name;
-    int P, v;
-    bool joins_pairs;
-    double makespan[5], bubble[5];
-    double own_bubble[5];                /* largest of a stage in its own window; -1: the bubble */
-    std::vector<int> slots, slots_input; /* at 4P, by stage; slots_input empty: the same */
-};
-
-/* "Same as the bubble." */
-#define SAME                                                                                       \
-    {                                                                                              \
-        -1, -1, -1, -1, -1                                                                         \
-    }
-
 static std::vector<int> times(int count, int number)
 {
     return std::vector<int>((size_t)count, number);
@@ -33,238 +17,80 @@ static std::vector<int> down(int P, int from, int step)
     return numbers;
 }
 
-static const Row rows[] = {{"naive",
-                            4,
-                            1,
-                            false,
-                            {48, 72, 96, 120, 192},
-                            {.75, .75, .75, .75, .75},
-                            SAME,
-                            times(4, 1),
-                            {}},
-                           {"naive",
-                            8,
-                            1,
-                            false,
-                            {192, 288, 384, 480, 768},
-                            {.875, .875, .875, .875, .875},
-                            SAME,
-                            times(8, 1),
-                            {}},
-                           {"gpipe",
-                            4,
-                            1,
-                            false,
-                            {21, 27, 33, 39, 57},
-                            {.4286, .3333, .2727, .2308, .1579},
-                            SAME,
-                            times(4, 16),
-                            {}},
-                           {"gpipe",
-                            8,
-                            1,
-                            false,
-                            {45, 57, 69, 81, 117},
-                            {.4667, .3684, .3043, .2593, .1795},
-                            SAME,
-                            times(8, 32),
-                            {}},
-                           {"1f1b",
-                            4,
-                            1,
-                            false,
-                            {21, 27, 33, 39, 57},
-                            {.4286, .3333, .2727, .2308, .1579},
-                            SAME,
-                            {4, 3, 2, 1},
-                            {}},
-                           {"1f1b",
-                            8,
-                            1,
-                            false,
-                            {45, 57, 69, 81, 117},
-                            {.4667, .3684, .3043, .2593, .1795},
-                            SAME,
-                            down(8, 8, 1),
-                            {}},
-                           {"interleaved",
-                            4,
-                            2,
-                            false,
-                            {33, 45, 57, 69, 105},
-                            {.2727, .2000, .1579, .1304, .0857},
-                            SAME,
-                            {11, 9, 7, 5},
-                            {}},
-                           {"interleaved",
-                            4,
-                            3,
-                            false,
-                            {45, 63, 81, 99, 153},
-                            {.2000, .1429, .1111, .0909, .0588},
-                            SAME,
-                            {15, 13, 11, 9},
-                            {}},
-                           {"interleaved",
-                            8,
-                            2,
-                            false,
-                            {69, 93, 117, 141, 213},
-                            {.3043, .2258, .1795, .1489, .0986},
-                            SAME,
-                            down(8, 23, 2),
-                            {}},
-                           {"interleaved",
-                            8,
-                            3,
-                            false,
-                            {93, 129, 165, 201, 309},
-                            {.2258, .1628, .1273, .1045, .0680},
-                            SAME,
-                            down(8, 31, 2),
-                            {}},
-                           {"zb-h1",
-                            4,
-                            1,
-                            false,
-                            {15, 21, 27, 33, 51},
-                            {.2000, .1429, .1111, .0909, .0588},
-                            SAME,
-                            times(4, 4),
-                            {4, 3, 2, 1}},
-                           {"zb-h1",
-                            8,
-                            1,
-                            false,
-                            {31, 43, 55, 67, 103},
-                            {.2258, .1628, .1273, .1045, .0680},
-                            SAME,
-                            times(8, 8),
-                            down(8, 8, 1)},
-                           {"zb-h2",
-                            4,
-                            1,
-                            false,
-                            {15, 21, 27, 33, 51},
-                            {.2000, .1429, .1111, .0909, .0588},
-                            {.2000, .0526, 0, 0, 0},
-                            times(4, 7),
-                            {7, 5, 3, 1}},
-                           {"zb-h2",
-                            8,
-                            1,
-                            false,
-                            {31, 43, 55, 67, 103},
-                            {.2258, .1628, .1273, .1045, .0680},
-                            {.2258, .0769, 0, 0, 0},
-                            times(8, 15),
-                            down(8, 15, 2)},
-                           {"zb-v",
-                            4,
-                            2,
-                            false,
-                            {30, 39, 51, 63, 99},
-                            {.2000, .0769, .0588, .0476, .0303},
-                            {.2000, .0526, 0, 0, 0},
-                            times(4, 8),
-                            {}},
-                           {"zb-v",
-                            8,
-                            2,
-                            false,
-                            {62, 79, 103, 127, 199},
-                            {.2258, .0886, .0680, .0551, .0352},
-                            {.2258, .0769, 0, 0, 0},
-                            times(8, 16),
-                            {}},
-                           {"dualpipe-v",
-                            4,
-                            2,
-                            false,
-                            {33, 43, 51, 63, 99},
-                            {.2727, .1628, .0588, .0476, .0303},
-                            SAME,
-                            times(4, 9),
-                            {}},
-                           {"dualpipe-v",
-                            4,
-                            2,
-                            true,
-                            {33, 46, 54, 66, 102},
-                            {.2727, .2174, .1111, .0909, .0588},
-                            SAME,
-                            times(4, 9),
-                            {}},
-                           {"dualpipe-v",
-                            8,
-                            2,
-                            false,
-                            {69, 87, 103, 127, 199},
-                            {.3043, .1724, .0680, .0551, .0352},
-                            SAME,
-                            times(8, 17),
-                            {}},
-                           {"dualpipe-v",
-                            8,
-                            2,
-                            true,
-                            {69, 94, 110, 134, 206},
-                            {.3043, .2340, .1273, .1045, .0680},
-                            SAME,
-                            times(8, 17),
-                            {}},
-                           {"v-half",
-                            4,
-                            2,
-                            false,
-                            {36, 48, 60, 72, 108},
-                            {.3333, .2500, .2000, .1667, .1111},
-                            SAME,
-                            {},
-                            {}},
-                           {"v-half",
-                            8,
-                            2,
-                            false,
-                            {74, 98, 122, 146, 218},
-                            {.3514, .2653, .2131, .1781, .1193},
-                            SAME,
-                            {},
-                            {}},
-                           {"v-min",
-                            4,
-                            2,
-                            false,
-                            {35, 47, 59, 71, 107},
-                            {.3143, .2340, .1864, .1549, .1028},
-                            SAME,
-                            {},
-                            {}},
-                           {"v-min",
-                            8,
-                            2,
-                            false,
-                            {75, 99, 123, 147, 219},
-                            {.3600, .2727, .2195, .1837, .1233},
-                            SAME,
-                            {},
-                            {}}};
+/* Cells for m = P, 3P/2, 2P, 5P/2, 4P: makespan/bubble, and behind that the largest own-window
+ * bubble of a stage where it differs. Slots by stage at 4P; slots_input empty: the same. */
+struct Row {
+    const char *name;
+    int P, v;
+    const char *cells;
+    std::vector<int> slots, slots_input;
+    bool joins_pairs;
+
+    Row(const char *schedule, int num_stages, int num_chunks, const char *numbers,
+        std::vector<int> until_weight = {}, std::vector<int> until_input = {})
+        : name(schedule), P(num_stages), v(num_chunks), cells(numbers),
+          slots(std::move(until_weight)), slots_input(std::move(until_input)), joins_pairs(false)
+    {
+    }
+    Row with_pairs() &&
+    {
+        joins_pairs = true;
+        return *this;
+    }
+};
+
+static const Row rows[] = {
+    Row("naive", 4, 1, "48/.7500 72/.7500 96/.7500 120/.7500 192/.7500", times(4, 1)),
+    Row("naive", 8, 1, "192/.8750 288/.8750 384/.8750 480/.8750 768/.8750", times(8, 1)),
+    Row("gpipe", 4, 1, "21/.4286 27/.3333 33/.2727 39/.2308 57/.1579", times(4, 16)),
+    Row("gpipe", 8, 1, "45/.4667 57/.3684 69/.3043 81/.2593 117/.1795", times(8, 32)),
+    Row("1f1b", 4, 1, "21/.4286 27/.3333 33/.2727 39/.2308 57/.1579", down(4, 4, 1)),
+    Row("1f1b", 8, 1, "45/.4667 57/.3684 69/.3043 81/.2593 117/.1795", down(8, 8, 1)),
+    Row("interleaved", 4, 2, "33/.2727 45/.2000 57/.1579 69/.1304 105/.0857", down(4, 11, 2)),
+    Row("interleaved", 4, 3, "45/.2000 63/.1429 81/.1111 99/.0909 153/.0588", down(4, 15, 2)),
+    Row("interleaved", 8, 2, "69/.3043 93/.2258 117/.1795 141/.1489 213/.0986", down(8, 23, 2)),
+    Row("interleaved", 8, 3, "93/.2258 129/.1628 165/.1273 201/.1045 309/.0680", down(8, 31, 2)),
+    Row("zb-h1", 4, 1, "15/.2000 21/.1429 27/.1111 33/.0909 51/.0588", times(4, 4), down(4, 4, 1)),
+    Row("zb-h1", 8, 1, "31/.2258 43/.1628 55/.1273 67/.1045 103/.0680", times(8, 8), down(8, 8, 1)),
+    Row("zb-h2", 4, 1, "15/.2000/.2000 21/.1429/.0526 27/.1111/0 33/.0909/0 51/.0588/0",
+        times(4, 7), down(4, 7, 2)),
+    Row("zb-h2", 8, 1, "31/.2258/.2258 43/.1628/.0769 55/.1273/0 67/.1045/0 103/.0680/0",
+        times(8, 15), down(8, 15, 2)),
+    Row("zb-v", 4, 2, "30/.2000/.2000 39/.0769/.0526 51/.0588/0 63/.0476/0 99/.0303/0",
+        times(4, 8)),
+    Row("zb-v", 8, 2, "62/.2258/.2258 79/.0886/.0769 103/.0680/0 127/.0551/0 199/.0352/0",
+        times(8, 16)),
+    Row("dualpipe-v", 4, 2, "33/.2727 43/.1628 51/.0588 63/.0476 99/.0303", times(4, 9)),
+    Row("dualpipe-v", 4, 2, "33/.2727 46/.2174 54/.1111 66/.0909 102/.0588", times(4, 9))
+        .with_pairs(),
+    Row("dualpipe-v", 8, 2, "69/.3043 87/.1724 103/.0680 127/.0551 199/.0352", times(8, 17)),
+    Row("dualpipe-v", 8, 2, "69/.3043 94/.2340 110/.1273 134/.1045 206/.0680", times(8, 17))
+        .with_pairs(),
+    Row("v-half", 4, 2, "36/.3333 48/.2500 60/.2000 72/.1667 108/.1111"),
+    Row("v-half", 8, 2, "74/.3514 98/.2653 122/.2131 146/.1781 218/.1193"),
+    Row("v-min", 4, 2, "35/.3143 47/.2340 59/.1864 71/.1549 107/.1028"),
+    Row("v-min", 8, 2, "75/.3600 99/.2727 123/.2195 147/.1837 219/.1233"),
+};
 
 TEST(ScheduleNumbers, Tables)
 {
     for (const Row &row : rows) {
-        for (int k = 0; k < 5; k++) {
-            const int m = std::vector<int>{2, 3, 4, 5, 8}[(size_t)k] * row.P / 2;
+        std::istringstream cells(row.cells);
+        for (int m : {row.P, 3 * row.P / 2, 2 * row.P, 5 * row.P / 2, 4 * row.P}) {
             SCOPED_TRACE(size_text(row.name, row.P, row.v, m));
+            std::string cell;
+            cells >> cell;
+            double makespan = -1, bubble = -1, own_bubble = -1;
+            const int num_read =
+                std::sscanf(cell.c_str(), "%lf/%lf/%lf", &makespan, &bubble, &own_bubble);
             Table table = Table::built(row.name, row.P, m, row.v);
             Costs costs;
             costs.joins_pairs = row.joins_pairs;
             const Timing timing(table, costs);
-            EXPECT_EQ(row.makespan[k], timing.makespan);
-            EXPECT_NEAR(row.bubble[k], timing.bubble_fraction, 5e-5);
-            const double own = row.own_bubble[k];
-            EXPECT_NEAR(own < 0 ? row.bubble[k] : own, timing.largest_own_bubble(), 5e-5);
-            for (int r = 0; k == 4 && r < (int)row.slots.size(); r++) {
+            EXPECT_EQ(makespan, timing.makespan);
+            EXPECT_NEAR(bubble, timing.bubble_fraction, 5e-5);
+            EXPECT_NEAR(num_read == 3 ? own_bubble : bubble, timing.largest_own_bubble(), 5e-5);
+            for (int r = 0; m == 4 * row.P && r < (int)row.slots.size(); r++) {
                 EXPECT_EQ(row.slots[(size_t)r], timing.stages[r].peak_slots);
                 EXPECT_EQ((row.slots_input.empty() ? row.slots : row.slots_input)[(size_t)r],
                           timing.stages[r].peak_slots_input);
