@@ -1,4 +1,4 @@
-/* train/schedule_plan.h -- what `trivet schedule` was asked for: the schedule, its costs, its times. */
+/* train/schedule_plan.h -- what `trivet schedule` was asked for: schedule, costs, times. */
 #ifndef TV_TRAIN_SCHEDULE_PLAN_H
 #define TV_TRAIN_SCHEDULE_PLAN_H
 #include "pipeline/simulate.h"

@@ -16,9 +16,9 @@ TV_MUST_CHECK tv_status_t tv_schedule_report(const struct tv_schedule_options *o
 TV_MUST_CHECK tv_status_t tv_schedule_write_trace(const struct tv_schedule_plan *plan,
                                                   double seconds_per_unit, const char *path);
 
-/* --compare: all schedules for these stages and micro-batches, the fastest first. Costs are those of
- * a whole stage: an action of one of v chunks takes a v-th, a slot of it counts as a v-th. Errors as
- * above. */
+/* --compare: all schedules for these stages and micro-batches, the fastest first. Costs are those
+ * of a whole stage: an action of one of v chunks takes a v-th, a slot of it counts as a v-th.
+ * Errors as above. */
 TV_MUST_CHECK tv_status_t tv_schedule_compare(const struct tv_schedule_options *options, FILE *out);
 TV_END_C
 #endif

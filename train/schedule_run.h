@@ -1,4 +1,4 @@
-/* train/schedule_run.h -- runs a schedule with stages that sleep, to compare prediction and clock. */
+/* train/schedule_run.h -- runs a schedule with stages that sleep: the clock beside the forecast. */
 #ifndef TV_TRAIN_SCHEDULE_RUN_H
 #define TV_TRAIN_SCHEDULE_RUN_H
 #include "mesh/comm.h"

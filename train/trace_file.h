@@ -1,8 +1,9 @@
 /* train/trace_file.h -- timelines in Chrome's trace format, which Perfetto (ui.perfetto.dev) and
  * chrome://tracing open.
  *
- * Processes hold threads, threads hold events; an event is a name from a start for a duration. Events
- * of one thread may nest but not overlap otherwise. Each is written as it comes: nothing is kept. */
+ * Processes hold threads, threads hold events; an event is a name from a start for a duration.
+ * Events of one thread may nest but not overlap otherwise. Each is written as it comes: nothing is
+ * kept. */
 #ifndef TV_TRAIN_TRACE_FILE_H
 #define TV_TRAIN_TRACE_FILE_H
 #include "base/status.h"

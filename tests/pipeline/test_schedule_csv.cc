@@ -272,3 +272,10 @@ TEST(ScheduleCsv, AFullDiskIsSaid)
     EXPECT_EQ(TV_IO, tv_schedule_write_csv(table.schedule(), TV_CSV_COMPUTE_ONLY, full));
     std::fclose(full);
 }
+
+TEST(ScheduleCsv, TheNameCanBePrintedAnywhere)
+{
+    Parsed p("0F0,0B0", "folder/\xff\n\"x\".csv");
+    ASSERT_EQ(TV_OK, p.status);
+    EXPECT_STREQ("__\"x\".csv", p.schedule.name);
+}
