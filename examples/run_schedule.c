@@ -82,7 +82,9 @@ int main(int argc, char **argv)
     check(tv_device_open(TV_DEVICE_CPU, 1, &device));
     check(tv_stream_create(device, &stream));
     check(num_micro <= 64 ? TV_OK : TV_ERR(TV_INVALID, "at most 64 micro-batches"));
-    check(tv_schedule_build(name, tv_comm_size(world), num_micro, &schedule));
+    const struct tv_schedule_args args = {
+        .name = name, .num_stages = tv_comm_size(world), .num_chunks = 1, .num_micro = num_micro};
+    check(tv_schedule_build(&args, &schedule));
     check(tv_executor_create(world, stream, &schedule, COUNT, &executor));
 
     struct stage stage = {.index = tv_comm_rank(world), .num_stages = tv_comm_size(world)};

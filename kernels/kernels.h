@@ -93,7 +93,7 @@ struct tv_attention_backward_args {
     int64_t ld_dq, ld_dk, ld_dv;
 };
 /* gelu, tanh form (Hendrycks, Gimpel 2016): y = x/2 (1 + tanh(sqrt(2/pi)(x + 0.044715 x^3))).
- * backward: dx = dy y'(x). dx may be dy. */
+ * backward: dx = dy y'(x). dx may be dy or x. */
 struct tv_gelu_args {
     int64_t count;
     const float *x;

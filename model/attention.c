@@ -74,21 +74,35 @@ static tv_status_t project(const struct tv_pass *pass, const float *n1, float *q
 }
 
 /* dn1 = sum over the three matrices, partial over the tensor axis */
-static tv_status_t project_backward(const struct tv_pass *pass, const float *n1, float *d_qkv,
-                                    float *dn1)
+static tv_status_t project_backward(const struct tv_pass *pass, const float *d_qkv, float *dn1)
 {
     const struct tv_model_sizes *s = pass->sizes;
     if (pass->model->args.config.family == TV_GPT2) {
         const struct tv_linear fused = gpt2_fused(pass);
-        return tv_column_linear_backward(pass->axis, &fused, s->rows, n1, d_qkv, s->qkv_cols, 0,
-                                         dn1);
+        return tv_column_linear_backward_input(pass->axis, &fused, s->rows, d_qkv, s->qkv_cols, 0,
+                                               dn1);
     }
-    TV_TRY(rotate(pass, d_qkv, 1));
     for (int index = LLAMA_Q; index <= LLAMA_V; index++) {
         const struct tv_linear linear = llama_matrix(pass, index);
-        TV_TRY(tv_column_linear_backward(pass->axis, &linear, s->rows, n1,
-                                         d_qkv + column_of(s, index), s->qkv_cols, index != LLAMA_Q,
-                                         dn1));
+        TV_TRY(tv_column_linear_backward_input(pass->axis, &linear, s->rows,
+                                               d_qkv + column_of(s, index), s->qkv_cols,
+                                               index != LLAMA_Q, dn1));
+    }
+    return TV_OK;
+}
+
+tv_status_t tv_attention_part_backward_weight(const struct tv_pass *pass, const float *d_qkv)
+{
+    const struct tv_model_sizes *s = pass->sizes;
+    const float *n1 = tv_pass_at(pass, pass->unit->layer.norm1.y);
+    if (pass->model->args.config.family == TV_GPT2) {
+        const struct tv_linear fused = gpt2_fused(pass);
+        return tv_linear_backward_weight(pass->axis, &fused, s->rows, n1, s->C, d_qkv, s->qkv_cols);
+    }
+    for (int index = LLAMA_Q; index <= LLAMA_V; index++) {
+        const struct tv_linear linear = llama_matrix(pass, index);
+        TV_TRY(tv_linear_backward_weight(pass->axis, &linear, s->rows, n1, s->C,
+                                         d_qkv + column_of(s, index), s->qkv_cols));
     }
     return TV_OK;
 }
@@ -97,8 +111,8 @@ tv_status_t tv_attention_part_forward(const struct tv_pass *pass)
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_layer_places *l = &pass->unit->layer;
-    float *qkv = pass->slot + l->qkv;
-    TV_TRY(project(pass, pass->slot + l->n1, qkv));
+    float *qkv = tv_pass_at(pass, l->qkv);
+    TV_TRY(project(pass, tv_pass_at(pass, l->norm1.y), qkv));
     const struct tv_attention_args args = {
         .batch = pass->model->args.micro_batch,
         .seq_length = pass->model->args.seq_length,
@@ -111,9 +125,9 @@ tv_status_t tv_attention_part_forward(const struct tv_pass *pass)
         .ld_q = s->qkv_cols,
         .ld_k = s->qkv_cols,
         .ld_v = s->qkv_cols,
-        .o = pass->slot + l->att,
+        .o = tv_pass_at(pass, l->att),
         .ld_o = s->q_cols,
-        .lse = pass->slot + l->lse,
+        .lse = tv_pass_at(pass, l->lse),
     };
     return pass->axis->kernels->attention_forward(pass->axis->stream, &args);
 }
@@ -122,7 +136,7 @@ tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const float *
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_layer_places *l = &pass->unit->layer;
-    const float *qkv = pass->slot + l->qkv;
+    float *qkv = tv_pass_at(pass, l->qkv);
     float *d_qkv = pass->scratch + pass->model->layout.d_qkv;
     const struct tv_attention_backward_args args = {
         .batch = pass->model->args.micro_batch,
@@ -136,11 +150,11 @@ tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const float *
         .ld_q = s->qkv_cols,
         .ld_k = s->qkv_cols,
         .ld_v = s->qkv_cols,
-        .o = pass->slot + l->att,
+        .o = tv_pass_at(pass, l->att),
         .d_o = d_att,
         .ld_o = s->q_cols,
         .ld_do = s->q_cols,
-        .lse = pass->slot + l->lse,
+        .lse = tv_pass_at(pass, l->lse),
         .dq = d_qkv,
         .dk = d_qkv + s->q_cols,
         .dv = d_qkv + s->q_cols + s->kv_cols,
@@ -149,5 +163,11 @@ tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const float *
         .ld_dv = s->qkv_cols,
     };
     TV_TRY(pass->axis->kernels->attention_backward(pass->axis->stream, &args));
-    return project_backward(pass, pass->slot + l->n1, d_qkv, dn1);
+    if (pass->model->args.config.family == TV_LLAMA)
+        TV_TRY(rotate(pass, d_qkv, 1));
+    TV_TRY(project_backward(pass, d_qkv, dn1));
+    if (!pass->is_split)
+        return tv_attention_part_backward_weight(pass, d_qkv);
+    return tv_stream_copy(pass->axis->stream, qkv, d_qkv,
+                          (size_t)(s->rows * s->qkv_cols) * sizeof(float));
 }

@@ -2,6 +2,11 @@
  * Also the norm that layers and head share. */
 #include "model/model_internal.h"
 
+float *tv_pass_at(const struct tv_pass *pass, struct tv_place place)
+{
+    return (place.in_work ? pass->work : pass->slot) + place.first;
+}
+
 struct tv_weight tv_pass_weight(const struct tv_pass *pass, int index)
 {
     const int64_t first = pass->unit->weight_first[index];
@@ -27,13 +32,13 @@ tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use 
         .eps = pass->model->args.config.norm_eps,
         .x = x,
         .weight = tv_pass_weight(pass, use.weight).value,
-        .y = pass->slot + use.y,
-        .rstd = pass->slot + use.rstd,
+        .y = tv_pass_at(pass, use.places.y),
+        .rstd = tv_pass_at(pass, use.places.rstd),
     };
     if (is_llama)
         return pass->axis->kernels->rmsnorm_forward(pass->axis->stream, &args);
     args.bias = tv_pass_weight(pass, use.bias).value;
-    args.mean = pass->slot + use.mean;
+    args.mean = tv_pass_at(pass, use.places.mean);
     return pass->axis->kernels->layernorm_forward(pass->axis->stream, &args);
 }
 
@@ -48,14 +53,14 @@ tv_status_t tv_unit_norm_backward(const struct tv_pass *pass, struct tv_norm_use
         .dy = dy,
         .x = x,
         .weight = weight.value,
-        .rstd = pass->slot + use.rstd,
+        .rstd = tv_pass_at(pass, use.places.rstd),
         .add_dx = add_dx,
         .dx = dx,
         .dweight = weight.grad,
     };
     if (is_llama)
         return pass->axis->kernels->rmsnorm_backward(pass->axis->stream, &args);
-    args.mean = pass->slot + use.mean;
+    args.mean = tv_pass_at(pass, use.places.mean);
     args.dbias = tv_pass_weight(pass, use.bias).grad;
     return pass->axis->kernels->layernorm_backward(pass->axis->stream, &args);
 }
@@ -63,6 +68,8 @@ tv_status_t tv_unit_norm_backward(const struct tv_pass *pass, struct tv_norm_use
 tv_status_t tv_embedding_unit_forward(const struct tv_pass *pass, float *y)
 {
     const struct tv_model_sizes *s = pass->sizes;
+    if (y == NULL)
+        return TV_OK;
     TV_TRY(tv_vocab_embedding_forward(pass->axis, s->vocab, s->rows, s->C, pass->ids,
                                       tv_pass_weight(pass, 0).value, y));
     if (pass->model->args.config.family == TV_LLAMA)
@@ -79,10 +86,10 @@ tv_status_t tv_embedding_unit_forward(const struct tv_pass *pass, float *y)
     return pass->axis->kernels->embedding_forward(pass->axis->stream, &positions);
 }
 
-tv_status_t tv_embedding_unit_backward(const struct tv_pass *pass, const float *grad)
+tv_status_t tv_embedding_unit_backward_weight(const struct tv_pass *pass, const float *dy)
 {
     const struct tv_model_sizes *s = pass->sizes;
-    TV_TRY(tv_vocab_embedding_backward(pass->axis, s->vocab, s->rows, s->C, pass->ids, grad,
+    TV_TRY(tv_vocab_embedding_backward(pass->axis, s->vocab, s->rows, s->C, pass->ids, dy,
                                        tv_pass_weight(pass, 0).grad));
     if (pass->model->args.config.family == TV_LLAMA)
         return TV_OK;
@@ -91,7 +98,7 @@ tv_status_t tv_embedding_unit_backward(const struct tv_pass *pass, const float *
         .cols = s->C,
         .num = pass->model->args.config.max_positions,
         .ids = pass->positions,
-        .dy = grad,
+        .dy = dy,
         .dtable = tv_pass_weight(pass, 1).grad,
     };
     return pass->axis->kernels->embedding_backward(pass->axis->stream, &positions);
@@ -99,9 +106,7 @@ tv_status_t tv_embedding_unit_backward(const struct tv_pass *pass, const float *
 
 static struct tv_norm_use final_norm(const struct tv_pass *pass)
 {
-    const struct tv_head_places *h = &pass->unit->head;
-    return (struct tv_norm_use){
-        .weight = 0, .bias = 1, .y = h->norm, .mean = h->mean, .rstd = h->rstd};
+    return (struct tv_norm_use){.weight = 0, .bias = 1, .places = pass->unit->head.norm};
 }
 
 /* logits = n W^T: the table [padded, C] is a column-parallel matrix stored [out, in]. */
@@ -120,13 +125,13 @@ tv_status_t tv_head_forward(const struct tv_pass *pass, const float *x, double *
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_head_places *h = &pass->unit->head;
     const struct tv_linear linear = output_linear(pass);
-    float *logits = pass->slot + h->logits;
+    float *logits = tv_pass_at(pass, h->logits);
     TV_TRY(tv_unit_norm_forward(pass, final_norm(pass), x));
-    TV_TRY(tv_column_linear_forward(pass->axis, &linear, s->rows, pass->slot + h->norm, logits,
-                                    s->vocab.padded));
-    return tv_vocab_cross_entropy_forward(pass->axis, s->vocab, s->rows, logits, pass->targets,
-                                          pass->slot + h->lse,
-                                          pass->scratch + pass->model->layout.work, loss_sum_out);
+    TV_TRY(tv_column_linear_forward(pass->axis, &linear, s->rows, tv_pass_at(pass, h->norm.y),
+                                    logits, s->vocab.padded));
+    return tv_vocab_cross_entropy_forward(
+        pass->axis, s->vocab, s->rows, logits, pass->targets, tv_pass_at(pass, h->lse),
+        pass->scratch + pass->model->layout.loss_work, loss_sum_out);
 }
 
 tv_status_t tv_head_backward(const struct tv_pass *pass, const float *x, float *grad)
@@ -134,12 +139,26 @@ tv_status_t tv_head_backward(const struct tv_pass *pass, const float *x, float *
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_head_places *h = &pass->unit->head;
     const struct tv_linear linear = output_linear(pass);
-    float *logits = pass->slot + h->logits;
+    float *logits = tv_pass_at(pass, h->logits);
     float *dn = pass->scratch + pass->model->layout.tmp;
+    if (pass->model->args.recompute == TV_RECOMPUTE_SELECTIVE)
+        TV_TRY(tv_unit_norm_forward(pass, final_norm(pass), x));
     TV_TRY(tv_vocab_cross_entropy_backward(pass->axis, s->vocab, s->rows, logits, pass->targets,
-                                           pass->slot + h->lse));
-    TV_TRY(tv_column_linear_backward(pass->axis, &linear, s->rows, pass->slot + h->norm, logits,
-                                     s->vocab.padded, 0, dn));
+                                           tv_pass_at(pass, h->lse)));
+    TV_TRY(tv_column_linear_backward_input(pass->axis, &linear, s->rows, logits, s->vocab.padded, 0,
+                                           dn));
+    if (!pass->is_split)
+        TV_TRY(tv_head_backward_weight(pass));
     TV_TRY(tv_tensor_sum(pass->axis, dn, s->rows * s->C));
     return tv_unit_norm_backward(pass, final_norm(pass), x, dn, 0, grad);
+}
+
+/* The logits have become their gradient. */
+tv_status_t tv_head_backward_weight(const struct tv_pass *pass)
+{
+    const struct tv_head_places *h = &pass->unit->head;
+    const struct tv_linear linear = output_linear(pass);
+    return tv_linear_backward_weight(pass->axis, &linear, pass->sizes->rows,
+                                     tv_pass_at(pass, h->norm.y), pass->sizes->C,
+                                     tv_pass_at(pass, h->logits), pass->sizes->vocab.padded);
 }

@@ -39,22 +39,16 @@ static int is_llama(const struct tv_pass *pass)
 
 static struct tv_norm_use norm1(const struct tv_pass *pass)
 {
-    const struct tv_layer_places *l = &pass->unit->layer;
     return (struct tv_norm_use){.weight = is_llama(pass) ? (int)LLAMA_NORM1 : (int)GPT2_LN1,
                                 .bias = GPT2_LN1_BIAS,
-                                .y = l->n1,
-                                .mean = l->mean1,
-                                .rstd = l->rstd1};
+                                .places = pass->unit->layer.norm1};
 }
 
 static struct tv_norm_use norm2(const struct tv_pass *pass)
 {
-    const struct tv_layer_places *l = &pass->unit->layer;
     return (struct tv_norm_use){.weight = is_llama(pass) ? (int)LLAMA_NORM2 : (int)GPT2_LN2,
                                 .bias = GPT2_LN2_BIAS,
-                                .y = l->n2,
-                                .mean = l->mean2,
-                                .rstd = l->rstd2};
+                                .places = pass->unit->layer.norm2};
 }
 
 /* A matrix of the unit: weight index, and bias index or -1. */
@@ -87,23 +81,16 @@ static struct tv_linear ff_down(const struct tv_pass *pass)
                           : matrix(pass, pass->sizes->F, pass->sizes->C, GPT2_DOWN, GPT2_DOWN_BIAS);
 }
 
-/* n2 -> act [rows, F] */
-static tv_status_t ff_up_forward(const struct tv_pass *pass)
+/* ff -> act [rows, F] */
+static tv_status_t activate(const struct tv_pass *pass)
 {
     const struct tv_model_sizes *s = pass->sizes;
-    const struct tv_layer_places *l = &pass->unit->layer;
-    const float *n2 = pass->slot + l->n2;
-    float *ff = pass->slot + l->ff, *act = pass->slot + l->act;
+    const float *ff = tv_pass_at(pass, pass->unit->layer.ff);
+    float *act = tv_pass_at(pass, pass->unit->layer.act);
     if (!is_llama(pass)) {
-        const struct tv_linear fc = matrix(pass, s->C, s->F, GPT2_FC, GPT2_FC_BIAS);
-        TV_TRY(tv_column_linear_forward(pass->axis, &fc, s->rows, n2, ff, s->F));
         const struct tv_gelu_args gelu = {.count = s->rows * s->F, .x = ff, .y = act};
         return pass->axis->kernels->gelu_forward(pass->axis->stream, &gelu);
     }
-    const struct tv_linear gate = matrix(pass, s->C, s->F, LLAMA_GATE, -1),
-                           up = matrix(pass, s->C, s->F, LLAMA_UP, -1);
-    TV_TRY(tv_column_linear_forward(pass->axis, &gate, s->rows, n2, ff, 2 * s->F));
-    TV_TRY(tv_column_linear_forward(pass->axis, &up, s->rows, n2, ff + s->F, 2 * s->F));
     const struct tv_swiglu_args swiglu = {.rows = s->rows,
                                           .cols = s->F,
                                           .ld_gate = 2 * s->F,
@@ -115,38 +102,96 @@ static tv_status_t ff_up_forward(const struct tv_pass *pass)
     return pass->axis->kernels->swiglu_forward(pass->axis->stream, &swiglu);
 }
 
-/* d_act -> dn2, partial over the tensor axis */
-static tv_status_t ff_up_backward(const struct tv_pass *pass, float *d_act, float *dn2)
+/* d_act -> d_ff, in the place of ff */
+static tv_status_t activate_backward(const struct tv_pass *pass, const float *d_act)
 {
     const struct tv_model_sizes *s = pass->sizes;
-    const struct tv_layer_places *l = &pass->unit->layer;
-    const float *n2 = pass->slot + l->n2, *ff = pass->slot + l->ff;
-    float *d_ff = pass->scratch + pass->model->layout.d_ff;
+    float *ff = tv_pass_at(pass, pass->unit->layer.ff);
     if (!is_llama(pass)) {
-        const struct tv_linear fc = matrix(pass, s->C, s->F, GPT2_FC, GPT2_FC_BIAS);
         const struct tv_gelu_backward_args gelu = {
-            .count = s->rows * s->F, .x = ff, .dy = d_act, .dx = d_ff};
-        TV_TRY(pass->axis->kernels->gelu_backward(pass->axis->stream, &gelu));
-        return tv_column_linear_backward(pass->axis, &fc, s->rows, n2, d_ff, s->F, 0, dn2);
+            .count = s->rows * s->F, .x = ff, .dy = d_act, .dx = ff};
+        return pass->axis->kernels->gelu_backward(pass->axis->stream, &gelu);
     }
-    const struct tv_linear gate = matrix(pass, s->C, s->F, LLAMA_GATE, -1),
-                           up = matrix(pass, s->C, s->F, LLAMA_UP, -1);
-    const int64_t ld = 2 * s->F;
     const struct tv_swiglu_backward_args swiglu = {.rows = s->rows,
                                                    .cols = s->F,
-                                                   .ld_gate = ld,
-                                                   .ld_up = ld,
+                                                   .ld_gate = 2 * s->F,
+                                                   .ld_up = 2 * s->F,
                                                    .ld_dy = s->F,
-                                                   .ld_dgate = ld,
-                                                   .ld_dup = ld,
+                                                   .ld_dgate = 2 * s->F,
+                                                   .ld_dup = 2 * s->F,
                                                    .gate = ff,
                                                    .up = ff + s->F,
                                                    .dy = d_act,
-                                                   .d_gate = d_ff,
-                                                   .d_up = d_ff + s->F};
-    TV_TRY(pass->axis->kernels->swiglu_backward(pass->axis->stream, &swiglu));
-    TV_TRY(tv_column_linear_backward(pass->axis, &gate, s->rows, n2, d_ff, ld, 0, dn2));
-    return tv_column_linear_backward(pass->axis, &up, s->rows, n2, d_ff + s->F, ld, 1, dn2);
+                                                   .d_gate = ff,
+                                                   .d_up = ff + s->F};
+    return pass->axis->kernels->swiglu_backward(pass->axis->stream, &swiglu);
+}
+
+/* The matrices of n2 -> ff; Llama has two, side by side. */
+struct ff_up {
+    int num;
+    struct tv_linear linears[2];
+};
+static struct ff_up ff_up(const struct tv_pass *pass)
+{
+    const int64_t C = pass->sizes->C, F = pass->sizes->F;
+    if (!is_llama(pass))
+        return (struct ff_up){1, {matrix(pass, C, F, GPT2_FC, GPT2_FC_BIAS)}};
+    return (struct ff_up){2,
+                          {matrix(pass, C, F, LLAMA_GATE, -1), matrix(pass, C, F, LLAMA_UP, -1)}};
+}
+
+static tv_status_t ff_up_forward(const struct tv_pass *pass)
+{
+    const struct tv_model_sizes *s = pass->sizes;
+    const struct ff_up up = ff_up(pass);
+    const float *n2 = tv_pass_at(pass, pass->unit->layer.norm2.y);
+    float *ff = tv_pass_at(pass, pass->unit->layer.ff);
+    for (int i = 0; i < up.num; i++)
+        TV_TRY(tv_column_linear_forward(pass->axis, &up.linears[i], s->rows, n2, ff + i * s->F,
+                                        up.num * s->F));
+    return TV_OK;
+}
+
+/* d_ff -> dn2, partial over the tensor axis */
+static tv_status_t ff_up_backward(const struct tv_pass *pass, float *dn2)
+{
+    const struct tv_model_sizes *s = pass->sizes;
+    const struct ff_up up = ff_up(pass);
+    const float *d_ff = tv_pass_at(pass, pass->unit->layer.ff);
+    for (int i = 0; i < up.num; i++)
+        TV_TRY(tv_column_linear_backward_input(pass->axis, &up.linears[i], s->rows, d_ff + i * s->F,
+                                               up.num * s->F, i > 0, dn2));
+    return TV_OK;
+}
+
+static tv_status_t ff_up_backward_weight(const struct tv_pass *pass)
+{
+    const struct tv_model_sizes *s = pass->sizes;
+    const struct ff_up up = ff_up(pass);
+    const float *n2 = tv_pass_at(pass, pass->unit->layer.norm2.y);
+    const float *d_ff = tv_pass_at(pass, pass->unit->layer.ff);
+    for (int i = 0; i < up.num; i++)
+        TV_TRY(tv_linear_backward_weight(pass->axis, &up.linears[i], s->rows, n2, s->C,
+                                         d_ff + i * s->F, up.num * s->F));
+    return TV_OK;
+}
+
+static tv_status_t down_backward_weight(const struct tv_pass *pass, const float *dy)
+{
+    const struct tv_model_sizes *s = pass->sizes;
+    const struct tv_linear down = ff_down(pass);
+    return tv_linear_backward_weight(pass->axis, &down, s->rows,
+                                     tv_pass_at(pass, pass->unit->layer.act), s->F, dy, s->C);
+}
+
+static tv_status_t proj_backward_weight(const struct tv_pass *pass, const float *d_mid)
+{
+    const struct tv_model_sizes *s = pass->sizes;
+    const struct tv_linear proj = attention_out(pass);
+    return tv_linear_backward_weight(pass->axis, &proj, s->rows,
+                                     tv_pass_at(pass, pass->unit->layer.att), s->q_cols, d_mid,
+                                     s->C);
 }
 
 static tv_status_t add(const struct tv_pass *pass, const float *a, float *y)
@@ -160,40 +205,71 @@ tv_status_t tv_layer_forward(const struct tv_pass *pass, const float *x, float *
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_layer_places *l = &pass->unit->layer;
-    float *mid = pass->slot + l->mid;
+    float *mid = tv_pass_at(pass, l->mid);
     const struct tv_linear proj = attention_out(pass), down = ff_down(pass);
 
     TV_TRY(tv_unit_norm_forward(pass, norm1(pass), x));
     TV_TRY(tv_attention_part_forward(pass));
-    TV_TRY(tv_row_linear_forward(pass->axis, &proj, s->rows, pass->slot + l->att, s->q_cols, mid));
+    TV_TRY(tv_row_linear_forward(pass->axis, &proj, s->rows, tv_pass_at(pass, l->att), s->q_cols,
+                                 mid));
     TV_TRY(add(pass, x, mid));
 
     TV_TRY(tv_unit_norm_forward(pass, norm2(pass), mid));
     TV_TRY(ff_up_forward(pass));
-    TV_TRY(tv_row_linear_forward(pass->axis, &down, s->rows, pass->slot + l->act, s->F, y));
+    TV_TRY(activate(pass));
+    if (y == NULL)
+        return TV_OK;
+    TV_TRY(tv_row_linear_forward(pass->axis, &down, s->rows, tv_pass_at(pass, l->act), s->F, y));
     return add(pass, mid, y);
+}
+
+/* What selective recomputation did not keep. */
+static tv_status_t recompute(const struct tv_pass *pass, const float *x)
+{
+    TV_TRY(tv_unit_norm_forward(pass, norm1(pass), x));
+    TV_TRY(tv_unit_norm_forward(pass, norm2(pass), tv_pass_at(pass, pass->unit->layer.mid)));
+    return activate(pass);
 }
 
 tv_status_t tv_layer_backward(const struct tv_pass *pass, const float *x, float *grad)
 {
     const struct tv_model_sizes *s = pass->sizes;
-    const struct tv_layer_places *l = &pass->unit->layer;
+    float *mid = tv_pass_at(pass, pass->unit->layer.mid);
     float *dn = pass->scratch + pass->model->layout.tmp;
     float *d_act = pass->scratch + pass->model->layout.d_act,
           *d_att = pass->scratch + pass->model->layout.d_att;
     const struct tv_linear proj = attention_out(pass), down = ff_down(pass);
+    if (pass->model->args.recompute == TV_RECOMPUTE_SELECTIVE)
+        TV_TRY(recompute(pass, x));
 
     /* grad is dy, and stays in place as the residual's share of d(mid). */
-    TV_TRY(tv_row_linear_backward(pass->axis, &down, s->rows, pass->slot + l->act, s->F, grad,
-                                  d_act, s->F));
-    TV_TRY(ff_up_backward(pass, d_act, dn));
+    TV_TRY(tv_row_linear_backward_input(pass->axis, &down, s->rows, grad, d_act, s->F));
+    TV_TRY(activate_backward(pass, d_act));
+    TV_TRY(ff_up_backward(pass, dn));
+    if (!pass->is_split) {
+        TV_TRY(down_backward_weight(pass, grad));
+        TV_TRY(ff_up_backward_weight(pass));
+    }
     TV_TRY(tv_tensor_sum(pass->axis, dn, s->rows * s->C));
-    TV_TRY(tv_unit_norm_backward(pass, norm2(pass), pass->slot + l->mid, dn, 1, grad));
+    TV_TRY(tv_unit_norm_backward(pass, norm2(pass), mid, dn, 1, grad));
 
     /* grad is d(mid), and stays as the residual's share of dx. */
-    TV_TRY(tv_row_linear_backward(pass->axis, &proj, s->rows, pass->slot + l->att, s->q_cols, grad,
-                                  d_att, s->q_cols));
+    TV_TRY(tv_row_linear_backward_input(pass->axis, &proj, s->rows, grad, d_att, s->q_cols));
+    if (pass->is_split)
+        TV_TRY(tv_stream_copy(pass->axis->stream, mid, grad,
+                              (size_t)(s->rows * s->C) * sizeof(float)));
+    else
+        TV_TRY(proj_backward_weight(pass, grad));
     TV_TRY(tv_attention_part_backward(pass, d_att, dn));
     TV_TRY(tv_tensor_sum(pass->axis, dn, s->rows * s->C));
     return tv_unit_norm_backward(pass, norm1(pass), x, dn, 1, grad);
+}
+
+tv_status_t tv_layer_backward_weight(const struct tv_pass *pass, const float *dy)
+{
+    const struct tv_layer_places *l = &pass->unit->layer;
+    TV_TRY(down_backward_weight(pass, dy));
+    TV_TRY(ff_up_backward_weight(pass));
+    TV_TRY(proj_backward_weight(pass, tv_pass_at(pass, l->mid)));
+    return tv_attention_part_backward_weight(pass, tv_pass_at(pass, l->qkv));
 }

@@ -28,45 +28,59 @@ static struct tv_model_sizes sizes_of(const struct tv_model_args *args, int T, i
     return s;
 }
 
-static void place_layer(const struct tv_model_args *args, const struct tv_model_sizes *s,
-                        struct tv_layer_places *l, int64_t *end)
+/* `from`: the weakest recomputation that does not keep it in the slot. */
+static struct tv_place take_place(const struct tv_model_args *args, struct tv_chunk_layout *chunk,
+                                  int64_t count, tv_recompute_t from)
 {
-    const int is_llama = args->config.family == TV_LLAMA;
-    l->n1 = take(end, s->rows * s->C);
-    l->mean1 = take(end, is_llama ? 0 : s->rows);
-    l->rstd1 = take(end, s->rows);
-    l->qkv = take(end, s->rows * s->qkv_cols);
-    l->att = take(end, s->rows * s->q_cols);
-    l->lse = take(end, s->rows * s->num_heads);
-    l->mid = take(end, s->rows * s->C);
-    l->n2 = take(end, s->rows * s->C);
-    l->mean2 = take(end, is_llama ? 0 : s->rows);
-    l->rstd2 = take(end, s->rows);
-    l->ff = take(end, s->rows * s->F * (is_llama ? 2 : 1));
-    l->act = take(end, s->rows * s->F);
+    const int in_work = args->recompute >= from;
+    return (struct tv_place){take(in_work ? &chunk->work_count : &chunk->slot_count, count),
+                             in_work};
+}
+
+static struct tv_norm_places place_norm(const struct tv_model_args *args,
+                                        const struct tv_model_sizes *s,
+                                        struct tv_chunk_layout *chunk)
+{
+    const int64_t means = args->config.family == TV_LLAMA ? 0 : s->rows;
+    struct tv_norm_places n;
+    n.y = take_place(args, chunk, s->rows * s->C, TV_RECOMPUTE_SELECTIVE);
+    n.mean = take_place(args, chunk, means, TV_RECOMPUTE_SELECTIVE);
+    n.rstd = take_place(args, chunk, s->rows, TV_RECOMPUTE_SELECTIVE);
+    return n;
+}
+
+static void place_layer(const struct tv_model_args *args, const struct tv_model_sizes *s,
+                        struct tv_chunk_layout *chunk, struct tv_layer_places *l)
+{
+    const int64_t ff_cols = s->F * (args->config.family == TV_LLAMA ? 2 : 1);
+    l->norm1 = place_norm(args, s, chunk);
+    l->qkv = take_place(args, chunk, s->rows * s->qkv_cols, TV_RECOMPUTE_FULL);
+    l->att = take_place(args, chunk, s->rows * s->q_cols, TV_RECOMPUTE_FULL);
+    l->lse = take_place(args, chunk, s->rows * s->num_heads, TV_RECOMPUTE_FULL);
+    l->mid = take_place(args, chunk, s->rows * s->C, TV_RECOMPUTE_FULL);
+    l->norm2 = place_norm(args, s, chunk);
+    l->ff = take_place(args, chunk, s->rows * ff_cols, TV_RECOMPUTE_FULL);
+    l->act = take_place(args, chunk, s->rows * s->F, TV_RECOMPUTE_SELECTIVE);
 }
 
 static void place_head(const struct tv_model_args *args, const struct tv_model_sizes *s,
-                       struct tv_head_places *h, int64_t *end)
+                       struct tv_chunk_layout *chunk, struct tv_head_places *h)
 {
-    h->norm = take(end, s->rows * s->C);
-    h->mean = take(end, args->config.family == TV_LLAMA ? 0 : s->rows);
-    h->rstd = take(end, s->rows);
-    h->logits = take(end, s->rows * s->vocab.padded);
-    h->lse = take(end, s->rows);
+    h->norm = place_norm(args, s, chunk);
+    h->logits = take_place(args, chunk, s->rows * s->vocab.padded, TV_RECOMPUTE_FULL);
+    h->lse = take_place(args, chunk, s->rows, TV_RECOMPUTE_FULL);
 }
 
-static void place_scratch(const struct tv_model_args *args, struct tv_model_layout *layout)
+static void place_scratch(struct tv_model_layout *layout)
 {
     const struct tv_model_sizes *s = &layout->sizes;
     int64_t *end = &layout->scratch_count;
     layout->grad = take(end, s->rows * s->C);
     layout->tmp = take(end, s->rows * s->C);
-    layout->d_ff = take(end, s->rows * s->F * (args->config.family == TV_LLAMA ? 2 : 1));
     layout->d_act = take(end, s->rows * s->F);
     layout->d_qkv = take(end, s->rows * s->qkv_cols);
     layout->d_att = take(end, s->rows * s->q_cols);
-    layout->work = take(end, 3 * s->rows);
+    layout->loss_work = take(end, 3 * s->rows);
 }
 
 static void add_local(struct tv_model_layout *layout, const struct tv_param *param,
@@ -87,7 +101,7 @@ static void place_weights(const struct tv_model_args *args, const struct tv_para
                           struct tv_model_layout *layout)
 {
     const int head = args->config.num_layers + 1;
-    const int has_embedding = args->first_unit == 0;
+    const int has_embedding = layout->units[0].index == 0;
     for (int u = layout->num_units - 1; u >= 0; u--) {
         struct tv_unit *unit = &layout->units[u];
         for (int i = 0; i < table->num_params; i++) {
@@ -103,18 +117,38 @@ static void place_weights(const struct tv_model_args *args, const struct tv_para
         last->tied_first = layout->units[0].weight_first[0]; /* one tensor for both units */
 }
 
-static void place_units(const struct tv_model_args *args, struct tv_model_layout *layout)
+static void place_units(const struct tv_model_args *args, const struct tv_model_sizes *s,
+                        struct tv_chunk_layout *chunk)
 {
     const int head = args->config.num_layers + 1;
-    for (int u = 0; u < layout->num_units; u++) {
-        struct tv_unit *unit = &layout->units[u];
-        unit->index = args->first_unit + u;
+    for (int u = 0; u < chunk->args.num_units; u++) {
+        struct tv_unit *unit = &chunk->units[u];
+        unit->index = chunk->args.first_unit + u;
         unit->tied_first = -1;
-        unit->input = u == 0 ? -1 : take(&layout->slot_count, layout->sizes.rows * layout->sizes.C);
+        if (u > 0)
+            unit->input = take_place(args, chunk, s->rows * s->C, TV_RECOMPUTE_FULL);
         if (unit->index == head)
-            place_head(args, &layout->sizes, &unit->head, &layout->slot_count);
+            place_head(args, s, chunk, &unit->head);
         else if (unit->index > 0)
-            place_layer(args, &layout->sizes, &unit->layer, &layout->slot_count);
+            place_layer(args, s, chunk, &unit->layer);
+    }
+}
+
+static void place_chunks(const struct tv_model_args *args, struct tv_model_layout *layout)
+{
+    struct tv_unit *units = layout->units;
+    layout->tokens_count = layout->sizes.rows; /* positions */
+    for (int c = 0; c < layout->num_chunks; c++) {
+        struct tv_chunk_layout *chunk = &layout->chunks[c];
+        chunk->args = args->chunks[c];
+        chunk->units = units;
+        units += chunk->args.num_units;
+        place_units(args, &layout->sizes, chunk);
+        chunk->first_slot = layout->activation_count;
+        chunk->first_work = chunk->first_slot + chunk->slot_count * chunk->args.num_slots;
+        layout->activation_count = chunk->first_work + chunk->work_count * chunk->args.num_works;
+        chunk->first_tokens = layout->tokens_count;
+        layout->tokens_count += 2 * layout->sizes.rows * chunk->args.num_slots;
     }
 }
 
@@ -122,29 +156,29 @@ tv_status_t tv_model_layout_create(const struct tv_model_args *args,
                                    const struct tv_param_table *table, int T, int t,
                                    struct tv_model_layout *layout_out)
 {
-    struct tv_model_layout layout = {.sizes = sizes_of(args, T, t), .num_units = args->num_units};
-    layout.units = calloc((size_t)args->num_units, sizeof(*layout.units));
+    struct tv_model_layout layout = {.sizes = sizes_of(args, T, t), .num_chunks = args->num_chunks};
+    for (int c = 0; c < args->num_chunks; c++)
+        layout.num_units += args->chunks[c].num_units;
+    layout.chunks = calloc((size_t)layout.num_chunks, sizeof(*layout.chunks));
+    layout.units = calloc((size_t)layout.num_units, sizeof(*layout.units));
     layout.local = calloc((size_t)table->num_params, sizeof(*layout.local));
-    if (layout.units == NULL || layout.local == NULL) {
+    if (layout.chunks == NULL || layout.units == NULL || layout.local == NULL) {
         tv_model_layout_destroy(&layout);
-        return TV_ERR(TV_NO_MEMORY, "layout of %d units", args->num_units);
+        return TV_ERR(TV_NO_MEMORY, "layout of %d units", layout.num_units);
     }
-    place_units(args, &layout);
+    place_chunks(args, &layout);
     place_weights(args, table, &layout);
-    place_scratch(args, &layout);
+    place_scratch(&layout);
     *layout_out = layout;
     return TV_OK;
 }
 
 void tv_model_layout_destroy(struct tv_model_layout *layout)
 {
+    free(layout->chunks);
     free(layout->units);
     free(layout->local);
+    layout->chunks = NULL;
     layout->units = NULL;
     layout->local = NULL;
-}
-
-int64_t tv_model_tokens_count(const struct tv_model_args *args)
-{
-    return (int64_t)args->micro_batch * args->seq_length * (1 + 2 * (int64_t)args->num_slots);
 }

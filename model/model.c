@@ -1,23 +1,64 @@
-/* model/model.c -- a rank's units: made, walked forward, walked backward. */
+/* model/model.c -- a rank's chunks: made, measured, and what belongs to their gradients. */
 #include "model/model_internal.h"
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
+
+static const char *const recompute_names[] = {[TV_RECOMPUTE_NONE] = "none",
+                                              [TV_RECOMPUTE_SELECTIVE] = "selective",
+                                              [TV_RECOMPUTE_FULL] = "full"};
+
+const char *tv_recompute_name(tv_recompute_t recompute)
+{
+    return recompute_names[recompute];
+}
+
+tv_status_t tv_recompute_parse(const char *name, tv_recompute_t *recompute_out)
+{
+    for (int i = TV_RECOMPUTE_NONE; i <= TV_RECOMPUTE_FULL; i++) {
+        if (strcmp(name, recompute_names[i]) == 0) {
+            *recompute_out = (tv_recompute_t)i;
+            return TV_OK;
+        }
+    }
+    return TV_ERR(TV_INVALID, "recomputation '%s' is not one of none, selective, full", name);
+}
+
+/* free_unit: the first that no earlier chunk holds. */
+static tv_status_t check_chunk(const struct tv_model_args *args, const struct tv_model_chunk *chunk,
+                               int free_unit)
+{
+    const int num_units = args->config.num_layers + 2;
+    if (chunk->first_unit < 0 || chunk->num_units < 1 ||
+        chunk->first_unit > num_units - chunk->num_units)
+        return TV_ERR(TV_INVALID, "units %d..%d of a model that has %d", chunk->first_unit,
+                      chunk->first_unit + chunk->num_units - 1, num_units);
+    if (chunk->first_unit < free_unit)
+        return TV_ERR(TV_INVALID, "a chunk from unit %d behind one that ends with unit %d",
+                      chunk->first_unit, free_unit - 1);
+    if (chunk->num_slots < 1)
+        return TV_ERR(TV_INVALID, "a chunk with %d slots", chunk->num_slots);
+    if (args->recompute != TV_RECOMPUTE_NONE && chunk->num_works < 1)
+        return TV_ERR(TV_INVALID, "a chunk with %d working sets, recomputation %s",
+                      chunk->num_works, tv_recompute_name(args->recompute));
+    return TV_OK;
+}
 
 static tv_status_t check_args(const struct tv_model_args *args, int T)
 {
-    const int num_units = args->config.num_layers + 2;
     TV_TRY(tv_model_config_check(&args->config));
     TV_TRY(tv_model_config_check_tensor(&args->config, T));
-    if (args->micro_batch < 1 || args->seq_length < 1 || args->num_slots < 1)
-        return TV_ERR(TV_INVALID, "a model with micro-batch %d, sequence %d, %d slots",
-                      args->micro_batch, args->seq_length, args->num_slots);
+    if (args->micro_batch < 1 || args->seq_length < 1 || args->num_chunks < 1)
+        return TV_ERR(TV_INVALID, "a model with micro-batch %d, sequence %d, %d chunks",
+                      args->micro_batch, args->seq_length, args->num_chunks);
     if (args->seq_length > args->config.max_positions)
         return TV_ERR(TV_INVALID, "sequence length %d is beyond the model's context of %d",
                       args->seq_length, args->config.max_positions);
-    if (args->first_unit < 0 || args->num_units < 1 ||
-        args->first_unit + args->num_units > num_units)
-        return TV_ERR(TV_INVALID, "units %d..%d of a model that has %d", args->first_unit,
-                      args->first_unit + args->num_units - 1, num_units);
+    int free_unit = 0;
+    for (int c = 0; c < args->num_chunks; c++) {
+        TV_TRY(check_chunk(args, &args->chunks[c], free_unit));
+        free_unit = args->chunks[c].first_unit + args->chunks[c].num_units;
+    }
     return TV_OK;
 }
 
@@ -66,13 +107,12 @@ static tv_status_t create_buffers(struct tv_model *model)
     const size_t params = (size_t)l->param_count * sizeof(float);
     TV_TRY(tv_buffer_create(device, params, TV_MEM_PARAMS, &model->params));
     TV_TRY(tv_buffer_create(device, params, TV_MEM_GRADS, &model->grads));
-    TV_TRY(tv_buffer_create(device,
-                            (size_t)l->slot_count * (size_t)model->args.num_slots * sizeof(float),
-                            TV_MEM_ACTIVATIONS, &model->slots));
+    TV_TRY(tv_buffer_create(device, (size_t)l->activation_count * sizeof(float), TV_MEM_ACTIVATIONS,
+                            &model->activations));
     TV_TRY(tv_buffer_create(device, (size_t)l->scratch_count * sizeof(float), TV_MEM_BUFFERS,
                             &model->scratch));
-    return tv_buffer_create(device, (size_t)tv_model_tokens_count(&model->args) * sizeof(int32_t),
-                            TV_MEM_BUFFERS, &model->tokens);
+    return tv_buffer_create(device, (size_t)l->tokens_count * sizeof(int32_t), TV_MEM_BUFFERS,
+                            &model->tokens);
 }
 
 /* Tensor ranks that hold the same kv heads; collective. */
@@ -96,6 +136,7 @@ tv_status_t tv_model_create(const struct tv_model_args *args, struct tv_model **
     if (model == NULL)
         return TV_ERR(TV_NO_MEMORY, "model: %zu bytes", sizeof(*model));
     model->args = *args;
+    model->args.chunks = NULL;
     tv_status_t status = tv_model_param_table(&args->config, &model->table);
     if (status == TV_OK)
         status = tv_model_layout_create(args, &model->table, T, t, &model->layout);
@@ -122,7 +163,7 @@ void tv_model_destroy(struct tv_model *model)
     tv_comm_destroy(model->kv_holders);
     tv_buffer_destroy(&model->params);
     tv_buffer_destroy(&model->grads);
-    tv_buffer_destroy(&model->slots);
+    tv_buffer_destroy(&model->activations);
     tv_buffer_destroy(&model->scratch);
     tv_buffer_destroy(&model->tokens);
     tv_model_layout_destroy(&model->layout);
@@ -178,92 +219,13 @@ tv_status_t tv_model_memory(const struct tv_model_args *args, int T,
         for (int k = 0; k < TV_NUM_MEM_KINDS; k++)
             bytes_out[k] = 0;
         bytes_out[TV_MEM_PARAMS] = bytes_out[TV_MEM_GRADS] = layout.param_count * f;
-        bytes_out[TV_MEM_ACTIVATIONS] = layout.slot_count * args->num_slots * f;
+        bytes_out[TV_MEM_ACTIVATIONS] = layout.activation_count * f;
         bytes_out[TV_MEM_BUFFERS] =
-            layout.scratch_count * f + tv_model_tokens_count(args) * (int64_t)sizeof(int32_t);
+            layout.scratch_count * f + layout.tokens_count * (int64_t)sizeof(int32_t);
     }
     tv_model_layout_destroy(&layout);
     tv_param_table_destroy(&table);
     return status;
-}
-
-static struct tv_pass pass_of(struct tv_model *model, int slot)
-{
-    const int64_t rows = model->layout.sizes.rows;
-    const int32_t *tokens = model->tokens.data;
-    return (struct tv_pass){
-        .model = model,
-        .axis = &model->args.axis,
-        .sizes = &model->layout.sizes,
-        .slot = (float *)model->slots.data + slot * model->layout.slot_count,
-        .scratch = model->scratch.data,
-        .positions = tokens,
-        .ids = tokens + rows * (1 + 2 * (int64_t)slot),
-        .targets = tokens + rows * (2 + 2 * (int64_t)slot),
-    };
-}
-
-/* Keep the micro-batch's tokens where backward finds them. */
-static tv_status_t keep_tokens(struct tv_model *model, int slot, const int32_t *ids,
-                               const int32_t *targets)
-{
-    const int64_t rows = model->layout.sizes.rows;
-    const size_t bytes = (size_t)rows * sizeof(int32_t);
-    int32_t *tokens = model->tokens.data;
-    if (ids != NULL)
-        TV_TRY(tv_stream_copy(model->args.axis.stream, tokens + rows * (1 + 2 * (int64_t)slot), ids,
-                              bytes));
-    if (targets != NULL)
-        TV_TRY(tv_stream_copy(model->args.axis.stream, tokens + rows * (2 + 2 * (int64_t)slot),
-                              targets, bytes));
-    return TV_OK;
-}
-
-tv_status_t tv_model_forward(struct tv_model *model, int slot, const int32_t *ids,
-                             const int32_t *targets, const float *x, float *y, double *loss_sum_out)
-{
-    struct tv_pass pass = pass_of(model, slot);
-    const int head = model->args.config.num_layers + 1;
-    TV_TRY(keep_tokens(model, slot, ids, targets));
-    for (int u = 0; u < model->layout.num_units; u++) {
-        pass.unit = &model->layout.units[u];
-        const float *in = u == 0 ? x : pass.slot + pass.unit->input;
-        float *out =
-            u + 1 < model->layout.num_units ? pass.slot + model->layout.units[u + 1].input : y;
-        if (pass.unit->index == 0)
-            TV_TRY(tv_embedding_unit_forward(&pass, out));
-        else if (pass.unit->index == head)
-            TV_TRY(tv_head_forward(&pass, in, loss_sum_out));
-        else
-            TV_TRY(tv_layer_forward(&pass, in, out));
-    }
-    return TV_OK;
-}
-
-tv_status_t tv_model_backward(struct tv_model *model, int slot, const float *x, const float *dy,
-                              float *dx, const struct tv_unit_done *unit_done)
-{
-    struct tv_pass pass = pass_of(model, slot);
-    const int head = model->args.config.num_layers + 1;
-    float *grad =
-        pass.scratch +
-        model->layout.grad; /* gradient of the residual stream, in place through the units */
-    const size_t bytes = (size_t)(model->layout.sizes.rows * model->layout.sizes.C) * sizeof(float);
-    if (dy != NULL)
-        TV_TRY(tv_stream_copy(model->args.axis.stream, grad, dy, bytes));
-    for (int u = model->layout.num_units - 1; u >= 0; u--) {
-        pass.unit = &model->layout.units[u];
-        const float *in = u == 0 ? x : pass.slot + pass.unit->input;
-        if (pass.unit->index == 0)
-            TV_TRY(tv_embedding_unit_backward(&pass, grad));
-        else if (pass.unit->index == head)
-            TV_TRY(tv_head_backward(&pass, in, grad));
-        else
-            TV_TRY(tv_layer_backward(&pass, in, grad));
-        if (unit_done != NULL)
-            TV_TRY(unit_done->function(unit_done->context, pass.unit->index));
-    }
-    return dx != NULL ? tv_stream_copy(model->args.axis.stream, dx, grad, bytes) : TV_OK;
 }
 
 tv_status_t tv_model_grad_square_sum(struct tv_model *model, double *sum_out)

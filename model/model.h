@@ -1,29 +1,47 @@
-/* model/model.h -- a range of the model's units on one rank: parameters, activations, forward and
- * backward.
+/* model/model.h -- one rank's chunks of the model: parameters, activations, forward and backward.
  *
- * Tokens are [B, S] of one micro-batch; activations [B*S, C] enter and leave whole, the same on
- * every tensor rank; a slot holds what one micro-batch keeps from its forward to its backward. The
- * first unit (embedding) reads ids, the last (head) computes the loss: the sum over counted
- * targets, never divided here.
+ * A chunk is a range of the model's units. Tokens are [B, S] of one micro-batch; activations
+ * [B*S, C] enter and leave a chunk whole, the same on every tensor rank. The first unit (embedding)
+ * reads ids, the last (head) computes the loss: the sum over counted targets, never divided here.
+ *
+ * A slot holds what one micro-batch keeps in a chunk from its forward to its last backward part.
+ * What recomputation does not keep lies in a working set instead; backward makes it again with the
+ * same kernels, so the bits are the same.
  *
  * Gradients are those of that sum, added over micro-batches. A tied weight whose two units are both
- * here is one local tensor (head's gradient is added before the embedding's, both in backward); on
- * two stages each has its own copy, and the caller sums their gradients over the pipe axis. */
+ * here, in one chunk or two, is one local tensor, to which the backward (or its weight part) of each
+ * unit adds when it is called; on two ranks each has its own copy, and the caller sums their
+ * gradients over the pipe axis. */
 #ifndef TV_MODEL_MODEL_H
 #define TV_MODEL_MODEL_H
 #include "model/config.h"
 #include "tensor/tensor.h"
 
 TV_BEGIN_C
-struct tv_model; /* opaque: owns parameters, gradients, slots */
+struct tv_model; /* opaque: owns parameters, gradients, slots, working sets */
+
+/* What backward makes again instead of keeping it:
+ * selective: norm outputs and statistics, and the activation function's output
+ * (Korthikanti et al. 2022: what is large and cheap); full: all of the chunk, from its input. */
+typedef enum { TV_RECOMPUTE_NONE, TV_RECOMPUTE_SELECTIVE, TV_RECOMPUTE_FULL } tv_recompute_t;
+/* Errors: TV_INVALID. "none", "selective", "full". */
+TV_MUST_CHECK tv_status_t tv_recompute_parse(const char *name, tv_recompute_t *recompute_out);
+const char *tv_recompute_name(tv_recompute_t recompute);
+
+struct tv_model_chunk {
+    int first_unit, num_units; /* units held by this chunk; chunks ascend, need not be adjacent */
+    int num_slots;             /* micro-batches in flight in this chunk */
+    int num_works;             /* working sets; not read without recomputation */
+};
 
 struct tv_model_args {
     struct tv_model_config config;
     struct tv_tensor_axis axis;  /* borrowed parts outlive the model */
     int micro_batch, seq_length; /* B, S */
-    int first_unit, num_units;   /* units held here */
-    int num_slots;               /* micro-batches in flight */
-    uint64_t seed;               /* of the initial values */
+    int num_chunks;
+    const struct tv_model_chunk *chunks; /* [num_chunks], copied */
+    tv_recompute_t recompute;
+    uint64_t seed; /* of the initial values */
 };
 
 /* One weight's place in this rank's flat arrays; each starts at a multiple of 16 elements, gaps are
@@ -31,7 +49,8 @@ struct tv_model_args {
 struct tv_local_param {
     const struct tv_param *param; /* row of the model's table */
     int64_t first, count;         /* elements of tv_model_params / tv_model_grads */
-    int unit;                     /* whose backward completes this gradient */
+    int unit;                     /* whose backward completes this gradient; of a tied weight with
+                                   * both units here the embedding, unless the head's comes later */
     int is_copy; /* the second copy of a tied weight: its embedding unit is on another rank */
 };
 
@@ -41,8 +60,9 @@ TV_MUST_CHECK tv_status_t tv_model_create(const struct tv_model_args *args,
 void tv_model_destroy(struct tv_model *model);
 
 const struct tv_param_table *tv_model_table(const struct tv_model *model);
-/* Local weights, grouped by unit in descending unit order (the order in which backward completes
- * them), except that a tied weight with both units here comes with the embedding. */
+/* Local weights of all chunks, grouped by unit in descending unit order (the order in which
+ * backward completes them), except that a tied weight with both units here comes with the
+ * embedding. */
 int tv_model_num_local_params(const struct tv_model *model);
 struct tv_local_param tv_model_local_param(const struct tv_model *model, int index);
 int64_t
@@ -56,23 +76,43 @@ TV_MUST_CHECK tv_status_t tv_model_zero_grads(struct tv_model *model);
 TV_MUST_CHECK tv_status_t tv_model_memory(const struct tv_model_args *args, int T,
                                           int64_t bytes_out[TV_NUM_MEM_KINDS]);
 
-/* Called after a unit's backward is complete (its gradients have this micro-batch's share). */
+/* Called when a unit's gradients have this micro-batch's share, in descending order of units. */
 struct tv_unit_done {
     void *context;
     tv_status_t (*function)(void *context, int unit);
 };
 
-/* ids, targets [B*S] int32, host memory, needed by the embedding / head; NULL elsewhere. x [B*S, C]
- * NULL when the embedding is here; y NULL when the head is here. x must stay valid until the slot's
- * backward. loss_sum_out is written when the head is here. Targets < 0 are not counted. Called by
- * all ranks of the tensor axis together. */
-TV_MUST_CHECK tv_status_t tv_model_forward(struct tv_model *model, int slot, const int32_t *ids,
-                                           const int32_t *targets, const float *x, float *y,
-                                           double *loss_sum_out);
-/* dy NULL when the head is here, dx NULL when the embedding is here. */
-TV_MUST_CHECK tv_status_t tv_model_backward(struct tv_model *model, int slot, const float *x,
-                                            const float *dy, float *dx,
-                                            const struct tv_unit_done *unit_done);
+/* One micro-batch through one chunk. */
+struct tv_model_call {
+    int chunk, slot;
+    int work; /* working set; not read without recomputation */
+    /* Forward: [B*S], host memory, needed by the embedding / head. Targets < 0 are not counted. */
+    const int32_t *ids, *targets;
+    /* [B*S, C]. x, dx NULL when the embedding is in the chunk; y, dy when the head is. x and dy must
+     * stay valid until the slot's last backward part returns. */
+    const float *x;                       /* forward, backward, backward_input */
+    float *y;                             /* forward */
+    const float *dy;                      /* all backwards */
+    float *dx;                            /* backward, backward_input */
+    double *loss_sum_out;                 /* forward, written when the head is in the chunk */
+    const struct tv_unit_done *unit_done; /* backward, backward_weight; may be NULL */
+};
+
+/* All are called by all ranks of the tensor axis together. Errors: TV_INVALID: no such chunk, slot
+ * or working set. */
+/* Leaves nothing in the working set. */
+TV_MUST_CHECK tv_status_t tv_model_forward(struct tv_model *model,
+                                           const struct tv_model_call *call);
+/* The gradients of input and weights, unit by unit. Leaves nothing in the working set. */
+TV_MUST_CHECK tv_status_t tv_model_backward(struct tv_model *model,
+                                            const struct tv_model_call *call);
+/* backward in two parts, same bits: first dx (and the gradients of norm weights, which are cheap
+ * beside it), then, any time later and from the same slot and working set, those of matrices,
+ * biases and embeddings. */
+TV_MUST_CHECK tv_status_t tv_model_backward_input(struct tv_model *model,
+                                                  const struct tv_model_call *call);
+TV_MUST_CHECK tv_status_t tv_model_backward_weight(struct tv_model *model,
+                                                   const struct tv_model_call *call);
 
 /* Sum of squares (double) of the gradients whose weights this rank counts (each weight once over
  * the tensor axis and the stages; not reduced over any axis). Padding excluded. */

@@ -1,8 +1,12 @@
-/* model/model_internal.h -- how a rank's part of the model lies in memory.
+/* model/model_internal.h -- how a rank's chunks of the model lie in memory.
  *
- * Three flat arrays: parameters, gradients, and per slot one array of activations. layout.c
- * computes all places from the arguments alone, so that a dry run and the real thing cannot
- * disagree. */
+ * Flat arrays: parameters, gradients, and activations: for each chunk its slots, then its working
+ * sets. layout.c computes all places from the arguments alone, so that a dry run and the real thing
+ * cannot disagree.
+ *
+ * Between backward_input and backward_weight a slot holds gradients in places that have become
+ * free: d(qkv) over qkv, d(mid) over mid, and the gradient of a unit's output over the next unit's
+ * input. d(ff) and d(logits) take the places of ff and logits in any backward. */
 #ifndef TV_MODEL_MODEL_INTERNAL_H
 #define TV_MODEL_MODEL_INTERNAL_H
 #include "model/model.h"
@@ -20,17 +24,26 @@ struct tv_model_sizes {
     struct tv_vocab_shard vocab;
 };
 
-/* Where a unit keeps what its backward needs: element offsets into the slot's array. */
+/* Element offset into the micro-batch's slot, or into its working set. */
+struct tv_place {
+    int64_t first;
+    int in_work;
+};
+
+/* Where a unit keeps what its backward needs. */
+struct tv_norm_places {
+    struct tv_place y, mean, rstd; /* [rows, C], [rows], [rows] */
+};
 struct tv_layer_places {
-    int64_t n1, mean1, rstd1; /* [rows, C], [rows], [rows]: first norm */
-    int64_t qkv, att, lse;    /* [rows, qkv_cols], [rows, q_cols], [B, heads, S] */
-    int64_t mid;              /* [rows, C]: x + attention */
-    int64_t n2, mean2, rstd2; /* second norm */
-    int64_t ff, act;          /* [rows, F] or [rows, 2 F] gate and up; [rows, F] */
+    struct tv_norm_places norm1;
+    struct tv_place qkv, att, lse; /* [rows, qkv_cols], [rows, q_cols], [B, heads, S] */
+    struct tv_place mid;           /* [rows, C]: x + attention */
+    struct tv_norm_places norm2;
+    struct tv_place ff, act; /* [rows, F] or [rows, 2 F] gate and up; [rows, F] */
 };
 struct tv_head_places {
-    int64_t norm, mean, rstd; /* [rows, C], [rows], [rows] */
-    int64_t logits, lse;      /* [rows, padded vocabulary], [rows] */
+    struct tv_norm_places norm;
+    struct tv_place logits, lse; /* [rows, padded vocabulary], [rows] */
 };
 
 /* A weight and its gradient; NULL where the family has none. */
@@ -44,30 +57,39 @@ struct tv_unit {
     int num_weights; /* rows of the table that belong to the unit, in table order */
     int64_t weight_first[TV_MAX_UNIT_PARAMS]; /* elements of the flat arrays */
     int64_t tied_first;                       /* head: place of the tied matrix, else -1 */
-    int64_t input; /* [rows, C] in the slot; -1: the stage's own input, or an embedding */
+    struct tv_place input;                    /* [rows, C]; not of a chunk's first unit */
     struct tv_layer_places layer;
     struct tv_head_places head;
 };
 
+struct tv_chunk_layout {
+    struct tv_model_chunk args;
+    struct tv_unit *units;          /* [num_units], a part of the layout's */
+    int64_t slot_count, work_count; /* floats of one slot, of one working set */
+    int64_t first_slot, first_work; /* floats before them in the array of activations */
+    int64_t first_tokens;           /* per slot ids [rows], targets [rows] */
+};
+
 struct tv_model_layout {
     struct tv_model_sizes sizes;
+    int num_chunks;
+    struct tv_chunk_layout *chunks; /* [num_chunks], owned */
     int num_units;
-    struct tv_unit *units; /* [num_units], owned */
+    struct tv_unit *units; /* of all chunks, owned */
     int num_local;
     struct tv_local_param *local; /* owned */
-    int64_t param_count;
-    int64_t slot_count; /* floats of one slot */
+    int64_t param_count, activation_count;
+    int64_t tokens_count; /* int32: positions [rows], then those of the chunks' slots */
     /* scratch, floats: gradient of the residual stream, a second one, feed-forward and attention
      * gradients, loss work */
-    int64_t grad, tmp, d_ff, d_act, d_qkv, d_att, work, scratch_count;
+    int64_t grad, tmp, d_act, d_qkv, d_att, loss_work, scratch_count;
 };
 
 struct tv_model {
-    struct tv_model_args args;
+    struct tv_model_args args; /* without chunks: the layout has them */
     struct tv_param_table table;
     struct tv_model_layout layout;
-    struct tv_buffer params, grads, slots, scratch;
-    struct tv_buffer tokens; /* int32: positions [rows], then per slot ids [rows], targets [rows] */
+    struct tv_buffer params, grads, activations, scratch, tokens;
     struct tv_comm
         *kv_holders; /* tensor ranks with the same kv heads; NULL when each has its own */
 };
@@ -77,41 +99,51 @@ TV_MUST_CHECK tv_status_t tv_model_layout_create(const struct tv_model_args *arg
                                                  const struct tv_param_table *table, int T, int t,
                                                  struct tv_model_layout *layout_out);
 void tv_model_layout_destroy(struct tv_model_layout *layout);
-/* Elements of the token buffer. */
-int64_t tv_model_tokens_count(const struct tv_model_args *args);
 
 /* What the functions of one unit work on. */
 struct tv_pass {
     struct tv_model *model;
     const struct tv_tensor_axis *axis;
     const struct tv_model_sizes *sizes;
+    const struct tv_chunk_layout *chunk;
     const struct tv_unit *unit;
-    float *slot; /* this micro-batch's activations */
+    float *slot, *work; /* this micro-batch's */
     float *scratch;
-    const int32_t *ids, *targets, *positions; /* [rows] */
+    int32_t *ids, *targets;   /* [rows], the slot's */
+    const int32_t *positions; /* [rows] */
+    int is_split;             /* backward: weights' gradients come later; keep what they need */
 };
+float *tv_pass_at(const struct tv_pass *pass, struct tv_place place);
 struct tv_weight tv_pass_weight(const struct tv_pass *pass, int index);
 /* The head's output matrix: its own or the tied one. */
 struct tv_weight tv_pass_output_matrix(const struct tv_pass *pass);
 
-/* layer.c, attention.c, ends.c: x -> y; grad: dy becomes dx in place. */
+/* layer.c, attention.c, ends.c.
+ * forward: x -> y; y NULL: nobody reads it (recomputation).
+ * backward: grad is dy and becomes dx in place.
+ * backward_weight: what a split backward left out. */
 TV_MUST_CHECK tv_status_t tv_layer_forward(const struct tv_pass *pass, const float *x, float *y);
 TV_MUST_CHECK tv_status_t tv_layer_backward(const struct tv_pass *pass, const float *x,
                                             float *grad);
+TV_MUST_CHECK tv_status_t tv_layer_backward_weight(const struct tv_pass *pass, const float *dy);
 TV_MUST_CHECK tv_status_t tv_attention_part_forward(const struct tv_pass *pass);
-TV_MUST_CHECK tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const float *grad,
+TV_MUST_CHECK tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const float *d_att,
                                                      float *dn1);
+TV_MUST_CHECK tv_status_t tv_attention_part_backward_weight(const struct tv_pass *pass,
+                                                            const float *d_qkv);
 TV_MUST_CHECK tv_status_t tv_embedding_unit_forward(const struct tv_pass *pass, float *y);
-TV_MUST_CHECK tv_status_t tv_embedding_unit_backward(const struct tv_pass *pass, const float *grad);
+TV_MUST_CHECK tv_status_t tv_embedding_unit_backward_weight(const struct tv_pass *pass,
+                                                            const float *dy);
 TV_MUST_CHECK tv_status_t tv_head_forward(const struct tv_pass *pass, const float *x,
                                           double *loss_sum_out);
 TV_MUST_CHECK tv_status_t tv_head_backward(const struct tv_pass *pass, const float *x, float *grad);
+TV_MUST_CHECK tv_status_t tv_head_backward_weight(const struct tv_pass *pass);
 
 /* Norm of the family, shared by layers and head. weight, bias: indices of the unit's weights (bias
  * unused by Llama). */
 struct tv_norm_use {
     int weight, bias;
-    int64_t y, mean, rstd; /* places in the slot */
+    struct tv_norm_places places;
 };
 TV_MUST_CHECK tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use use,
                                                const float *x);

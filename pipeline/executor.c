@@ -1,76 +1,12 @@
 /* pipeline/executor.c -- walks one stage's list and calls the stage functions.
  *
- * Buffers, so that a send never waits for anything but a message that its peer already has:
- *   y   one per slot: when a slot is used again its B is done, so the next stage has received its y
- *       long ago
- *   dx  as many as the previous stage has slots: a dx that is under way belongs to a micro-batch in
- *       flight there
- *   x   as many as are kept at once from receive to B, and TV_EARLY_RECEIVES more
- *   dy  the same, from its receive to B */
+ * Every F takes a slot and an x, every B or W gives them back; executor_plan.c counts how many that
+ * are, executor_messages.c keeps them. */
 #include "base/clock.h"
 #include "pipeline/executor_internal.h"
 #include "pipeline/schedule_internal.h"
 #include <inttypes.h>
 #include <stdlib.h>
-
-static int count_kind(const struct tv_schedule *schedule, int stage, tv_action_kind_t kind)
-{
-    int n = 0;
-    for (int i = 0; i < schedule->stages[stage].num_actions; i++)
-        n += schedule->stages[stage].actions[i].kind == kind;
-    return n;
-}
-
-/* Most messages of `kind` that a stage keeps at once, from the receive to the end of B (or W). */
-static int peak_kept(const struct tv_schedule *schedule, int stage, tv_action_kind_t kind)
-{
-    const int shift = kind == TV_ACT_RECV_FORWARD ? -1 : 1;
-    int kept = 0, peak = 0;
-    for (int i = 0; i < schedule->stages[stage].num_actions; i++) {
-        const struct tv_action *a = &schedule->stages[stage].actions[i];
-        const int peer = tv_schedule_neighbour(schedule, stage, a->chunk, shift);
-        kept += a->kind == kind;
-        peak = kept > peak ? kept : peak;
-        if (a->kind == TV_ACT_BACKWARD || a->kind == TV_ACT_BACKWARD_WEIGHT)
-            kept -= peer >= 0 && peer != stage;
-    }
-    return peak;
-}
-
-struct tv_message_plan tv_message_plan_of(const struct tv_schedule *schedule, int stage)
-{
-    const int previous = (stage + schedule->num_stages - 1) % schedule->num_stages;
-    struct tv_message_plan plan = {0};
-    if (count_kind(schedule, stage, TV_ACT_RECV_FORWARD) > 0)
-        plan.x = peak_kept(schedule, stage, TV_ACT_RECV_FORWARD) + TV_EARLY_RECEIVES;
-    if (count_kind(schedule, stage, TV_ACT_RECV_BACKWARD) > 0)
-        plan.dy = peak_kept(schedule, stage, TV_ACT_RECV_BACKWARD) + TV_EARLY_RECEIVES;
-    if (count_kind(schedule, stage, TV_ACT_SEND_FORWARD) > 0)
-        plan.y = tv_schedule_peak_slots(schedule, stage);
-    if (count_kind(schedule, stage, TV_ACT_SEND_BACKWARD) > 0)
-        plan.dx = tv_schedule_peak_slots(schedule, previous);
-    return plan;
-}
-
-int64_t tv_executor_buffer_bytes(const struct tv_schedule *schedule, int stage,
-                                 int64_t message_count)
-{
-    const struct tv_message_plan plan = tv_message_plan_of(schedule, stage);
-    return (int64_t)(plan.x + plan.dy + plan.y + plan.dx) * message_count * (int64_t)sizeof(float);
-}
-
-static tv_status_t create_messages(struct tv_executor *e, struct tv_comm *pipe)
-{
-    const struct tv_message_plan plan = tv_message_plan_of(e->schedule, e->stage);
-    TV_TRY(tv_comm_split(pipe, 0, e->stage, &e->forward));
-    TV_TRY(tv_comm_split(pipe, 0, e->stage, &e->backward));
-    tv_comm_set_name(e->forward, "pipe forward");
-    tv_comm_set_name(e->backward, "pipe backward");
-    TV_TRY(tv_inbox_create(e, &e->x, TV_ACT_RECV_FORWARD, e->forward, plan.x));
-    TV_TRY(tv_inbox_create(e, &e->dy, TV_ACT_RECV_BACKWARD, e->backward, plan.dy));
-    TV_TRY(tv_outbox_create(e, &e->y, e->forward, plan.y));
-    return tv_outbox_create(e, &e->dx, e->backward, plan.dx);
-}
 
 static tv_status_t check_arguments(const struct tv_comm *pipe, const struct tv_schedule *schedule,
                                    int64_t message_count)
@@ -81,30 +17,54 @@ static tv_status_t check_arguments(const struct tv_comm *pipe, const struct tv_s
                       schedule->name, schedule->num_stages, num_ranks);
     if (message_count < 1)
         return TV_ERR(TV_INVALID, "messages of %" PRId64 " elements", message_count);
-    TV_TRY(tv_schedule_check(schedule, 0));
-    if (schedule->num_stages == 1 && schedule->num_chunks > 1)
-        return TV_ERR(TV_UNSUPPORTED, "schedule %s: %d chunks on one stage", schedule->name,
-                      schedule->num_chunks);
-    for (int s = 0; s < schedule->num_stages; s++) {
-        if (count_kind(schedule, s, TV_ACT_BACKWARD_INPUT) > 0)
-            return TV_ERR(TV_UNSUPPORTED,
-                          "schedule %s: stage functions have no I and W of their own",
-                          schedule->name);
-    }
-    return TV_OK;
+    return tv_schedule_check(schedule, 0);
 }
 
-static tv_status_t create_tables(struct tv_executor *e)
+static tv_status_t create_chunk(struct tv_executor *e, int c)
 {
     const struct tv_schedule *schedule = e->schedule;
-    const size_t places = (size_t)schedule->num_chunks * (size_t)schedule->num_micro;
-    e->num_slots = tv_schedule_peak_slots(schedule, e->stage);
-    e->slot_of = calloc(places, sizeof(*e->slot_of));
-    e->dx_of = calloc(places, sizeof(*e->dx_of));
-    e->slot_is_used = calloc((size_t)e->num_slots, sizeof(*e->slot_is_used));
-    e->backwards = calloc((size_t)schedule->num_chunks, sizeof(*e->backwards));
-    if (!e->slot_of || !e->dx_of || !e->slot_is_used || !e->backwards)
-        return TV_ERR(TV_NO_MEMORY, "executor of %d micro-batches", schedule->num_micro);
+    const int position = tv_schedule_position(schedule, e->stage, c);
+    struct tv_chunk *chunk = &e->chunks[c];
+    chunk->previous_stage = tv_schedule_neighbour(schedule, e->stage, c, -1);
+    chunk->next_stage = tv_schedule_neighbour(schedule, e->stage, c, +1);
+    if (chunk->previous_stage >= 0)
+        chunk->previous_chunk = tv_schedule_chunk_of(schedule, position - 1);
+    if (chunk->next_stage >= 0)
+        chunk->next_chunk = tv_schedule_chunk_of(schedule, position + 1);
+    TV_TRY(tv_seats_create(tv_schedule_chunk_slots(schedule, e->stage, c), &chunk->slots));
+    TV_TRY(tv_seats_create(tv_schedule_chunk_works(schedule, e->stage, c), &chunk->works));
+    TV_TRY(tv_messages_create(e, tv_plan_y(schedule, e->stage, c), &chunk->y));
+    return tv_messages_create(e, tv_plan_dx(schedule, e->stage, c), &chunk->dx);
+}
+
+static int has_split_backwards(const struct tv_schedule *schedule)
+{
+    for (int place = 0; place < schedule->num_stages * schedule->num_chunks; place++) {
+        if (tv_schedule_splits_backward(schedule, place / schedule->num_chunks,
+                                        place % schedule->num_chunks))
+            return 1;
+    }
+    return 0;
+}
+
+static tv_status_t create_parts(struct tv_executor *e, struct tv_comm *pipe)
+{
+    const struct tv_schedule *schedule = e->schedule;
+    const size_t num_actions = (size_t)schedule->stages[e->stage].num_actions;
+    e->has_split_backwards = has_split_backwards(schedule);
+    e->evaluation_group = tv_plan_evaluation_group(schedule);
+    e->times = calloc(num_actions, sizeof(*e->times));
+    e->chunks = calloc((size_t)schedule->num_chunks, sizeof(*e->chunks));
+    if (e->times == NULL || e->chunks == NULL)
+        return TV_ERR(TV_NO_MEMORY, "executor of %zu actions", num_actions);
+    TV_TRY(tv_comm_split(pipe, 0, e->stage, &e->forward));
+    TV_TRY(tv_comm_split(pipe, 0, e->stage, &e->backward));
+    tv_comm_set_name(e->forward, "pipe forward");
+    tv_comm_set_name(e->backward, "pipe backward");
+    TV_TRY(tv_inbox_create(e, TV_ACT_RECV_FORWARD, e->forward, &e->x));
+    TV_TRY(tv_inbox_create(e, TV_ACT_RECV_BACKWARD, e->backward, &e->dy));
+    for (int c = 0; c < schedule->num_chunks; c++)
+        TV_TRY(create_chunk(e, c));
     return TV_OK;
 }
 
@@ -120,9 +80,7 @@ tv_status_t tv_executor_create(struct tv_comm *pipe, struct tv_stream *stream,
     e->stage = tv_comm_rank(pipe);
     e->stream = stream;
     e->message_count = message_count;
-    tv_status_t status = create_tables(e);
-    if (status == TV_OK)
-        status = create_messages(e, pipe);
+    const tv_status_t status = create_parts(e, pipe);
     if (status != TV_OK) {
         tv_executor_destroy(e);
         return status;
@@ -135,115 +93,197 @@ void tv_executor_destroy(struct tv_executor *e)
 {
     if (e == NULL)
         return;
+    for (int c = 0; e->chunks != NULL && c < e->schedule->num_chunks; c++) {
+        tv_seats_destroy(&e->chunks[c].slots);
+        tv_seats_destroy(&e->chunks[c].works);
+        tv_messages_destroy(&e->chunks[c].y);
+        tv_messages_destroy(&e->chunks[c].dx);
+    }
     tv_inbox_destroy(&e->x);
     tv_inbox_destroy(&e->dy);
-    tv_outbox_destroy(&e->y);
-    tv_outbox_destroy(&e->dx);
     tv_comm_destroy(e->backward);
     tv_comm_destroy(e->forward);
-    free(e->slot_of);
-    free(e->dx_of);
-    free(e->slot_is_used);
-    free(e->backwards);
+    free(e->chunks);
+    free(e->times);
     free(e);
 }
 
-int tv_executor_num_slots(const struct tv_executor *e)
+const struct tv_action_time *tv_executor_times(const struct tv_executor *e)
 {
-    return e->num_slots;
+    return e->times;
 }
 
-static int place_of(const struct tv_executor *e, const struct tv_action *a)
-{
-    return a->chunk * e->schedule->num_micro + a->micro;
-}
+/* ---- actions ---- */
 
-static int has_neighbour(const struct tv_executor *e, const struct tv_action *a, int shift)
+static tv_status_t call_stage(const struct tv_stage_functions *f, tv_action_kind_t kind,
+                              const struct tv_stage_call *call, struct tv_action_time *time)
 {
-    return tv_schedule_neighbour(e->schedule, e->stage, a->chunk, shift) >= 0;
-}
-
-static int take_slot(struct tv_executor *e)
-{
-    int slot = 0;
-    while (e->slot_is_used[slot])
-        slot++; /* the checker's peak says that one is free */
-    e->slot_is_used[slot] = 1;
-    return slot;
-}
-
-/* Whoever waits from here on says what it was doing. */
-static void say_what(struct tv_executor *e, const struct tv_action *a)
-{
-    const char *what = a->kind == TV_ACT_FORWARD || a->kind == TV_ACT_RECV_FORWARD ||
-                               a->kind == TV_ACT_SEND_FORWARD
-                           ? "forward"
-                           : "backward";
-    tv_comm_set_context(e->forward, "stage %d, %s of micro-batch %d", e->stage, what, a->micro);
-    tv_comm_set_context(e->backward, "stage %d, %s of micro-batch %d", e->stage, what, a->micro);
-}
-
-static tv_status_t call_stage(struct tv_executor *e, const struct tv_stage_functions *f,
-                              tv_action_kind_t kind, const struct tv_stage_call *call)
-{
-    const double started = tv_clock_seconds();
-    const tv_status_t status =
-        kind == TV_ACT_FORWARD ? f->forward(f->context, call) : f->backward(f->context, call);
-    e->busy_seconds += tv_clock_seconds() - started;
+    tv_status_t (*const functions[])(void *, const struct tv_stage_call *) = {
+        [TV_ACT_FORWARD] = f->forward,
+        [TV_ACT_BACKWARD] = f->backward,
+        [TV_ACT_BACKWARD_INPUT] = f->backward_input,
+        [TV_ACT_BACKWARD_WEIGHT] = f->backward_weight,
+    };
+    time->start = tv_clock_seconds();
+    const tv_status_t status = functions[kind](f->context, call);
+    time->end = tv_clock_seconds();
     return status;
 }
 
-static tv_status_t do_forward(struct tv_executor *e, const struct tv_action *a,
-                              const struct tv_stage_functions *f)
+/* The call of a micro-batch that has its slot. */
+static struct tv_stage_call call_of(const struct tv_executor *e, const struct tv_action *a)
 {
-    struct tv_stage_call call = {.chunk = a->chunk, .micro = a->micro, .slot = take_slot(e)};
-    e->slot_of[place_of(e, a)] = call.slot;
-    call.x = tv_inbox_data(e, &e->x, a->chunk, a->micro);
-    if (has_neighbour(e, a, +1))
-        TV_TRY(tv_outbox_reserve(e, &e->y, call.slot, &call.y));
-    return call_stage(e, f, a->kind, &call);
+    return (struct tv_stage_call){.chunk = a->chunk,
+                                  .micro = a->micro,
+                                  .slot = tv_seats_find(&e->chunks[a->chunk].slots, a->micro),
+                                  .x = tv_inbox_data(e, &e->x, a->chunk, a->micro)};
 }
 
-static tv_status_t do_backward(struct tv_executor *e, const struct tv_action *a,
-                               const struct tv_stage_functions *f)
+static tv_status_t do_forward(struct tv_executor *e, const struct tv_action *a,
+                              const struct tv_stage_functions *f, struct tv_action_time *time)
 {
-    const int place = place_of(e, a);
-    struct tv_stage_call call = {.chunk = a->chunk, .micro = a->micro, .slot = e->slot_of[place]};
-    call.is_last_backward = ++e->backwards[a->chunk] == e->schedule->num_micro;
-    call.x = tv_inbox_data(e, &e->x, a->chunk, a->micro);
+    struct tv_chunk *chunk = &e->chunks[a->chunk];
+    tv_seats_take(&chunk->slots, a->micro);
+    struct tv_stage_call call = call_of(e, a);
+    call.work = tv_seats_take(&chunk->works, a->micro);
+    if (chunk->next_stage == e->stage)
+        call.y = tv_inbox_reserve(e, &e->x, chunk->next_chunk, a->micro);
+    else if (chunk->next_stage >= 0)
+        TV_TRY(tv_messages_reserve(e, &chunk->y, call.slot, &call.y));
+    TV_TRY(call_stage(f, a->kind, &call, time));
+    tv_seats_leave(&chunk->works, a->micro);
+    return TV_OK;
+}
+
+/* After B or W: all that the micro-batch held. */
+static void release(struct tv_executor *e, const struct tv_action *a)
+{
+    struct tv_chunk *chunk = &e->chunks[a->chunk];
+    tv_seats_leave(&chunk->slots, a->micro);
+    tv_seats_leave(&chunk->works, a->micro);
+    tv_inbox_release(e, &e->x, a->chunk, a->micro);
+    tv_inbox_release(e, &e->dy, a->chunk, a->micro);
+}
+
+/* B or I. */
+static tv_status_t do_backward(struct tv_executor *e, const struct tv_action *a,
+                               const struct tv_stage_functions *f, struct tv_action_time *time)
+{
+    struct tv_chunk *chunk = &e->chunks[a->chunk];
+    struct tv_stage_call call = call_of(e, a);
+    call.work = tv_seats_take(&chunk->works, a->micro);
     call.dy = tv_inbox_data(e, &e->dy, a->chunk, a->micro);
-    if (has_neighbour(e, a, -1)) {
-        e->dx_of[place] = e->dx.next;
-        e->dx.next = (e->dx.next + 1) % e->dx.num_buffers;
-        TV_TRY(tv_outbox_reserve(e, &e->dx, e->dx_of[place], &call.dx));
-    }
-    TV_TRY(call_stage(e, f, a->kind, &call));
-    tv_inbox_release(&e->x, a->chunk, a->micro);
-    tv_inbox_release(&e->dy, a->chunk, a->micro);
-    e->slot_is_used[call.slot] = 0;
+    if (a->kind == TV_ACT_BACKWARD)
+        call.is_last_backward = ++chunk->num_weight_gradients == e->schedule->num_micro;
+    if (chunk->previous_stage == e->stage)
+        call.dx = tv_inbox_reserve(e, &e->dy, chunk->previous_chunk, a->micro);
+    else if (chunk->previous_stage >= 0)
+        TV_TRY(tv_messages_reserve(e, &chunk->dx, chunk->num_dx_made++ % chunk->dx.num, &call.dx));
+    TV_TRY(call_stage(f, a->kind, &call, time));
+    if (a->kind == TV_ACT_BACKWARD)
+        release(e, a);
+    return TV_OK;
+}
+
+static tv_status_t do_backward_weight(struct tv_executor *e, const struct tv_action *a,
+                                      const struct tv_stage_functions *f,
+                                      struct tv_action_time *time)
+{
+    struct tv_chunk *chunk = &e->chunks[a->chunk];
+    struct tv_stage_call call = call_of(e, a);
+    call.work = tv_seats_find(&chunk->works, a->micro);
+    call.dy = tv_inbox_data(e, &e->dy, a->chunk, a->micro);
+    call.is_last_backward = ++chunk->num_weight_gradients == e->schedule->num_micro;
+    TV_TRY(call_stage(f, a->kind, &call, time));
+    release(e, a);
+    return TV_OK;
+}
+
+static tv_status_t do_send(struct tv_executor *e, const struct tv_action *a,
+                           struct tv_action_time *time)
+{
+    struct tv_chunk *chunk = &e->chunks[a->chunk];
+    time->start = tv_clock_seconds();
+    if (a->kind == TV_ACT_SEND_FORWARD)
+        TV_TRY(tv_messages_send(e, &chunk->y, tv_seats_find(&chunk->slots, a->micro), e->forward,
+                                a->peer));
+    else
+        TV_TRY(tv_messages_send(e, &chunk->dx, chunk->num_dx_sent++ % chunk->dx.num, e->backward,
+                                a->peer));
+    time->end = tv_clock_seconds();
+    return TV_OK;
+}
+
+static tv_status_t do_receive(struct tv_executor *e, const struct tv_action *a,
+                              struct tv_action_time *time)
+{
+    struct tv_inbox *box = a->kind == TV_ACT_RECV_FORWARD ? &e->x : &e->dy;
+    box->num_ahead--; /* list order: this one was posted first */
+    TV_TRY(tv_inbox_post_ahead(e, box));
+    time->start = tv_clock_seconds();
+    TV_TRY(tv_inbox_wait(e, box, a->chunk, a->micro));
+    time->end = tv_clock_seconds();
     return TV_OK;
 }
 
 static tv_status_t do_action(struct tv_executor *e, const struct tv_action *a,
-                             const struct tv_stage_functions *f)
+                             const struct tv_stage_functions *f, struct tv_action_time *time)
 {
-    say_what(e, a);
     switch (a->kind) {
     case TV_ACT_FORWARD:
-        return do_forward(e, a, f);
+        return do_forward(e, a, f, time);
     case TV_ACT_BACKWARD:
-        return do_backward(e, a, f);
+    case TV_ACT_BACKWARD_INPUT:
+        return do_backward(e, a, f, time);
+    case TV_ACT_BACKWARD_WEIGHT:
+        return do_backward_weight(e, a, f, time);
     case TV_ACT_SEND_FORWARD:
-        return tv_outbox_send(e, &e->y, e->slot_of[place_of(e, a)], a->peer);
     case TV_ACT_SEND_BACKWARD:
-        return tv_outbox_send(e, &e->dx, e->dx_of[place_of(e, a)], a->peer);
+        return do_send(e, a, time);
     case TV_ACT_RECV_FORWARD:
-        return tv_inbox_take(e, &e->x);
     case TV_ACT_RECV_BACKWARD:
-        return tv_inbox_take(e, &e->dy);
+        return do_receive(e, a, time);
     default:
-        return TV_ERR(TV_INTERNAL, "schedule %s: action %s", e->schedule->name,
-                      tv_action_kind_name(a->kind));
+        return TV_ERR(TV_INTERNAL, "schedule %s: action %d", e->schedule->name, (int)a->kind);
+    }
+}
+
+/* ---- the walk ---- */
+
+static tv_status_t check_functions(const struct tv_executor *e,
+                                   const struct tv_stage_functions *functions)
+{
+    if (e->has_split_backwards &&
+        (functions->backward_input == NULL || functions->backward_weight == NULL))
+        return TV_ERR(TV_INVALID, "schedule %s has I and W, the stage functions have not",
+                      e->schedule->name);
+    return TV_OK;
+}
+
+static tv_status_t start_walk(struct tv_executor *e)
+{
+    for (int c = 0; c < e->schedule->num_chunks; c++) {
+        struct tv_chunk *chunk = &e->chunks[c];
+        chunk->num_dx_made = chunk->num_dx_sent = chunk->num_weight_gradients = 0;
+    }
+    e->x.next = e->x.num_ahead = e->dy.next = e->dy.num_ahead = 0;
+    TV_TRY(tv_inbox_post_ahead(e, &e->x));
+    return tv_inbox_post_ahead(e, &e->dy);
+}
+
+/* Adds up what the actions took; started, ended and drain_seconds are the caller's. */
+static void add_times(const struct tv_executor *e, struct tv_executor_report *report)
+{
+    const struct tv_action_list *list = &e->schedule->stages[e->stage];
+    int has_begun = 0;
+    for (int i = 0; i < list->num_actions; i++) {
+        const double seconds = e->times[i].end - e->times[i].start;
+        if (tv_action_is_compute(list->actions[i].kind)) {
+            has_begun = 1;
+            report->busy_seconds += seconds;
+        } else if (tv_action_is_recv(list->actions[i].kind)) {
+            *(has_begun ? &report->wait_seconds : &report->warmup_seconds) += seconds;
+        }
     }
 }
 
@@ -251,68 +291,18 @@ tv_status_t tv_executor_run(struct tv_executor *e, const struct tv_stage_functio
                             struct tv_executor_report *report_out)
 {
     const struct tv_action_list *list = &e->schedule->stages[e->stage];
-    const double started = tv_clock_seconds();
-    e->busy_seconds = e->wait_seconds = 0;
-    e->dx.next = 0;
-    tv_inbox_reset(&e->x);
-    tv_inbox_reset(&e->dy);
-    for (int c = 0; c < e->schedule->num_chunks; c++)
-        e->backwards[c] = 0;
-    TV_TRY(tv_inbox_post(e, &e->x));
-    TV_TRY(tv_inbox_post(e, &e->dy));
-    for (int i = 0; i < list->num_actions; i++)
-        TV_TRY(do_action(e, &list->actions[i], functions));
-    TV_TRY(tv_outbox_finish(e, &e->y));
-    TV_TRY(tv_outbox_finish(e, &e->dx));
-    report_out->window_seconds = tv_clock_seconds() - started;
-    report_out->busy_seconds = e->busy_seconds;
-    report_out->wait_seconds = e->wait_seconds;
+    struct tv_executor_report report = {.started = tv_clock_seconds()};
+    TV_TRY(check_functions(e, functions));
+    TV_TRY(start_walk(e));
+    for (int i = 0; i < list->num_actions; i++) {
+        e->current = list->actions[i];
+        TV_TRY(do_action(e, &list->actions[i], functions, &e->times[i]));
+    }
+    const double done = tv_clock_seconds();
+    TV_TRY(tv_executor_finish_sends(e));
+    report.ended = tv_clock_seconds();
+    report.drain_seconds = report.ended - done;
+    add_times(e, &report);
+    *report_out = report;
     return TV_OK;
-}
-
-/* Post receives of an evaluation up to TV_EARLY_RECEIVES beyond `micro`; they use the x buffers by
- * turns, of which there are more than that. */
-static tv_status_t post_early(struct tv_executor *e, int micro, int num_micro, int *num_posted)
-{
-    for (; *num_posted < num_micro && *num_posted <= micro + TV_EARLY_RECEIVES; ++*num_posted) {
-        const int b = *num_posted % e->x.num_buffers;
-        TV_TRY(tv_comm_recv(e->forward, tv_message_data(e, &e->x.buffers, b), e->message_count,
-                            TV_F32, e->stage - 1, e->stream, &e->x.requests[b]));
-    }
-    return TV_OK;
-}
-
-/* One evaluation micro-batch, whose receive is posted: slot 0, the y buffers by turns. */
-static tv_status_t forward_only(struct tv_executor *e, int micro,
-                                const struct tv_stage_functions *f)
-{
-    const struct tv_action a = {.kind = TV_ACT_FORWARD, .micro = micro};
-    struct tv_stage_call call = {.micro = micro};
-    say_what(e, &a);
-    if (has_neighbour(e, &a, -1)) {
-        const int b = micro % e->x.num_buffers;
-        TV_TRY(tv_message_wait(e, &e->x.requests[b]));
-        call.x = tv_message_data(e, &e->x.buffers, b);
-    }
-    if (!has_neighbour(e, &a, +1))
-        return f->forward(f->context, &call);
-    const int b = micro % e->y.num_buffers;
-    TV_TRY(tv_outbox_reserve(e, &e->y, b, &call.y));
-    TV_TRY(f->forward(f->context, &call));
-    return tv_outbox_send(e, &e->y, b, e->stage + 1);
-}
-
-tv_status_t tv_executor_run_forward(struct tv_executor *e, int num_micro,
-                                    const struct tv_stage_functions *functions)
-{
-    int num_posted = 0;
-    if (e->schedule->num_chunks > 1)
-        return TV_ERR(TV_UNSUPPORTED, "evaluation with %d chunks per stage",
-                      e->schedule->num_chunks);
-    for (int micro = 0; micro < num_micro; micro++) {
-        if (e->stage > 0)
-            TV_TRY(post_early(e, micro, num_micro, &num_posted));
-        TV_TRY(forward_only(e, micro, functions));
-    }
-    return tv_outbox_finish(e, &e->y);
 }

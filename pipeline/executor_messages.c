@@ -1,8 +1,101 @@
-/* pipeline/executor_messages.c -- receives posted early into buffers of their own, sends that never
+/* pipeline/executor_messages.c -- seats, message buffers, receives posted early, sends that never
  * block compute. */
-#include "base/clock.h"
 #include "pipeline/executor_internal.h"
+#include <assert.h>
 #include <stdlib.h>
+
+tv_status_t tv_seats_create(int num, struct tv_seats *seats_out)
+{
+    int *keys = calloc((size_t)num + 1, sizeof(*keys));
+    if (keys == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d places", num);
+    for (int i = 0; i < num; i++)
+        keys[i] = -1;
+    *seats_out = (struct tv_seats){num, keys};
+    return TV_OK;
+}
+
+void tv_seats_destroy(struct tv_seats *seats)
+{
+    free(seats->keys);
+}
+
+int tv_seats_find(const struct tv_seats *seats, int key)
+{
+    for (int i = 0; i < seats->num; i++) {
+        if (seats->keys[i] == key)
+            return i;
+    }
+    return -1;
+}
+
+int tv_seats_take(struct tv_seats *seats, int key)
+{
+    const int seat = tv_seats_find(seats, -1);
+    assert(seat >= 0); /* they are counted from the same list that takes them */
+    seats->keys[seat] = key;
+    return seat;
+}
+
+void tv_seats_leave(struct tv_seats *seats, int key)
+{
+    const int seat = tv_seats_find(seats, key);
+    if (seat >= 0)
+        seats->keys[seat] = -1;
+}
+
+/* ---- buffers ---- */
+
+tv_status_t tv_messages_create(const struct tv_executor *e, int num,
+                               struct tv_messages *messages_out)
+{
+    const size_t bytes = (size_t)num * (size_t)e->message_count * sizeof(float);
+    struct tv_messages messages = {.num = num};
+    messages.requests = calloc((size_t)num + 1, sizeof(*messages.requests));
+    if (messages.requests == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d messages", num);
+    const tv_status_t status =
+        tv_buffer_create(tv_stream_device(e->stream), bytes, TV_MEM_BUFFERS, &messages.buffer);
+    if (status != TV_OK) {
+        free(messages.requests);
+        return status;
+    }
+    *messages_out = messages;
+    return TV_OK;
+}
+
+/* Nothing may land in, or be read from, memory that is given back. */
+void tv_messages_destroy(struct tv_messages *messages)
+{
+    for (int i = 0; i < messages->num; i++)
+        tv_request_cancel(&messages->requests[i]);
+    tv_buffer_destroy(&messages->buffer);
+    free(messages->requests);
+}
+
+float *tv_messages_data(const struct tv_executor *e, const struct tv_messages *messages, int index)
+{
+    return (float *)messages->buffer.data + index * e->message_count;
+}
+
+/* Only now: most messages are there before anybody asks. */
+static void say_what(struct tv_executor *e)
+{
+    const struct tv_action *a = &e->current;
+    const char *what = a->kind == TV_ACT_FORWARD || a->kind == TV_ACT_RECV_FORWARD ||
+                               a->kind == TV_ACT_SEND_FORWARD
+                           ? "forward"
+                           : "backward";
+    struct tv_comm *const comms[] = {e->forward, e->backward};
+    for (int i = 0; i < 2; i++) {
+        if (e->schedule->num_chunks == 1)
+            tv_comm_set_context(comms[i], "stage %d, %s of micro-batch %d", e->stage, what,
+                                a->micro);
+        else
+            tv_comm_set_context(comms[i], "stage %d, %s of micro-batch %d, chunk %d", e->stage,
+                                what, a->micro, a->chunk);
+    }
+}
 
 tv_status_t tv_message_wait(struct tv_executor *e, struct tv_request **request)
 {
@@ -10,162 +103,99 @@ tv_status_t tv_message_wait(struct tv_executor *e, struct tv_request **request)
     TV_TRY(tv_request_test(request, &done));
     if (done)
         return TV_OK;
-    const double started = tv_clock_seconds();
-    const tv_status_t status = tv_request_wait(request);
-    e->wait_seconds += tv_clock_seconds() - started;
-    return status;
+    say_what(e);
+    return tv_request_wait(request);
 }
 
-float *tv_message_data(const struct tv_executor *e, const struct tv_buffer *buffers, int index)
+tv_status_t tv_messages_reserve(struct tv_executor *e, struct tv_messages *messages, int index,
+                                float **data_out)
 {
-    return (float *)buffers->data + index * e->message_count;
+    TV_TRY(tv_message_wait(e, &messages->requests[index]));
+    *data_out = tv_messages_data(e, messages, index);
+    return TV_OK;
 }
 
-static tv_status_t create_buffers(const struct tv_executor *e, int num, struct tv_buffer *buffers)
+tv_status_t tv_messages_send(struct tv_executor *e, struct tv_messages *messages, int index,
+                             struct tv_comm *comm, int peer)
 {
-    const size_t bytes = (size_t)num * (size_t)e->message_count * sizeof(float);
-    return tv_buffer_create(tv_stream_device(e->stream), bytes, TV_MEM_BUFFERS, buffers);
+    return tv_comm_send(comm, tv_messages_data(e, messages, index), e->message_count, TV_F32, peer,
+                        e->stream, &messages->requests[index]);
 }
 
-/* Nothing may land in, or be read from, memory that is given back. */
-static void destroy_buffers(struct tv_buffer *buffers, struct tv_request **requests, int num)
+tv_status_t tv_executor_finish_sends(struct tv_executor *e)
 {
-    for (int b = 0; requests != NULL && b < num; b++)
-        tv_request_cancel(&requests[b]);
-    tv_buffer_destroy(buffers);
-    free(requests);
-}
-
-tv_status_t tv_inbox_create(struct tv_executor *e, struct tv_inbox *box, tv_action_kind_t kind,
-                            struct tv_comm *comm, int num_buffers)
-{
-    const struct tv_action_list *list = &e->schedule->stages[e->stage];
-    const size_t places = (size_t)list->num_actions + 1;
-    *box = (struct tv_inbox){.comm = comm, .num_buffers = num_buffers};
-    box->messages = calloc(places, sizeof(*box->messages));
-    box->buffer_of = calloc(places, sizeof(*box->buffer_of));
-    box->owner = calloc((size_t)num_buffers + 1, sizeof(*box->owner));
-    box->requests = calloc((size_t)num_buffers + 1, sizeof(*box->requests));
-    if (!box->messages || !box->buffer_of || !box->owner || !box->requests)
-        return TV_ERR(TV_NO_MEMORY, "receives of %d actions", list->num_actions);
-    for (int i = 0; i < list->num_actions; i++) {
-        if (list->actions[i].kind == kind)
-            box->messages[box->num_messages++] = &list->actions[i];
+    for (int c = 0; c < e->schedule->num_chunks; c++) {
+        struct tv_chunk *chunk = &e->chunks[c];
+        for (int i = 0; i < chunk->y.num; i++)
+            TV_TRY(tv_message_wait(e, &chunk->y.requests[i]));
+        for (int i = 0; i < chunk->dx.num; i++)
+            TV_TRY(tv_message_wait(e, &chunk->dx.requests[i]));
     }
-    tv_inbox_reset(box);
-    return create_buffers(e, num_buffers, &box->buffers);
+    return TV_OK;
+}
+
+/* ---- inboxes ---- */
+
+tv_status_t tv_inbox_create(struct tv_executor *e, tv_action_kind_t kind, struct tv_comm *comm,
+                            struct tv_inbox *box_out)
+{
+    const int num = tv_plan_inbox(e->schedule, e->stage, kind);
+    *box_out = (struct tv_inbox){.comm = comm, .kind = kind};
+    TV_TRY(tv_seats_create(num, &box_out->seats));
+    return tv_messages_create(e, num, &box_out->messages);
 }
 
 void tv_inbox_destroy(struct tv_inbox *box)
 {
-    destroy_buffers(&box->buffers, box->requests, box->num_buffers);
-    free(box->messages);
-    free(box->buffer_of);
-    free(box->owner);
+    tv_messages_destroy(&box->messages);
+    tv_seats_destroy(&box->seats);
 }
 
-void tv_inbox_reset(struct tv_inbox *box)
+static int key_of(const struct tv_executor *e, int chunk, int micro)
 {
-    box->num_posted = box->num_taken = 0;
-    for (int b = 0; b < box->num_buffers; b++)
-        box->owner[b] = -1;
-    for (int i = 0; i < box->num_messages; i++)
-        box->buffer_of[i] = -1;
+    return micro * e->schedule->num_chunks + chunk;
 }
 
-static int free_buffer(const struct tv_inbox *box)
+tv_status_t tv_inbox_post(struct tv_executor *e, struct tv_inbox *box, int chunk, int micro,
+                          int peer)
 {
-    for (int b = 0; b < box->num_buffers; b++) {
-        if (box->owner[b] < 0)
-            return b;
-    }
-    return -1;
+    const int seat = tv_seats_take(&box->seats, key_of(e, chunk, micro));
+    box->num_ahead++;
+    return tv_comm_recv(box->comm, tv_messages_data(e, &box->messages, seat), e->message_count,
+                        TV_F32, peer, e->stream, &box->messages.requests[seat]);
 }
 
-tv_status_t tv_inbox_post(struct tv_executor *e, struct tv_inbox *box)
+tv_status_t tv_inbox_post_ahead(struct tv_executor *e, struct tv_inbox *box)
 {
-    while (box->num_posted < box->num_messages &&
-           box->num_posted <= box->num_taken + TV_EARLY_RECEIVES) {
-        const int b = free_buffer(box);
-        if (b < 0)
-            return TV_OK;
-        const int i = box->num_posted;
-        TV_TRY(tv_comm_recv(box->comm, tv_message_data(e, &box->buffers, b), e->message_count,
-                            TV_F32, box->messages[i]->peer, e->stream, &box->requests[b]));
-        box->owner[b] = i;
-        box->buffer_of[i] = b;
-        box->num_posted++;
+    const struct tv_action_list *list = &e->schedule->stages[e->stage];
+    while (box->num_ahead < TV_EARLY_RECEIVES && box->next < list->num_actions) {
+        const struct tv_action *a = &list->actions[box->next++];
+        if (a->kind == box->kind)
+            TV_TRY(tv_inbox_post(e, box, a->chunk, a->micro, a->peer));
     }
     return TV_OK;
 }
 
-tv_status_t tv_inbox_take(struct tv_executor *e, struct tv_inbox *box)
+tv_status_t tv_inbox_wait(struct tv_executor *e, struct tv_inbox *box, int chunk, int micro)
 {
-    TV_TRY(tv_inbox_post(e, box));
-    if (box->num_taken >= box->num_posted) /* the plan has a buffer for every message in use */
-        return TV_ERR(TV_INTERNAL, "stage %d: no buffer for receive %d", e->stage, box->num_taken);
-    TV_TRY(tv_message_wait(e, &box->requests[box->buffer_of[box->num_taken]]));
-    box->num_taken++;
-    return TV_OK;
+    const int seat = tv_seats_find(&box->seats, key_of(e, chunk, micro));
+    assert(seat >= 0);
+    return tv_message_wait(e, &box->messages.requests[seat]);
 }
 
-/* Index of the buffer that holds a taken message, or -1. */
-static int find(const struct tv_inbox *box, int chunk, int micro)
+float *tv_inbox_reserve(const struct tv_executor *e, struct tv_inbox *box, int chunk, int micro)
 {
-    for (int b = 0; b < box->num_buffers; b++) {
-        const int i = box->owner[b];
-        if (i >= 0 && i < box->num_taken && box->messages[i]->chunk == chunk &&
-            box->messages[i]->micro == micro)
-            return b;
-    }
-    return -1;
+    const int seat = tv_seats_take(&box->seats, key_of(e, chunk, micro));
+    return tv_messages_data(e, &box->messages, seat);
 }
 
 float *tv_inbox_data(const struct tv_executor *e, const struct tv_inbox *box, int chunk, int micro)
 {
-    const int b = find(box, chunk, micro);
-    return b < 0 ? NULL : tv_message_data(e, &box->buffers, b);
+    const int seat = tv_seats_find(&box->seats, key_of(e, chunk, micro));
+    return seat < 0 ? NULL : tv_messages_data(e, &box->messages, seat);
 }
 
-void tv_inbox_release(struct tv_inbox *box, int chunk, int micro)
+void tv_inbox_release(const struct tv_executor *e, struct tv_inbox *box, int chunk, int micro)
 {
-    const int b = find(box, chunk, micro);
-    if (b >= 0)
-        box->owner[b] = -1;
-}
-
-tv_status_t tv_outbox_create(struct tv_executor *e, struct tv_outbox *box, struct tv_comm *comm,
-                             int num_buffers)
-{
-    *box = (struct tv_outbox){.comm = comm, .num_buffers = num_buffers};
-    box->requests = calloc((size_t)num_buffers + 1, sizeof(*box->requests));
-    if (box->requests == NULL)
-        return TV_ERR(TV_NO_MEMORY, "%d sends", num_buffers);
-    return create_buffers(e, num_buffers, &box->buffers);
-}
-
-void tv_outbox_destroy(struct tv_outbox *box)
-{
-    destroy_buffers(&box->buffers, box->requests, box->num_buffers);
-}
-
-tv_status_t tv_outbox_reserve(struct tv_executor *e, struct tv_outbox *box, int index,
-                              float **data_out)
-{
-    TV_TRY(tv_message_wait(e, &box->requests[index]));
-    *data_out = tv_message_data(e, &box->buffers, index);
-    return TV_OK;
-}
-
-tv_status_t tv_outbox_send(struct tv_executor *e, struct tv_outbox *box, int index, int peer)
-{
-    return tv_comm_send(box->comm, tv_message_data(e, &box->buffers, index), e->message_count,
-                        TV_F32, peer, e->stream, &box->requests[index]);
-}
-
-tv_status_t tv_outbox_finish(struct tv_executor *e, struct tv_outbox *box)
-{
-    for (int b = 0; b < box->num_buffers; b++)
-        TV_TRY(tv_message_wait(e, &box->requests[b]));
-    return TV_OK;
+    tv_seats_leave(&box->seats, key_of(e, chunk, micro));
 }

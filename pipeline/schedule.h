@@ -64,7 +64,8 @@ struct tv_schedule_args {
  *   interleaved             Narayanan et al. 2021; v >= 2, any m >= 1
  *   zb-h1, zb-h2            Qi et al. 2023, arXiv:2401.10241; between them by slot_limit
  *   zb-v                    Qi et al. 2023, section 6; V placement, v = 2
- *   v-half, v-min           Qi et al. 2024, arXiv:2405.15362; V placement, v = 2
+ *   v-half, v-min           Qi et al. 2024, arXiv:2405.15362; V placement, v = 2; without the
+ *                           reordering of warm-up and drain that follows there
  *   dualpipe-v              DeepSeek-AI 2024, arXiv:2412.19437, in its V form; v = 2
  * The result is compute and messages, lowered and checked. P, m >= 1. Errors: TV_INVALID (unknown
  * name, listing the known ones; a v that the schedule refuses; slots beyond slot_limit). */

@@ -1,11 +1,11 @@
 /* pipeline/schedule_check.c -- proves a schedule before anybody runs it.
  *
- * First each stage by itself: kinds, ranges, F before B (or I before W), each exactly once,
- * backwards ascending, gradients sent in the order in which they were made, slots. Then all stages
- * together, each walking its list: a receive waits until its message was sent, and messages of one
- * kind from one stage to another are taken in the order in which they were sent. A send waits for
- * nothing: the executor has a buffer for each (executor.c). So posting receives early changes
- * nothing but the time, and the walk need not know of it. */
+ * First each stage by itself: kinds, ranges, F before B (or I before W), each exactly once, B or I
+ * and W ascending where the schedule promises it, gradients sent in the order in which they were
+ * made, slots. Then all stages together, each walking its list: a receive waits until its message
+ * was sent, and messages of one kind from one stage to another are taken in the order in which they
+ * were sent. A send waits for nothing: the executor has a buffer for each (executor.c). So posting
+ * receives early changes nothing but the time, and the walk need not know of it. */
 #include "pipeline/schedule_internal.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,18 +81,20 @@ static const char *compute_fault(const struct tv_schedule *schedule, int stage,
     const unsigned char done = marks->done[place_of(schedule, a)];
     if (a->kind == TV_ACT_FORWARD)
         return input_fault(schedule, stage, a, marks, -1);
+    if (a->kind == TV_ACT_BACKWARD_WEIGHT && !has(done, TV_ACT_BACKWARD_INPUT))
+        return "before its I";
+    if (tv_action_makes_dx(a->kind)) {
+        if (!has(done, TV_ACT_FORWARD))
+            return "before its F";
+        if (has_dx(done))
+            return "a second time";
+        if (schedule->is_ordered && a->micro < marks->last_backward[a->chunk])
+            return "backwards of a chunk must ascend";
+    }
     if (schedule->is_ordered && tv_action_makes_dw(a->kind) &&
         a->micro < marks->last_weight[a->chunk])
         return "weight gradients of a chunk must ascend";
-    if (a->kind == TV_ACT_BACKWARD_WEIGHT)
-        return has(done, TV_ACT_BACKWARD_INPUT) ? NULL : "before its I";
-    if (!has(done, TV_ACT_FORWARD))
-        return "before its F";
-    if (has_dx(done))
-        return "a second time";
-    if (schedule->is_ordered && a->micro < marks->last_backward[a->chunk])
-        return "backwards of a chunk must ascend";
-    return input_fault(schedule, stage, a, marks, +1);
+    return tv_action_makes_dx(a->kind) ? input_fault(schedule, stage, a, marks, +1) : NULL;
 }
 
 /* Why this message may not stand here, or NULL. */

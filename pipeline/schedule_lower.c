@@ -83,25 +83,43 @@ static void lower_action(struct lowering *l, int stage, const struct tv_action *
     }
 }
 
-/* Actions of the lowered list of a stage: its own, its sends, and what others send to it. */
-static int count_lowered(const struct tv_schedule *compute, int stage)
+/* Actions of the lowered lists: the stage's own, its sends, and what others send to it. */
+static void count_lowered(const struct tv_schedule *compute, int *counts_out)
 {
-    int count = compute->stages[stage].num_actions;
     for (int s = 0; s < compute->num_stages; s++) {
+        counts_out[s] += compute->stages[s].num_actions;
         for (int i = 0; i < compute->stages[s].num_actions; i++) {
             for (int is_forward = 0; is_forward < 2; is_forward++) {
                 const int to = target_of(compute, s, &compute->stages[s].actions[i], is_forward);
-                count += to >= 0 && (s == stage || to == stage);
+                if (to >= 0) {
+                    counts_out[s]++;
+                    counts_out[to]++;
+                }
             }
         }
     }
-    return count;
+}
+
+/* Room for every list, and what the lowering remembers. */
+static int alloc_lists(struct lowering *l)
+{
+    const size_t P = (size_t)l->compute->num_stages;
+    const size_t places = P * (size_t)l->compute->num_chunks;
+    int *counts = calloc(P, sizeof(int));
+    l->cursor = calloc(P * P * 2, sizeof(int));
+    l->has_taken = calloc(places * (size_t)l->compute->num_micro * 2, 1);
+    int is_whole = counts != NULL && l->cursor != NULL && l->has_taken != NULL;
+    if (is_whole)
+        count_lowered(l->compute, counts);
+    for (int s = 0; s < l->compute->num_stages && is_whole; s++)
+        is_whole = tv_schedule_reserve(l->lowered, s, counts[s]) == TV_OK;
+    free(counts);
+    return is_whole;
 }
 
 tv_status_t tv_schedule_lower(const struct tv_schedule *compute, struct tv_schedule *lowered_out)
 {
-    const size_t P = (size_t)compute->num_stages;
-    const size_t places = P * (size_t)compute->num_chunks;
+    const size_t places = (size_t)compute->num_stages * (size_t)compute->num_chunks;
     const struct tv_schedule_args args = {compute->name, compute->num_stages, compute->num_chunks,
                                           compute->num_micro, 0};
     struct tv_schedule lowered;
@@ -109,11 +127,8 @@ tv_status_t tv_schedule_lower(const struct tv_schedule *compute, struct tv_sched
     memcpy(lowered.position_of, compute->position_of, places * sizeof(int));
     memcpy(lowered.place_of, compute->place_of, places * sizeof(int));
     lowered.is_ordered = compute->is_ordered;
-    struct lowering l = {compute, &lowered, calloc(P * P * 2, sizeof(int)),
-                         calloc(places * (size_t)compute->num_micro * 2, 1)};
-    int is_whole = l.cursor != NULL && l.has_taken != NULL;
-    for (int s = 0; s < compute->num_stages && is_whole; s++)
-        is_whole = tv_schedule_reserve(&lowered, s, count_lowered(compute, s)) == TV_OK;
+    struct lowering l = {.compute = compute, .lowered = &lowered};
+    const int is_whole = alloc_lists(&l);
     for (int s = 0; s < compute->num_stages && is_whole; s++) {
         for (int i = 0; i < compute->stages[s].num_actions; i++)
             lower_action(&l, s, &compute->stages[s].actions[i]);

@@ -50,10 +50,40 @@ static tv_status_t input_gradient(const struct tv_tensor_axis *axis, const struc
     return axis->kernels->matmul(axis->stream, &args);
 }
 
+tv_status_t tv_column_linear_forward(const struct tv_tensor_axis *axis,
+                                     const struct tv_linear *linear, int64_t rows, const float *x,
+                                     float *y, int64_t ld_y)
+{
+    return multiply(axis, linear, rows, x, linear->in, linear->bias, y, ld_y);
+}
+
+tv_status_t tv_column_linear_backward_input(const struct tv_tensor_axis *axis,
+                                            const struct tv_linear *linear, int64_t rows,
+                                            const float *dy, int64_t ld_dy, int add_dx, float *dx)
+{
+    return input_gradient(axis, linear, rows, dy, ld_dy, add_dx, dx, linear->in);
+}
+
+tv_status_t tv_row_linear_forward(const struct tv_tensor_axis *axis, const struct tv_linear *linear,
+                                  int64_t rows, const float *x, int64_t ld_x, float *y)
+{
+    /* The bias enters the sum once: through rank 0's part. */
+    const float *bias = tv_comm_rank(axis->comm) == 0 ? linear->bias : NULL;
+    TV_TRY(multiply(axis, linear, rows, x, ld_x, bias, y, linear->out));
+    return tv_tensor_sum(axis, y, rows * linear->out);
+}
+
+tv_status_t tv_row_linear_backward_input(const struct tv_tensor_axis *axis,
+                                         const struct tv_linear *linear, int64_t rows,
+                                         const float *dy, float *dx, int64_t ld_dx)
+{
+    return input_gradient(axis, linear, rows, dy, linear->out, 0, dx, ld_dx);
+}
+
 /* dweight += x^T dy, [in, out], or its transpose; dbias += column sums of dy */
-static tv_status_t weight_gradient(const struct tv_tensor_axis *axis,
-                                   const struct tv_linear *linear, int64_t rows, const float *x,
-                                   int64_t ld_x, const float *dy, int64_t ld_dy)
+tv_status_t tv_linear_backward_weight(const struct tv_tensor_axis *axis,
+                                      const struct tv_linear *linear, int64_t rows, const float *x,
+                                      int64_t ld_x, const float *dy, int64_t ld_dy)
 {
     const int is_out_in = linear->layout == TV_WEIGHT_OUT_IN;
     const struct tv_matmul_args args = {
@@ -75,36 +105,4 @@ static tv_status_t weight_gradient(const struct tv_tensor_axis *axis,
     const struct tv_bias_backward_args bias = {
         .rows = rows, .cols = linear->out, .ld_dy = ld_dy, .dy = dy, .dbias = linear->dbias};
     return axis->kernels->bias_backward(axis->stream, &bias);
-}
-
-tv_status_t tv_column_linear_forward(const struct tv_tensor_axis *axis,
-                                     const struct tv_linear *linear, int64_t rows, const float *x,
-                                     float *y, int64_t ld_y)
-{
-    return multiply(axis, linear, rows, x, linear->in, linear->bias, y, ld_y);
-}
-
-tv_status_t tv_column_linear_backward(const struct tv_tensor_axis *axis,
-                                      const struct tv_linear *linear, int64_t rows, const float *x,
-                                      const float *dy, int64_t ld_dy, int add_dx, float *dx)
-{
-    TV_TRY(input_gradient(axis, linear, rows, dy, ld_dy, add_dx, dx, linear->in));
-    return weight_gradient(axis, linear, rows, x, linear->in, dy, ld_dy);
-}
-
-tv_status_t tv_row_linear_forward(const struct tv_tensor_axis *axis, const struct tv_linear *linear,
-                                  int64_t rows, const float *x, int64_t ld_x, float *y)
-{
-    /* The bias enters the sum once: through rank 0's part. */
-    const float *bias = tv_comm_rank(axis->comm) == 0 ? linear->bias : NULL;
-    TV_TRY(multiply(axis, linear, rows, x, ld_x, bias, y, linear->out));
-    return tv_tensor_sum(axis, y, rows * linear->out);
-}
-
-tv_status_t tv_row_linear_backward(const struct tv_tensor_axis *axis,
-                                   const struct tv_linear *linear, int64_t rows, const float *x,
-                                   int64_t ld_x, const float *dy, float *dx, int64_t ld_dx)
-{
-    TV_TRY(input_gradient(axis, linear, rows, dy, linear->out, 0, dx, ld_dx));
-    return weight_gradient(axis, linear, rows, x, ld_x, dy, linear->out);
 }

@@ -44,21 +44,25 @@ TV_MUST_CHECK tv_status_t tv_column_linear_forward(const struct tv_tensor_axis *
                                                    const struct tv_linear *linear, int64_t rows,
                                                    const float *x, float *y, int64_t ld_y);
 /* dx[rows, in] = (or += when add_dx) dy W^T, PARTIAL: the caller adds what other matrices of the
- * same x give and then calls tv_tensor_sum once; dweight += x^T dy; dbias += column sums of dy. */
-TV_MUST_CHECK tv_status_t tv_column_linear_backward(const struct tv_tensor_axis *axis,
-                                                    const struct tv_linear *linear, int64_t rows,
-                                                    const float *x, const float *dy, int64_t ld_dy,
-                                                    int add_dx, float *dx);
+ * same x give and then calls tv_tensor_sum once. */
+TV_MUST_CHECK tv_status_t tv_column_linear_backward_input(const struct tv_tensor_axis *axis,
+                                                          const struct tv_linear *linear,
+                                                          int64_t rows, const float *dy,
+                                                          int64_t ld_dy, int add_dx, float *dx);
 /* y[rows, out] = sum over the axis of x[rows, in] W, then + bias once. */
 TV_MUST_CHECK tv_status_t tv_row_linear_forward(const struct tv_tensor_axis *axis,
                                                 const struct tv_linear *linear, int64_t rows,
                                                 const float *x, int64_t ld_x, float *y);
-/* dx[rows, in] = dy W^T, complete for this rank's slice; dweight += x^T dy; dbias += column sums
- * (same on all ranks). */
-TV_MUST_CHECK tv_status_t tv_row_linear_backward(const struct tv_tensor_axis *axis,
-                                                 const struct tv_linear *linear, int64_t rows,
-                                                 const float *x, int64_t ld_x, const float *dy,
-                                                 float *dx, int64_t ld_dx);
+/* dx[rows, in] = dy W^T, complete for this rank's slice. */
+TV_MUST_CHECK tv_status_t tv_row_linear_backward_input(const struct tv_tensor_axis *axis,
+                                                       const struct tv_linear *linear, int64_t rows,
+                                                       const float *dy, float *dx, int64_t ld_dx);
+/* Either kind: dweight += x^T dy; dbias += column sums of dy (of a row matrix: the same on all
+ * ranks). Local only; needs neither the weight nor dx, so it may come any time later. */
+TV_MUST_CHECK tv_status_t tv_linear_backward_weight(const struct tv_tensor_axis *axis,
+                                                    const struct tv_linear *linear, int64_t rows,
+                                                    const float *x, int64_t ld_x, const float *dy,
+                                                    int64_t ld_dy);
 
 /* The vocabulary cut over the axis: rank t holds rows [first, first + num) of the true vocabulary,
  * in a local table of `padded` rows (the same on all ranks); rows beyond num are padding. */

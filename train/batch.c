@@ -1,5 +1,5 @@
-/* train/batch.c -- the tokens of one micro-batch, on the ranks that need them: ids on the first stage, targets on the
- * last. Every rank can find them by itself, since the order is a pure function (data/samples.h). */
+/* train/batch.c -- the tokens of one micro-batch, on the ranks that need them: ids for the first position, targets
+ * for the last. Every rank can find them by itself, since the order is a pure function (data/samples.h). */
 #include "train/trainer_internal.h"
 #include <string.h>
 
@@ -12,10 +12,8 @@ static tv_status_t load_row(struct tv_trainer *tr, struct tv_tokens *tokens, int
     int32_t *targets = tr->targets + row * S;
     TV_TRY(tv_tokens_read(tokens, index * S, S + 1, tr->sample));
     memcpy(tr->ids + row * S, tr->sample, (size_t)S * sizeof(int32_t));
-    for (int64_t s = 0; s < S; s++) {
+    for (int64_t s = 0; s < S; s++)
         targets[s] = tr->sample[s + 1] == mask ? -1 : tr->sample[s + 1];
-        tr->counted += targets[s] >= 0;
-    }
     return TV_OK;
 }
 
@@ -27,6 +25,14 @@ static void clear_row(struct tv_trainer *tr, int64_t row)
         tr->ids[row * S + s] = 0;
         tr->targets[row * S + s] = -1;
     }
+}
+
+int64_t tv_batch_counted(const struct tv_trainer *tr)
+{
+    int64_t counted = 0;
+    for (int64_t i = 0; i < tr->run->micro_batch * tr->run->seq_length; i++)
+        counted += tr->targets[i] >= 0;
+    return counted;
 }
 
 int tv_batch_eval_micro(const struct tv_trainer *tr)

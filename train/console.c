@@ -102,24 +102,52 @@ void tv_console_eval(struct tv_console *console, int64_t step, double loss, int6
             console->is_terminal ? "\r\033[K" : "", step, loss, counted);
 }
 
+/* One row per stage: the shares of its time in percent. */
+static void print_stages(FILE *out, const struct tv_pipeline_report *report)
+{
+    fputs("stage  compute  warm-up  wait  drain  tensor  data  optimizer  peak MiB  (% of time)\n",
+          out);
+    for (int p = 0; p < report->num_stages; p++) {
+        const struct tv_stage_report *s = &report->stages[p];
+        fprintf(out, "%5d  %7.1f  %7.1f  %4.1f  %5.1f  %6.1f  %4.1f  %9.1f  %8.1f\n", p,
+                100 * s->compute, 100 * s->warmup, 100 * s->wait, 100 * s->drain, 100 * s->tensor,
+                100 * s->data, 100 * s->optimizer, (double)s->peak_memory_bytes / 1048576.0);
+    }
+    if (report->num_stages > 1)
+        fprintf(out,
+                "pipeline bubble: %.1f %% measured, %.1f %% predicted from the measured times of "
+                "actions\n",
+                100 * report->measured_bubble, 100 * report->predicted_bubble);
+}
+
 void tv_console_finish(struct tv_console *console, const struct tv_run *run,
-                       const struct tv_step_report *last, const struct tv_time_shares *shares)
+                       const struct tv_step_report *last, const struct tv_pipeline_report *report)
 {
     char speed[16], memory[16], flops[16], time[32];
     const double seconds = tv_clock_seconds() - console->started_at;
     const double tokens =
         (double)((last->step - console->first_step) * run->global_batch * run->seq_length);
-    const double rest = 1 - shares->compute - shares->wait[TV_PIPE] - shares->wait[TV_DATA] -
-                        shares->wait[TV_TENSOR];
     fprintf(console->out, "%s tok/s in %s, %sFLOP/s of the model, %sB on the largest rank\n",
             short_number(tokens / seconds, speed, sizeof(speed)),
             clock_text(seconds, time, sizeof(time)),
             short_number(tokens / seconds * tv_model_flops_per_token(&run->model, run->seq_length),
                          flops, sizeof(flops)),
             short_number((double)last->peak_memory_bytes, memory, sizeof(memory)));
-    fprintf(console->out,
-            "time: %.0f %% computing, waiting on pipe %.0f %%, data %.0f %%, tensor %.0f %%, other "
-            "%.0f %%\n",
-            100 * shares->compute, 100 * shares->wait[TV_PIPE], 100 * shares->wait[TV_DATA],
-            100 * shares->wait[TV_TENSOR], 100 * (rest > 0 ? rest : 0));
+    print_stages(console->out, report);
+}
+
+void tv_console_profile(FILE *out, const struct tv_run *run, const struct tv_profile *profile,
+                        const double *uniform, const double *chosen)
+{
+    const struct tv_unit_times *t = profile->of;
+    fprintf(out, "profile: embedding %.3f ms, layer %.3f ms, head %.3f ms per micro-batch\n",
+            1e3 * tv_unit_seconds(t[TV_UNIT_EMBEDDING]), 1e3 * tv_unit_seconds(t[TV_UNIT_LAYER]),
+            1e3 * tv_unit_seconds(t[TV_UNIT_HEAD]));
+    fputs("stage  uniform ms  profile ms\n", out);
+    for (int p = 0; p < run->extent.at[TV_PIPE]; p++) {
+        if (uniform != NULL)
+            fprintf(out, "%5d  %10.3f  %10.3f\n", p, 1e3 * uniform[p], 1e3 * chosen[p]);
+        else /* fewer layers than pieces: there is no uniform split */
+            fprintf(out, "%5d  %10s  %10.3f\n", p, "-", 1e3 * chosen[p]);
+    }
 }

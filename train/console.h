@@ -1,6 +1,7 @@
 /* train/console.h -- what a person sees while a run goes on: a live line on a terminal, plain lines elsewhere. */
 #ifndef TV_TRAIN_CONSOLE_H
 #define TV_TRAIN_CONSOLE_H
+#include "train/profile.h"
 #include "train/trainer.h"
 #include <stdio.h>
 
@@ -19,6 +20,9 @@ void tv_console_step(struct tv_console *console, const struct tv_step_report *re
 void tv_console_eval(struct tv_console *console, int64_t step, double loss, int64_t counted);
 /* The last lines: speed, where the time went, where the files are. */
 void tv_console_finish(struct tv_console *console, const struct tv_run *run,
-                       const struct tv_step_report *last, const struct tv_time_shares *shares);
+                       const struct tv_step_report *last, const struct tv_pipeline_report *report);
+/* What a profile says of each stage, seconds [P], before and after. uniform may be NULL. */
+void tv_console_profile(FILE *out, const struct tv_run *run, const struct tv_profile *profile,
+                        const double *uniform, const double *chosen);
 TV_END_C
 #endif

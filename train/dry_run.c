@@ -2,26 +2,21 @@
  *
  * The numbers come from the same functions that make the real thing. */
 #include "train/commands.h"
+#include "train/split.h"
 #include "train/trainer_internal.h"
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 
 struct stage_plan {
-    struct tv_unit_range units;
     int64_t params; /* of one tensor rank, padding included */
     int64_t bytes[TV_NUM_MEM_KINDS];
 };
 
 static tv_status_t plan_stage(const struct tv_run *run, int stage, struct stage_plan *plan)
 {
-    struct tv_model_args args = tv_trainer_model_args(run, stage);
-    plan->units = run->stages[stage];
-    TV_TRY(tv_model_memory(&args, run->extent.at[TV_TENSOR], plan->bytes));
+    TV_TRY(tv_run_stage_bytes(run, stage, plan->bytes));
     plan->params = plan->bytes[TV_MEM_PARAMS] / (int64_t)sizeof(float);
-    plan->bytes[TV_MEM_OPTIMIZER] += 2 * plan->bytes[TV_MEM_PARAMS];
-    const int64_t message = run->micro_batch * run->seq_length * run->model.hidden_size;
-    plan->bytes[TV_MEM_BUFFERS] += tv_executor_buffer_bytes(&run->schedule, stage, message);
     return TV_OK;
 }
 
@@ -57,11 +52,12 @@ static void print_text(const struct tv_run *run, const struct stage_plan *plans,
 {
     const struct tv_mesh_coord e = run->extent;
     fprintf(out,
-            "mesh: pp %d x dp %d x tp %d = %d rank(s); schedule %s, %d micro-batch(es) of %" PRId64
-            "\n",
+            "mesh: pp %d x dp %d x tp %d = %d rank(s)\n"
+            "schedule: %s, %d chunk(s) per stage, %d micro-batch(es) of %" PRId64
+            ", recompute %s\n",
             e.at[TV_PIPE], e.at[TV_DATA], e.at[TV_TENSOR],
-            e.at[TV_PIPE] * e.at[TV_DATA] * e.at[TV_TENSOR], run->schedule.name, run->num_micro,
-            run->micro_batch);
+            e.at[TV_PIPE] * e.at[TV_DATA] * e.at[TV_TENSOR], run->schedule.name, run->num_chunks,
+            run->num_micro, run->micro_batch, tv_recompute_name(run->recompute));
     fprintf(out, "model: %s, %d layers, %" PRId64 " parameters\n",
             tv_model_family_name(run->model.family), run->model.num_layers,
             tv_model_num_params(&run->model));
@@ -71,48 +67,65 @@ static void print_text(const struct tv_run *run, const struct stage_plan *plans,
     for (int p = 0; p < e.at[TV_PIPE]; p++) {
         char units[96];
         const double mib = 1048576.0;
-        describe_units(run, plans[p].units, units, sizeof(units));
-        fprintf(out, "%5d %12" PRId64 " %8.1f %8.1f %8.1f %8.1f %8.1f %8.1f  %s\n", p,
-                plans[p].params, (double)plans[p].bytes[TV_MEM_PARAMS] / mib,
-                (double)plans[p].bytes[TV_MEM_GRADS] / mib,
-                (double)plans[p].bytes[TV_MEM_OPTIMIZER] / mib,
-                (double)plans[p].bytes[TV_MEM_ACTIVATIONS] / mib,
-                (double)plans[p].bytes[TV_MEM_BUFFERS] / mib, (double)total_bytes(&plans[p]) / mib,
-                units);
+        const int64_t *bytes = plans[p].bytes;
+        fprintf(out, "%5d %12" PRId64 " %8.1f %8.1f %8.1f %8.1f %8.1f %8.1f", p, plans[p].params,
+                (double)bytes[TV_MEM_PARAMS] / mib, (double)bytes[TV_MEM_GRADS] / mib,
+                (double)bytes[TV_MEM_OPTIMIZER] / mib, (double)bytes[TV_MEM_ACTIVATIONS] / mib,
+                (double)bytes[TV_MEM_BUFFERS] / mib, (double)total_bytes(&plans[p]) / mib);
+        for (int c = 0; c < run->num_chunks; c++) {
+            describe_units(run, run->pieces[tv_schedule_position(&run->schedule, p, c)], units,
+                           sizeof(units));
+            fprintf(out, "%s%s", c == 0 ? "  " : "; ", units);
+        }
+        fputc('\n', out);
     }
 }
 
-static json_t *stage_json(const struct tv_run *run, const struct stage_plan *plan, int stage)
+/* One chunk of a stage. Parameters and memory are the whole stage's, and stand with its first chunk. */
+static json_t *chunk_json(const struct tv_run *run, const struct stage_plan *plan, int stage,
+                          int chunk)
 {
     const int L = run->model.num_layers;
+    const int position = tv_schedule_position(&run->schedule, stage, chunk);
+    const struct tv_unit_range units = run->pieces[position];
     json_t *layers = json_array();
-    for (int u = plan->units.first; u < plan->units.first + plan->units.num; u++) {
+    for (int u = units.first; u < units.first + units.num; u++) {
         if (u >= 1 && u <= L)
             json_array_append_new(layers, json_integer(u - 1)); /* as in Hugging Face names */
     }
+    json_t *row = json_pack("{s:i, s:i, s:i, s:b, s:o, s:b}", "stage", stage, "chunk", chunk,
+                            "position", position, "embedding", units.first == 0, "layers", layers,
+                            "head", units.first + units.num == L + 2);
+    if (chunk > 0)
+        return row;
     json_t *memory = json_object();
     for (int k = 0; k < TV_NUM_MEM_KINDS; k++)
         json_object_set_new(memory, tv_mem_kind_name((tv_mem_kind_t)k),
                             json_integer(plan->bytes[k]));
     json_object_set_new(memory, "total", json_integer(total_bytes(plan)));
-    return json_pack("{s:i, s:i, s:b, s:o, s:b, s:I, s:o}", "stage", stage, "chunk", 0, "embedding",
-                     plan->units.first == 0, "layers", layers, "head",
-                     plan->units.first + plan->units.num == L + 2, "parameters_per_rank",
-                     (json_int_t)plan->params, "memory_bytes_per_rank", memory);
+    json_object_set_new(row, "parameters_per_rank", json_integer(plan->params));
+    json_object_set_new(row, "memory_bytes_per_rank", memory);
+    json_object_set_new(row, "peak_slots",
+                        json_integer(tv_schedule_peak_slots(&run->schedule, stage)));
+    return row;
 }
 
 static tv_status_t print_json(const struct tv_run *run, const struct stage_plan *plans, FILE *out)
 {
     const struct tv_mesh_coord e = run->extent;
     json_t *stages = json_array();
-    for (int p = 0; p < e.at[TV_PIPE]; p++)
-        json_array_append_new(stages, stage_json(run, &plans[p], p));
-    json_t *root = json_pack(
-        "{s:{s:i, s:i, s:i}, s:s, s:i, s:I, s:I, s:s, s:I, s:o}", "mesh", "pp", e.at[TV_PIPE], "dp",
-        e.at[TV_DATA], "tp", e.at[TV_TENSOR], "schedule", run->schedule.name, "micro_batches",
-        run->num_micro, "micro_batch_size", (json_int_t)run->micro_batch, "global_batch_size",
-        (json_int_t)run->global_batch, "model", tv_model_family_name(run->model.family),
-        "parameters", (json_int_t)tv_model_num_params(&run->model), "stages", stages);
+    for (int p = 0; p < e.at[TV_PIPE]; p++) {
+        for (int c = 0; c < run->num_chunks; c++)
+            json_array_append_new(stages, chunk_json(run, &plans[p], p, c));
+    }
+    json_t *root =
+        json_pack("{s:{s:i, s:i, s:i}, s:s, s:i, s:s, s:s, s:i, s:I, s:I, s:s, s:I, s:o}", "mesh",
+                  "pp", e.at[TV_PIPE], "dp", e.at[TV_DATA], "tp", e.at[TV_TENSOR], "schedule",
+                  run->schedule.name, "vpp", run->num_chunks, "partition", run->options.partition,
+                  "recompute", tv_recompute_name(run->recompute), "micro_batches", run->num_micro,
+                  "micro_batch_size", (json_int_t)run->micro_batch, "global_batch_size",
+                  (json_int_t)run->global_batch, "model", tv_model_family_name(run->model.family),
+                  "parameters", (json_int_t)tv_model_num_params(&run->model), "stages", stages);
     if (root == NULL)
         return TV_ERR(TV_NO_MEMORY, "--dry-run --json");
     const int failed = json_dumpf(root, out, JSON_COMPACT) != 0 || fputc('\n', out) == EOF;

@@ -8,9 +8,7 @@
 /* Mesh rank of tensor coordinate t on the stage that holds the unit of `param`, replica 0. */
 static int holder_of(const struct tv_trainer *tr, const struct tv_param *param, int t)
 {
-    int stage = 0;
-    while (param->unit >= tr->run->stages[stage].first + tr->run->stages[stage].num)
-        stage++;
+    const int stage = tv_run_stage_of_unit(tr->run, param->unit);
     return tv_mesh_rank_of(tr->run->extent, (struct tv_mesh_coord){{stage, 0, t}});
 }
 

@@ -2,6 +2,8 @@
 #include "train/loop.h"
 #include "train/console.h"
 #include "train/metrics.h"
+#include "train/split.h"
+#include "train/step_trace.h"
 #include "train/trainer_internal.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -12,8 +14,9 @@ struct loop {
     struct tv_trainer *trainer;
     const struct tv_run *run;
     int is_root;
-    struct tv_console console;  /* root */
-    struct tv_metrics *metrics; /* root, or NULL */
+    struct tv_console console;   /* root */
+    struct tv_metrics *metrics;  /* root, or NULL */
+    struct tv_step_trace *trace; /* or NULL */
 };
 
 /* The sample numbers of a step in the order of the global batch: a JSON line. */
@@ -24,7 +27,7 @@ static tv_status_t log_samples(struct tv_trainer *tr, int64_t step)
     const int D = run->extent.at[TV_DATA];
     const int64_t count = run->global_batch / D;
     struct tv_request *send = NULL, *recv = NULL;
-    if (tr->here.at[TV_PIPE] == 0 && tr->here.at[TV_TENSOR] == 0)
+    if (tr->here.at[TV_PIPE] == tr->embedding_stage && tr->here.at[TV_TENSOR] == 0)
         TV_TRY(tv_comm_send(world, tr->sample_ids, count, TV_I64, 0, tr->stream, &send));
     if (tv_mesh_rank(tr->mesh) == 0) {
         int64_t *ids = calloc((size_t)count, sizeof(*ids));
@@ -33,7 +36,8 @@ static tv_status_t log_samples(struct tv_trainer *tr, int64_t step)
         fprintf(tr->sample_log, "{\"step\":%" PRId64 ",\"samples\":[", step);
         tv_status_t status = TV_OK;
         for (int d = 0; d < D && status == TV_OK; d++) {
-            const int from = tv_mesh_rank_of(run->extent, (struct tv_mesh_coord){{0, d, 0}});
+            const struct tv_mesh_coord reader = {{tr->embedding_stage, d, 0}};
+            const int from = tv_mesh_rank_of(run->extent, reader);
             status = tv_comm_recv(world, ids, count, TV_I64, from, tr->stream, &recv);
             if (status == TV_OK)
                 status = tv_request_wait(&recv);
@@ -73,6 +77,8 @@ static tv_status_t one_step(struct loop *loop, int64_t step, struct tv_step_repo
     TV_TRY(tv_train_step(loop->trainer, step, report));
     if (loop->run->options.log_sample_ids != NULL)
         TV_TRY(log_samples(loop->trainer, step));
+    if (loop->trace != NULL && step > loop->run->train_iters - loop->run->options.trace_steps)
+        TV_TRY(tv_step_trace_add(loop->trace, step));
     if (loop->is_root) {
         if (loop->metrics)
             TV_TRY(tv_metrics_step(loop->metrics, report));
@@ -89,16 +95,23 @@ static tv_status_t run_steps(struct loop *loop)
         TV_TRY(one_step(loop, step, &report));
     if (run->options.export_hf != NULL)
         TV_TRY(tv_trainer_export(loop->trainer, run->options.export_hf));
-    struct tv_time_shares shares;
-    TV_TRY(tv_trainer_time_shares(loop->trainer, &shares));
-    if (loop->is_root)
-        tv_console_finish(&loop->console, run, &report, &shares);
-    return TV_OK;
+    struct tv_pipeline_report pipeline;
+    TV_TRY(tv_trainer_pipeline_report(loop->trainer, &pipeline));
+    tv_status_t status = TV_OK;
+    if (loop->is_root) {
+        tv_console_finish(&loop->console, run, &report, &pipeline);
+        if (loop->metrics)
+            status = tv_metrics_pipeline(loop->metrics, &pipeline);
+    }
+    tv_pipeline_report_free(&pipeline);
+    return status;
 }
 
-/* The root's own files; its verdict is shared before the first step. */
+/* The verdict on the root's files is shared before the first step. */
 static tv_status_t open_outputs(struct loop *loop)
 {
+    if (loop->run->options.trace != NULL)
+        TV_TRY(tv_step_trace_open(loop->trainer, loop->run->options.trace, &loop->trace));
     if (!loop->is_root)
         return TV_OK;
     tv_console_open(&loop->console, loop->run, stdout);
@@ -108,11 +121,58 @@ static tv_status_t open_outputs(struct loop *loop)
     return tv_metrics_start(loop->metrics, loop->run);
 }
 
-tv_status_t tv_train_loop(struct tv_comm *world, const struct tv_run *run, int *is_common_out)
+static tv_status_t print_profile(const struct tv_run *run, const struct tv_profile *profile)
+{
+    const size_t P = (size_t)run->extent.at[TV_PIPE];
+    double *seconds = calloc(2 * P, sizeof(*seconds));
+    if (seconds == NULL)
+        return TV_ERR(TV_NO_MEMORY, "times of %zu stages", P);
+    const int has_uniform = run->model.num_layers >= run->extent.at[TV_PIPE] * run->num_chunks;
+    tv_status_t status = tv_split_seconds(run, profile, 0, seconds + P);
+    if (status == TV_OK && has_uniform)
+        status = tv_split_seconds(run, profile, 1, seconds);
+    if (status == TV_OK)
+        tv_console_profile(stdout, run, profile, has_uniform ? seconds : NULL, seconds + P);
+    free(seconds);
+    return status;
+}
+
+/* Times the units on these ranks and splits the model by it. */
+static tv_status_t split_by_profile(struct tv_comm *world, struct tv_run *run)
+{
+    const char *path = run->options.save_profile;
+    struct tv_profile profile;
+    int first_failed;
+    tv_comm_set_timeout(world, run->options.timeout_seconds);
+    TV_TRY(tv_profile_measure(world, run, &profile));
+    tv_status_t status = tv_run_split(run, TV_PARTITION_PROFILE, &profile);
+    if (status == TV_OK && tv_comm_rank(world) == 0 && path != NULL)
+        status = tv_profile_save(path, run, &profile);
+    if (status == TV_OK && tv_comm_rank(world) == 0)
+        status = print_profile(run, &profile);
+    return tv_comm_agree(world, status, &first_failed);
+}
+
+/* Ends the files; their first failure becomes that of a run that had none. */
+static tv_status_t close_outputs(struct loop *loop, tv_status_t status)
+{
+    const tv_status_t traced = tv_step_trace_close(loop->trace);
+    status = status == TV_OK ? traced : status;
+    if (loop->metrics != NULL) {
+        const tv_status_t ended = tv_metrics_end(loop->metrics, status);
+        status = status == TV_OK ? ended : status;
+    }
+    tv_metrics_close(loop->metrics);
+    return status;
+}
+
+tv_status_t tv_train_loop(struct tv_comm *world, struct tv_run *run, int *is_common_out)
 {
     struct loop loop = {.run = run};
     int first_failed;
     *is_common_out = 1;
+    if (!run->has_split)
+        TV_TRY(split_by_profile(world, run));
     TV_TRY(tv_trainer_create(world, run, &loop.trainer));
     loop.is_root = tv_trainer_is_root(loop.trainer);
     tv_status_t status = tv_comm_agree(world, open_outputs(&loop), &first_failed);
@@ -121,12 +181,9 @@ tv_status_t tv_train_loop(struct tv_comm *world, const struct tv_run *run, int *
             tv_console_start(&loop.console, run, loop.trainer);
         status = run_steps(&loop);
         *is_common_out = status == TV_NUMERIC; /* decided from sums that every rank has */
-        if (loop.metrics) {
-            const tv_status_t closed = tv_metrics_end(loop.metrics, status);
-            status = status == TV_OK ? closed : status;
-        }
     }
-    tv_metrics_close(loop.metrics);
+    const tv_status_t closed = close_outputs(&loop, status);
+    *is_common_out &= closed == status; /* only the root has files */
     tv_trainer_destroy(loop.trainer);
-    return status;
+    return closed;
 }

@@ -5,9 +5,10 @@
 #include "train/run.h"
 
 TV_BEGIN_C
-/* Trains, evaluates, exports, writes metrics and talks to the terminal (root only). is_common_out: 1 when every rank
- * returns the same failure, so that nobody needs to end the job. Collective over world. */
-TV_MUST_CHECK tv_status_t tv_train_loop(struct tv_comm *world, const struct tv_run *run,
+/* Splits the model where --partition profile left it to the ranks; trains, evaluates, exports, writes metrics and talks
+ * to the terminal (root only). is_common_out: 1 when every rank returns the same failure, so that nobody needs to end
+ * the job. Collective over world. */
+TV_MUST_CHECK tv_status_t tv_train_loop(struct tv_comm *world, struct tv_run *run,
                                         int *is_common_out);
 TV_END_C
 #endif

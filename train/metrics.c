@@ -83,7 +83,7 @@ tv_status_t tv_metrics_step(struct tv_metrics *metrics, const struct tv_step_rep
         metrics->last_step = report->step;
     return tv_metrics_object(
         metrics, "step",
-        json_pack("{s:I, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:I}", "step",
+        json_pack("{s:I, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:I}", "step",
                   (json_int_t)report->step, "loss", tv_metrics_number(report->loss), "grad_norm",
                   tv_metrics_number(report->grad_norm), "lr", tv_metrics_number(report->lr),
                   "counted_tokens", (json_int_t)report->counted_tokens, "consumed_samples",
@@ -91,8 +91,11 @@ tv_status_t tv_metrics_step(struct tv_metrics *metrics, const struct tv_step_rep
                   tv_metrics_number(report->step_seconds), "tokens_per_second",
                   tv_metrics_number(report->tokens_per_second), "model_flops_per_second",
                   tv_metrics_number(report->model_flops_per_second), "bubble_fraction",
-                  tv_metrics_number(report->bubble_fraction), "peak_memory_bytes",
-                  (json_int_t)report->peak_memory_bytes));
+                  tv_metrics_number(report->bubble_fraction), "idle",
+                  json_pack("{s:o, s:o, s:o}", "warmup", tv_metrics_number(report->idle_warmup),
+                            "wait", tv_metrics_number(report->idle_wait), "drain",
+                            tv_metrics_number(report->idle_drain)),
+                  "peak_memory_bytes", (json_int_t)report->peak_memory_bytes));
 }
 
 tv_status_t tv_metrics_eval(struct tv_metrics *metrics, int64_t step, double loss,
@@ -108,6 +111,28 @@ tv_status_t tv_metrics_save(struct tv_metrics *metrics, int64_t step, const char
 {
     return tv_metrics_object(metrics, "save",
                              json_pack("{s:I, s:s}", "step", (json_int_t)step, "path", path));
+}
+
+static json_t *stage_json(int stage, const struct tv_stage_report *s)
+{
+    return json_pack("{s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I}", "stage", stage, "compute",
+                     tv_metrics_number(s->compute), "warmup", tv_metrics_number(s->warmup), "wait",
+                     tv_metrics_number(s->wait), "drain", tv_metrics_number(s->drain), "tensor",
+                     tv_metrics_number(s->tensor), "data", tv_metrics_number(s->data), "optimizer",
+                     tv_metrics_number(s->optimizer), "peak_memory_bytes",
+                     (json_int_t)s->peak_memory_bytes);
+}
+
+tv_status_t tv_metrics_pipeline(struct tv_metrics *metrics, const struct tv_pipeline_report *report)
+{
+    json_t *stages = json_array();
+    for (int p = 0; p < report->num_stages; p++)
+        json_array_append_new(stages, stage_json(p, &report->stages[p]));
+    return tv_metrics_object(
+        metrics, "pipeline",
+        json_pack("{s:o, s:o, s:o}", "measured_bubble_fraction",
+                  tv_metrics_number(report->measured_bubble), "predicted_bubble_fraction",
+                  tv_metrics_number(report->predicted_bubble), "stages", stages));
 }
 
 tv_status_t tv_metrics_end(struct tv_metrics *metrics, tv_status_t status)

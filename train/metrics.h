@@ -12,7 +12,8 @@ TV_BEGIN_C
 struct json_t;         /* jansson.h */
 struct tv_run;         /* train/run.h */
 struct tv_step_report; /* train/trainer.h */
-struct tv_metrics;     /* opaque */
+struct tv_pipeline_report;
+struct tv_metrics; /* opaque */
 
 /* A fresh start truncates the file, a resumed run appends to it. Folders above it are made.
  * Errors: TV_INVALID (cannot be opened), TV_NO_MEMORY. */
@@ -34,6 +35,9 @@ TV_MUST_CHECK tv_status_t tv_metrics_eval(struct tv_metrics *metrics, int64_t st
                                           int64_t counted_tokens);
 TV_MUST_CHECK tv_status_t tv_metrics_save(struct tv_metrics *metrics, int64_t step,
                                           const char *path);
+/* {"type":"pipeline"}: bubbles, and where the time of each stage went. */
+TV_MUST_CHECK tv_status_t tv_metrics_pipeline(struct tv_metrics *metrics,
+                                              const struct tv_pipeline_report *report);
 /* The last line: "ok" for TV_OK, "stopped" for TV_STOPPED, else "failed", with the last step. */
 TV_MUST_CHECK tv_status_t tv_metrics_end(struct tv_metrics *metrics, tv_status_t status);
 /* A number for `fields`: null when it is not finite. */

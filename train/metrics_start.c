@@ -37,14 +37,26 @@ static json_t *data_json(const struct tv_run *run)
                      "mask_token", (json_int_t)o->mask_token);
 }
 
+/* First unit and number of units of each position. */
+static json_t *units_json(const struct tv_run *run)
+{
+    json_t *units = json_array();
+    for (int p = 0; p < run->extent.at[TV_PIPE] * run->num_chunks; p++)
+        json_array_append_new(units, json_pack("[i, i]", run->pieces[p].first, run->pieces[p].num));
+    return units;
+}
+
 /* Every default filled in. */
 static json_t *config_json(const struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
     return json_pack(
-        "{s:i, s:i, s:i, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:s, s:s?, s:o, s:o, s:o}", "pp",
-        run->extent.at[TV_PIPE], "dp", run->extent.at[TV_DATA], "tp", run->extent.at[TV_TENSOR],
-        "schedule", o->schedule, "partition", o->partition, "num_micro_batches", run->num_micro,
+        "{s:i, s:i, s:i, s:i, s:s, s:s, s:s?, s:o, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:s, s:s?, "
+        "s:o, s:o, s:o}",
+        "pp", run->extent.at[TV_PIPE], "dp", run->extent.at[TV_DATA], "tp",
+        run->extent.at[TV_TENSOR], "vpp", run->num_chunks, "schedule", run->schedule.name,
+        "partition", o->partition, "stage_layout", o->stage_layout, "units", units_json(run),
+        "recompute", tv_recompute_name(run->recompute), "num_micro_batches", run->num_micro,
         "micro_batch_size", (json_int_t)run->micro_batch, "global_batch_size",
         (json_int_t)run->global_batch, "seq_length", (json_int_t)run->seq_length, "train_iters",
         (json_int_t)run->train_iters, "seed", (json_int_t)o->seed, "device",

@@ -1,60 +1,69 @@
-/* train/options.h -- the flags of `trivet train`: one table, its values, its help.
+/* train/options.h -- flags from a table: one row per flag, from which parsing and help follow.
  *
- * Names are Megatron-LM's where they exist. A flag that is not in the table is refused, never ignored; so are
- * abbreviations. Parsing is pure: the same verdict on every rank. */
+ * A flag that is not in the table is refused, never ignored; so are abbreviations: a script does
+ * not change its meaning when a flag is added. Parsing is pure: the same verdict on every rank. */
 #ifndef TV_TRAIN_OPTIONS_H
 #define TV_TRAIN_OPTIONS_H
 #include "base/log.h"
 #include "base/status.h"
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 
 TV_BEGIN_C
-/* Values as given; 0, "" or NULL where the default depends on others (config_resolve.c fills them). Strings are
- * borrowed from argv or from `args_text`. */
-struct tv_train_options {
-    /* mesh */
-    int pp, tp, dp; /* dp 0: inferred */
-    int local_ranks;
-    const char *placement;
-    /* schedule */
-    const char *schedule, *partition;
-    /* batch */
-    int64_t micro_batch, global_batch, seq_length,
-        train_iters; /* global 0: micro x D; seq 0: the model's context */
-    /* model */
-    const char *model, *preset, *config;
-    int num_layers, hidden_size, num_heads, num_query_groups, ffn_size, max_positions;
-    int64_t vocab_size;
-    int is_untied;
-    double init_std, norm_eps, rope_theta;
-    /* optimizer */
-    double lr, min_lr, weight_decay, beta1, beta2, adam_eps, clip_grad;
-    int64_t warmup_iters, decay_iters; /* decay -1: train_iters */
-    const char *lr_decay_style;
-    int64_t seed;
-    /* data */
-    const char *data, *data_format, *valid_data, *shuffle;
-    int64_t eval_interval;
-    int64_t mask_token; /* -1: none */
-    /* run */
-    const char *device, *init_from, *metrics, *export_hf, *dump_grads, *log_sample_ids;
-    const char *args_file, *log_level;
-    double timeout_seconds;
-    int64_t log_interval;
-    int num_threads; /* 0: a fair share of the allowed cores */
-    int is_dry_run, is_json, is_deterministic, wants_help;
+/* What a row is, and the type of its field. */
+typedef enum {
+    TV_OPTION_HEADING, /* no flag: a title in the help */
+    TV_OPTION_WORD,    /* const char *: no flag: a word before all flags; the first row, or none */
+    TV_OPTION_INT,     /* int */
+    TV_OPTION_INT64,   /* int64_t */
+    TV_OPTION_REAL,    /* double */
+    TV_OPTION_TEXT,    /* const char *, never empty */
+    TV_OPTION_SWITCH,  /* int: 1 when given; takes no value */
+    TV_OPTION_ARGS,    /* const char *: a file with more flags; at most one row */
+} tv_option_type_t;
 
-    uint64_t given;  /* bit i: row i of the table was set by the user */
-    char *args_text; /* owned: the text of --args */
+#define TV_OPTION_TOP  2147483647.0 /* the largest int */
+#define TV_OPTION_BIG  1e15         /* exact as a double and as an int64_t */
+#define TV_OPTION_TINY 1e-300       /* as `low`: above 0 */
+
+struct tv_option {
+    const char *name;    /* without dashes */
+    const char *aliases; /* other names with commas between them, such as Megatron-LM's; or NULL */
+    tv_option_type_t type;
+    size_t offset;     /* of the field in the struct of values */
+    double low, high;  /* least and largest number allowed */
+    const char *value; /* default; NULL: none, or it depends on other flags, and `help` says how */
+    const char *help;
 };
 
-/* argv[0] is skipped. On TV_OK `options` is filled and owns args_text. Errors: TV_INVALID, TV_BAD_FILE (--args). */
-TV_MUST_CHECK tv_status_t tv_train_options_parse(int argc, char **argv,
-                                                 struct tv_train_options *options);
-void tv_train_options_free(struct tv_train_options *options);
-/* Was the flag with this name (without dashes) given? */
-int tv_train_options_has(const struct tv_train_options *options, const char *name);
-void tv_train_options_help(FILE *out); /* every flag with its meaning and default, 80 columns */
+#define TV_OPTION_MAX_ROWS 128
+struct tv_option_table {
+    const struct tv_option *rows; /* [num_rows] */
+    int num_rows;                 /* at most TV_OPTION_MAX_ROWS */
+    const char *command;          /* "train", for messages */
+    const char *usage;            /* whole lines at the top of the help */
+};
+
+/* What the user said, beside the values themselves. */
+struct tv_options_given {
+    uint64_t bits[TV_OPTION_MAX_ROWS / 64]; /* bit i: row i was given */
+    char *args_text; /* owned: the text of the args file, into which values point; or NULL */
+};
+
+/* Fill `values`: defaults, then the args file, then argv, so that the command line wins and so does
+ * the last of equal flags. argv[0] is skipped. Fields without a default are left alone. Strings are
+ * borrowed from the table, argv and given_out->args_text. On an error `values` is half filled.
+ * Errors: TV_INVALID naming flag, value and range, TV_BAD_FILE (args file), TV_NO_MEMORY. */
+TV_MUST_CHECK tv_status_t tv_options_parse(const struct tv_option_table *table, int argc,
+                                           char **argv, void *values,
+                                           struct tv_options_given *given_out);
+/* Frees args_text. Nothing to free for a table without an args row. */
+void tv_options_free(struct tv_options_given *given);
+/* Was the flag with this name or alias (without dashes) given? */
+int tv_options_has(const struct tv_option_table *table, const struct tv_options_given *given,
+                   const char *name);
+/* Every flag with its meaning and default, 80 columns. */
+void tv_options_help(const struct tv_option_table *table, FILE *out);
 TV_END_C
 #endif

@@ -4,6 +4,7 @@
 #include "data/optimizer.h"
 #include "data/samples.h"
 #include "train/hf.h"
+#include "train/run_internal.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -256,24 +257,6 @@ static tv_status_t resolve_batch(struct tv_run *run)
     return TV_OK;
 }
 
-static tv_status_t resolve_pipeline(struct tv_run *run)
-{
-    const struct tv_train_options *o = &run->options;
-    const int P = run->extent.at[TV_PIPE];
-    if (strcmp(o->partition, "uniform") != 0)
-        return TV_ERR(TV_INVALID, "--partition %s is not one of uniform", o->partition);
-    if (!tv_schedule_is_known(o->schedule))
-        return TV_ERR(TV_INVALID, "--schedule %s is not one of %s", o->schedule,
-                      tv_schedule_names());
-    run->stages = calloc((size_t)P, sizeof(*run->stages));
-    if (run->stages == NULL)
-        return TV_ERR(TV_NO_MEMORY, "%d stages", P);
-    TV_TRY(tv_partition_uniform(run->model.num_layers, P, run->stages));
-    TV_TRY(tv_partition_check(run->model.num_layers, P, run->stages));
-    TV_TRY(tv_schedule_build(o->schedule, P, run->num_micro, &run->schedule));
-    return tv_schedule_check(&run->schedule, 0);
-}
-
 static tv_status_t check_words(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
@@ -306,6 +289,8 @@ tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks
                            struct tv_run *run_out)
 {
     struct tv_run run = {.options = *options, .data_format = TV_TOKENS_U16};
+    if (run.options.schedule == NULL)
+        run.options.schedule = "1f1b";
     tv_status_t status = check_words(&run);
     if (status == TV_OK && options->data != NULL)
         status = tv_tokens_format_of(options->data, options->data_format, &run.data_format);
@@ -316,7 +301,7 @@ tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks
     if (status == TV_OK)
         status = resolve_batch(&run);
     if (status == TV_OK)
-        status = resolve_pipeline(&run);
+        status = tv_run_resolve_pipeline(&run);
     if (status != TV_OK) {
         tv_run_free(&run);
         return status;
@@ -328,6 +313,6 @@ tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks
 void tv_run_free(struct tv_run *run)
 {
     tv_schedule_destroy(&run->schedule);
-    free(run->stages);
-    run->stages = NULL;
+    free(run->pieces);
+    run->pieces = NULL;
 }

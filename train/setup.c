@@ -1,26 +1,30 @@
-/* train/setup.c -- how many threads a rank may use, and where its first weights come from. */
+/* train/setup.c -- the mesh of a run, the threads a rank may use, the clock it is measured by, its first weights. */
+#include "train/setup.h"
+#include "base/clock.h"
 #include "train/hf.h"
 #include "train/trainer_internal.h"
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <xxhash.h>
 
-/* Ranks on this rank's host: those whose host name and boot identity hash alike. */
-static tv_status_t ranks_on_host(struct tv_trainer *tr, int *num_out)
+/* Text that ranks of one boot of one machine share, and no others. */
+static void boot_identity(char *text, size_t bytes)
 {
-    struct tv_comm *world = tv_mesh_world(tr->mesh);
-    const int size = tv_comm_size(world);
-    char name[512] = "";
-    (void)gethostname(name, 256);
+    text[0] = '\0';
     FILE *boot = fopen("/proc/sys/kernel/random/boot_id", "r");
-    if (boot != NULL) {
-        const size_t used = strlen(name);
-        name[used + fread(name + used, 1, sizeof(name) - used - 1, boot)] = '\0';
-        fclose(boot);
-    }
-    const int64_t mine = (int64_t)XXH64(name, strlen(name), 0);
+    if (boot == NULL)
+        return;
+    text[fread(text, 1, bytes - 1, boot)] = '\0';
+    fclose(boot);
+}
+
+/* How many ranks of `world` have this rank's hash; is_root_out: whether rank 0 has it. */
+static tv_status_t count_alike(struct tv_comm *world, int64_t mine, int *num_out, int *is_root_out)
+{
+    const int size = tv_comm_size(world);
     int64_t *all = calloc((size_t)size, sizeof(*all));
     if (all == NULL)
         return TV_ERR(TV_NO_MEMORY, "%d host names", size);
@@ -31,20 +35,96 @@ static tv_status_t ranks_on_host(struct tv_trainer *tr, int *num_out)
     *num_out = 0;
     for (int r = 0; r < size; r++)
         *num_out += all[r] == mine;
+    *is_root_out = all[0] == mine;
     free(all);
     return status;
 }
 
-tv_status_t tv_trainer_fair_threads(struct tv_trainer *tr, int *num_threads_out)
+tv_status_t tv_fair_threads(struct tv_comm *world, int num_asked, int *num_threads_out)
 {
-    int ranks = 1;
+    int ranks = 1, is_root;
     cpu_set_t allowed;
-    TV_TRY(ranks_on_host(tr, &ranks));
+    char name[512] = "";
+    (void)gethostname(name, 256);
+    boot_identity(name + strlen(name), 256);
+    TV_TRY(count_alike(world, (int64_t)XXH64(name, strlen(name), 0), &ranks, &is_root));
     const int cores =
         sched_getaffinity(0, sizeof(allowed), &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
     const int fair = ranks > 0 && cores / ranks > 1 ? cores / ranks : 1;
-    *num_threads_out = tr->run->options.num_threads > 0 ? tr->run->options.num_threads : fair;
+    *num_threads_out = num_asked > 0 ? num_asked : fair;
     return TV_OK;
+}
+
+/* Rank 0 asks each other rank for its clock, several times; the quickest answer is the best. */
+static tv_status_t ask_clock(struct tv_comm *world, int rank, double *offset)
+{
+    enum { ROUNDS = 16 };
+    double best = 1e300, theirs = 0;
+    for (int i = 0; i < ROUNDS; i++) {
+        struct tv_request *send = NULL, *recv = NULL;
+        const double asked = tv_clock_seconds();
+        TV_TRY(tv_comm_send(world, &asked, 1, TV_F64, rank, NULL, &send));
+        TV_TRY(tv_comm_recv(world, &theirs, 1, TV_F64, rank, NULL, &recv));
+        TV_TRY(tv_request_wait(&recv));
+        TV_TRY(tv_request_wait(&send));
+        const double answered = tv_clock_seconds();
+        if (answered - asked < best) {
+            best = answered - asked;
+            *offset = (asked + answered) / 2 - theirs;
+        }
+    }
+    return TV_OK;
+}
+
+static tv_status_t answer_clock(struct tv_comm *world)
+{
+    enum { ROUNDS = 16 };
+    for (int i = 0; i < ROUNDS; i++) {
+        struct tv_request *send = NULL, *recv = NULL;
+        double asked;
+        TV_TRY(tv_comm_recv(world, &asked, 1, TV_F64, 0, NULL, &recv));
+        TV_TRY(tv_request_wait(&recv));
+        const double mine = tv_clock_seconds();
+        TV_TRY(tv_comm_send(world, &mine, 1, TV_F64, 0, NULL, &send));
+        TV_TRY(tv_request_wait(&send));
+    }
+    return TV_OK;
+}
+
+tv_status_t tv_clock_offset(struct tv_comm *world, double *offset_out)
+{
+    int num, is_root;
+    char boot[256];
+    boot_identity(boot, sizeof(boot));
+    TV_TRY(count_alike(world, (int64_t)XXH64(boot, strlen(boot), 1), &num, &is_root));
+    *offset_out = 0; /* one boot, one monotonic clock */
+    int num_far = !is_root;
+    TV_TRY(tv_comm_all_reduce_now(world, &num_far, 1, TV_I32, TV_SUM));
+    for (int r = 1; num_far > 0 && r < tv_comm_size(world); r++) {
+        double offset = 0;
+        if (tv_comm_rank(world) == 0)
+            TV_TRY(ask_clock(world, r, &offset));
+        else if (tv_comm_rank(world) == r)
+            TV_TRY(answer_clock(world));
+        TV_TRY(tv_comm_broadcast_now(world, &offset, 1, TV_F64, 0));
+        if (tv_comm_rank(world) == r && !is_root)
+            *offset_out = offset;
+    }
+    return TV_OK;
+}
+
+tv_status_t tv_run_mesh_create(struct tv_comm *world, const struct tv_run *run,
+                               struct tv_mesh **mesh_out)
+{
+    struct tv_placement placement = {0};
+    int first_failed;
+    tv_status_t status = TV_OK;
+    if (strcmp(run->options.placement, "identity") != 0)
+        status = tv_placement_read(run->options.placement, tv_comm_size(world), &placement);
+    TV_TRY(tv_comm_agree(world, status, &first_failed));
+    status = tv_mesh_create(world, run->extent, placement.place_of ? &placement : NULL, mesh_out);
+    tv_placement_destroy(&placement);
+    return status;
 }
 
 tv_status_t tv_trainer_read_weights(struct tv_trainer *tr, const char *path)

@@ -8,21 +8,34 @@
 #include <math.h>
 
 /* What the mesh adds up once per step, in one sum over all ranks. */
-enum { SUM_LOSS, SUM_COUNTED, SUM_SQUARES, SUM_PIPE_WAIT, SUM_WINDOW, NUM_SUMS };
+enum {
+    SUM_LOSS,
+    SUM_COUNTED,
+    SUM_SQUARES,
+    SUM_WINDOW,
+    SUM_BUSY,
+    SUM_WARMUP,
+    SUM_WAIT,
+    SUM_DRAIN,
+    NUM_SUMS
+};
 
 /* Each number is contributed by exactly one of the ranks that hold it. */
-static tv_status_t mesh_sums(struct tv_trainer *tr, const struct tv_executor_report *walk,
+static tv_status_t mesh_sums(struct tv_trainer *tr, const struct tv_rank_time *walk,
                              double sums[NUM_SUMS])
 {
     const struct tv_mesh_coord here = tr->here;
-    const int is_last_stage = here.at[TV_PIPE] == tr->run->extent.at[TV_PIPE] - 1;
+    const int counts = here.at[TV_PIPE] == tr->head_stage && here.at[TV_TENSOR] == 0;
     double squares = 0;
     TV_TRY(tv_model_grad_square_sum(tr->model, &squares));
-    sums[SUM_LOSS] = is_last_stage && here.at[TV_TENSOR] == 0 ? tr->loss_sum : 0;
-    sums[SUM_COUNTED] = is_last_stage && here.at[TV_TENSOR] == 0 ? (double)tr->counted : 0;
+    sums[SUM_LOSS] = counts ? tr->loss_sum : 0;
+    sums[SUM_COUNTED] = counts ? (double)tr->counted : 0;
     sums[SUM_SQUARES] = here.at[TV_DATA] == 0 ? squares : 0; /* replicas hold the same sums */
-    sums[SUM_PIPE_WAIT] = tr->run->extent.at[TV_PIPE] > 1 ? walk->wait_seconds : 0;
-    sums[SUM_WINDOW] = walk->window_seconds;
+    sums[SUM_WINDOW] = walk->window;
+    sums[SUM_BUSY] = walk->busy;
+    sums[SUM_WARMUP] = walk->warmup;
+    sums[SUM_WAIT] = walk->wait;
+    sums[SUM_DRAIN] = walk->drain;
     return tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), sums, NUM_SUMS, TV_F64, TV_SUM);
 }
 
@@ -53,18 +66,39 @@ static void fill_report(struct tv_trainer *tr, int64_t step, const double sums[N
     report->step_seconds = now - tr->step_started_at;
     report->tokens_per_second = tokens / report->step_seconds;
     report->model_flops_per_second = report->tokens_per_second * tr->flops_per_token;
-    report->bubble_fraction = sums[SUM_WINDOW] > 0 ? sums[SUM_PIPE_WAIT] / sums[SUM_WINDOW] : 0;
+    if (run->extent.at[TV_PIPE] > 1 && sums[SUM_WINDOW] > 0) {
+        report->bubble_fraction = 1 - sums[SUM_BUSY] / sums[SUM_WINDOW];
+        report->idle_warmup = sums[SUM_WARMUP] / sums[SUM_WINDOW];
+        report->idle_wait = sums[SUM_WAIT] / sums[SUM_WINDOW];
+        report->idle_drain = sums[SUM_DRAIN] / sums[SUM_WINDOW];
+    }
     report->peak_memory_bytes = tr->peak_memory;
+    tr->time.steps += report->step_seconds;
     tr->step_started_at = now;
+}
+
+/* Adds (sign 1) or takes away (-1) the seconds that the communicators have waited so far. */
+static void note_waits(struct tv_trainer *tr, double sign)
+{
+    for (int a = 0; a < TV_NUM_AXES; a++)
+        tr->time.wait_of[a] +=
+            sign * tv_comm_get_stats(tv_mesh_comm(tr->mesh, (enum tv_mesh_axis)a)).wait_seconds;
+}
+
+static void end_phase(struct tv_trainer *tr, int phase, double started)
+{
+    tr->phases[phase] = (struct tv_action_time){started, tv_clock_seconds()};
 }
 
 tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_report *report_out)
 {
     struct tv_step_report report = {0};
     struct tv_executor_report walk;
-    double sums[NUM_SUMS];
+    double window[2], sums[NUM_SUMS];
     float *grads = tv_model_grads(tr->model);
     const struct tv_stage_functions stage = tv_trainer_stage(tr);
+    note_waits(tr, -1);
+    tv_trainer_begin_pass(tr, 0);
     TV_TRY(tv_model_zero_grads(tr->model));
 
     /* 1. Walk the pipeline: the schedule is a checked list of forwards, backwards and messages. The last backward of
@@ -74,9 +108,14 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     /* 2. Replicas agree, then whoever else shares a weight: tied embeddings, replicated key/value heads. */
     TV_TRY(tv_buckets_finish(tr->buckets));
     TV_TRY(sync_shared(tr));
+    end_phase(tr, TV_PHASE_GRADIENTS, walk.ended);
 
     /* 3. One decision, the same on every rank, before any weight is touched. */
-    TV_TRY(mesh_sums(tr, &walk, sums));
+    TV_TRY(tv_trainer_window(tr, &walk, window));
+    tr->window_started = window[0];
+    const struct tv_rank_time walk_time = tv_trainer_walk_time(tr, &walk, window);
+    TV_TRY(mesh_sums(tr, &walk_time, sums));
+    end_phase(tr, TV_PHASE_SUMS, tr->phases[TV_PHASE_GRADIENTS].end);
     const double per_token = sums[SUM_COUNTED] > 0 ? 1 / sums[SUM_COUNTED] : 0;
     report.counted_tokens = (int64_t)sums[SUM_COUNTED];
     report.loss = sums[SUM_LOSS] * per_token;
@@ -93,9 +132,10 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     const double scale = per_token * tv_clip_factor(report.grad_norm, tr->run->options.clip_grad);
     TV_TRY(tv_optimizer_step(tr->optimizer, tv_model_params(tr->model), grads, report.lr, scale,
                              step));
+    end_phase(tr, TV_PHASE_OPTIMIZER, tr->phases[TV_PHASE_SUMS].end);
     tr->consumed += tr->run->global_batch;
-    tr->busy_seconds += walk.busy_seconds;
-    tr->pipe_wait_seconds += walk.wait_seconds;
+    tv_trainer_note_walk(tr, &walk_time);
+    note_waits(tr, 1);
 
     if (tr->peak_memory == 0)
         TV_TRY(look_at_memory(tr));
@@ -108,13 +148,9 @@ tv_status_t tv_train_eval(struct tv_trainer *tr, double *loss_out, int64_t *coun
 {
     const struct tv_stage_functions stage = tv_trainer_stage(tr);
     const double started = tv_clock_seconds();
-    tr->is_eval = 1;
-    const tv_status_t status =
-        tv_executor_run_forward(tr->executor, tv_batch_eval_micro(tr), &stage);
-    tr->is_eval = 0;
-    TV_TRY(status);
-    const int counts =
-        tr->here.at[TV_PIPE] == tr->run->extent.at[TV_PIPE] - 1 && tr->here.at[TV_TENSOR] == 0;
+    tv_trainer_begin_pass(tr, 1);
+    TV_TRY(tv_executor_run_forward(tr->executor, tv_batch_eval_micro(tr), &stage));
+    const int counts = tr->here.at[TV_PIPE] == tr->head_stage && tr->here.at[TV_TENSOR] == 0;
     double sums[2] = {counts ? tr->loss_sum : 0, counts ? (double)tr->counted : 0};
     TV_TRY(tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), sums, 2, TV_F64, TV_SUM));
     TV_TRY(look_at_memory(tr));

@@ -4,6 +4,7 @@
  * every rank returns the same status and nobody waits for a rank that has left. */
 #include "base/clock.h"
 #include "train/hf.h"
+#include "train/setup.h"
 #include "train/trainer_internal.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -63,63 +64,64 @@ static tv_status_t alloc_host(struct tv_trainer *tr)
     return TV_OK;
 }
 
-struct tv_model_args tv_trainer_model_args(const struct tv_run *run, int stage)
-{
-    return (struct tv_model_args){
-        .config = run->model,
-        .micro_batch = (int)run->micro_batch,
-        .seq_length = (int)run->seq_length,
-        .first_unit = run->stages[stage].first,
-        .num_units = run->stages[stage].num,
-        .num_slots = tv_schedule_peak_slots(&run->schedule, stage),
-        .seed = (uint64_t)run->options.seed,
-    };
-}
-
 static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
 {
     const struct tv_kernels *kernels;
     TV_TRY(tv_device_open(tr->run->device_kind, num_threads, &tr->device));
     TV_TRY(tv_stream_create(tr->device, &tr->stream));
     TV_TRY(tv_kernels_open(tr->device, &kernels));
-    struct tv_model_args args = tv_trainer_model_args(tr->run, tr->here.at[TV_PIPE]);
+    struct tv_model_chunk *chunks = calloc((size_t)tr->run->num_chunks, sizeof(*chunks));
+    tr->costs = calloc((size_t)tr->run->num_chunks, sizeof(*tr->costs));
+    if (chunks == NULL || tr->costs == NULL) {
+        free(chunks);
+        return TV_ERR(TV_NO_MEMORY, "%d chunks", tr->run->num_chunks);
+    }
+    struct tv_model_args args = tv_run_model_args(tr->run, tr->here.at[TV_PIPE], chunks);
     args.axis = (struct tv_tensor_axis){tv_mesh_comm(tr->mesh, TV_TENSOR), tr->stream, kernels};
-    TV_TRY(tv_model_create(&args, &tr->model));
+    const tv_status_t status = tv_model_create(&args, &tr->model);
+    free(chunks);
+    TV_TRY(status);
     if (tr->run->options.init_from == NULL)
         return TV_OK;
     return tv_trainer_read_weights(tr, tr->run->options.init_from);
 }
 
-/* Buckets follow the flat gradients, which are in the order in which backward completes units; small
- * units share one. */
+/* Buckets follow the flat gradients, which are in descending order of units; small units share one. */
 static tv_status_t create_buckets(struct tv_trainer *tr)
 {
     const int64_t min_count = 1 << 18; /* 1 MiB: below it a message costs more than its bytes */
     const int n = tv_model_num_local_params(tr->model);
     struct tv_bucket_range *ranges = calloc((size_t)n, sizeof(*ranges));
-    tr->bucket_last_unit = calloc((size_t)n, sizeof(*tr->bucket_last_unit));
-    if (ranges == NULL || tr->bucket_last_unit == NULL) {
+    tr->bucket_units = calloc((size_t)n, sizeof(*tr->bucket_units));
+    tr->unit_is_done = calloc((size_t)tr->run->model.num_layers + 2, 1);
+    if (ranges == NULL || tr->bucket_units == NULL || tr->unit_is_done == NULL) {
         free(ranges);
         return TV_ERR(TV_NO_MEMORY, "%d gradient buckets", n);
     }
-    int num = 0;
+    struct tv_bucket_units *bucket = tr->bucket_units;
     int64_t first = 0;
+    int is_new = 1;
     for (int i = 0; i < n; i++) {
-        const int unit = tv_model_local_param(tr->model, i).unit;
+        const struct tv_local_param local = tv_model_local_param(tr->model, i);
         const int is_last = i == n - 1;
         const int64_t end = is_last ? tv_model_param_count(tr->model)
                                     : tv_model_local_param(tr->model, i + 1).first;
-        const int ends_unit = is_last || tv_model_local_param(tr->model, i + 1).unit != unit;
-        if (!is_last && !(ends_unit && end - first >= min_count))
+        const int ends_unit = is_last || tv_model_local_param(tr->model, i + 1).unit != local.unit;
+        if (is_new)
+            bucket->high = local.unit;
+        bucket->low = local.unit;
+        bucket->needs_head |=
+            local.param->tied_unit >= 0 && !local.is_copy && tr->embedding_stage == tr->head_stage;
+        is_new = is_last || (ends_unit && end - first >= min_count);
+        if (!is_new)
             continue;
-        ranges[num] = (struct tv_bucket_range){first, end - first};
-        tr->bucket_last_unit[num++] = unit;
+        ranges[tr->num_buckets++] = (struct tv_bucket_range){first, end - first};
         first = end;
+        bucket++;
     }
-    tr->num_buckets = num;
     const tv_status_t status =
         tv_buckets_create(tv_mesh_comm(tr->mesh, TV_DATA), tr->stream, tv_model_grads(tr->model),
-                          num, ranges, &tr->buckets);
+                          tr->num_buckets, ranges, &tr->buckets);
     free(ranges);
     return status;
 }
@@ -153,10 +155,10 @@ static tv_status_t create_optimizer(struct tv_trainer *tr)
 /* A tied weight whose units lie on two stages: those two stages sum its gradients. */
 static tv_status_t create_tied(struct tv_trainer *tr)
 {
-    const int P = tr->run->extent.at[TV_PIPE], p = tr->here.at[TV_PIPE];
-    if (!tr->run->model.is_tied || P == 1)
+    const int p = tr->here.at[TV_PIPE];
+    if (!tr->run->model.is_tied || tr->embedding_stage == tr->head_stage)
         return TV_OK;
-    const int holds = p == 0 || p == P - 1;
+    const int holds = p == tr->embedding_stage || p == tr->head_stage;
     TV_TRY(tv_comm_split(tv_mesh_comm(tr->mesh, TV_PIPE), holds ? 0 : -1, p, &tr->tied));
     if (tr->tied != NULL)
         tv_comm_set_name(tr->tied, "pipe (tied embeddings)");
@@ -172,9 +174,8 @@ static tv_status_t create_tied(struct tv_trainer *tr)
 static tv_status_t create_parts(struct tv_trainer *tr)
 {
     const struct tv_run *run = tr->run;
-    const int64_t message = run->micro_batch * run->seq_length * run->model.hidden_size;
-    TV_TRY(tv_executor_create(tv_mesh_comm(tr->mesh, TV_PIPE), tr->stream, &run->schedule, message,
-                              &tr->executor));
+    TV_TRY(tv_executor_create(tv_mesh_comm(tr->mesh, TV_PIPE), tr->stream, &run->schedule,
+                              tv_run_message_count(run), &tr->executor));
     TV_TRY(create_tied(tr));
     TV_TRY(create_buckets(tr));
     return create_optimizer(tr);
@@ -183,21 +184,14 @@ static tv_status_t create_parts(struct tv_trainer *tr)
 static tv_status_t create_all(struct tv_trainer *tr)
 {
     const struct tv_run *run = tr->run;
-    struct tv_placement placement = {0};
     int first_failed, num_threads;
     tv_comm_set_timeout(tr->world, run->options.timeout_seconds);
-    tv_status_t status = TV_OK;
-    if (strcmp(run->options.placement, "identity") != 0)
-        status = tv_placement_read(run->options.placement, tv_comm_size(tr->world), &placement);
-    TV_TRY(tv_comm_agree(tr->world, status, &first_failed));
-    status =
-        tv_mesh_create(tr->world, run->extent, placement.place_of ? &placement : NULL, &tr->mesh);
-    tv_placement_destroy(&placement);
-    TV_TRY(status);
+    TV_TRY(tv_run_mesh_create(tr->world, run, &tr->mesh));
+    TV_TRY(tv_clock_offset(tv_mesh_world(tr->mesh), &tr->clock_offset));
     tr->here = tv_mesh_here(tr->mesh);
     TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), open_files(tr), &first_failed));
     TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), alloc_host(tr), &first_failed));
-    TV_TRY(tv_trainer_fair_threads(tr, &num_threads));
+    TV_TRY(tv_fair_threads(tv_mesh_world(tr->mesh), run->options.num_threads, &num_threads));
     TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), create_model(tr, num_threads), &first_failed));
     return tv_comm_agree(tv_mesh_world(tr->mesh), create_parts(tr), &first_failed);
 }
@@ -210,6 +204,8 @@ tv_status_t tv_trainer_create(struct tv_comm *world, const struct tv_run *run,
         return TV_ERR(TV_NO_MEMORY, "trainer: %zu bytes", sizeof(*tr));
     tr->run = run;
     tr->world = world;
+    tr->embedding_stage = tv_run_stage_of_unit(run, 0);
+    tr->head_stage = tv_run_stage_of_unit(run, run->model.num_layers + 1);
     tr->flops_per_token = tv_model_flops_per_token(&run->model, run->seq_length);
     const tv_status_t status = create_all(tr);
     if (status != TV_OK) {
@@ -237,7 +233,9 @@ void tv_trainer_destroy(struct tv_trainer *tr)
     tv_tokens_close(tr->valid_tokens);
     if (tr->sample_log != NULL)
         fclose(tr->sample_log);
-    free(tr->bucket_last_unit);
+    free(tr->bucket_units);
+    free(tr->unit_is_done);
+    free(tr->costs);
     free(tr->ids);
     free(tr->targets);
     free(tr->sample);
@@ -258,18 +256,4 @@ int64_t tv_trainer_unused_tokens(const struct tv_trainer *tr)
 int tv_trainer_is_root(const struct tv_trainer *tr)
 {
     return tv_mesh_rank(tr->mesh) == 0;
-}
-
-tv_status_t tv_trainer_time_shares(struct tv_trainer *tr, struct tv_time_shares *shares_out)
-{
-    double sums[2 + TV_NUM_AXES] = {tv_clock_seconds() - tr->created_at, tr->busy_seconds};
-    for (int a = 0; a < TV_NUM_AXES; a++)
-        sums[2 + a] = tv_comm_get_stats(tv_mesh_comm(tr->mesh, (enum tv_mesh_axis)a)).wait_seconds;
-    sums[2 + TV_PIPE] += tr->pipe_wait_seconds;
-    sums[1] -= sums[2 + TV_TENSOR]; /* waits for tensor peers happen inside stage functions */
-    TV_TRY(tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), sums, 2 + TV_NUM_AXES, TV_F64, TV_SUM));
-    shares_out->compute = sums[1] / sums[0];
-    for (int a = 0; a < TV_NUM_AXES; a++)
-        shares_out->wait[a] = sums[2 + a] / sums[0];
-    return TV_OK;
 }

@@ -16,13 +16,27 @@ struct tv_step_report {
     double grad_norm; /* before clipping */
     double lr;
     double step_seconds, tokens_per_second, model_flops_per_second;
-    double bubble_fraction;    /* pipe waits over the windows of all ranks; 0 for pp 1 */
+    double bubble_fraction; /* 1 - busy / window, over all ranks; 0 for pp 1 */
+    double idle_warmup, idle_wait,
+        idle_drain;            /* the bubble by cause, as fractions of the windows of all ranks */
     int64_t peak_memory_bytes; /* of the largest rank */
 };
 
-/* Shares of the time of all ranks since the trainer was made, 0..1; they sum to 1 with what is not named. */
-struct tv_time_shares {
-    double compute, wait[TV_NUM_AXES];
+/* Shares of a stage's time in all steps, 0..1, the mean of its ranks; what is missing to 1 is everything else. */
+struct tv_stage_report {
+    double compute;
+    double warmup, wait,
+        drain;           /* for the pipeline: before the first action, between, after the last */
+    double tensor, data; /* for peers of these axes */
+    double optimizer;
+    int64_t peak_memory_bytes; /* of its largest rank */
+};
+struct tv_pipeline_report {
+    int num_stages;
+    struct tv_stage_report *stages; /* [P], owned */
+    double measured_bubble;         /* of all steps */
+    double
+        predicted_bubble; /* of the schedule with the mean times of this run's actions, sends free */
 };
 
 /* Builds mesh, model, optimizer, files. `world` and `run` are borrowed. Every rank returns the same status.
@@ -40,8 +54,9 @@ TV_MUST_CHECK tv_status_t tv_train_eval(struct tv_trainer *trainer, double *loss
                                         int64_t *counted_out);
 /* Write the current weights as a Hugging Face folder, by mesh rank 0. */
 TV_MUST_CHECK tv_status_t tv_trainer_export(struct tv_trainer *trainer, const char *folder);
-TV_MUST_CHECK tv_status_t tv_trainer_time_shares(struct tv_trainer *trainer,
-                                                 struct tv_time_shares *shares_out);
+TV_MUST_CHECK tv_status_t tv_trainer_pipeline_report(struct tv_trainer *trainer,
+                                                     struct tv_pipeline_report *report_out);
+void tv_pipeline_report_free(struct tv_pipeline_report *report);
 
 int64_t tv_trainer_num_samples(const struct tv_trainer *trainer);
 int64_t

@@ -9,6 +9,29 @@
 #include "train/trainer.h"
 
 TV_BEGIN_C
+/* A bucket holds gradients of units low .. high of those here, and is complete when all of them are. A tied weight
+ * with both units here lies with the embedding and needs the head too. */
+struct tv_bucket_units {
+    int low, high, needs_head, is_started;
+};
+
+/* Where a rank's time went, in seconds. window: the pipeline's, from the first rank's start to the last one's end; it
+ * is warm-up, busy, wait and drain, but for the executor's own work. */
+struct tv_rank_time {
+    double window, busy, warmup, wait, drain;
+    double steps, optimizer,
+        wait_of[TV_NUM_AXES]; /* whole steps; their optimizer; waits inside communicators */
+};
+
+/* Sums over the walks so far of one chunk's actions by kind. */
+struct tv_action_costs {
+    double seconds[TV_ACT_BACKWARD_WEIGHT + 1];
+    int64_t count[TV_ACT_BACKWARD_WEIGHT + 1];
+};
+
+/* What a step does behind the walk. */
+enum { TV_PHASE_GRADIENTS, TV_PHASE_SUMS, TV_PHASE_OPTIMIZER, TV_NUM_PHASES };
+
 struct tv_trainer {
     const struct tv_run *run; /* borrowed */
     struct tv_comm *world;    /* borrowed; in launch order */
@@ -24,10 +47,11 @@ struct tv_trainer {
     struct tv_lr_schedule lr;
 
     int num_buckets;
-    int *bucket_last_unit; /* [num_buckets] the bucket is complete when this unit's backward is */
-    int next_bucket;       /* first bucket not started in this step */
+    struct tv_bucket_units *bucket_units; /* [num_buckets] */
+    unsigned char *unit_is_done;          /* [L + 2] its gradients of this step are complete */
 
-    /* The first and last stage's copies of a tied weight; NULL when there is one copy. */
+    int embedding_stage, head_stage;
+    /* The copies of a tied weight on those two stages; NULL when there is one copy. */
     struct tv_comm *tied;
     struct tv_local_param tied_param;
 
@@ -44,24 +68,38 @@ struct tv_trainer {
     int64_t counted;
 
     double flops_per_token;
-    double created_at, step_started_at;     /* seconds of a monotonic clock */
-    double busy_seconds, pipe_wait_seconds; /* of all walks so far */
-    int64_t peak_memory;                    /* of the largest rank, as of the last look */
+    double created_at, step_started_at;          /* seconds of a monotonic clock */
+    double clock_offset;                         /* to rank 0's clock */
+    struct tv_rank_time time;                    /* of all steps so far */
+    struct tv_action_time phases[TV_NUM_PHASES]; /* of the last step */
+    struct tv_action_costs *costs;               /* [v] what this rank's actions took so far */
+    int64_t num_walks;
+    double window_started; /* of the last step, on rank 0's clock */
+    int64_t peak_memory;   /* of the largest rank, as of the last look */
 };
 
-/* What the model of one stage is made from; `axis` is left empty. */
-struct tv_model_args tv_trainer_model_args(const struct tv_run *run, int stage);
-
-/* setup.c: threads of this rank's kernels, and the initial weights from a Hugging Face file or folder. */
-TV_MUST_CHECK tv_status_t tv_trainer_fair_threads(struct tv_trainer *tr, int *num_threads_out);
+/* setup.c: the initial weights from a Hugging Face file or folder. */
 TV_MUST_CHECK tv_status_t tv_trainer_read_weights(struct tv_trainer *tr, const char *path);
+
+/* measure.c: the pipeline's window of this walk on rank 0's clock, begin and end (collective over the mesh); this
+ * rank's share of it by cause; and the addition of it, and of each action's time, to what is known so far. */
+TV_MUST_CHECK tv_status_t tv_trainer_window(struct tv_trainer *tr,
+                                            const struct tv_executor_report *walk,
+                                            double window_out[2]);
+struct tv_rank_time tv_trainer_walk_time(const struct tv_trainer *tr,
+                                         const struct tv_executor_report *walk,
+                                         const double window[2]);
+void tv_trainer_note_walk(struct tv_trainer *tr, const struct tv_rank_time *walk);
 
 /* batch.c: fill ids and targets for one micro-batch: from the training order, or the validation file. */
 TV_MUST_CHECK tv_status_t tv_batch_load(struct tv_trainer *tr, int micro);
 /* Micro-batches per replica that cover every sequence of the validation file. */
 int tv_batch_eval_micro(const struct tv_trainer *tr);
+/* Targets of the loaded micro-batch that count. */
+int64_t tv_batch_counted(const struct tv_trainer *tr);
 
-/* stage.c: the stage functions that the executor calls. */
+/* stage.c: the stage functions that the executor calls; begin_pass before each walk. */
+void tv_trainer_begin_pass(struct tv_trainer *tr, int is_eval);
 struct tv_stage_functions tv_trainer_stage(struct tv_trainer *tr);
 
 /* gather.c: one safetensors folder from the pieces of all ranks: weights (scale 1) or gradients. */

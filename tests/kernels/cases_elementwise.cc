@@ -37,10 +37,11 @@ tv_status_t gelu_forward(Call &run, int64_t count)
 
 tv_status_t gelu_backward(Call &run, int64_t count, Alias alias)
 {
-    const float *x = run.in(1, count, count, -8, 8).data();
+    Tensor &x = alias == Alias::second ? run.updated(1, count, count, -8, 8)
+                                       : run.in(1, count, count, -8, 8);
     Tensor &dy = alias == Alias::first ? run.updated(1, count, count) : run.in(1, count, count);
-    Tensor &dx = alias == Alias::first ? dy : run.out(1, count, count);
-    const tv_gelu_backward_args args = {count, x, dy.data(), dx.data()};
+    Tensor &dx = alias == Alias::first ? dy : alias == Alias::second ? x : run.out(1, count, count);
+    const tv_gelu_backward_args args = {count, x.data(), dy.data(), dx.data()};
     return run.kernels->gelu_backward(run.stream, &args);
 }
 
@@ -125,6 +126,8 @@ void add_counts(std::vector<Case> &cases, int64_t n)
                      [=](Call &run) { return gelu_backward(run, n, Alias::none); }});
     cases.push_back({"gelu_backward", shape + "_onto_dy", rounding,
                      [=](Call &run) { return gelu_backward(run, n, Alias::first); }});
+    cases.push_back({"gelu_backward", shape + "_onto_x", rounding,
+                     [=](Call &run) { return gelu_backward(run, n, Alias::second); }});
     for (int64_t step : {1, 1000})
         cases.push_back({"adamw", shape + "_step" + std::to_string(step), rounding,
                          [=](Call &run) { return adamw(run, n, step); }});

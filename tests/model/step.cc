@@ -1,5 +1,6 @@
 #include "model/step.h"
 #include "tensor/axis_ranks.h"
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -12,7 +13,7 @@ using Model = std::unique_ptr<struct tv_model, decltype(&tv_model_destroy)>;
 /* What one tensor rank did. */
 struct RankRun {
     double loss_sum = 0, grad_square_sum = 0;
-    std::vector<std::vector<float>> outputs; /* y of every stage and micro-batch */
+    std::vector<std::vector<float>> outputs; /* y of every chunk and micro-batch */
     Tensors grads;                           /* local pieces */
 };
 
@@ -49,59 +50,101 @@ class Rank
     RankRun run;
 
   private:
-    float *output(size_t stage, size_t micro)
+    size_t num_chunks() const
     {
-        const bool is_last = stage + 1 == models.size();
-        return is_last ? nullptr : run.outputs[stage * num_micro + micro].data();
+        return step.first_units.size();
     }
+    size_t stage_of(size_t chunk) const
+    {
+        return step.stages.empty() ? chunk : (size_t)step.stages[chunk];
+    }
+    int num_works() const
+    {
+        return step.weight_delay < 0 ? 1 : step.weight_delay + 1;
+    }
+    void create_stage(size_t stage);
+    struct tv_model_call call_of(size_t chunk, size_t micro);
 
     const StepCase &step;
     struct tv_tensor_axis axis;
     size_t rows, width, num_micro;
-    std::vector<Model> models; /* of each stage */
+    std::vector<Model> models;                    /* of each stage */
+    std::vector<std::vector<float>> output_grads; /* gradients of run.outputs */
 };
+
+void Rank::create_stage(size_t stage)
+{
+    const int T = tv_comm_size(axis.comm), t = tv_comm_rank(axis.comm);
+    std::vector<struct tv_model_chunk> chunks;
+    for (size_t c = 0; c < num_chunks(); c++) {
+        const int first = step.first_units[c];
+        const int end =
+            c + 1 == num_chunks() ? step.config.num_layers + 2 : step.first_units[c + 1];
+        if (stage_of(c) == stage)
+            chunks.push_back({first, end - first, (int)num_micro, num_works()});
+    }
+    struct tv_model_args args = {};
+    args.config = step.config;
+    args.axis = axis;
+    args.micro_batch = step.micro_batch;
+    args.seq_length = step.seq_length;
+    args.num_chunks = (int)chunks.size();
+    args.chunks = chunks.data();
+    args.recompute = step.recompute;
+    struct tv_model *model = nullptr;
+    ASSERT_OK(tv_model_create(&args, &model));
+    models.emplace_back(model, tv_model_destroy);
+    for (int i = 0; i < tv_model_num_local_params(model); i++) {
+        const struct tv_local_param local = tv_model_local_param(model, i);
+        const auto weight = step.weights.find(local.param->name);
+        ASSERT_NE(step.weights.end(), weight) << local.param->name;
+        tv_param_scatter(local.param, T, t, weight->second.data(),
+                         tv_model_params(model) + local.first);
+    }
+    ASSERT_OK(tv_model_zero_grads(model));
+}
 
 void Rank::create()
 {
-    const int T = tv_comm_size(axis.comm), t = tv_comm_rank(axis.comm);
-    for (size_t s = 0; s < step.first_units.size(); s++) {
-        const bool is_last = s + 1 == step.first_units.size();
-        const int end = is_last ? step.config.num_layers + 2 : step.first_units[s + 1];
-        struct tv_model_args args = {};
-        args.config = step.config;
-        args.axis = axis;
-        args.micro_batch = step.micro_batch;
-        args.seq_length = step.seq_length;
-        args.first_unit = step.first_units[s];
-        args.num_units = end - args.first_unit;
-        args.num_slots = (int)num_micro;
-        struct tv_model *model = nullptr;
-        ASSERT_OK(tv_model_create(&args, &model));
-        models.emplace_back(model, tv_model_destroy);
-        for (int i = 0; i < tv_model_num_local_params(model); i++) {
-            const struct tv_local_param local = tv_model_local_param(model, i);
-            const auto weight = step.weights.find(local.param->name);
-            ASSERT_NE(step.weights.end(), weight) << local.param->name;
-            tv_param_scatter(local.param, T, t, weight->second.data(),
-                             tv_model_params(model) + local.first);
-        }
-        ASSERT_OK(tv_model_zero_grads(model));
+    size_t num_stages = 0;
+    for (size_t c = 0; c < num_chunks(); c++)
+        num_stages = std::max(num_stages, stage_of(c) + 1);
+    for (size_t s = 0; s < num_stages; s++)
+        ASSERT_NO_FATAL_FAILURE(create_stage(s));
+    run.outputs.assign((num_chunks() - 1) * num_micro, std::vector<float>(rows * width));
+    output_grads = run.outputs;
+}
+
+struct tv_model_call Rank::call_of(size_t chunk, size_t micro)
+{
+    struct tv_model_call call = {};
+    for (size_t c = 0; c < chunk; c++)
+        call.chunk += stage_of(c) == stage_of(chunk);
+    call.slot = (int)micro;
+    call.work = (int)micro % num_works();
+    if (chunk == 0)
+        call.ids = step.ids.data() + micro * rows;
+    if (chunk > 0) {
+        call.x = run.outputs[(chunk - 1) * num_micro + micro].data();
+        call.dx = output_grads[(chunk - 1) * num_micro + micro].data();
     }
-    run.outputs.assign((models.size() - 1) * num_micro, std::vector<float>(rows * width));
+    if (chunk + 1 < num_chunks()) {
+        call.y = run.outputs[chunk * num_micro + micro].data();
+        call.dy = output_grads[chunk * num_micro + micro].data();
+    }
+    if (chunk + 1 == num_chunks())
+        call.targets = step.targets.data() + micro * rows;
+    return call;
 }
 
 void Rank::forward()
 {
     for (size_t micro = 0; micro < num_micro; micro++) {
-        const float *x = nullptr;
         double loss_sum = 0;
-        for (size_t s = 0; s < models.size(); s++) {
-            const int32_t *ids = s == 0 ? step.ids.data() + micro * rows : nullptr;
-            const int32_t *targets =
-                s + 1 == models.size() ? step.targets.data() + micro * rows : nullptr;
-            ASSERT_OK(tv_model_forward(models[s].get(), (int)micro, ids, targets, x,
-                                       output(s, micro), &loss_sum));
-            x = output(s, micro);
+        for (size_t c = 0; c < num_chunks(); c++) {
+            struct tv_model_call call = call_of(c, micro);
+            call.loss_sum_out = &loss_sum;
+            ASSERT_OK(tv_model_forward(models[stage_of(c)].get(), &call));
         }
         run.loss_sum += loss_sum;
     }
@@ -109,25 +152,32 @@ void Rank::forward()
 
 void Rank::backward()
 {
-    std::vector<float> dy(rows * width), dx(rows * width);
-    for (size_t micro = 0; micro < num_micro; micro++)
-        for (size_t s = models.size(); s-- > 0;) {
-            const float *x = s == 0 ? nullptr : output(s - 1, micro);
-            ASSERT_OK(tv_model_backward(models[s].get(), (int)micro, x,
-                                        s + 1 == models.size() ? nullptr : dy.data(),
-                                        s == 0 ? nullptr : dx.data(), nullptr));
-            std::swap(dx, dy);
+    const bool is_split = step.weight_delay >= 0;
+    const size_t delay = is_split ? (size_t)step.weight_delay : 0;
+    for (size_t micro = 0; micro < num_micro + delay; micro++) {
+        for (size_t c = num_chunks(); micro < num_micro && c-- > 0;) {
+            const struct tv_model_call call = call_of(c, micro);
+            struct tv_model *model = models[stage_of(c)].get();
+            ASSERT_OK(is_split ? tv_model_backward_input(model, &call)
+                               : tv_model_backward(model, &call));
         }
+        for (size_t c = num_chunks(); is_split && micro >= delay && c-- > 0;) {
+            struct tv_model_call call = call_of(c, micro - delay);
+            call.dx = nullptr;
+            ASSERT_OK(tv_model_backward_weight(models[stage_of(c)].get(), &call));
+        }
+    }
 }
 
 /* What the caller of a model owes: the tied weight's copy, then the replicated kv heads. */
 void Rank::sum_gradients()
 {
-    struct tv_model *head_stage = models.back().get();
+    struct tv_model *head_stage = models[stage_of(num_chunks() - 1)].get();
+    struct tv_model *embedding_stage = models[stage_of(0)].get();
     for (int i = 0; i < tv_model_num_local_params(head_stage); i++) {
         const struct tv_local_param local = tv_model_local_param(head_stage, i);
         if (local.is_copy)
-            add(gradient(models.front().get(), local.param->name),
+            add(gradient(embedding_stage, local.param->name),
                 tv_model_grads(head_stage) + local.first, local.count);
     }
     for (const Model &model : models) {
@@ -155,11 +205,6 @@ void run_rank(const StepCase &step, const struct tv_tensor_axis &axis, RankRun *
     ASSERT_EQ(bytes, tv_device_peak_bytes(device)) << "memory asked for inside the step";
     ASSERT_NO_FATAL_FAILURE(rank.sum_gradients());
     *run_out = std::move(rank.run);
-}
-
-bool is_same_bits(const std::vector<float> &a, const std::vector<float> &b)
-{
-    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 void expect_same_activations(const std::vector<RankRun> &runs)
@@ -289,6 +334,11 @@ StepCase some_step(const struct tv_model_config &config)
         step.targets.push_back(i % 5 == 3 ? -100 : (int32_t)((i * 7 + 1) % config.vocab_size));
     }
     return step;
+}
+
+bool is_same_bits(const std::vector<float> &a, const std::vector<float> &b)
+{
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 double relative_difference(const std::vector<float> &got, const std::vector<float> &want)

@@ -1,7 +1,8 @@
 /* tests/model/step.h -- forward and backward of several micro-batches through a whole model, cut
- * over T tensor ranks (threads) and, within each rank, over any number of stages.
+ * over T tensor ranks (threads) and, within each rank, over any number of chunks of any number of
+ * stages.
  *
- * On the way the harness checks what must hold on every mesh: losses, activations between stages
+ * On the way the harness checks what must hold on every mesh: losses, activations between chunks
  * and gradients of replicated weights are the same bits on all ranks that have them, gradients of
  * padding rows are zero, and forward and backward ask for no memory. */
 #ifndef TESTS_MODEL_STEP_H
@@ -20,7 +21,10 @@ struct StepCase {
     Tensors weights;                   /* whole tensors */
     const struct tv_kernels *kernels;
     int T = 1;
-    std::vector<int> first_units = {0}; /* of each stage, ascending */
+    std::vector<int> first_units = {0}; /* of each chunk, ascending */
+    std::vector<int> stages;            /* of each chunk; empty: each has a stage of its own */
+    tv_recompute_t recompute = TV_RECOMPUTE_NONE;
+    int weight_delay = -1; /* input part of m, then weight part of m - delay; -1: not split */
 };
 
 struct StepResult {
@@ -39,6 +43,7 @@ Tensors some_weights(const struct tv_model_config &config, double scale);
 /* Two micro-batches of the config's whole context, B = 2, some targets not counted. */
 StepCase some_step(const struct tv_model_config &config);
 
+bool is_same_bits(const std::vector<float> &a, const std::vector<float> &b);
 /* Norm of the difference over the norm of `want`; of the difference alone where want is zero. */
 double relative_difference(const std::vector<float> &got, const std::vector<float> &want);
 #endif

@@ -2,20 +2,27 @@
  * order in which units complete, refusals. */
 #include "model/step.h"
 #include "tensor/axis_ranks.h"
+#include <array>
 #include <cstring>
 
 namespace
 {
 
-struct tv_model_args args_of(const StepCase &step, const struct tv_tensor_axis &axis)
+using Chunks = std::vector<struct tv_model_chunk>;
+
+const Chunks whole = {{0, 5, 1, 1}}; /* the test models have 3 layers */
+
+/* chunks: borrowed */
+struct tv_model_args args_of(const StepCase &step, const struct tv_tensor_axis &axis,
+                             const Chunks &chunks)
 {
     struct tv_model_args args = {};
     args.config = step.config;
     args.axis = axis;
     args.micro_batch = step.micro_batch;
     args.seq_length = step.seq_length;
-    args.num_units = step.config.num_layers + 2;
-    args.num_slots = 1;
+    args.num_chunks = (int)chunks.size();
+    args.chunks = chunks.data();
     args.seed = 7;
     return args;
 }
@@ -40,36 +47,63 @@ TEST(Memory, IsWhatWasAnnounced)
     for (const struct tv_model_config &config : {small_gpt2(), small_llama()})
         for (const int T : {1, 2, 8})
             run_axis(T, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
-                struct tv_model_args args = args_of(some_step(config), axis);
-                for (const auto &[first, num, slots] : std::vector<std::array<int, 3>>{
-                         {0, 5, 1}, {0, 1, 3}, {1, 2, 4}, {3, 2, 2}, {4, 1, 1}}) {
-                    args.first_unit = first;
-                    args.num_units = num;
-                    args.num_slots = slots;
-                    ASSERT_NO_FATAL_FAILURE(expect_announced_memory(args));
-                }
+                const std::vector<Chunks> cases = {
+                    whole,          {{0, 1, 3, 2}}, {{1, 2, 4, 1}},
+                    {{3, 2, 2, 2}}, {{4, 1, 1, 1}}, {{0, 2, 3, 2}, {2, 1, 1, 1}, {4, 1, 2, 3}}};
+                for (const Chunks &chunks : cases)
+                    for (const auto recompute :
+                         {TV_RECOMPUTE_NONE, TV_RECOMPUTE_SELECTIVE, TV_RECOMPUTE_FULL}) {
+                        struct tv_model_args args = args_of(some_step(config), axis, chunks);
+                        args.recompute = recompute;
+                        ASSERT_NO_FATAL_FAILURE(expect_announced_memory(args));
+                    }
             });
+}
+
+/* gpt2's second layer alone: B 2, S 6, C 32, F 128, 8 heads; multiples of 16 floats */
+constexpr int64_t rows = 12, statistics = 16; /* [rows] rounded up */
+constexpr int64_t norms = 2 * (rows * 32 + 2 * statistics);
+constexpr int64_t attention = rows * (96 + 32) + rows * 8 + rows * 32; /* qkv, out, lse, mid */
+constexpr int64_t ff = rows * 128, act = rows * 128;
+
+std::array<int64_t, TV_NUM_MEM_KINDS> bytes_of_a_layer(tv_recompute_t recompute, int num_slots,
+                                                       int num_works)
+{
+    std::array<int64_t, TV_NUM_MEM_KINDS> bytes = {};
+    const Chunks chunks = {{2, 1, num_slots, num_works}};
+    struct tv_model_args args = args_of(some_step(small_gpt2()), {}, chunks);
+    args.recompute = recompute;
+    EXPECT_EQ(TV_OK, tv_model_memory(&args, 1, bytes.data())) << tv_error_message();
+    return bytes;
 }
 
 TEST(Memory, OfOneSlotByHand)
 {
-    run_axis(1, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
-        /* gpt2's second layer alone: B 2, S 6, C 32, F 128, 8 heads; multiples of 16 floats */
-        struct tv_model_args args = args_of(some_step(small_gpt2()), axis);
-        args.first_unit = 2;
-        args.num_units = 1;
-        int64_t bytes[TV_NUM_MEM_KINDS];
-        ASSERT_OK(tv_model_memory(&args, 1, bytes));
-        const int64_t rows = 12, statistics = 16; /* [rows] rounded up */
-        const int64_t norms = 2 * (rows * 32 + 2 * statistics);
-        const int64_t attention = rows * (96 + 32) + rows * 8 + rows * 32; /* qkv, out, lse, mid */
-        EXPECT_EQ(4 * (norms + attention + 2 * rows * 128), bytes[TV_MEM_ACTIVATIONS]);
-        /* two residual gradients, d_ff, d_act, d_qkv, d_att, loss work; positions, ids, targets */
-        const int64_t scratch = rows * (32 + 32 + 128 + 128 + 96 + 32) + 48;
-        EXPECT_EQ(4 * (scratch + 3 * rows), bytes[TV_MEM_BUFFERS]);
-        EXPECT_EQ(4 * (2 * 64 + 32 * 96 + 96 + 32 * 32 + 32 + 32 * 128 + 128 + 128 * 32 + 32),
-                  bytes[TV_MEM_PARAMS]);
-    });
+    const auto bytes = bytes_of_a_layer(TV_RECOMPUTE_NONE, 1, 0);
+    EXPECT_EQ(4 * (norms + attention + ff + act), bytes[TV_MEM_ACTIVATIONS]);
+    /* two residual gradients, d_act, d_qkv, d_att, loss work; positions, ids, targets */
+    const int64_t scratch = rows * (32 + 32 + 128 + 96 + 32) + 48;
+    EXPECT_EQ(4 * (scratch + 3 * rows), bytes[TV_MEM_BUFFERS]);
+    EXPECT_EQ(4 * (2 * 64 + 32 * 96 + 96 + 32 * 32 + 32 + 32 * 128 + 128 + 128 * 32 + 32),
+              bytes[TV_MEM_PARAMS]);
+}
+
+TEST(Memory, OfSlotsAndWorkingSets)
+{
+    EXPECT_EQ(4 * 5 * (norms + attention + ff + act),
+              bytes_of_a_layer(TV_RECOMPUTE_NONE, 5, 2)[TV_MEM_ACTIVATIONS]);
+    EXPECT_EQ(4 * (5 * (attention + ff) + 2 * (norms + act)),
+              bytes_of_a_layer(TV_RECOMPUTE_SELECTIVE, 5, 2)[TV_MEM_ACTIVATIONS]);
+    EXPECT_EQ(4 * 2 * (norms + attention + ff + act),
+              bytes_of_a_layer(TV_RECOMPUTE_FULL, 5, 2)[TV_MEM_ACTIVATIONS]);
+}
+
+TEST(Memory, OfFullRecomputationGrowsByTokensAlone)
+{
+    const auto few = bytes_of_a_layer(TV_RECOMPUTE_FULL, 1, 1),
+               many = bytes_of_a_layer(TV_RECOMPUTE_FULL, 9, 1);
+    EXPECT_EQ(few[TV_MEM_ACTIVATIONS], many[TV_MEM_ACTIVATIONS]);
+    EXPECT_EQ(few[TV_MEM_BUFFERS] + 8 * 2 * rows * 4, many[TV_MEM_BUFFERS]); /* ids, targets */
 }
 
 void expect_order_of_places(struct tv_model *model)
@@ -94,14 +128,15 @@ void expect_order_of_places(struct tv_model *model)
 TEST(Places, DescendByUnitAndStartAligned)
 {
     for (const struct tv_model_config &config : {small_gpt2(), small_llama()})
-        run_axis(2, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
-            const struct tv_model_args args = args_of(some_step(config), axis);
-            struct tv_model *model = nullptr;
-            ASSERT_OK(tv_model_create(&args, &model));
-            EXPECT_EQ(tv_model_table(model)->num_params, tv_model_num_local_params(model));
-            expect_order_of_places(model);
-            tv_model_destroy(model);
-        });
+        for (const Chunks &chunks : {whole, {{0, 1, 1, 0}, {1, 2, 1, 0}, {3, 2, 1, 0}}})
+            run_axis(2, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
+                const struct tv_model_args args = args_of(some_step(config), axis, chunks);
+                struct tv_model *model = nullptr;
+                ASSERT_OK(tv_model_create(&args, &model));
+                EXPECT_EQ(tv_model_table(model)->num_params, tv_model_num_local_params(model));
+                expect_order_of_places(model);
+                tv_model_destroy(model);
+            });
 }
 
 /* The row of `name`, or one with param NULL. */
@@ -117,19 +152,22 @@ TEST(TiedWeight, IsOneTensorHereAndACopyOnAnotherStage)
 {
     const char *wte = "transformer.wte.weight";
     run_axis(1, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
-        struct tv_model_args args = args_of(some_step(small_gpt2()), axis);
-        struct tv_model *whole = nullptr, *first = nullptr, *last = nullptr;
-        ASSERT_OK(tv_model_create(&args, &whole));
-        args.num_units = 2;
-        ASSERT_OK(tv_model_create(&args, &first));
-        args.first_unit = 2;
-        args.num_units = 3;
-        ASSERT_OK(tv_model_create(&args, &last));
-
-        EXPECT_EQ(0, find(whole, wte).unit);
-        EXPECT_FALSE(find(whole, wte).is_copy);
-        EXPECT_EQ(0, find(first, wte).unit);
-        EXPECT_FALSE(find(first, wte).is_copy);
+        const StepCase step = some_step(small_gpt2());
+        const auto create = [&](const Chunks &chunks) {
+            const struct tv_model_args args = args_of(step, axis, chunks);
+            struct tv_model *model = nullptr;
+            EXPECT_EQ(TV_OK, tv_model_create(&args, &model)) << tv_error_message();
+            return model;
+        };
+        struct tv_model *one_chunk = create(whole),
+                        *both_ends = create({{0, 2, 1, 0}, {4, 1, 1, 0}}),
+                        *first = create({{0, 2, 1, 0}}), *last = create({{2, 3, 1, 0}});
+        for (struct tv_model *model : {one_chunk, both_ends, first}) {
+            EXPECT_EQ(0, find(model, wte).unit);
+            EXPECT_FALSE(find(model, wte).is_copy);
+        }
+        /* 12 of the layer, wte, wpe, the last norm's two */
+        EXPECT_EQ(12 + 2 + 2, tv_model_num_local_params(both_ends));
         EXPECT_EQ(4, find(last, wte).unit);
         EXPECT_TRUE(find(last, wte).is_copy);
         ASSERT_EQ(37 * 32, find(last, wte).count);
@@ -138,7 +176,7 @@ TEST(TiedWeight, IsOneTensorHereAndACopyOnAnotherStage)
                                  37 * 32 * sizeof(float)))
             << "the copies start different";
         EXPECT_EQ(nullptr, find(last, "transformer.wpe.weight").param);
-        for (struct tv_model *model : {whole, first, last})
+        for (struct tv_model *model : {one_chunk, both_ends, first, last})
             tv_model_destroy(model);
     });
 }
@@ -147,16 +185,16 @@ TEST(InitialValues, DoNotDependOnTheAxis)
 {
     for (const int T : {1, 2, 8})
         run_axis(T, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
-            const struct tv_model_args args = args_of(some_step(small_llama()), axis);
+            const struct tv_model_args args = args_of(some_step(small_llama()), axis, whole);
             struct tv_model *model = nullptr;
             ASSERT_OK(tv_model_create(&args, &model));
             const int t = tv_comm_rank(axis.comm);
             for (int i = 0; i < tv_model_num_local_params(model); i++) {
                 const struct tv_local_param local = tv_model_local_param(model, i);
-                std::vector<float> whole((size_t)tv_param_count(local.param)),
+                std::vector<float> tensor((size_t)tv_param_count(local.param)),
                     want((size_t)local.count);
-                tv_param_init(local.param, 1, 0, 7, 0.02, 3, whole.data());
-                tv_param_scatter(local.param, T, t, whole.data(), want.data());
+                tv_param_init(local.param, 1, 0, 7, 0.02, 3, tensor.data());
+                tv_param_scatter(local.param, T, t, tensor.data(), want.data());
                 EXPECT_EQ(0, std::memcmp(want.data(), tv_model_params(model) + local.first,
                                          want.size() * sizeof(float)))
                     << local.param->name;
@@ -185,29 +223,51 @@ tv_status_t unit_done(void *context, int unit)
     return TV_OK;
 }
 
+/* The call of a whole model. */
+struct tv_model_call call_of(const StepCase &step, double *loss_sum_out,
+                             const struct tv_unit_done *done)
+{
+    struct tv_model_call call = {};
+    call.ids = step.ids.data();
+    call.targets = step.targets.data();
+    call.loss_sum_out = loss_sum_out;
+    call.unit_done = done;
+    return call;
+}
+
+void expect_done(const struct tv_tensor_axis &axis, const StepCase &step, bool is_split)
+{
+    const struct tv_model_args args = args_of(step, axis, whole);
+    struct tv_model *model = nullptr;
+    double loss = 0;
+    ASSERT_OK(tv_model_create(&args, &model));
+    DoneLog log = {model, {}, std::vector<float>((size_t)tv_model_param_count(model))};
+    const struct tv_unit_done done = {&log, unit_done};
+    const struct tv_model_call call = call_of(step, &loss, &done);
+    ASSERT_OK(tv_model_forward(model, &call));
+    if (is_split) {
+        ASSERT_OK(tv_model_backward_input(model, &call));
+        EXPECT_TRUE(log.units.empty());
+        ASSERT_OK(tv_model_backward_weight(model, &call));
+    } else
+        ASSERT_OK(tv_model_backward(model, &call));
+    EXPECT_EQ((std::vector<int>{4, 3, 2, 1, 0}), log.units);
+    EXPECT_EQ(
+        0, std::memcmp(log.grads.data(), tv_model_grads(model), log.grads.size() * sizeof(float)))
+        << "a gradient changed after its unit was reported";
+    ASSERT_OK(tv_model_zero_grads(model));
+    for (int64_t i = 0; i < tv_model_param_count(model); i++)
+        ASSERT_EQ(0, tv_model_grads(model)[i]);
+    tv_model_destroy(model);
+}
+
 TEST(UnitDone, ComesInDescendingOrderWithCompleteGradients)
 {
     for (const struct tv_model_config &config : {small_gpt2(), small_llama()})
-        run_axis(2, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
-            const StepCase step = some_step(config);
-            const struct tv_model_args args = args_of(step, axis);
-            struct tv_model *model = nullptr;
-            double loss = 0;
-            ASSERT_OK(tv_model_create(&args, &model));
-            DoneLog log = {model, {}, std::vector<float>((size_t)tv_model_param_count(model))};
-            const struct tv_unit_done done = {&log, unit_done};
-            ASSERT_OK(tv_model_forward(model, 0, step.ids.data(), step.targets.data(), nullptr,
-                                       nullptr, &loss));
-            ASSERT_OK(tv_model_backward(model, 0, nullptr, nullptr, nullptr, &done));
-            EXPECT_EQ((std::vector<int>{4, 3, 2, 1, 0}), log.units);
-            EXPECT_EQ(0, std::memcmp(log.grads.data(), tv_model_grads(model),
-                                     log.grads.size() * sizeof(float)))
-                << "a gradient changed after its unit was reported";
-            ASSERT_OK(tv_model_zero_grads(model));
-            for (int64_t i = 0; i < tv_model_param_count(model); i++)
-                ASSERT_EQ(0, tv_model_grads(model)[i]);
-            tv_model_destroy(model);
-        });
+        for (const bool is_split : {false, true})
+            run_axis(2, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
+                expect_done(axis, some_step(config), is_split);
+            });
 }
 
 tv_status_t refuse(void *, int)
@@ -219,39 +279,51 @@ TEST(UnitDone, FailurePassesUp)
 {
     run_axis(1, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
         const StepCase step = some_step(small_gpt2());
-        const struct tv_model_args args = args_of(step, axis);
+        const struct tv_model_args args = args_of(step, axis, whole);
         struct tv_model *model = nullptr;
         double loss = 0;
         ASSERT_OK(tv_model_create(&args, &model));
         const struct tv_unit_done done = {nullptr, refuse};
-        ASSERT_OK(tv_model_forward(model, 0, step.ids.data(), step.targets.data(), nullptr, nullptr,
-                                   &loss));
-        EXPECT_EQ(TV_INTERNAL, tv_model_backward(model, 0, nullptr, nullptr, nullptr, &done));
+        const struct tv_model_call call = call_of(step, &loss, &done);
+        ASSERT_OK(tv_model_forward(model, &call));
+        EXPECT_EQ(TV_INTERNAL, tv_model_backward(model, &call));
+        EXPECT_EQ(TV_INTERNAL, tv_model_backward_weight(model, &call));
         tv_model_destroy(model);
     });
 }
 
 struct Refusal {
     const char *says;
-    std::function<void(struct tv_model_args *)> change;
+    std::function<void(struct tv_model_args *, Chunks *)> change;
 };
 
 TEST(Create, RefusesOnEveryRankAndMakesNothing)
 {
     using Args = struct tv_model_args;
+    const auto chunks = [](const Chunks &to) { return [to](Args *, Chunks *c) { *c = to; }; };
     const std::vector<Refusal> refusals = {
-        {"sequence length 7 is beyond", [](Args *a) { a->seq_length = 7; }},
-        {"micro-batch 0", [](Args *a) { a->micro_batch = 0; }},
-        {"0 slots", [](Args *a) { a->num_slots = 0; }},
-        {"units 0..5", [](Args *a) { a->num_units = 6; }},
-        {"units -1..", [](Args *a) { a->first_unit = -1; }},
-        {"units 2..1", [](Args *a) { a->first_unit = 2, a->num_units = 0; }},
-        {"attention heads", [](Args *a) { a->config.num_heads = a->config.num_kv_heads = 1; }},
+        {"sequence length 7 is beyond", [](Args *a, Chunks *) { a->seq_length = 7; }},
+        {"micro-batch 0", [](Args *a, Chunks *) { a->micro_batch = 0; }},
+        {"0 chunks", chunks({})},
+        {"0 slots", chunks({{0, 2, 1, 0}, {2, 3, 0, 0}})},
+        {"0 working sets, recomputation full",
+         [](Args *a, Chunks *c) { a->recompute = TV_RECOMPUTE_FULL, (*c)[0].num_works = 0; }},
+        {"units 0..5", chunks({{0, 6, 1, 0}})},
+        {"units 4..5", chunks({{0, 1, 1, 0}, {4, 2, 1, 0}})},
+        {"units -1..", chunks({{-1, 2, 1, 0}})},
+        {"units 2..1", chunks({{2, 0, 1, 0}})},
+        {"from unit 1 behind one that ends with unit 1", chunks({{0, 2, 1, 0}, {1, 2, 1, 0}})},
+        {"from unit 0 behind one that ends with unit 3", chunks({{3, 1, 1, 0}, {0, 2, 1, 0}})},
+        {"attention heads",
+         [](Args *a, Chunks *) { a->config.num_heads = a->config.num_kv_heads = 1; }},
     };
     for (const Refusal &refusal : refusals)
         run_axis(2, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
-            struct tv_model_args args = args_of(some_step(small_gpt2()), axis);
-            refusal.change(&args);
+            Chunks some = whole;
+            struct tv_model_args args = args_of(some_step(small_gpt2()), axis, some);
+            refusal.change(&args, &some);
+            args.num_chunks = (int)some.size();
+            args.chunks = some.data();
             struct tv_model *model = nullptr;
             int64_t bytes[TV_NUM_MEM_KINDS];
             EXPECT_EQ(TV_INVALID, tv_model_create(&args, &model)) << refusal.says;
@@ -259,6 +331,52 @@ TEST(Create, RefusesOnEveryRankAndMakesNothing)
             EXPECT_EQ(nullptr, model);
             EXPECT_EQ(TV_INVALID, tv_model_memory(&args, 2, bytes)) << refusal.says;
         });
+}
+
+TEST(Call, OfAPlaceThatIsNotThereIsRefused)
+{
+    run_axis(1, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
+        const StepCase step = some_step(small_gpt2());
+        const Chunks chunks = {{0, 2, 2, 3}, {4, 1, 1, 1}};
+        struct tv_model_args args = args_of(step, axis, chunks);
+        args.recompute = TV_RECOMPUTE_SELECTIVE;
+        struct tv_model *model = nullptr;
+        ASSERT_OK(tv_model_create(&args, &model));
+        const struct {
+            const char *says;
+            int chunk, slot, work;
+        } refusals[] = {{"chunk 2 of 2", 2, 0, 0},
+                        {"chunk -1 of 2", -1, 0, 0},
+                        {"slot 2 of 2 in chunk 0", 0, 2, 0},
+                        {"slot 1 of 1 in chunk 1", 1, 1, 0},
+                        {"working set 3 of 3 in chunk 0", 0, 1, 3}};
+        for (const auto &refusal : refusals) {
+            struct tv_model_call call = {};
+            call.chunk = refusal.chunk;
+            call.slot = refusal.slot;
+            call.work = refusal.work;
+            for (const auto function : {tv_model_forward, tv_model_backward,
+                                        tv_model_backward_input, tv_model_backward_weight}) {
+                EXPECT_EQ(TV_INVALID, function(model, &call)) << refusal.says;
+                EXPECT_NE(nullptr, std::strstr(tv_error_message(), refusal.says))
+                    << tv_error_message();
+            }
+        }
+        tv_model_destroy(model);
+    });
+}
+
+TEST(Recompute, HasNames)
+{
+    for (const auto recompute : {TV_RECOMPUTE_NONE, TV_RECOMPUTE_SELECTIVE, TV_RECOMPUTE_FULL}) {
+        tv_recompute_t got = TV_RECOMPUTE_NONE;
+        ASSERT_OK(tv_recompute_parse(tv_recompute_name(recompute), &got));
+        EXPECT_EQ(recompute, got);
+    }
+    EXPECT_STREQ("selective", tv_recompute_name(TV_RECOMPUTE_SELECTIVE));
+    tv_recompute_t got = TV_RECOMPUTE_FULL;
+    EXPECT_EQ(TV_INVALID, tv_recompute_parse("some", &got));
+    EXPECT_EQ(TV_RECOMPUTE_FULL, got);
 }
 
 } // namespace

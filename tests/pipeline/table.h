@@ -38,12 +38,18 @@ class Table
         }
     }
 
-    static Table built(const char *name, int num_stages, int num_micro, int num_chunks = 1,
+    /* num_chunks 0: the schedule's default. */
+    static Table built(const char *name, int num_stages, int num_micro, int num_chunks = 0,
                        int slot_limit = 0)
     {
         struct tv_schedule schedule = {};
+        if (num_chunks == 0)
+            num_chunks = tv_schedule_default_chunks(name);
         const struct tv_schedule_args args = {name, num_stages, num_chunks, num_micro, slot_limit};
-        EXPECT_EQ(TV_OK, tv_schedule_build(&args, &schedule)) << tv_error_message();
+        if (tv_schedule_build(&args, &schedule) != TV_OK) {
+            ADD_FAILURE() << tv_error_message();
+            return Table(num_stages, num_chunks, num_micro);
+        }
         Table table(schedule);
         tv_schedule_destroy(&schedule);
         return table;
@@ -102,7 +108,8 @@ class Table
     struct tv_schedule view;
 };
 
-/* "F0", or "F0.1" for chunk 1; messages with their peer: "SEND_F0>2". */
+/* "F0", or "F0.1" for chunk 1, "F0+" with the action behind it as a pair; messages with their peer:
+ * "SEND_F0>2". */
 inline std::string text_of(const struct tv_action &action)
 {
     std::string text = tv_action_kind_name(action.kind) + std::to_string(action.micro);
@@ -110,6 +117,8 @@ inline std::string text_of(const struct tv_action &action)
         text += "." + std::to_string(action.chunk);
     if (!tv_action_is_compute(action.kind))
         text += ">" + std::to_string(action.peer);
+    if (action.is_paired)
+        text += "+";
     return text;
 }
 
@@ -139,17 +148,33 @@ inline void set_list(Table *table, int stage, const std::string &text)
                    dot == word.npos ? 0 : std::stoi(word.substr(dot + 1)),
                    std::stoi(word.substr(digits)),
                    arrow == word.npos ? -1 : std::stoi(word.substr(arrow + 1)));
+        table->stages[(size_t)stage].back().is_paired = word.back() == '+';
     }
 }
 
-/* Interleaved 1F1B, v chunks per stage (Narayanan et al. 2021): micro-batches in groups of about P;
- * warm-up of `spread` forwards per stage below and v-1 groups. */
-inline Table interleaved(int P, int v, int m, int spread)
+/* Forwards and backwards in the given orders: `warmup` forwards, then in turn. */
+inline std::vector<struct tv_action> in_turn(const std::vector<struct tv_action> &forwards,
+                                             const std::vector<struct tv_action> &backwards,
+                                             int warmup)
+{
+    std::vector<struct tv_action> list;
+    const int all = (int)forwards.size();
+    for (int k = 0; k < all + warmup; k++) {
+        if (k < all)
+            list.push_back(forwards[(size_t)k]);
+        if (k >= warmup)
+            list.push_back(backwards[(size_t)(k - warmup)]);
+    }
+    return list;
+}
+
+/* Interleaved 1F1B with groups of these sizes; warm-up of `spread` forwards per stage below and v-1
+ * times `base`. Right for groups of equal sizes, see schedule_build_interleaved.c. */
+inline Table interleaved_groups(int P, int v, const std::vector<int> &sizes, int spread, int base)
 {
     std::vector<struct tv_action> forwards, backwards;
-    const int q = std::max(1, m / P), largest = (m + q - 1) / q;
-    for (int g = 0, first = 0; g < q; g++) {
-        const int size = m / q + (g < m % q);
+    int first = 0;
+    for (int size : sizes) {
         for (int c = 0; c < v; c++) {
             for (int i = first; i < first + size; i++) {
                 forwards.push_back({TV_ACT_FORWARD, c, i, -1, 0});
@@ -158,40 +183,25 @@ inline Table interleaved(int P, int v, int m, int spread)
         }
         first += size;
     }
-    Table table(P, v, m);
-    for (int r = 0; r < P; r++) {
-        const int warmup = std::min(v * m, spread * (P - 1 - r) + (v - 1) * largest);
-        std::vector<struct tv_action> &list = table.stages[(size_t)r];
-        for (int k = 0; k < v * m + warmup; k++) {
-            if (k < v * m)
-                list.push_back(forwards[(size_t)k]);
-            if (k >= warmup)
-                list.push_back(backwards[(size_t)(k - warmup)]);
-        }
-    }
+    Table table(P, v, first);
+    for (int r = 0; r < P; r++)
+        table.stages[(size_t)r] = in_turn(
+            forwards, backwards, std::min(v * first, spread * (P - 1 - r) + (v - 1) * base));
     return table.lowered();
 }
 
-/* Zero-bubble H1 (Qi et al., arXiv:2401.10241): 1f1b with the backward in two parts, for m >= P. */
+/* Interleaved 1F1B: micro-batches in groups of about P. */
+inline Table interleaved(int P, int v, int m, int spread)
+{
+    const int q = std::max(1, m / P);
+    std::vector<int> sizes;
+    for (int g = 0; g < q; g++)
+        sizes.push_back(m / q + (g < m % q));
+    return interleaved_groups(P, v, sizes, spread, sizes[0]);
+}
+
 inline Table zero_bubble(int P, int m)
 {
-    Table table(P, 1, m);
-    for (int r = 0; r < P; r++) {
-        int next[TV_NUM_ACTION_KINDS] = {};
-        auto add = [&](tv_action_kind_t kind) { table.add(r, kind, 0, next[kind]++); };
-        auto repeat = [&](int times, std::vector<tv_action_kind_t> kinds) {
-            for (int k = 0; k < times; k++)
-                std::for_each(kinds.begin(), kinds.end(), add);
-        };
-        const tv_action_kind_t F = TV_ACT_FORWARD, I = TV_ACT_BACKWARD_INPUT,
-                               W = TV_ACT_BACKWARD_WEIGHT;
-        repeat(P - r, {F});
-        repeat(m - P, {I, W, F});
-        repeat(r, {I, F});
-        repeat(P - 1 - r, {I, W});
-        repeat(1, {I});
-        repeat(r + 1, {W});
-    }
-    return table.lowered();
+    return Table::built("zb-h1", P, m);
 }
 #endif

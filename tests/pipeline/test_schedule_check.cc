@@ -1,7 +1,6 @@
 /* tests/pipeline/test_schedule_check.cc -- broken schedules are refused, and the sentence names
  * where. */
-#include "pipeline/table.h"
-#include <functional>
+#include "pipeline/timing.h"
 
 static void expect_refused(Table &table, const std::string &sentence, int slot_limit = 0)
 {
@@ -75,7 +74,7 @@ static const Breakage breakages[] = {
      "stage 2, action 1: RECV_F of micro-batch 0, chunk 0: a second time"},
     {"InputGradientAndBackward",
      [](Table *t) {
-         t->stages[2].insert(t->stages[2].begin() + 3, {TV_ACT_BACKWARD_INPUT, 0, 0, -1});
+         t->stages[2].insert(t->stages[2].begin() + 3, {TV_ACT_BACKWARD_INPUT, 0, 0, -1, 0});
      },
      "stage 2, action 3: I of micro-batch 0, chunk 0: a second time"},
     {"WeightGradientBeforeInputGradient",
@@ -98,12 +97,12 @@ static const Breakage breakages[] = {
      "stage 2, action 0: RECV_F of micro-batch 0, chunk 0: a message with the wrong stage"},
     {"ReceiveAtTheFirstStage",
      [](Table *t) {
-         t->stages[0].insert(t->stages[0].begin(), {TV_ACT_RECV_FORWARD, 0, 0, -1});
+         t->stages[0].insert(t->stages[0].begin(), {TV_ACT_RECV_FORWARD, 0, 0, -1, 0});
      },
      "stage 0, action 0: RECV_F of micro-batch 0, chunk 0: a message with the wrong stage"},
     {"SendAtTheLastStage",
      [](Table *t) {
-         t->stages[2].push_back({TV_ACT_SEND_FORWARD, 0, 0, 0});
+         t->stages[2].push_back({TV_ACT_SEND_FORWARD, 0, 0, 0, 0});
      },
      "stage 2, action 16: SEND_F of micro-batch 0, chunk 0: a message with the wrong stage"},
     {"MicroBatchTooLarge", [](Table *t) { at(t, 1, TV_ACT_FORWARD, 3)->micro = 4; },
@@ -222,9 +221,10 @@ TEST(ScheduleCheckTogether, EmptyExtents)
 /* No action can be left out or done twice. */
 TEST(ScheduleCheckTogether, EveryActionCountsOnce)
 {
-    for (const char *name : {"gpipe", "1f1b"}) {
-        for (int P = 1; P <= 4; P++) {
-            for (int m = 1; m <= 6; m++) {
+    for (const char *name : {"naive", "gpipe", "1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v",
+                             "v-half", "dualpipe-v"}) {
+        for (int P = 1; P <= 3; P++) {
+            for (int m = 1; m <= 5; m++) {
                 const Table whole = Table::built(name, P, m);
                 for (size_t s = 0; s < (size_t)P; s++) {
                     for (size_t i = 0; i < whole.stages[s].size(); i++) {
@@ -238,4 +238,127 @@ TEST(ScheduleCheckTogether, EveryActionCountsOnce)
             }
         }
     }
+}
+
+/* ---- the backward in two parts ---- */
+
+/* Breakages of "F0 F1 I0 I1 W0 W1" on one stage. */
+TEST(ScheduleCheckParts, Refuses)
+{
+    const struct {
+        const char *list, *sentence;
+    } cases[] = {
+        {"F0 F1 W0 I0 I1 W1", "stage 0, action 2: W of micro-batch 0, chunk 0: before its I"},
+        {"I0 F0 F1 I1 W0 W1", "stage 0, action 0: I of micro-batch 0, chunk 0: before its F"},
+        {"F0 F1 I0 I1 I0 W0 W1", "stage 0, action 4: I of micro-batch 0, chunk 0: a second time"},
+        {"F0 F1 I0 I1 W0 W1 W0", "stage 0, action 6: W of micro-batch 0, chunk 0: a second time"},
+        {"F0 F1 I0 I1 W0", "stage 0: W of micro-batch 1, chunk 0 is missing"},
+        {"F0 F1 I0 W0", "stage 0: B of micro-batch 1, chunk 0 is missing"},
+        {"F0 F1 B0 W0 I1 W1", "stage 0, action 3: W of micro-batch 0, chunk 0: before its I"},
+        {"F0 F1 I0 B0 W0 B1", "stage 0, action 3: B of micro-batch 0, chunk 0: a second time"},
+        {"F0 F1 I1 I0 W0 W1",
+         "stage 0, action 3: I of micro-batch 0, chunk 0: backwards of a chunk must ascend"},
+        {"F0 F1 I0 I1 W1 W0",
+         "stage 0, action 5: W of micro-batch 0, chunk 0: weight gradients of a chunk must ascend"},
+        {"F0 F1 I0 B1 W0",
+         "stage 0, action 4: W of micro-batch 0, chunk 0: weight gradients of a chunk must ascend"},
+    };
+    Table table(1, 1, 2);
+    for (const auto &c : cases) {
+        set_list(&table, 0, c.list);
+        expect_refused(table, std::string("schedule table: ") + c.sentence);
+    }
+}
+
+TEST(ScheduleCheckParts, MayBeMixedWithWholeBackwards)
+{
+    Table table(1, 1, 3);
+    set_list(&table, 0, "F0 B0 F1 F2 I1 W1 B2");
+    EXPECT_EQ(TV_OK, tv_schedule_check(table.schedule(), 2)) << tv_error_message();
+}
+
+/* A schedule from a file may do its backwards in any order. */
+TEST(ScheduleCheckParts, OrderIsOnlyABuildersPromise)
+{
+    Table table(1, 1, 2);
+    table.is_ordered = false;
+    for (const char *list : {"F0 F1 I1 I0 W0 W1", "F0 F1 I0 I1 W1 W0", "F0 F1 B1 B0"}) {
+        set_list(&table, 0, list);
+        EXPECT_EQ(TV_OK, tv_schedule_check(table.schedule(), 0)) << tv_error_message();
+    }
+}
+
+/* W holds the slot. */
+TEST(ScheduleCheckParts, SlotsUntilTheWeightGradient)
+{
+    Table table = Table::built("zb-h1", 3, 4);
+    EXPECT_EQ(TV_OK, tv_schedule_check(table.schedule(), 3));
+    expect_refused(
+        table,
+        "schedule zb-h1: stage 0, action 4: F of micro-batch 2, chunk 0: more slots than "
+        "the limit",
+        2);
+}
+
+/* ---- several chunks ---- */
+
+/* The lists of one placement under the other. */
+TEST(ScheduleCheckChunks, WrongPlacement)
+{
+    Table table = Table::built("zb-v", 2, 3);
+    table.position_of = {0, 2, 1, 3};
+    expect_refused(table, "schedule zb-v: stage 0, action 8: I of micro-batch 0, chunk 1: before "
+                          "its gradient was received");
+    table = Table::built("interleaved", 2, 1);
+    table.position_of = {0, 3, 1, 2};
+    expect_refused(table, "schedule interleaved: stage 0, action 4: SEND_F of micro-batch 0, "
+                          "chunk 1: a message with the wrong stage");
+}
+
+/* A stage may want messages in another order than they are sent in, if it takes them in that order. */
+TEST(ScheduleCheckChunks, MessagesThatOvertake)
+{
+    Table compute(2, 1, 2);
+    compute.is_ordered = false;
+    set_list(&compute, 0, "F0 F1 B1 B0");
+    set_list(&compute, 1, "F1 F0 B1 B0");
+    Table table = compute.lowered();
+    EXPECT_EQ("RECV_F0>0 RECV_F1>0 F1 F0 B1 SEND_B1>0 B0 SEND_B0>0", text_of(table.stages[1]));
+    EXPECT_EQ(TV_OK, tv_schedule_check(table.schedule(), 0)) << tv_error_message();
+    set_list(&table, 1, "RECV_F1>0 F1 RECV_F0>0 F0 B1 SEND_B1>0 B0 SEND_B0>0");
+    expect_refused(table, "schedule table: stage 1, action 0: RECV_F of micro-batch 1, chunk 0: "
+                          "does not match the order in which its peer sends");
+}
+
+static std::vector<int> groups_of(int P, int m)
+{
+    std::vector<int> sizes((size_t)(m / P), P);
+    if (m % P > 0)
+        sizes.push_back(m % P);
+    return sizes;
+}
+
+/* Groups of P and a short last one: the usual warm-up stands still, the lean one is only late. */
+TEST(ScheduleCheckChunks, ShortLastGroup)
+{
+    const int cases[][3] = {{4, 3, 5},  {4, 3, 9},  {4, 3, 13}, {5, 2, 7},
+                            {8, 2, 10}, {8, 2, 11}, {8, 2, 12}, {8, 2, 13}};
+    for (const auto &[P, v, m] : cases) {
+        SCOPED_TRACE(size_text("groups of P", P, v, m));
+        Table usual = interleaved_groups(P, v, groups_of(P, m), 2, P);
+        EXPECT_EQ(TV_INVALID, tv_schedule_check(usual.schedule(), 0));
+        EXPECT_NE(std::string::npos, std::string(tv_error_message()).find("waits for ever"));
+        Table lean = interleaved_groups(P, v, groups_of(P, m), 1, P);
+        EXPECT_EQ(TV_OK, tv_schedule_check(lean.schedule(), 0)) << tv_error_message();
+    }
+    EXPECT_EQ(140, makespan_of(interleaved_groups(8, 3, groups_of(8, 9), 1, 8)));
+    EXPECT_EQ(102, makespan_of(Table::built("interleaved", 8, 9, 3)));
+}
+
+/* Groups larger than P need a warm-up of their size. */
+TEST(ScheduleCheckChunks, WarmupFromPUnderLargerGroups)
+{
+    Table table = interleaved_groups(4, 2, {6}, 1, 4);
+    EXPECT_EQ(TV_INVALID, tv_schedule_check(table.schedule(), 0));
+    EXPECT_NE(std::string::npos, std::string(tv_error_message()).find("before its F"));
 }

@@ -99,6 +99,18 @@ void expect_weight_gradients(const Shard &shard)
     }
 }
 
+/* The input's part leaves them as they were. */
+void expect_no_weight_gradients(const Shard &shard)
+{
+    for (int64_t j = 0; j < shard.linear.out; j++) {
+        ASSERT_EQ(100, shard.dbias[(size_t)j]) << "column " << j;
+        for (int64_t i = 0; i < shard.linear.in; i++)
+            ASSERT_EQ(value_at(OLD_DW, shard.first_in + i, shard.first_out + j),
+                      shard.dweight[shard.at(i, j)])
+                << i << ", " << j;
+    }
+}
+
 class Linear : public testing::TestWithParam<Case>
 {
   protected:
@@ -131,8 +143,11 @@ TEST_P(Linear, ColumnBackwardIsPartialUntilSummed)
         Shard shard(GetParam().layout, 0, in, t * num, num);
         const std::vector<float> x = columns(X, 0, in, in), dy = columns(DY, t * num, num, ld);
         std::vector<float> dx((size_t)(rows * in), untouched);
-        ASSERT_OK(tv_column_linear_backward(&axis, &shard.linear, rows, x.data(), dy.data(), ld, 0,
-                                            dx.data()));
+        ASSERT_OK(tv_column_linear_backward_input(&axis, &shard.linear, rows, dy.data(), ld, 0,
+                                                  dx.data()));
+        expect_no_weight_gradients(shard);
+        ASSERT_OK(
+            tv_linear_backward_weight(&axis, &shard.linear, rows, x.data(), in, dy.data(), ld));
         expect_weight_gradients(shard);
         ASSERT_OK(tv_tensor_sum(&axis, dx.data(), rows * in));
         for (int64_t r = 0; r < rows; r++)
@@ -146,10 +161,10 @@ TEST_P(Linear, ColumnBackwardAddsToWhatAnotherMatrixGave)
     const int64_t num = out / GetParam().T;
     run([&](const struct tv_tensor_axis &axis, int64_t t) {
         Shard shard(GetParam().layout, 0, in, t * num, num);
-        const std::vector<float> x = columns(X, 0, in, in), dy = columns(DY, t * num, num, num);
+        const std::vector<float> dy = columns(DY, t * num, num, num);
         std::vector<float> dx = columns(OLD_DX, 0, in, in);
-        ASSERT_OK(tv_column_linear_backward(&axis, &shard.linear, rows, x.data(), dy.data(), num, 1,
-                                            dx.data()));
+        ASSERT_OK(tv_column_linear_backward_input(&axis, &shard.linear, rows, dy.data(), num, 1,
+                                                  dx.data()));
         ASSERT_OK(tv_tensor_sum(&axis, dx.data(), rows * in));
         for (int64_t r = 0; r < rows; r++)
             for (int64_t i = 0; i < in; i++)
@@ -179,8 +194,11 @@ TEST_P(Linear, RowBackwardGivesOwnSlice)
         Shard shard(GetParam().layout, t * num, num, 0, out);
         const std::vector<float> x = columns(X, t * num, num, ld_x), dy = columns(DY, 0, out, out);
         std::vector<float> dx((size_t)(rows * ld_dx), untouched);
-        ASSERT_OK(tv_row_linear_backward(&axis, &shard.linear, rows, x.data(), ld_x, dy.data(),
-                                         dx.data(), ld_dx));
+        ASSERT_OK(
+            tv_row_linear_backward_input(&axis, &shard.linear, rows, dy.data(), dx.data(), ld_dx));
+        expect_no_weight_gradients(shard);
+        ASSERT_OK(
+            tv_linear_backward_weight(&axis, &shard.linear, rows, x.data(), ld_x, dy.data(), out));
         expect_weight_gradients(shard);
         for (int64_t r = 0; r < rows; r++)
             for (int64_t i = 0; i < num; i++)
@@ -205,11 +223,11 @@ TEST(LinearWithoutBias, LeavesTheProductAlone)
         shard.linear.bias = nullptr;
         shard.linear.dbias = nullptr;
         const std::vector<float> x = columns(X, 0, in, in), dy = columns(DY, 0, out, out);
-        std::vector<float> y((size_t)(rows * out)), dx((size_t)(rows * in));
+        std::vector<float> y((size_t)(rows * out));
         ASSERT_OK(tv_row_linear_forward(&axis, &shard.linear, rows, x.data(), in, y.data()));
         ASSERT_EQ(y_of(1, 2) - value_at(BIAS, 0, 2), y[1 * out + 2]);
-        ASSERT_OK(tv_row_linear_backward(&axis, &shard.linear, rows, x.data(), in, dy.data(),
-                                         dx.data(), in));
+        ASSERT_OK(
+            tv_linear_backward_weight(&axis, &shard.linear, rows, x.data(), in, dy.data(), out));
         ASSERT_EQ(100, shard.dbias[0]);
     });
 }

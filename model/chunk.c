@@ -1,0 +1,161 @@
+/* model/chunk.c -- one micro-batch through one chunk: forward, backward, backward in two parts. */
+#include "model/model_internal.h"
+
+static tv_status_t pass_of(struct tv_model *model, const struct tv_model_call *call,
+                           struct tv_pass *pass_out)
+{
+    const struct tv_model_layout *layout = &model->layout;
+    const int has_works = model->args.recompute != TV_RECOMPUTE_NONE;
+    if (call->chunk < 0 || call->chunk >= layout->num_chunks)
+        return TV_ERR(TV_INVALID, "chunk %d of %d", call->chunk, layout->num_chunks);
+    const struct tv_chunk_layout *chunk = &layout->chunks[call->chunk];
+    if (call->slot < 0 || call->slot >= chunk->args.num_slots)
+        return TV_ERR(TV_INVALID, "slot %d of %d in chunk %d", call->slot, chunk->args.num_slots,
+                      call->chunk);
+    if (has_works && (call->work < 0 || call->work >= chunk->args.num_works))
+        return TV_ERR(TV_INVALID, "working set %d of %d in chunk %d", call->work,
+                      chunk->args.num_works, call->chunk);
+    const int64_t rows = layout->sizes.rows;
+    float *activations = model->activations.data;
+    int32_t *tokens = model->tokens.data;
+    int32_t *ids = tokens + chunk->first_tokens + 2 * rows * call->slot;
+    *pass_out = (struct tv_pass){
+        .model = model,
+        .axis = &model->args.axis,
+        .sizes = &layout->sizes,
+        .chunk = chunk,
+        .slot = activations + chunk->first_slot + chunk->slot_count * call->slot,
+        .work = has_works ? activations + chunk->first_work + chunk->work_count * call->work : NULL,
+        .scratch = model->scratch.data,
+        .positions = tokens,
+        .ids = ids,
+        .targets = ids + rows,
+    };
+    return TV_OK;
+}
+
+/* Keep the micro-batch's tokens where backward finds them. */
+static tv_status_t keep_tokens(const struct tv_pass *pass, const struct tv_model_call *call)
+{
+    const size_t bytes = (size_t)pass->sizes->rows * sizeof(int32_t);
+    if (call->ids != NULL)
+        TV_TRY(tv_stream_copy(pass->axis->stream, pass->ids, call->ids, bytes));
+    if (call->targets != NULL)
+        TV_TRY(tv_stream_copy(pass->axis->stream, pass->targets, call->targets, bytes));
+    return TV_OK;
+}
+
+static tv_status_t copy_activation(const struct tv_pass *pass, float *to, const float *from)
+{
+    return tv_stream_copy(pass->axis->stream, to, from,
+                          (size_t)(pass->sizes->rows * pass->sizes->C) * sizeof(float));
+}
+
+static int is_head(const struct tv_pass *pass)
+{
+    return pass->unit->index == pass->model->args.config.num_layers + 1;
+}
+
+/* x: the chunk's own input */
+static const float *input_of(const struct tv_pass *pass, int u, const float *x)
+{
+    return u == 0 ? x : tv_pass_at(pass, pass->chunk->units[u].input);
+}
+
+static tv_status_t forward_units(struct tv_pass *pass, const float *x, float *y,
+                                 double *loss_sum_out)
+{
+    const struct tv_chunk_layout *chunk = pass->chunk;
+    for (int u = 0; u < chunk->args.num_units; u++) {
+        const int is_last = u + 1 == chunk->args.num_units;
+        const float *in = input_of(pass, u, x);
+        float *out = is_last ? y : tv_pass_at(pass, chunk->units[u + 1].input);
+        pass->unit = &chunk->units[u];
+        if (pass->unit->index == 0)
+            TV_TRY(tv_embedding_unit_forward(pass, out));
+        else if (is_head(pass))
+            TV_TRY(tv_head_forward(pass, in, loss_sum_out));
+        else
+            TV_TRY(tv_layer_forward(pass, in, out));
+    }
+    return TV_OK;
+}
+
+tv_status_t tv_model_forward(struct tv_model *model, const struct tv_model_call *call)
+{
+    struct tv_pass pass;
+    TV_TRY(pass_of(model, call, &pass));
+    TV_TRY(keep_tokens(&pass, call));
+    return forward_units(&pass, call->x, call->y, call->loss_sum_out);
+}
+
+static tv_status_t report(const struct tv_pass *pass, const struct tv_unit_done *unit_done)
+{
+    return unit_done == NULL ? TV_OK : unit_done->function(unit_done->context, pass->unit->index);
+}
+
+/* grad: dy of the unit becomes its dx */
+static tv_status_t backward_unit(const struct tv_pass *pass, const float *x, float *grad)
+{
+    if (is_head(pass))
+        return tv_head_backward(pass, x, grad);
+    if (pass->unit->index > 0)
+        return tv_layer_backward(pass, x, grad);
+    return pass->is_split ? TV_OK : tv_embedding_unit_backward_weight(pass, grad);
+}
+
+static tv_status_t backward_units(struct tv_pass *pass, const struct tv_model_call *call)
+{
+    const struct tv_chunk_layout *chunk = pass->chunk;
+    /* gradient of the residual stream, in place through the units */
+    float *grad = pass->scratch + pass->model->layout.grad;
+    if (pass->model->args.recompute == TV_RECOMPUTE_FULL) {
+        double loss_sum; /* known since forward */
+        TV_TRY(forward_units(pass, call->x, NULL, &loss_sum));
+    }
+    if (call->dy != NULL)
+        TV_TRY(copy_activation(pass, grad, call->dy));
+    for (int u = chunk->args.num_units - 1; u >= 0; u--) {
+        pass->unit = &chunk->units[u];
+        TV_TRY(backward_unit(pass, input_of(pass, u, call->x), grad));
+        if (!pass->is_split)
+            TV_TRY(report(pass, call->unit_done));
+        else if (u > 0) /* dy of unit u - 1, for its weights */
+            TV_TRY(copy_activation(pass, tv_pass_at(pass, pass->unit->input), grad));
+    }
+    return call->dx != NULL ? copy_activation(pass, call->dx, grad) : TV_OK;
+}
+
+tv_status_t tv_model_backward(struct tv_model *model, const struct tv_model_call *call)
+{
+    struct tv_pass pass;
+    TV_TRY(pass_of(model, call, &pass));
+    return backward_units(&pass, call);
+}
+
+tv_status_t tv_model_backward_input(struct tv_model *model, const struct tv_model_call *call)
+{
+    struct tv_pass pass;
+    TV_TRY(pass_of(model, call, &pass));
+    pass.is_split = 1;
+    return backward_units(&pass, call);
+}
+
+tv_status_t tv_model_backward_weight(struct tv_model *model, const struct tv_model_call *call)
+{
+    struct tv_pass pass;
+    TV_TRY(pass_of(model, call, &pass));
+    for (int u = pass.chunk->args.num_units - 1; u >= 0; u--) {
+        const int is_last = u + 1 == pass.chunk->args.num_units;
+        const float *dy = is_last ? call->dy : tv_pass_at(&pass, pass.chunk->units[u + 1].input);
+        pass.unit = &pass.chunk->units[u];
+        if (pass.unit->index == 0)
+            TV_TRY(tv_embedding_unit_backward_weight(&pass, dy));
+        else if (is_head(&pass))
+            TV_TRY(tv_head_backward_weight(&pass));
+        else
+            TV_TRY(tv_layer_backward_weight(&pass, dy));
+        TV_TRY(report(&pass, call->unit_done));
+    }
+    return TV_OK;
+}

@@ -1,0 +1,108 @@
+/* One arithmetic, whatever the order and the memory: backward in two parts, recomputation and
+ * several chunks on a stage give the bits of one chunk that keeps everything. */
+#include "base/status.h"
+#include "model/step.h"
+#include <gtest/gtest.h>
+
+namespace
+{
+
+struct Which {
+    const char *name;
+    int is_llama, num_kv_heads, is_tied, T;
+};
+
+constexpr tv_recompute_t recomputes[] = {TV_RECOMPUTE_NONE, TV_RECOMPUTE_SELECTIVE,
+                                         TV_RECOMPUTE_FULL};
+
+class SameBits : public testing::TestWithParam<Which>
+{
+  protected:
+    /* Four micro-batches, on the kernels that are shipped. */
+    void SetUp() override
+    {
+        struct tv_model_config config = GetParam().is_llama ? small_llama() : small_gpt2();
+        config.num_kv_heads = GetParam().num_kv_heads;
+        config.is_tied = GetParam().is_tied;
+        step = some_step(config);
+        step.micro_batch = 1;
+        step.T = GetParam().T;
+        step.kernels = tv_kernels_cpu();
+        want = run_step(step);
+    }
+    void expect_same()
+    {
+        SCOPED_TRACE(std::string(tv_recompute_name(step.recompute)) + ", delay " +
+                     std::to_string(step.weight_delay) + ", " +
+                     std::to_string(step.first_units.size()) + " chunks");
+        const StepResult got = run_step(step);
+        ASSERT_FALSE(HasFatalFailure());
+        EXPECT_EQ(want.loss_sum, got.loss_sum);
+        ASSERT_EQ(want.grads.size(), got.grads.size());
+        for (const auto &[name, grad] : want.grads)
+            EXPECT_TRUE(is_same_bits(got.grads.at(name), grad)) << name;
+    }
+
+    StepCase step;
+    StepResult want;
+};
+
+TEST_P(SameBits, InTwoParts)
+{
+    for (const int delay : {0, 1, 3}) {
+        step.weight_delay = delay;
+        ASSERT_NO_FATAL_FAILURE(expect_same());
+    }
+}
+
+TEST_P(SameBits, WithRecomputation)
+{
+    for (const tv_recompute_t recompute : recomputes)
+        for (const int delay : {-1, 0, 1, 2}) {
+            step.recompute = recompute;
+            step.weight_delay = delay;
+            ASSERT_NO_FATAL_FAILURE(expect_same());
+        }
+}
+
+TEST_P(SameBits, InChunksOfOneStage)
+{
+    for (const std::vector<int> &first_units :
+         std::vector<std::vector<int>>{{0, 2}, {0, 1, 4}, {0, 1, 2, 3, 4}})
+        for (const tv_recompute_t recompute : recomputes)
+            for (const int delay : {-1, 1}) {
+                step.first_units = first_units;
+                step.stages.assign(first_units.size(), 0);
+                step.recompute = recompute;
+                step.weight_delay = delay;
+                ASSERT_NO_FATAL_FAILURE(expect_same());
+            }
+}
+
+/* A stage with both ends, and another with what lies between. */
+TEST_P(SameBits, InAV)
+{
+    const struct {
+        std::vector<int> first_units, stages;
+    } cases[] = {{{0, 1, 4}, {0, 1, 0}}, {{0, 2, 3}, {0, 1, 0}}, {{0, 1, 2, 3}, {0, 1, 1, 0}}};
+    for (const auto &which : cases)
+        for (const tv_recompute_t recompute : recomputes)
+            for (const int delay : {-1, 0, 1}) {
+                step.first_units = which.first_units;
+                step.stages = which.stages;
+                step.recompute = recompute;
+                step.weight_delay = delay;
+                ASSERT_NO_FATAL_FAILURE(expect_same());
+            }
+}
+
+INSTANTIATE_TEST_SUITE_P(Model, SameBits,
+                         testing::Values(Which{"Gpt2T1", 0, 8, 1, 1}, Which{"Gpt2T2", 0, 8, 1, 2},
+                                         Which{"LlamaT1", 1, 4, 0, 1}, Which{"LlamaT2", 1, 1, 0, 2},
+                                         Which{"LlamaTiedT1", 1, 4, 1, 1},
+                                         Which{"LlamaTiedT2", 1, 4, 1, 2}),
+                         [](const testing::TestParamInfo<Which> &which) {
+                             return which.param.name;
+                         });
+
+} // namespace

@@ -1,0 +1,253 @@
+/* train/profile.c -- a model of three units, each a chunk of its own, on every rank: timed, averaged, kept in a
+ * file. */
+#include "train/profile.h"
+#include "base/clock.h"
+#include "train/files.h"
+#include "train/setup.h"
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MIN_ROUNDS = 5, MAX_ROUNDS = 50 };
+static const double enough_seconds = 0.3; /* per sort of unit */
+
+static const char *const sort_names[TV_NUM_UNIT_SORTS] = {"embedding", "layer", "head"};
+
+enum tv_unit_sort tv_unit_sort_of(const struct tv_run *run, int unit)
+{
+    if (unit == 0)
+        return TV_UNIT_EMBEDDING;
+    return unit <= run->model.num_layers ? TV_UNIT_LAYER : TV_UNIT_HEAD;
+}
+
+double tv_unit_seconds(struct tv_unit_times times)
+{
+    return times.forward + times.backward_input + times.backward_weight;
+}
+
+struct bench {
+    struct tv_mesh *mesh;
+    struct tv_device *device;
+    struct tv_stream *stream;
+    struct tv_model *model;
+    struct tv_buffer messages; /* x, y, dy, dx: [4, B S C] */
+    int32_t *tokens;           /* [B S] */
+};
+
+static void bench_destroy(struct bench *b)
+{
+    tv_model_destroy(b->model);
+    tv_buffer_destroy(&b->messages);
+    tv_stream_destroy(b->stream);
+    tv_device_close(b->device);
+    tv_mesh_destroy(b->mesh);
+    free(b->tokens);
+}
+
+static tv_status_t bench_local(struct bench *b, const struct tv_run *run, int num_threads)
+{
+    const int64_t rows = run->micro_batch * run->seq_length;
+    const struct tv_model_chunk chunks[TV_NUM_UNIT_SORTS] = {
+        {0, 1, 1, 1}, {1, 1, 1, 1}, {run->model.num_layers + 1, 1, 1, 1}};
+    const struct tv_kernels *kernels;
+    TV_TRY(tv_device_open(run->device_kind, num_threads, &b->device));
+    TV_TRY(tv_stream_create(b->device, &b->stream));
+    TV_TRY(tv_kernels_open(b->device, &kernels));
+    TV_TRY(tv_buffer_create(b->device, (size_t)(4 * tv_run_message_count(run)) * sizeof(float),
+                            TV_MEM_BUFFERS, &b->messages));
+    b->tokens = calloc((size_t)rows, sizeof(*b->tokens));
+    if (b->tokens == NULL)
+        return TV_ERR(TV_NO_MEMORY, "profile: %" PRId64 " tokens", rows);
+    for (int64_t r = 0; r < rows; r++)
+        b->tokens[r] = (int32_t)(r % run->model.vocab_size);
+    const struct tv_model_args args = {
+        .config = run->model,
+        .axis = {tv_mesh_comm(b->mesh, TV_TENSOR), b->stream, kernels},
+        .micro_batch = (int)run->micro_batch,
+        .seq_length = (int)run->seq_length,
+        .num_chunks = TV_NUM_UNIT_SORTS,
+        .chunks = chunks,
+        .recompute = run->recompute,
+        .seed = (uint64_t)run->options.seed,
+    };
+    return tv_model_create(&args, &b->model);
+}
+
+static tv_status_t bench_create(struct bench *b, struct tv_comm *world, const struct tv_run *run)
+{
+    int first_failed, num_threads;
+    TV_TRY(tv_run_mesh_create(world, run, &b->mesh));
+    TV_TRY(tv_fair_threads(tv_mesh_world(b->mesh), run->options.num_threads, &num_threads));
+    return tv_comm_agree(world, bench_local(b, run, num_threads), &first_failed);
+}
+
+/* One forward, I and W of a sort of unit. */
+static tv_status_t time_once(struct bench *b, enum tv_unit_sort sort, int64_t count,
+                             struct tv_unit_times *times)
+{
+    double loss;
+    float *message = b->messages.data;
+    struct tv_model_call call = {.chunk = (int)sort, .loss_sum_out = &loss};
+    call.ids = sort == TV_UNIT_EMBEDDING ? b->tokens : NULL;
+    call.targets = sort == TV_UNIT_HEAD ? b->tokens : NULL;
+    call.x = sort == TV_UNIT_EMBEDDING ? NULL : message;
+    call.y = sort == TV_UNIT_HEAD ? NULL : message + count;
+    const double start = tv_clock_seconds();
+    TV_TRY(tv_model_forward(b->model, &call));
+    TV_TRY(tv_stream_synchronize(b->stream));
+    const double forward = tv_clock_seconds();
+    call.dy = sort == TV_UNIT_HEAD ? NULL : message + 2 * count;
+    call.dx = sort == TV_UNIT_EMBEDDING ? NULL : message + 3 * count;
+    TV_TRY(tv_model_backward_input(b->model, &call));
+    TV_TRY(tv_stream_synchronize(b->stream));
+    const double input = tv_clock_seconds();
+    TV_TRY(tv_model_backward_weight(b->model, &call));
+    TV_TRY(tv_stream_synchronize(b->stream));
+    const double weight = tv_clock_seconds();
+    *times = (struct tv_unit_times){forward - start, input - forward, weight - input};
+    return TV_OK;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, int num)
+{
+    qsort(values, (size_t)num, sizeof(*values), ascending);
+    return values[num / 2];
+}
+
+/* All ranks do the same number of rounds: those of the tensor axis have to. */
+static tv_status_t time_sort(struct bench *b, struct tv_comm *world, enum tv_unit_sort sort,
+                             int64_t count, struct tv_unit_times *times_out)
+{
+    double forward[MAX_ROUNDS], input[MAX_ROUNDS], weight[MAX_ROUNDS];
+    struct tv_unit_times times;
+    TV_TRY(time_once(b, sort, count, &times)); /* warms caches and memory */
+    TV_TRY(time_once(b, sort, count, &times));
+    double slowest = tv_unit_seconds(times);
+    TV_TRY(tv_comm_all_reduce_now(world, &slowest, 1, TV_F64, TV_MAX));
+    int rounds = MIN_ROUNDS;
+    while (rounds < MAX_ROUNDS && rounds * slowest < enough_seconds)
+        rounds++;
+    for (int i = 0; i < rounds; i++) {
+        TV_TRY(time_once(b, sort, count, &times));
+        forward[i] = times.forward;
+        input[i] = times.backward_input;
+        weight[i] = times.backward_weight;
+    }
+    double sums[3] = {median(forward, rounds), median(input, rounds), median(weight, rounds)};
+    TV_TRY(tv_comm_all_reduce_now(world, sums, 3, TV_F64, TV_SUM));
+    const double n = tv_comm_size(world);
+    *times_out = (struct tv_unit_times){sums[0] / n, sums[1] / n, sums[2] / n};
+    return TV_OK;
+}
+
+tv_status_t tv_profile_measure(struct tv_comm *world, const struct tv_run *run,
+                               struct tv_profile *profile_out)
+{
+    struct bench b = {0};
+    struct tv_profile profile;
+    tv_status_t status = bench_create(&b, world, run);
+    for (int sort = 0; sort < TV_NUM_UNIT_SORTS && status == TV_OK; sort++)
+        status = time_sort(&b, world, (enum tv_unit_sort)sort, tv_run_message_count(run),
+                           &profile.of[sort]);
+    bench_destroy(&b);
+    if (status == TV_OK)
+        *profile_out = profile;
+    return status;
+}
+
+/* What the times depend on. */
+static json_t *sizes_json(const struct tv_run *run)
+{
+    const struct tv_model_config *c = &run->model;
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:i, s:s}", "model",
+                     tv_model_family_name(c->family), "hidden_size", c->hidden_size,
+                     "num_attention_heads", c->num_heads, "num_query_groups", c->num_kv_heads,
+                     "ffn_hidden_size", c->ffn_size, "vocab_size", (json_int_t)c->vocab_size,
+                     "micro_batch_size", (json_int_t)run->micro_batch, "seq_length",
+                     (json_int_t)run->seq_length, "tp", run->extent.at[TV_TENSOR], "recompute",
+                     tv_recompute_name(run->recompute));
+}
+
+tv_status_t tv_profile_save(const char *path, const struct tv_run *run,
+                            const struct tv_profile *profile)
+{
+    json_t *seconds = json_object();
+    for (int sort = 0; sort < TV_NUM_UNIT_SORTS; sort++) {
+        const struct tv_unit_times t = profile->of[sort];
+        json_object_set_new(seconds, sort_names[sort],
+                            json_pack("{s:f, s:f, s:f}", "forward", t.forward, "backward_input",
+                                      t.backward_input, "backward_weight", t.backward_weight));
+    }
+    json_t *root = json_pack("{s:o, s:o}", "sizes", sizes_json(run), "seconds", seconds);
+    char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
+    json_decref(root);
+    if (text == NULL)
+        return TV_ERR(TV_NO_MEMORY, "--save-profile %s", path);
+    struct tv_new_file file = {0};
+    tv_status_t status = tv_folder_make_parent(path);
+    if (status == TV_OK)
+        status = tv_new_file_open(path, &file);
+    if (status == TV_OK)
+        status = tv_new_file_write(&file, text, strlen(text));
+    if (status == TV_OK)
+        status = tv_new_file_write(&file, "\n", 1);
+    if (status == TV_OK)
+        status = tv_new_file_finish(&file);
+    tv_new_file_abandon(&file);
+    free(text);
+    return status;
+}
+
+/* The first size that differs, by name, or NULL. */
+static const char *differing_size(json_t *stored, json_t *wanted)
+{
+    const char *name;
+    json_t *value;
+    json_object_foreach(wanted, name, value)
+    {
+        if (!json_equal(json_object_get(stored, name), value))
+            return name;
+    }
+    return NULL;
+}
+
+static tv_status_t read_times(const char *path, json_t *root, const char *sort,
+                              struct tv_unit_times *times)
+{
+    if (json_unpack(root, "{s:{s:{s:F, s:F, s:F}}}", "seconds", sort, "forward", &times->forward,
+                    "backward_input", &times->backward_input, "backward_weight",
+                    &times->backward_weight) != 0 ||
+        times->forward < 0 || times->backward_input < 0 || times->backward_weight < 0)
+        return TV_ERR(TV_BAD_FILE, "--load-profile %s: no times of the %s", path, sort);
+    return TV_OK;
+}
+
+tv_status_t tv_profile_load(const char *path, const struct tv_run *run,
+                            struct tv_profile *profile_out)
+{
+    json_t *root;
+    struct tv_profile profile = {0};
+    TV_TRY(tv_file_read_json(path, 1 << 20, &root));
+    json_t *wanted = sizes_json(run);
+    const char *differs = differing_size(json_object_get(root, "sizes"), wanted);
+    tv_status_t status = TV_OK;
+    if (differs != NULL)
+        status = TV_ERR(TV_INVALID,
+                        "--load-profile %s was measured for another %s; measure again with "
+                        "--save-profile",
+                        path, differs);
+    json_decref(wanted);
+    for (int sort = 0; sort < TV_NUM_UNIT_SORTS && status == TV_OK; sort++)
+        status = read_times(path, root, sort_names[sort], &profile.of[sort]);
+    json_decref(root);
+    if (status == TV_OK)
+        *profile_out = profile;
+    return status;
+}

@@ -1,0 +1,31 @@
+/* train/profile.h -- how long each sort of unit takes on these ranks, for the sizes of a run.
+ *
+ * All layers of a model have one shape, so one of them is timed, and the embedding and the head. Every rank times at
+ * the same moment, as in training, and the ranks' medians are averaged. */
+#ifndef TV_TRAIN_PROFILE_H
+#define TV_TRAIN_PROFILE_H
+#include "train/run.h"
+
+TV_BEGIN_C
+struct tv_unit_times {
+    double forward, backward_input, backward_weight; /* seconds of one micro-batch */
+};
+enum tv_unit_sort { TV_UNIT_EMBEDDING, TV_UNIT_LAYER, TV_UNIT_HEAD, TV_NUM_UNIT_SORTS };
+struct tv_profile {
+    struct tv_unit_times of[TV_NUM_UNIT_SORTS];
+};
+enum tv_unit_sort tv_unit_sort_of(const struct tv_run *run, int unit);
+/* Forward, backward, recomputation included. */
+double tv_unit_seconds(struct tv_unit_times times);
+
+/* Collective over world; the same result on every rank. Errors: TV_NO_MEMORY, TV_PEER. */
+TV_MUST_CHECK tv_status_t tv_profile_measure(struct tv_comm *world, const struct tv_run *run,
+                                             struct tv_profile *profile_out);
+/* A JSON file; load refuses one that was measured for other sizes. Errors: TV_IO; TV_BAD_FILE; TV_INVALID naming what
+ * differs. */
+TV_MUST_CHECK tv_status_t tv_profile_save(const char *path, const struct tv_run *run,
+                                          const struct tv_profile *profile);
+TV_MUST_CHECK tv_status_t tv_profile_load(const char *path, const struct tv_run *run,
+                                          struct tv_profile *profile_out);
+TV_END_C
+#endif

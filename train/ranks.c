@@ -1,0 +1,142 @@
+/* train/ranks.c -- processes or threads, their verdicts, one exit code. */
+#include "train/ranks.h"
+#include "base/log.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+int tv_is_first_process(void)
+{
+    static const char *const rank_variables[] = {"PMI_RANK", "PMIX_RANK", "SLURM_PROCID"};
+    for (size_t i = 0; i < sizeof(rank_variables) / sizeof(rank_variables[0]); i++) {
+        const char *value = getenv(rank_variables[i]);
+        if (value != NULL)
+            return strcmp(value, "0") == 0;
+    }
+    return 1;
+}
+
+void tv_print_error(void)
+{
+    tv_log(TV_LOG_ERROR, "error: %s", tv_error_message());
+    tv_log(TV_LOG_DEBUG, "decided at %s", tv_error_where());
+}
+
+/* A missed deadline is seen by many ranks within moments of each other. Each waits a little longer
+ * than the one before it, so that the first to speak ends the job before the others do. */
+static void take_turns(int rank)
+{
+    const struct timespec pause = {0, 20 * 1000 * 1000L};
+    for (int r = 0; r < rank && r < 100; r++)
+        nanosleep(&pause, NULL);
+}
+
+/* One rank from its communicator to its exit code. */
+static int run_rank(struct tv_comm *world, const struct tv_ranks_args *args)
+{
+    int is_common = 0;
+    tv_comm_set_name(world, "world");
+    tv_comm_set_timeout(world, args->timeout_seconds);
+    const tv_status_t status = args->body(world, args->context, &is_common);
+    if (status == TV_OK)
+        return 0;
+    const int exit_code = tv_status_exit_code(status);
+    if (is_common) { /* every rank returned the same: no rank waits for another */
+        if (tv_comm_rank(world) == 0)
+            tv_print_error();
+        return exit_code;
+    }
+    if (status == TV_PEER)
+        take_turns(tv_comm_rank(world));
+    if (!tv_comm_is_aborted(world))
+        tv_print_error();
+    tv_comm_abort(world, exit_code);
+    return exit_code;
+}
+
+static int run_processes(const struct tv_ranks_args *args)
+{
+    struct tv_comm *world = NULL;
+    if (tv_comm_mpi_world(&world) != TV_OK) {
+        tv_print_error();
+        return tv_status_exit_code(TV_PEER);
+    }
+    const int exit_code = run_rank(world, args);
+    tv_comm_destroy(world);
+    return exit_code;
+}
+
+struct rank_thread {
+    pthread_t thread;
+    struct tv_comm *world;
+    const struct tv_ranks_args *args;
+    int exit_code;
+};
+
+static void *rank_main(void *argument)
+{
+    struct rank_thread *rank = argument;
+    rank->exit_code = run_rank(rank->world, rank->args);
+    return NULL;
+}
+
+/* The exit code of the rank that failed first by itself: peers of an abort all say TV_PEER. */
+static int worst_exit_code(const struct rank_thread *ranks, int num)
+{
+    const int peer = tv_status_exit_code(TV_PEER);
+    int worst = 0;
+    for (int r = 0; r < num; r++) {
+        if (ranks[r].exit_code != 0 && (worst == 0 || worst == peer))
+            worst = ranks[r].exit_code;
+    }
+    return worst;
+}
+
+static int run_threads(const struct tv_ranks_args *args)
+{
+    enum { STACK_BYTES = 16 << 20 };
+    const int num = args->local_ranks;
+    struct rank_thread *ranks = calloc((size_t)num, sizeof(*ranks));
+    struct tv_comm **comms = calloc((size_t)num, sizeof(struct tv_comm *));
+    tv_status_t status = TV_OK;
+    if (ranks == NULL || comms == NULL)
+        status = TV_ERR(TV_NO_MEMORY, "%d local ranks", num);
+    if (status == TV_OK)
+        status = tv_comm_thread_create(num, comms);
+    if (status != TV_OK) {
+        tv_print_error();
+        free(ranks);
+        free(comms);
+        return tv_status_exit_code(status);
+    }
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    int started = 0;
+    for (; started < num; started++) {
+        ranks[started].world = comms[started];
+        ranks[started].args = args;
+        if (pthread_create(&ranks[started].thread, &attributes, rank_main, &ranks[started]) != 0)
+            break;
+    }
+    if (started < num) {
+        tv_log(TV_LOG_ERROR, "error: only %d of %d ranks could be started as threads", started,
+               num);
+        tv_comm_abort(comms[started], 1);
+    }
+    for (int r = 0; r < started; r++)
+        pthread_join(ranks[r].thread, NULL);
+    pthread_attr_destroy(&attributes);
+    const int exit_code = started < num ? 1 : worst_exit_code(ranks, num);
+    for (int r = 0; r < num; r++)
+        tv_comm_destroy(comms[r]);
+    free(ranks);
+    free(comms);
+    return exit_code;
+}
+
+int tv_ranks_run(const struct tv_ranks_args *args)
+{
+    return args->local_ranks > 0 ? run_threads(args) : run_processes(args);
+}

@@ -1,0 +1,10 @@
+/* train/run_internal.h -- the parts of tv_run_resolve. */
+#ifndef TV_TRAIN_RUN_INTERNAL_H
+#define TV_TRAIN_RUN_INTERNAL_H
+#include "train/run.h"
+
+TV_BEGIN_C
+/* run_pipeline.c: schedule, chunks, recomputation and split, once model, mesh and batch are known. */
+TV_MUST_CHECK tv_status_t tv_run_resolve_pipeline(struct tv_run *run);
+TV_END_C
+#endif

@@ -1,0 +1,136 @@
+/* train/run_pipeline.c -- from flags to a schedule, and to the units that each of its positions holds. */
+#include "pipeline/schedule_csv.h"
+#include "train/files.h"
+#include "train/profile.h"
+#include "train/run_internal.h"
+#include "train/split.h"
+#include <stdlib.h>
+#include <string.h>
+
+static int is_file(const char *schedule)
+{
+    const size_t length = strlen(schedule);
+    return strchr(schedule, '/') != NULL ||
+           (length > 4 && strcmp(schedule + length - 4, ".csv") == 0);
+}
+
+static tv_status_t read_schedule(struct tv_run *run, const char *path)
+{
+    struct tv_file_map map;
+    TV_TRY(tv_file_map(path, &map));
+    const tv_status_t status =
+        tv_schedule_parse_csv((const char *)map.data, (size_t)map.bytes, path, &run->schedule);
+    tv_file_unmap(&map);
+    TV_TRY(status);
+    const int P = run->extent.at[TV_PIPE], vpp = run->options.vpp;
+    if (run->schedule.num_stages != P)
+        return TV_ERR(TV_INVALID, "--schedule %s has %d stages, --pp is %d", path,
+                      run->schedule.num_stages, P);
+    if (run->schedule.num_micro != run->num_micro)
+        return TV_ERR(TV_INVALID,
+                      "--schedule %s is for %d micro-batches, a step of each replica has %d", path,
+                      run->schedule.num_micro, run->num_micro);
+    if (vpp != 0 && run->schedule.num_chunks != vpp)
+        return TV_ERR(TV_INVALID, "--schedule %s has %d chunks per stage, --vpp is %d", path,
+                      run->schedule.num_chunks, vpp);
+    return tv_schedule_check(&run->schedule, run->options.slot_limit);
+}
+
+static tv_status_t resolve_schedule(struct tv_run *run)
+{
+    const struct tv_train_options *o = &run->options;
+    const char *name = o->schedule;
+    if (name == NULL)
+        name = o->vpp > 1 ? "interleaved" : "1f1b";
+    if (is_file(name)) {
+        TV_TRY(read_schedule(run, name));
+        run->num_chunks = run->schedule.num_chunks;
+        return TV_OK;
+    }
+    if (!tv_schedule_is_known(name))
+        return TV_ERR(TV_INVALID, "--schedule %s is not one of %s, or a .csv file", name,
+                      tv_schedule_names());
+    run->num_chunks = o->vpp != 0 ? o->vpp : tv_schedule_default_chunks(name);
+    if (tv_schedule_check_chunks(name, run->num_chunks) != TV_OK)
+        return TV_ERR(TV_INVALID, "--vpp %d: %s", run->num_chunks, tv_error_message());
+    const struct tv_schedule_args args = {name, run->extent.at[TV_PIPE], run->num_chunks,
+                                          run->num_micro, o->slot_limit};
+    return tv_schedule_build(&args, &run->schedule);
+}
+
+static tv_status_t resolve_split(struct tv_run *run)
+{
+    const struct tv_train_options *o = &run->options;
+    const int num_pieces = run->extent.at[TV_PIPE] * run->num_chunks;
+    tv_partition_t partition;
+    run->pieces = calloc((size_t)num_pieces, sizeof(*run->pieces));
+    if (run->pieces == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d pieces of the model", num_pieces);
+    TV_TRY(tv_partition_parse(o->partition, &partition));
+    if (partition != TV_PARTITION_PROFILE && (o->load_profile || o->save_profile))
+        return TV_ERR(TV_INVALID, "--%s-profile needs --partition profile",
+                      o->load_profile ? "load" : "save");
+    if (o->stage_layout != NULL && tv_train_options_has(o, "partition"))
+        return TV_ERR(TV_INVALID, "--stage-layout and --partition both say how to split; give one");
+    if (o->stage_layout != NULL) {
+        if (tv_partition_layout(o->stage_layout, run->model.num_layers, num_pieces, run->pieces) !=
+            TV_OK)
+            return TV_ERR(TV_INVALID, "--stage-layout: %s", tv_error_message());
+        return tv_run_accept_split(run);
+    }
+    if (partition != TV_PARTITION_PROFILE)
+        return tv_run_split(run, partition, NULL);
+    if (o->load_profile != NULL) {
+        struct tv_profile profile;
+        TV_TRY(tv_profile_load(o->load_profile, run, &profile));
+        return tv_run_split(run, partition, &profile);
+    }
+    return o->is_dry_run ? TV_ERR(TV_INVALID, "--partition profile measures on the ranks of a run: "
+                                              "with --dry-run give --load-profile FILE")
+                         : TV_OK; /* measured by the ranks, train/loop.c */
+}
+
+tv_status_t tv_run_resolve_pipeline(struct tv_run *run)
+{
+    if (tv_recompute_parse(run->options.recompute, &run->recompute) != TV_OK)
+        return TV_ERR(TV_INVALID, "--recompute %s is not one of none, selective, full",
+                      run->options.recompute);
+    TV_TRY(resolve_schedule(run));
+    return resolve_split(run);
+}
+
+int tv_run_stage_of_unit(const struct tv_run *run, int unit)
+{
+    int position = 0;
+    while (unit >= run->pieces[position].first + run->pieces[position].num)
+        position++;
+    return tv_schedule_stage_of(&run->schedule, position);
+}
+
+int64_t tv_run_message_count(const struct tv_run *run)
+{
+    return run->micro_batch * run->seq_length * run->model.hidden_size;
+}
+
+struct tv_model_args tv_run_model_args(const struct tv_run *run, int stage,
+                                       struct tv_model_chunk *chunks)
+{
+    for (int c = 0; c < run->num_chunks; c++) {
+        const struct tv_unit_range units =
+            run->pieces[tv_schedule_position(&run->schedule, stage, c)];
+        chunks[c] =
+            (struct tv_model_chunk){.first_unit = units.first,
+                                    .num_units = units.num,
+                                    .num_slots = tv_schedule_chunk_slots(&run->schedule, stage, c),
+                                    .num_works = tv_schedule_chunk_works(&run->schedule, stage, c)};
+    }
+    return (struct tv_model_args){
+        .config = run->model,
+        .micro_batch = (int)run->micro_batch,
+        .seq_length = (int)run->seq_length,
+        .num_chunks = run->num_chunks,
+        .chunks = chunks,
+        .recompute = run->recompute,
+        .seed = (uint64_t)run->options.seed,
+    };
+}

@@ -1,0 +1,169 @@
+/* train/train_options.c -- the flags of `trivet train`. */
+#include "train/train_options.h"
+
+#define AT(field) offsetof(struct tv_train_options, field)
+
+static const struct tv_option rows[] = {
+    {"Mesh", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
+    {"pp", "pipeline-model-parallel-size", TV_OPTION_INT, AT(pp), 1, TV_OPTION_TOP, "1",
+     "pipeline stages"},
+    {"tp", "tensor-model-parallel-size", TV_OPTION_INT, AT(tp), 1, TV_OPTION_TOP, "1",
+     "ranks that share each matrix"},
+    {"dp", "data-parallel-size", TV_OPTION_INT, AT(dp), 1, TV_OPTION_TOP, NULL,
+     "replicas; inferred from the number of ranks, checked when given"},
+    {"local-ranks", NULL, TV_OPTION_INT, AT(local_ranks), 1, 1024, NULL,
+     "run N ranks as threads of this process, without a launcher"},
+    {"placement", NULL, TV_OPTION_TEXT, AT(placement), 0, 0, "identity",
+     "identity, or FILE with one mesh rank per line, line i for world rank i"},
+    {"Schedule", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
+    {"schedule", NULL, TV_OPTION_TEXT, AT(schedule), 0, 0, NULL,
+     "naive, gpipe, 1f1b, interleaved, zb-h1, zb-h2, zb-v, v-half, v-min, dualpipe-v or FILE.csv "
+     "(default 1f1b; interleaved with --vpp)"},
+    {"vpp", "num-virtual-stages-per-pipeline-rank", TV_OPTION_INT, AT(vpp), 1, TV_OPTION_TOP, NULL,
+     "chunks of the model per stage; as many as the schedule needs by default"},
+    {"slot-limit", NULL, TV_OPTION_INT, AT(slot_limit), 0, TV_OPTION_TOP, "0",
+     "most slots a stage may hold at once; 0: no limit"},
+    {"partition", NULL, TV_OPTION_TEXT, AT(partition), 0, 0, "uniform",
+     "how layers are split over stages: uniform, params, flops or profile"},
+    {"stage-layout", "pipeline-model-parallel-layout", TV_OPTION_TEXT, AT(stage_layout), 0, 0, NULL,
+     "the layers of each stage, written out, in place of --partition"},
+    {"memory-limit", NULL, TV_OPTION_REAL, AT(memory_limit_mib), 0, TV_OPTION_BIG, "0",
+     "with --partition profile: MiB that a rank may use; 0: no limit"},
+    {"save-profile", NULL, TV_OPTION_TEXT, AT(save_profile), 0, 0, NULL,
+     "write the measured time and memory of each layer to FILE"},
+    {"load-profile", NULL, TV_OPTION_TEXT, AT(load_profile), 0, 0, NULL,
+     "with --partition profile: take them from FILE in place of measuring"},
+    {"recompute", "recompute-granularity", TV_OPTION_TEXT, AT(recompute), 0, 0, "none",
+     "what the backward computes again to save memory: none, selective or full"},
+    {"Batch", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
+    {"micro-batch-size", NULL, TV_OPTION_INT64, AT(micro_batch), 1, TV_OPTION_TOP, "1",
+     "sequences per micro-batch and replica"},
+    {"global-batch-size", NULL, TV_OPTION_INT64, AT(global_batch), 1, TV_OPTION_TOP, NULL,
+     "sequences per step, all replicas; micro-batch x dp by default"},
+    {"seq-length", NULL, TV_OPTION_INT64, AT(seq_length), 1, TV_OPTION_TOP, NULL,
+     "tokens per sequence; the model's context by default"},
+    {"train-iters", NULL, TV_OPTION_INT64, AT(train_iters), 1, TV_OPTION_BIG, NULL,
+     "steps to train (required)"},
+    {"Model", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
+    {"model", NULL, TV_OPTION_TEXT, AT(model), 0, 0, "gpt2", "gpt2 or llama"},
+    {"preset", NULL, TV_OPTION_TEXT, AT(preset), 0, 0, NULL,
+     "sizes by name: gpt2, gpt2-medium, gpt2-large, gpt2-xl, llama-1b, tiny-gpt2, tiny-llama"},
+    {"config", NULL, TV_OPTION_TEXT, AT(config), 0, 0, NULL,
+     "a Hugging Face config.json, in place of the flags of this group"},
+    {"num-layers", NULL, TV_OPTION_INT, AT(num_layers), 1, 100000, NULL, "transformer layers"},
+    {"hidden-size", NULL, TV_OPTION_INT, AT(hidden_size), 1, 1e7, NULL, "channels"},
+    {"num-attention-heads", NULL, TV_OPTION_INT, AT(num_heads), 1, 1e6, NULL, "query heads"},
+    {"num-query-groups", NULL, TV_OPTION_INT, AT(num_query_groups), 1, 1e6, NULL,
+     "key/value heads; the query heads by default"},
+    {"ffn-hidden-size", NULL, TV_OPTION_INT, AT(ffn_size), 1, 1e8, NULL,
+     "4 H (gpt2) or 8/3 H rounded up to 64 (llama) by default"},
+    {"vocab-size", NULL, TV_OPTION_INT64, AT(vocab_size), 1, TV_OPTION_TOP, NULL,
+     "256 by default for text"},
+    {"max-position-embeddings", NULL, TV_OPTION_INT, AT(max_positions), 1, TV_OPTION_TOP, NULL,
+     "the model's context; --seq-length by default"},
+    {"untie-embeddings-and-output-weights", NULL, TV_OPTION_SWITCH, AT(is_untied), 0, 0, NULL,
+     "llama: an output matrix of its own"},
+    {"init-method-std", NULL, TV_OPTION_REAL, AT(init_std), 0, 1e3, "0.02",
+     "standard deviation of the initial matrices"},
+    {"norm-epsilon", NULL, TV_OPTION_REAL, AT(norm_eps), TV_OPTION_TINY, 1, "1e-5",
+     "epsilon of the norms"},
+    {"rotary-base", NULL, TV_OPTION_REAL, AT(rope_theta), 1, 1e12, "10000",
+     "theta of the rotary embedding (llama)"},
+    {"Optimizer (AdamW)", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
+    {"lr", NULL, TV_OPTION_REAL, AT(lr), 0, 1e6, "3e-4", "highest learning rate"},
+    {"min-lr", NULL, TV_OPTION_REAL, AT(min_lr), 0, 1e6, "0",
+     "learning rate at the end of the decay"},
+    {"lr-warmup-iters", NULL, TV_OPTION_INT64, AT(warmup_iters), 0, TV_OPTION_BIG, "0",
+     "steps of linear warm-up"},
+    {"lr-decay-iters", NULL, TV_OPTION_INT64, AT(decay_iters), 0, TV_OPTION_BIG, NULL,
+     "step at which the decay ends; --train-iters by default"},
+    {"lr-decay-style", NULL, TV_OPTION_TEXT, AT(lr_decay_style), 0, 0, "cosine",
+     "cosine, linear or constant"},
+    {"weight-decay", NULL, TV_OPTION_REAL, AT(weight_decay), 0, 1e6, "0.1",
+     "decoupled decay of matrices"},
+    {"adam-beta1", NULL, TV_OPTION_REAL, AT(beta1), 0, 0.9999999999, "0.9",
+     "decay of the first moment"},
+    {"adam-beta2", NULL, TV_OPTION_REAL, AT(beta2), 0, 0.9999999999, "0.95",
+     "decay of the second moment"},
+    {"adam-eps", NULL, TV_OPTION_REAL, AT(adam_eps), TV_OPTION_TINY, 1, "1e-8",
+     "added to the root of the second moment"},
+    {"clip-grad", NULL, TV_OPTION_REAL, AT(clip_grad), 0, 1e12, "1.0",
+     "largest gradient norm; 0 turns clipping off"},
+    {"seed", NULL, TV_OPTION_INT64, AT(seed), 0, TV_OPTION_BIG, "1234",
+     "of initial weights and sample order"},
+    {"Data", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
+    {"data", "data-path", TV_OPTION_TEXT, AT(data), 0, 0, NULL,
+     "token file to train on (required)"},
+    {"data-format", NULL, TV_OPTION_TEXT, AT(data_format), 0, 0, "auto",
+     "auto, text (bytes), u16 or u32 (little-endian, no header)"},
+    {"valid-data", NULL, TV_OPTION_TEXT, AT(valid_data), 0, 0, NULL,
+     "token file to evaluate on, in the same format"},
+    {"eval-interval", NULL, TV_OPTION_INT64, AT(eval_interval), 0, TV_OPTION_BIG, "0",
+     "steps between evaluations; 0: only at the end"},
+    {"mask-token", NULL, TV_OPTION_INT64, AT(mask_token), 0, TV_OPTION_TOP, NULL,
+     "targets equal to this id are not counted"},
+    {"shuffle", NULL, TV_OPTION_TEXT, AT(shuffle), 0, 0, "on", "on, or off for file order"},
+    {"Run", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
+    {"device", NULL, TV_OPTION_TEXT, AT(device), 0, 0, "auto", "auto or cpu"},
+    {"threads", NULL, TV_OPTION_INT, AT(num_threads), 1, 4096, NULL,
+     "threads of each rank's kernels; a fair share of the cores by default"},
+    {"init-from", NULL, TV_OPTION_TEXT, AT(init_from), 0, 0, NULL,
+     "initial weights: a safetensors file or a Hugging Face folder"},
+    {"metrics", NULL, TV_OPTION_TEXT, AT(metrics), 0, 0, NULL,
+     "write one JSON object per step to FILE"},
+    {"trace", NULL, TV_OPTION_TEXT, AT(trace), 0, 0, NULL,
+     "write what each rank did when to FILE, in Chrome's trace format"},
+    {"trace-steps", NULL, TV_OPTION_INT64, AT(trace_steps), 1, TV_OPTION_BIG, "1",
+     "how many of the last steps are traced"},
+    {"export-hf", NULL, TV_OPTION_TEXT, AT(export_hf), 0, 0, NULL,
+     "write the final weights to this folder in Hugging Face's layout"},
+    {"dump-grads", NULL, TV_OPTION_TEXT, AT(dump_grads), 0, 0, NULL,
+     "write the gradients of step 1, before clipping, to this folder"},
+    {"log-sample-ids", NULL, TV_OPTION_TEXT, AT(log_sample_ids), 0, 0, NULL,
+     "write the sample numbers that each step read to FILE"},
+    {"log-interval", NULL, TV_OPTION_INT64, AT(log_interval), 1, TV_OPTION_BIG, "10",
+     "steps between lines when the output is not a terminal"},
+    {"timeout", NULL, TV_OPTION_REAL, AT(timeout_seconds), 0.001, 1e9, "120",
+     "seconds a rank waits for another before it gives up"},
+    {"dry-run", NULL, TV_OPTION_SWITCH, AT(is_dry_run), 0, 0, NULL,
+     "print mesh, layer map, parameters and memory, and stop"},
+    {"json", NULL, TV_OPTION_SWITCH, AT(is_json), 0, 0, NULL, "with --dry-run: as one JSON object"},
+    {"deterministic", NULL, TV_OPTION_SWITCH, AT(is_deterministic), 0, 0, NULL,
+     "same mesh twice, same bits: always so; accepted for scripts"},
+    {"args", NULL, TV_OPTION_ARGS, AT(args_file), 0, 0, NULL,
+     "read flags from FILE (words, # comments); the command line wins"},
+    {"log-level", NULL, TV_OPTION_TEXT, AT(log_level), 0, 0, "info",
+     "debug, info, warn, error or off"},
+    {"help", NULL, TV_OPTION_SWITCH, AT(wants_help), 0, 0, NULL, "this text"},
+};
+enum { NUM_ROWS = sizeof(rows) / sizeof(rows[0]) };
+_Static_assert(NUM_ROWS <= TV_OPTION_MAX_ROWS, "tv_options_given has a bit for each row");
+
+const struct tv_option_table tv_train_option_table = {
+    rows, NUM_ROWS, "train",
+    "Usage: mpiexec -n RANKS trivet train [flags]\n"
+    "       trivet train --local-ranks RANKS [flags]\n"
+    "Trains a GPT-2 or Llama model over a pipeline x data x tensor mesh of ranks.\n"};
+
+tv_status_t tv_train_options_parse(int argc, char **argv, struct tv_train_options *options)
+{
+    struct tv_train_options parsed = {.decay_iters = -1, .mask_token = -1};
+    TV_TRY(tv_options_parse(&tv_train_option_table, argc, argv, &parsed, &parsed.given));
+    *options = parsed;
+    return TV_OK;
+}
+
+void tv_train_options_free(struct tv_train_options *options)
+{
+    tv_options_free(&options->given);
+}
+
+int tv_train_options_has(const struct tv_train_options *options, const char *name)
+{
+    return tv_options_has(&tv_train_option_table, &options->given, name);
+}
+
+void tv_train_options_help(FILE *out)
+{
+    tv_options_help(&tv_train_option_table, out);
+}

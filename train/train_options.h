@@ -1,0 +1,62 @@
+/* train/train_options.h -- the flags of `trivet train`. Names are Megatron-LM's where they exist.
+ * */
+#ifndef TV_TRAIN_TRAIN_OPTIONS_H
+#define TV_TRAIN_TRAIN_OPTIONS_H
+#include "train/options.h"
+
+TV_BEGIN_C
+/* Values as given; 0 or NULL where the default depends on others (run.c fills them). Strings are
+ * borrowed from argv or from given.args_text. */
+struct tv_train_options {
+    /* mesh */
+    int pp, tp, dp; /* dp 0: inferred */
+    int local_ranks;
+    const char *placement;
+    /* schedule */
+    const char *schedule; /* NULL: 1f1b, or interleaved when vpp > 1 */
+    int vpp;              /* chunks per stage; 0: the schedule's own */
+    int slot_limit;       /* 0: none */
+    const char *partition, *stage_layout, *recompute;
+    const char *save_profile, *load_profile;
+    double memory_limit_mib; /* of a rank, for --partition profile; 0: none */
+    /* batch */
+    int64_t micro_batch, global_batch, seq_length,
+        train_iters; /* global 0: micro x D; seq 0: the model's context */
+    /* model */
+    const char *model, *preset, *config;
+    int num_layers, hidden_size, num_heads, num_query_groups, ffn_size, max_positions;
+    int64_t vocab_size;
+    int is_untied;
+    double init_std, norm_eps, rope_theta;
+    /* optimizer */
+    double lr, min_lr, weight_decay, beta1, beta2, adam_eps, clip_grad;
+    int64_t warmup_iters, decay_iters; /* decay -1: train_iters */
+    const char *lr_decay_style;
+    int64_t seed;
+    /* data */
+    const char *data, *data_format, *valid_data, *shuffle;
+    int64_t eval_interval;
+    int64_t mask_token; /* -1: none */
+    /* run */
+    const char *device, *init_from, *metrics, *export_hf, *dump_grads, *log_sample_ids;
+    const char *trace, *args_file, *log_level;
+    int64_t trace_steps; /* the last ones */
+    double timeout_seconds;
+    int64_t log_interval;
+    int num_threads; /* 0: a fair share of the allowed cores */
+    int is_dry_run, is_json, is_deterministic, wants_help;
+
+    struct tv_options_given given;
+};
+extern const struct tv_option_table tv_train_option_table;
+
+/* argv[0] is skipped. On TV_OK `options` is filled and owns given.args_text. Errors: those of
+ * tv_options_parse. */
+TV_MUST_CHECK tv_status_t tv_train_options_parse(int argc, char **argv,
+                                                 struct tv_train_options *options);
+void tv_train_options_free(struct tv_train_options *options);
+/* Was the flag with this name (without dashes) given? */
+int tv_train_options_has(const struct tv_train_options *options, const char *name);
+void tv_train_options_help(FILE *out);
+TV_END_C
+#endif
