@@ -1,21 +1,23 @@
 /* run_schedule -- runs a pipeline schedule with stage functions of your own.
  *
- *   mpiexec -n 4 ./run_schedule 1f1b 8
+ *   mpiexec -n 4 ./run_schedule zb-v 8
  *
- * The model is a chain of one weight per stage, y = w x; the "loss" is the sum of the last outputs.
- * So dloss/dw of stage r is the sum over micro-batches of the inputs times the other stages'
- * weights, which the program checks. */
+ * The model is a chain of one weight per position, y = w x, w = position + 1; the "loss" is the sum
+ * of the last outputs. So dloss/dw of a position is the sum over micro-batches of the first inputs
+ * times the other positions' weights, which the program checks. A stage holds one position, or
+ * several chunks of the chain. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <trivet/mesh/comm_mpi.h>
 #include <trivet/pipeline/executor.h>
 
-enum { COUNT = 4 }; /* floats of one message */
+enum { COUNT = 4, MAX_CHUNKS = 8, MAX_MICRO = 64 }; /* COUNT: floats of one message */
 
 struct stage {
-    int index, num_stages;
-    float weight, dweight;
-    float x[64][COUNT]; /* input of the first stage, by micro-batch */
+    int index;
+    const struct tv_schedule *schedule;
+    double dweight[MAX_CHUNKS];
+    float x[MAX_MICRO][COUNT]; /* input of the first position, by micro-batch */
 };
 
 static void check(tv_status_t status)
@@ -26,44 +28,60 @@ static void check(tv_status_t status)
     MPI_Abort(MPI_COMM_WORLD, tv_status_exit_code(status));
 }
 
-/* x is NULL on the first stage: it makes its own input. y is NULL on the last. */
+static float weight(const struct stage *stage, int chunk)
+{
+    return (float)(tv_schedule_position(stage->schedule, stage->index, chunk) + 1);
+}
+
+/* x is NULL at the first position: it makes its own input. y is NULL at the last. */
 static tv_status_t forward(void *context, const struct tv_stage_call *call)
 {
     struct stage *stage = context;
     const float *x = call->x;
     if (x == NULL) {
         for (int i = 0; i < COUNT; i++)
-            stage->x[call->micro][i] = (float)(call->micro + i);
+            stage->x[call->micro][i] = (float)((call->micro + i) % 8);
         x = stage->x[call->micro];
     }
     for (int i = 0; call->y != NULL && i < COUNT; i++)
-        call->y[i] = stage->weight * x[i];
+        call->y[i] = weight(stage, call->chunk) * x[i];
     return TV_OK;
 }
 
-/* dy is NULL on the last stage: dloss/dy = 1. dx is NULL on the first. */
-static tv_status_t backward(void *context, const struct tv_stage_call *call)
+/* dy is NULL at the last position: dloss/dy = 1. dx is NULL at the first. */
+static tv_status_t backward_input(void *context, const struct tv_stage_call *call)
+{
+    for (int i = 0; call->dx != NULL && i < COUNT; i++)
+        call->dx[i] = weight(context, call->chunk) * (call->dy != NULL ? call->dy[i] : 1.0f);
+    return TV_OK;
+}
+
+/* x and dy are those of the input's part. */
+static tv_status_t backward_weight(void *context, const struct tv_stage_call *call)
 {
     struct stage *stage = context;
     const float *x = call->x != NULL ? call->x : stage->x[call->micro];
-    for (int i = 0; i < COUNT; i++) {
-        const float dy = call->dy != NULL ? call->dy[i] : 1.0f;
-        stage->dweight += dy * x[i];
-        if (call->dx != NULL)
-            call->dx[i] = dy * stage->weight;
-    }
+    for (int i = 0; i < COUNT; i++)
+        stage->dweight[call->chunk] += (call->dy != NULL ? call->dy[i] : 1.0) * x[i];
     return TV_OK;
 }
 
-/* dloss/dw = (product of the other stages' weights) x (sum of all first inputs) */
-static float expected_gradient(const struct stage *stage, int num_micro)
+static tv_status_t backward(void *context, const struct tv_stage_call *call)
 {
-    float inputs = 0, others = 1;
-    for (int m = 0; m < num_micro; m++)
+    const tv_status_t status = backward_input(context, call);
+    return status == TV_OK ? backward_weight(context, call) : status;
+}
+
+/* dloss/dw = (product of the other positions' weights) x (sum of all first inputs) */
+static double expected_gradient(const struct stage *stage, int chunk)
+{
+    const struct tv_schedule *s = stage->schedule;
+    double inputs = 0, others = 1;
+    for (int m = 0; m < s->num_micro; m++)
         for (int i = 0; i < COUNT; i++)
-            inputs += (float)(m + i);
-    for (int s = 0; s < stage->num_stages; s++)
-        others *= s == stage->index ? 1 : (float)(s + 1);
+            inputs += (m + i) % 8;
+    for (int p = 0; p < s->num_stages * s->num_chunks; p++)
+        others *= p == tv_schedule_position(s, stage->index, chunk) ? 1 : p + 1;
     return inputs * others;
 }
 
@@ -81,22 +99,32 @@ int main(int argc, char **argv)
     check(tv_comm_mpi_world(&world)); /* starts MPI; destroying it ends MPI */
     check(tv_device_open(TV_DEVICE_CPU, 1, &device));
     check(tv_stream_create(device, &stream));
-    check(num_micro <= 64 ? TV_OK : TV_ERR(TV_INVALID, "at most 64 micro-batches"));
+    check(num_micro <= MAX_MICRO ? TV_OK
+                                 : TV_ERR(TV_INVALID, "at most %d micro-batches", MAX_MICRO));
     const struct tv_schedule_args args = {
-        .name = name, .num_stages = tv_comm_size(world), .num_chunks = 1, .num_micro = num_micro};
+        .name = name,
+        .num_stages = tv_comm_size(world),
+        .num_chunks = tv_schedule_is_known(name) ? tv_schedule_default_chunks(name) : 1,
+        .num_micro = num_micro};
     check(tv_schedule_build(&args, &schedule));
     check(tv_executor_create(world, stream, &schedule, COUNT, &executor));
 
-    struct stage stage = {.index = tv_comm_rank(world), .num_stages = tv_comm_size(world)};
-    stage.weight = (float)(stage.index + 1);
-    const struct tv_stage_functions functions = {&stage, forward, backward};
+    struct stage stage = {.index = tv_comm_rank(world), .schedule = &schedule};
+    const struct tv_stage_functions functions = {&stage, forward, backward, backward_input,
+                                                 backward_weight};
     check(tv_executor_run(executor, &functions, &report));
 
-    const float want = expected_gradient(&stage, num_micro);
-    printf("stage %d of %s: dw = %g (expected %g), %d slots, waited %.0f %%\n", stage.index,
-           schedule.name, (double)stage.dweight, (double)want, tv_executor_num_slots(executor),
-           100 * report.wait_seconds / report.window_seconds);
-    const int failed = stage.dweight != want;
+    int failed = 0;
+    for (int c = 0; c < schedule.num_chunks; c++) {
+        const double want = expected_gradient(&stage, c);
+        printf("stage %d of %s, chunk %d: dw = %g (expected %g), %d slots\n", stage.index,
+               schedule.name, c, stage.dweight[c], want,
+               tv_schedule_chunk_slots(&schedule, stage.index, c));
+        failed |= stage.dweight[c] != want;
+    }
+    printf("stage %d waited %.0f %% of its time\n", stage.index,
+           100 * (report.warmup_seconds + report.wait_seconds + report.drain_seconds) /
+               (report.ended - report.started));
 
     tv_executor_destroy(executor);
     tv_schedule_destroy(&schedule);
