@@ -1,4 +1,4 @@
-/* train/step_trace.h -- `trivet train --trace`: steps of a run in Chrome's trace format, a process per rank, all ranks on
+/* train/step_trace.h -- `trivet train --trace`: steps of a run in Chrome's trace format, a process per rank, all on
  * one clock. The functions are called by all ranks of the mesh together; rank 0 writes. */
 #ifndef TV_TRAIN_STEP_TRACE_H
 #define TV_TRAIN_STEP_TRACE_H
