@@ -28,7 +28,7 @@ TWO_CHUNKS = ["interleaved"] + V_PLACEMENT
 SCHEDULES = ONE_CHUNK + TWO_CHUNKS
 
 # Flags that say how to train, and change no number.
-HOW = {"schedule", "vpp", "recompute", "partition", "stage_layout", "load_profile", "save_profile", "micro_batch_size", "mpi"}
+HOW = {"schedule", "vpp", "recompute", "partition", "stage_layout", "load_profile", "micro_batch_size", "mpi"}
 
 scratch = tempfile.TemporaryDirectory(prefix="trivet-test-")
 
