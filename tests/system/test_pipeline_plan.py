@@ -249,8 +249,9 @@ class Files(Plans):
                 self.assert_same(self.train(pp=2, schedule=self.file(text), **flags), self.reference(**flags))
 
     def test_a_tied_weight_is_whole_before_replicas_sum_it(self):
-        # The head's W comes last, behind the embedding's, and both lie on stage 0.
-        tied = {"untie_embeddings_and_output_weights": None, "model": "gpt2", "global_batch_size": 4}
+        # The head's W comes last, behind the embedding's, and both lie on stage 0; each layer fills a bucket of gradients.
+        tied = {"untie_embeddings_and_output_weights": None, "model": "gpt2", "global_batch_size": 4, "train_iters": 3,
+                "num_layers": 4, "hidden_size": 160, "ffn_hidden_size": 640}
         path = self.file("0F0,0F1,3F0,3I0,3F1,3I1,0I0,0I1,0W0,0W1,3W0,3W1\n1F0,1F1,2F0,2F1,2B0,1B0,2B1,1B1\n")
         self.check_mesh(pp=2, dp=2, schedule=path, **tied)
 
