@@ -235,10 +235,12 @@ tv_status_t tv_profile_load(const char *path, const struct tv_run *run,
     json_t *root;
     struct tv_profile profile = {0};
     TV_TRY(tv_file_read_json(path, 1 << 20, &root));
-    json_t *wanted = sizes_json(run);
-    const char *differs = differing_size(json_object_get(root, "sizes"), wanted);
+    json_t *stored = json_object_get(root, "sizes"), *wanted = sizes_json(run);
+    const char *differs = differing_size(stored, wanted);
     tv_status_t status = TV_OK;
-    if (differs != NULL)
+    if (!json_is_object(stored))
+        status = TV_ERR(TV_BAD_FILE, "--load-profile %s: no sizes", path);
+    else if (differs != NULL)
         status = TV_ERR(TV_INVALID,
                         "--load-profile %s was measured for another %s; measure again with "
                         "--save-profile",

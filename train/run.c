@@ -289,8 +289,6 @@ tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks
                            struct tv_run *run_out)
 {
     struct tv_run run = {.options = *options, .data_format = TV_TOKENS_U16};
-    if (run.options.schedule == NULL)
-        run.options.schedule = "1f1b";
     tv_status_t status = check_words(&run);
     if (status == TV_OK && options->data != NULL)
         status = tv_tokens_format_of(options->data, options->data_format, &run.data_format);

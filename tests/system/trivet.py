@@ -1,10 +1,11 @@
-"""Runs the trivet program for the system tests: small models, metrics, exports, token files."""
+"""Runs the trivet program for the system tests: small models, metrics, exports, token files, one rank as the reference."""
 import json
 import math
 import os
 import struct
 import subprocess
 import tempfile
+import unittest
 from array import array
 from pathlib import Path
 
@@ -18,6 +19,24 @@ SMALL = {
     "train-iters": 10, "data-format": "u16", "untie-embeddings-and-output-weights": True, "threads": 1,
 }
 
+# A smaller one of eight layers, for many runs.
+TINY = {"num_layers": 8, "hidden_size": 32, "ffn_hidden_size": 64, "seq_length": 16, "global_batch_size": 8}
+
+ONE_CHUNK = ["naive", "gpipe", "1f1b", "zb-h1", "zb-h2"]
+V_PLACEMENT = ["zb-v", "v-half", "v-min", "dualpipe-v"]
+TWO_CHUNKS = ["interleaved"] + V_PLACEMENT
+SCHEDULES = ONE_CHUNK + TWO_CHUNKS
+
+# Flags that say how to train, and change no number.
+HOW = {"schedule", "vpp", "recompute", "partition", "stage_layout", "load_profile", "micro_batch_size", "mpi"}
+
+scratch = tempfile.TemporaryDirectory(prefix="trivet-test-")
+
+
+def new_folder():
+    """A new folder, which goes away when the tests end."""
+    return Path(tempfile.mkdtemp(dir=scratch.name))
+
 
 class Result:
     def __init__(self, process, folder):
@@ -29,6 +48,7 @@ class Result:
         self.records = [json.loads(line) for line in lines if line.strip()]
         self.steps = [r for r in self.records if r["type"] == "step"]
         self.evals = [r for r in self.records if r["type"] == "eval"]
+        self.pipeline = next((r for r in self.records if r["type"] == "pipeline"), None)
         self.folder = Path(folder)
 
     def losses(self):
@@ -61,15 +81,35 @@ def run(folder, flags, ranks=1, mpi=False, timeout=120):
     return Result(process, folder)
 
 
+def small_flags(changes):
+    return dict(SMALL, **{name.replace("_", "-"): value for name, value in changes.items()})
+
+
 def train(data, pp=1, dp=1, tp=1, mpi=False, **changes):
     """The small model on a mesh; underscores in names stand for dashes. Fails the test unless it exits with 0."""
-    folder = tempfile.mkdtemp(prefix="trivet-test-")
-    flags = dict(SMALL, data=data, pp=pp, tp=tp)
-    flags.update({name.replace("_", "-"): value for name, value in changes.items()})
-    result = run(folder, flags, ranks=pp * dp * tp, mpi=mpi)
+    flags = dict(small_flags(changes), data=data, pp=pp, tp=tp)
+    result = run(new_folder(), flags, ranks=pp * dp * tp, mpi=mpi)
     if result.code != 0:
         raise AssertionError(f"exit {result.code}: {result.out}\n{result.err}")
     return result
+
+
+def plan(**changes):
+    """What --dry-run says of the small model with these changes. Fails the test unless it exits with 0."""
+    result = run(scratch.name, dict(small_flags(changes), **{"dry-run": True, "json": True}))
+    if result.code != 0:
+        raise AssertionError(f"exit {result.code}: {result.out}\n{result.err}")
+    return json.loads(result.out)
+
+
+def stage_memory(dry):
+    """Bytes by kind of each stage: they stand with its first chunk."""
+    return [chunk["memory_bytes_per_rank"] for chunk in dry["stages"] if chunk["chunk"] == 0]
+
+
+def layer_map(dry):
+    """Layers by position, in model order."""
+    return [chunk["layers"] for chunk in sorted(dry["stages"], key=lambda chunk: chunk["position"])]
 
 
 def write_tokens(path, tokens, code="H"):
@@ -127,3 +167,58 @@ def worst_difference(a, b):
 
 def relative(a, b):
     return abs(a - b) / max(abs(b), 1e-30) if math.isfinite(a) else math.inf
+
+
+class Training(unittest.TestCase):
+    """Tests that hold runs on a mesh against the same training on one rank."""
+
+    model = {}  # flags of all runs of the class
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = new_folder()
+        cls.data = write_tokens(cls.folder / "walk.u16", walk_tokens(16 * 32 * 12 + 1))
+        cls.references = {}
+
+    def train(self, **flags):
+        return train(**({"data": self.data} | self.model | flags))
+
+    def train_and_export(self, **flags):
+        """Training with the bytes of the weights at its end, as `export`."""
+        out = new_folder()
+        result = self.train(export_hf=out, **flags)
+        result.export = out / "model.safetensors"
+        return result
+
+    def reference(self, **changes):
+        """One rank, under none of the flags that only say how to train."""
+        what = {name: value for name, value in changes.items() if name not in HOW}
+        key = repr(sorted(what.items()))
+        if key not in self.references:
+            self.references[key] = self.train_and_export(**what)
+            self.references[key].weights = read_safetensors(self.references[key].export)
+        return self.references[key]
+
+    def assert_same(self, got, want):
+        self.assertEqual(len(got.steps), len(want.steps))
+        for a, b in zip(got.steps, want.steps):
+            self.assertLess(relative(a["loss"], b["loss"]), 2e-6)
+            self.assertLess(relative(a["grad_norm"], b["grad_norm"]), 2e-5)
+            self.assertEqual(a["counted_tokens"], b["counted_tokens"])
+            self.assertEqual(a["consumed_samples"], b["consumed_samples"])
+        self.assertEqual([e["step"] for e in got.evals], [e["step"] for e in want.evals])
+        for a, b in zip(got.evals, want.evals):
+            self.assertLess(relative(a["loss"], b["loss"]), 2e-6)
+            self.assertEqual(a["counted_tokens"], b["counted_tokens"])
+
+    def assert_same_bits(self, got, want):
+        self.assertEqual(got.losses(), want.losses())
+        self.assertEqual(got.norms(), want.norms())
+        self.assertEqual(got.export.read_bytes(), want.export.read_bytes())
+
+    def check_mesh(self, pp=1, dp=1, tp=1, **changes):
+        with self.subTest(pp=pp, dp=dp, tp=tp, **changes):
+            want = self.reference(**changes)
+            got = self.train_and_export(pp=pp, dp=dp, tp=tp, **changes)
+            self.assert_same(got, want)
+            self.assertLess(worst_difference(read_safetensors(got.export), want.weights), 1e-4)
