@@ -136,10 +136,10 @@ void tv_console_finish(struct tv_console *console, const struct tv_run *run,
     print_stages(console->out, report);
 }
 
-void tv_console_profile(FILE *out, const struct tv_run *run, const struct tv_profile *profile,
-                        const double *uniform, const double *chosen)
+void tv_console_profile(FILE *out, const struct tv_run *run, const double *uniform,
+                        const double *chosen)
 {
-    const struct tv_unit_times *t = profile->of;
+    const struct tv_unit_times *t = run->profile.of;
     fprintf(out, "profile: embedding %.3f ms, layer %.3f ms, head %.3f ms per micro-batch\n",
             1e3 * tv_unit_seconds(t[TV_UNIT_EMBEDDING]), 1e3 * tv_unit_seconds(t[TV_UNIT_LAYER]),
             1e3 * tv_unit_seconds(t[TV_UNIT_HEAD]));

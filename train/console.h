@@ -22,7 +22,7 @@ void tv_console_eval(struct tv_console *console, int64_t step, double loss, int6
 void tv_console_finish(struct tv_console *console, const struct tv_run *run,
                        const struct tv_step_report *last, const struct tv_pipeline_report *report);
 /* What a profile says of each stage, seconds [P], before and after. uniform may be NULL. */
-void tv_console_profile(FILE *out, const struct tv_run *run, const struct tv_profile *profile,
-                        const double *uniform, const double *chosen);
+void tv_console_profile(FILE *out, const struct tv_run *run, const double *uniform,
+                        const double *chosen);
 TV_END_C
 #endif

@@ -87,10 +87,36 @@ static tv_status_t one_step(struct loop *loop, int64_t step, struct tv_step_repo
     return evaluates_after(loop->run, step) ? evaluate(loop, step) : TV_OK;
 }
 
+/* What the profile says of each stage. */
+static tv_status_t print_profile(const struct tv_run *run)
+{
+    const size_t P = (size_t)run->extent.at[TV_PIPE];
+    double *seconds = calloc(2 * P, sizeof(*seconds));
+    if (seconds == NULL)
+        return TV_ERR(TV_NO_MEMORY, "times of %zu stages", P);
+    const int has_uniform = run->model.num_layers >= run->extent.at[TV_PIPE] * run->num_chunks;
+    tv_status_t status = tv_split_seconds(run, &run->profile, 0, seconds + P);
+    if (status == TV_OK && has_uniform)
+        status = tv_split_seconds(run, &run->profile, 1, seconds);
+    if (status == TV_OK)
+        tv_console_profile(stdout, run, has_uniform ? seconds : NULL, seconds + P);
+    free(seconds);
+    return status;
+}
+
+static tv_status_t start(struct loop *loop)
+{
+    if (!loop->is_root)
+        return TV_OK;
+    tv_console_start(&loop->console, loop->run, loop->trainer);
+    return loop->run->has_profile ? print_profile(loop->run) : TV_OK;
+}
+
 static tv_status_t run_steps(struct loop *loop)
 {
     const struct tv_run *run = loop->run;
     struct tv_step_report report = {0};
+    TV_TRY(start(loop));
     for (int64_t step = 1; step <= run->train_iters; step++)
         TV_TRY(one_step(loop, step, &report));
     if (run->options.export_hf != NULL)
@@ -121,22 +147,6 @@ static tv_status_t open_outputs(struct loop *loop)
     return tv_metrics_start(loop->metrics, loop->run);
 }
 
-static tv_status_t print_profile(const struct tv_run *run, const struct tv_profile *profile)
-{
-    const size_t P = (size_t)run->extent.at[TV_PIPE];
-    double *seconds = calloc(2 * P, sizeof(*seconds));
-    if (seconds == NULL)
-        return TV_ERR(TV_NO_MEMORY, "times of %zu stages", P);
-    const int has_uniform = run->model.num_layers >= run->extent.at[TV_PIPE] * run->num_chunks;
-    tv_status_t status = tv_split_seconds(run, profile, 0, seconds + P);
-    if (status == TV_OK && has_uniform)
-        status = tv_split_seconds(run, profile, 1, seconds);
-    if (status == TV_OK)
-        tv_console_profile(stdout, run, profile, has_uniform ? seconds : NULL, seconds + P);
-    free(seconds);
-    return status;
-}
-
 /* Times the units on these ranks and splits the model by it. */
 static tv_status_t split_by_profile(struct tv_comm *world, struct tv_run *run)
 {
@@ -148,8 +158,6 @@ static tv_status_t split_by_profile(struct tv_comm *world, struct tv_run *run)
     tv_status_t status = tv_run_split(run, TV_PARTITION_PROFILE, &profile);
     if (status == TV_OK && tv_comm_rank(world) == 0 && path != NULL)
         status = tv_profile_save(path, run, &profile);
-    if (status == TV_OK && tv_comm_rank(world) == 0)
-        status = print_profile(run, &profile);
     return tv_comm_agree(world, status, &first_failed);
 }
 
@@ -177,8 +185,6 @@ tv_status_t tv_train_loop(struct tv_comm *world, struct tv_run *run, int *is_com
     loop.is_root = tv_trainer_is_root(loop.trainer);
     tv_status_t status = tv_comm_agree(world, open_outputs(&loop), &first_failed);
     if (status == TV_OK) {
-        if (loop.is_root)
-            tv_console_start(&loop.console, run, loop.trainer);
         status = run_steps(&loop);
         *is_common_out = status == TV_NUMERIC; /* decided from sums that every rank has */
     }

@@ -18,13 +18,14 @@ struct tv_rank_time tv_trainer_walk_time(const struct tv_trainer *tr,
                                          const struct tv_executor_report *walk,
                                          const double window[2])
 {
-    return (struct tv_rank_time){
+    struct tv_rank_time time = {
         .window = window[1] - window[0],
         .busy = walk->busy_seconds,
         .warmup = walk->started + tr->clock_offset - window[0] + walk->warmup_seconds,
-        .wait = walk->wait_seconds,
         .drain = walk->drain_seconds + window[1] - (walk->ended + tr->clock_offset),
     };
+    time.wait = time.window - time.busy - time.warmup - time.drain; /* messages, and cores */
+    return time;
 }
 
 /* The first walk is slower than the others (memory is touched for the first time), so a second one replaces it. */

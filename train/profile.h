@@ -7,13 +7,6 @@
 #include "train/run.h"
 
 TV_BEGIN_C
-struct tv_unit_times {
-    double forward, backward_input, backward_weight; /* seconds of one micro-batch */
-};
-enum tv_unit_sort { TV_UNIT_EMBEDDING, TV_UNIT_LAYER, TV_UNIT_HEAD, TV_NUM_UNIT_SORTS };
-struct tv_profile {
-    struct tv_unit_times of[TV_NUM_UNIT_SORTS];
-};
 enum tv_unit_sort tv_unit_sort_of(const struct tv_run *run, int unit);
 /* Forward, backward, recomputation included. */
 double tv_unit_seconds(struct tv_unit_times times);

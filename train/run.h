@@ -10,6 +10,15 @@
 #include "train/train_options.h"
 
 TV_BEGIN_C
+/* How long each sort of unit takes on a rank (train/profile.h). */
+struct tv_unit_times {
+    double forward, backward_input, backward_weight; /* seconds of one micro-batch */
+};
+enum tv_unit_sort { TV_UNIT_EMBEDDING, TV_UNIT_LAYER, TV_UNIT_HEAD, TV_NUM_UNIT_SORTS };
+struct tv_profile {
+    struct tv_unit_times of[TV_NUM_UNIT_SORTS];
+};
+
 struct tv_run {
     struct tv_train_options options; /* as given, with a schedule; owned by the caller */
     struct tv_mesh_coord extent;
@@ -24,6 +33,8 @@ struct tv_run {
     struct tv_schedule schedule;  /* owned, checked */
     struct tv_unit_range *pieces; /* [P v] units by position; owned */
     int has_split;                /* pieces are filled: --partition profile waits for the ranks */
+    int has_profile;              /* the split was made from it */
+    struct tv_profile profile;
 };
 
 /* num_ranks: size of the world; for a dry run without a launcher 0: whatever the mesh needs. Reads --config (or the

@@ -176,6 +176,10 @@ tv_status_t tv_run_split(struct tv_run *run, tv_partition_t partition,
     if (status == TV_OK)
         status = tv_partition_balance(&p.args, run->pieces);
     problem_free(&p);
+    if (profile != NULL) {
+        run->has_profile = 1;
+        run->profile = *profile;
+    }
     return status == TV_OK ? tv_run_accept_split(run) : status;
 }
 

@@ -16,7 +16,7 @@ struct tv_bucket_units {
 };
 
 /* Where a rank's time went, in seconds. window: the pipeline's, from the first rank's start to the last one's end; it
- * is warm-up, busy, wait and drain, but for the executor's own work. */
+ * is warm-up, busy, wait and drain. wait: between the first action and the last, for messages or for a core. */
 struct tv_rank_time {
     double window, busy, warmup, wait, drain;
     double steps, optimizer,

@@ -149,7 +149,7 @@ class Metrics(trivet.Training):
                 self.assertEqual((step["bubble_fraction"], set(idle.values())), (0, {0}))
             self.assertTrue(0 <= step["bubble_fraction"] < 1, step)
             self.assertGreaterEqual(min(idle.values()), 0)
-            self.assertAlmostEqual(sum(idle.values()), step["bubble_fraction"], delta=0.05)
+            self.assertAlmostEqual(sum(idle.values()), step["bubble_fraction"], delta=1e-9)
 
     def test_time_of_steps_and_stages(self):
         for schedule in SCHEDULES:
