@@ -1,8 +1,8 @@
 /* pipeline/schedule_csv.c -- reads and writes PyTorch's pipelining CSV.
  *
- * The reader collects all cells first, then finds out what they say: the placement, m, the form, the
- * spelling. Positions and micro-batches index memory only once the number of actions has been seen
- * to cover them, so a small file never asks for much. */
+ * The reader collects all cells first, then finds out what they say: the placement, m, the form,
+ * the spelling. Positions and micro-batches index memory only once the number of actions has been
+ * seen to cover them, so a small file never asks for much. */
 #include "pipeline/schedule_csv.h"
 #include "base/log.h"
 #include "pipeline/schedule_internal.h"
@@ -232,8 +232,8 @@ static tv_status_t translate_old_spelling(struct reader *r)
     return TV_OK;
 }
 
-/* P, v, m. Every position does at least an F and a B of every micro-batch, which bounds both by what
- * the file holds. */
+/* P, v, m. Every position does at least an F and a B of every micro-batch, which bounds both by
+ * what the file holds. */
 static tv_status_t find_sizes(const struct reader *r, struct tv_schedule_args *args)
 {
     int positions = 0, micros = 0, computes = 0;
@@ -382,6 +382,8 @@ static tv_status_t build(const struct reader *r, struct tv_schedule *schedule_ou
     TV_TRY(find_sizes(r, &args));
     TV_TRY(tv_schedule_alloc(&args, TV_PLACE_LOOP, 1, &schedule));
     tv_status_t status = fill(r, &schedule);
+    for (char *c = schedule.name; *c != '\0'; c++) /* to be printed anywhere */
+        *c = isprint((unsigned char)*c) ? *c : '_';
     if (status == TV_OK && !has_messages(r))
         status = lower(&schedule);
     if (status == TV_OK)

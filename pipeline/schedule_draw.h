@@ -1,4 +1,4 @@
-/* pipeline/schedule_draw.h -- the picture of a timed schedule: one row per stage, time to the right.
+/* pipeline/schedule_draw.h -- the picture of a timed schedule: a row per stage, time to the right.
  *
  * Both pictures come from tv_schedule_simulate's times; messages are not drawn. */
 #ifndef TV_PIPELINE_SCHEDULE_DRAW_H
@@ -9,11 +9,11 @@
 TV_BEGIN_C
 enum { TV_DRAW_MIN_COLUMNS = 20 };
 
-/* Rows of letters F, B, I, W with the micro-batch where there is room, '-' for the rest of an action
- * and '.' for idle time; odd chunks in lower case; below, the time axis and a legend. A schedule that
- * has more actions than there are columns is scaled down: each column then shows what fills most of
- * its time. No line is longer than `columns` (at least TV_DRAW_MIN_COLUMNS are used). is_coloured:
- * with ANSI colours by kind. Errors: TV_IO, TV_NO_MEMORY. */
+/* Rows of letters F, B, I, W with the micro-batch where there is room, '-' for the rest of an
+ * action and '.' for idle time; odd chunks in lower case; below, the time axis and a legend. Where
+ * actions are shorter than a column, the picture is scaled down: each column then shows what fills
+ * most of its time. No line is longer than `columns` (at least TV_DRAW_MIN_COLUMNS are used).
+ * is_coloured: with ANSI colours by kind. Errors: TV_IO, TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_schedule_draw_text(const struct tv_schedule *schedule,
                                                 const struct tv_schedule_timing *timing,
                                                 int columns, int is_coloured, FILE *out);

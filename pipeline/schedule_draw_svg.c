@@ -29,7 +29,7 @@ static const char style[] =
     ".t{font-size:14px}.F{fill:#8ab4e8}.B{fill:#86c98a}.I{fill:#7fd0c8}.W{fill:#f2cd5d}"
     ".r{fill:#f3f3f3}line{stroke:#888}</style>\n";
 
-/* A schedule's name may be a file's: what XML gives a meaning, and what is not plain, becomes '_'. */
+/* The name may be a file's: what XML gives a meaning, and what is not plain, becomes '_'. */
 static void print_name(const struct svg *g)
 {
     for (const char *c = g->schedule->name; *c != '\0'; c++) {

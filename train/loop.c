@@ -3,6 +3,7 @@
 #include "train/console.h"
 #include "train/metrics.h"
 #include "train/split.h"
+#include "train/step_trace.h"
 #include "train/trainer_internal.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -13,8 +14,9 @@ struct loop {
     struct tv_trainer *trainer;
     const struct tv_run *run;
     int is_root;
-    struct tv_console console;  /* root */
-    struct tv_metrics *metrics; /* root, or NULL */
+    struct tv_console console;   /* root */
+    struct tv_metrics *metrics;  /* root, or NULL */
+    struct tv_step_trace *trace; /* or NULL */
 };
 
 /* The sample numbers of a step in the order of the global batch: a JSON line. */
@@ -75,6 +77,8 @@ static tv_status_t one_step(struct loop *loop, int64_t step, struct tv_step_repo
     TV_TRY(tv_train_step(loop->trainer, step, report));
     if (loop->run->options.log_sample_ids != NULL)
         TV_TRY(log_samples(loop->trainer, step));
+    if (loop->trace != NULL && step > loop->run->train_iters - loop->run->options.trace_steps)
+        TV_TRY(tv_step_trace_add(loop->trace, step));
     if (loop->is_root) {
         if (loop->metrics)
             TV_TRY(tv_metrics_step(loop->metrics, report));
@@ -103,9 +107,11 @@ static tv_status_t run_steps(struct loop *loop)
     return status;
 }
 
-/* The root's own files; its verdict is shared before the first step. */
+/* The verdict on the root's files is shared before the first step. */
 static tv_status_t open_outputs(struct loop *loop)
 {
+    if (loop->run->options.trace != NULL)
+        TV_TRY(tv_step_trace_open(loop->trainer, loop->run->options.trace, &loop->trace));
     if (!loop->is_root)
         return TV_OK;
     tv_console_open(&loop->console, loop->run, stdout);
@@ -147,6 +153,19 @@ static tv_status_t split_by_profile(struct tv_comm *world, struct tv_run *run)
     return tv_comm_agree(world, status, &first_failed);
 }
 
+/* Ends the files; their first failure becomes that of a run that had none. */
+static tv_status_t close_outputs(struct loop *loop, tv_status_t status)
+{
+    const tv_status_t traced = tv_step_trace_close(loop->trace);
+    status = status == TV_OK ? traced : status;
+    if (loop->metrics != NULL) {
+        const tv_status_t ended = tv_metrics_end(loop->metrics, status);
+        status = status == TV_OK ? ended : status;
+    }
+    tv_metrics_close(loop->metrics);
+    return status;
+}
+
 tv_status_t tv_train_loop(struct tv_comm *world, struct tv_run *run, int *is_common_out)
 {
     struct loop loop = {.run = run};
@@ -162,12 +181,9 @@ tv_status_t tv_train_loop(struct tv_comm *world, struct tv_run *run, int *is_com
             tv_console_start(&loop.console, run, loop.trainer);
         status = run_steps(&loop);
         *is_common_out = status == TV_NUMERIC; /* decided from sums that every rank has */
-        if (loop.metrics) {
-            const tv_status_t closed = tv_metrics_end(loop.metrics, status);
-            status = status == TV_OK ? closed : status;
-        }
     }
-    tv_metrics_close(loop.metrics);
+    const tv_status_t closed = close_outputs(&loop, status);
+    *is_common_out &= closed == status; /* only the root has files */
     tv_trainer_destroy(loop.trainer);
-    return status;
+    return closed;
 }

@@ -8,6 +8,8 @@ static void print_usage(FILE *out)
     fputs("Usage: trivet COMMAND [flags]\n"
           "\n"
           "  train      train a GPT-2 or Llama model over a mesh of ranks\n"
+          "  schedule   draw, time, compare and run pipeline schedules\n"
+          "  bench      measure a part of trivet on this machine\n"
           "\n"
           "trivet COMMAND --help lists a command's flags; trivet --version prints the build.\n",
           out);
@@ -21,6 +23,10 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "train") == 0)
         return tv_command_train(argc - 1, argv + 1);
+    if (strcmp(argv[1], "bench") == 0)
+        return tv_command_bench(argc - 1, argv + 1);
+    if (strcmp(argv[1], "schedule") == 0)
+        return tv_command_schedule(argc - 1, argv + 1);
     if (strcmp(argv[1], "--version") == 0)
         return tv_command_version();
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {

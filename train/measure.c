@@ -51,6 +51,8 @@ void tv_trainer_note_walk(struct tv_trainer *tr, const struct tv_rank_time *walk
     tr->time.warmup += walk->warmup;
     tr->time.wait += walk->wait;
     tr->time.drain += walk->drain;
+    const struct tv_action_time optimizer = tr->phases[TV_PHASE_OPTIMIZER];
+    tr->time.optimizer += optimizer.end - optimizer.start;
     note_costs(tr);
 }
 

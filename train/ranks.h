@@ -16,7 +16,7 @@ struct tv_ranks_args {
 /* The exit code of the process; errors have been printed. */
 int tv_ranks_run(const struct tv_ranks_args *args);
 
-/* Under a launcher every process finds the same mistake in the flags; only the first one says so. */
+/* Under a launcher every process finds the same mistake in the flags; only the first says so. */
 int tv_is_first_process(void);
 /* This thread's last error, for people. */
 void tv_print_error(void);

@@ -1,4 +1,4 @@
-/* train/setup.h -- what a rank finds out before it trains. All functions are called by all ranks of the world together. */
+/* train/setup.h -- what a rank finds out before it trains. All ranks of the world call each function together. */
 #ifndef TV_TRAIN_SETUP_H
 #define TV_TRAIN_SETUP_H
 #include "train/run.h"
@@ -7,7 +7,7 @@ TV_BEGIN_C
 /* The run's mesh, under its --placement. Errors: as tv_mesh_create and tv_placement_read. */
 TV_MUST_CHECK tv_status_t tv_run_mesh_create(struct tv_comm *world, const struct tv_run *run,
                                              struct tv_mesh **mesh_out);
-/* Threads of this rank's kernels: num_asked, or with 0 a fair share of the cores that the ranks of this host may use. */
+/* Threads of this rank's kernels: num_asked, or with 0 a fair share of the cores that this host's ranks may use. */
 TV_MUST_CHECK tv_status_t tv_fair_threads(struct tv_comm *world, int num_asked,
                                           int *num_threads_out);
 /* Seconds to add to this rank's tv_clock_seconds() for rank 0's. 0 where both run under one boot of one kernel, which

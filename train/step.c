@@ -85,6 +85,11 @@ static void note_waits(struct tv_trainer *tr, double sign)
             sign * tv_comm_get_stats(tv_mesh_comm(tr->mesh, (enum tv_mesh_axis)a)).wait_seconds;
 }
 
+static void end_phase(struct tv_trainer *tr, int phase, double started)
+{
+    tr->phases[phase] = (struct tv_action_time){started, tv_clock_seconds()};
+}
+
 tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_report *report_out)
 {
     struct tv_step_report report = {0};
@@ -103,11 +108,14 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     /* 2. Replicas agree, then whoever else shares a weight: tied embeddings, replicated key/value heads. */
     TV_TRY(tv_buckets_finish(tr->buckets));
     TV_TRY(sync_shared(tr));
+    end_phase(tr, TV_PHASE_GRADIENTS, walk.ended);
 
     /* 3. One decision, the same on every rank, before any weight is touched. */
     TV_TRY(tv_trainer_window(tr, &walk, window));
+    tr->window_started = window[0];
     const struct tv_rank_time walk_time = tv_trainer_walk_time(tr, &walk, window);
     TV_TRY(mesh_sums(tr, &walk_time, sums));
+    end_phase(tr, TV_PHASE_SUMS, tr->phases[TV_PHASE_GRADIENTS].end);
     const double per_token = sums[SUM_COUNTED] > 0 ? 1 / sums[SUM_COUNTED] : 0;
     report.counted_tokens = (int64_t)sums[SUM_COUNTED];
     report.loss = sums[SUM_LOSS] * per_token;
@@ -122,10 +130,9 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
 
     /* 4. Step. */
     const double scale = per_token * tv_clip_factor(report.grad_norm, tr->run->options.clip_grad);
-    const double started = tv_clock_seconds();
     TV_TRY(tv_optimizer_step(tr->optimizer, tv_model_params(tr->model), grads, report.lr, scale,
                              step));
-    tr->time.optimizer += tv_clock_seconds() - started;
+    end_phase(tr, TV_PHASE_OPTIMIZER, tr->phases[TV_PHASE_SUMS].end);
     tr->consumed += tr->run->global_batch;
     tv_trainer_note_walk(tr, &walk_time);
     note_waits(tr, 1);

@@ -29,6 +29,9 @@ struct tv_action_costs {
     int64_t count[TV_ACT_BACKWARD_WEIGHT + 1];
 };
 
+/* What a step does behind the walk. */
+enum { TV_PHASE_GRADIENTS, TV_PHASE_SUMS, TV_PHASE_OPTIMIZER, TV_NUM_PHASES };
+
 struct tv_trainer {
     const struct tv_run *run; /* borrowed */
     struct tv_comm *world;    /* borrowed; in launch order */
@@ -65,12 +68,14 @@ struct tv_trainer {
     int64_t counted;
 
     double flops_per_token;
-    double created_at, step_started_at; /* seconds of a monotonic clock */
-    double clock_offset;                /* to rank 0's clock */
-    struct tv_rank_time time;           /* of all steps so far */
-    struct tv_action_costs *costs;      /* [v] what this rank's actions took so far */
+    double created_at, step_started_at;          /* seconds of a monotonic clock */
+    double clock_offset;                         /* to rank 0's clock */
+    struct tv_rank_time time;                    /* of all steps so far */
+    struct tv_action_time phases[TV_NUM_PHASES]; /* of the last step */
+    struct tv_action_costs *costs;               /* [v] what this rank's actions took so far */
     int64_t num_walks;
-    int64_t peak_memory; /* of the largest rank, as of the last look */
+    double window_started; /* of the last step, on rank 0's clock */
+    int64_t peak_memory;   /* of the largest rank, as of the last look */
 };
 
 /* setup.c: the initial weights from a Hugging Face file or folder. */

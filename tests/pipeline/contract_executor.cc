@@ -186,16 +186,14 @@ static void evaluation_groups(struct tv_comm *world)
 static void memory_as_predicted(struct tv_comm *world)
 {
     const int P = tv_comm_size(world), stage = tv_comm_rank(world);
-    for (int64_t count : {1, 1000}) {
-        for (int m : {1, 3, 8}) {
-            for (const Table &table : tables(P, m)) {
-                SCOPED_TRACE(describe(table));
-                Pipeline pipeline(world, table, count);
-                if (pipeline.has_failed)
-                    return;
-                EXPECT_EQ(tv_executor_buffer_bytes(pipeline.table.schedule(), stage, count),
-                          pipeline.bytes());
-            }
+    for (int m : {1, 8}) {
+        for (const Table &table : tables(P, m)) {
+            SCOPED_TRACE(describe(table));
+            Pipeline pipeline(world, table, 100 * m + 1);
+            if (pipeline.has_failed)
+                return;
+            EXPECT_EQ(tv_executor_buffer_bytes(pipeline.table.schedule(), stage, 100 * m + 1),
+                      pipeline.bytes());
         }
     }
 }

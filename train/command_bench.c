@@ -1,0 +1,137 @@
+/* train/command_bench.c -- `trivet bench pipeline`: what the executor adds to each action, measured
+ * with stages that do nothing. */
+#include "train/bench_options.h"
+#include "train/commands.h"
+#include "train/ranks.h"
+#include "train/schedule_run.h"
+#include <jansson.h>
+#include <stdio.h>
+
+enum {
+    MICRO_BATCHES = 256, /* per walk: start and end of the pipeline weigh little */
+    MOST_WALKS = 1000,
+    LEAST_WALKS = 5,
+    TIMEOUT_SECONDS = 120
+};
+
+struct bench_row {
+    char name[64];
+    double median; /* microseconds */
+};
+
+static const char *const schedules[] = {"1f1b", "zb-h1"};
+enum { NUM_ROWS = sizeof(schedules) / sizeof(schedules[0]) };
+
+/* Walks until `seconds` have passed, the same number on every rank: all see the same makespans. */
+static tv_status_t time_walks(struct tv_sleep_pipeline *pipeline, double seconds,
+                              double *median_out)
+{
+    double makespans[MOST_WALKS], spent = 0;
+    struct tv_sleep_walk walk;
+    int num = 0;
+    TV_TRY(tv_sleep_pipeline_walk(pipeline, &walk)); /* to warm up */
+    while (num < MOST_WALKS && (num < LEAST_WALKS || spent < seconds)) {
+        TV_TRY(tv_sleep_pipeline_walk(pipeline, &walk));
+        makespans[num++] = walk.makespan_seconds;
+        spent += walk.makespan_seconds;
+    }
+    *median_out = tv_median(makespans, num);
+    return TV_OK;
+}
+
+static int most_actions(const struct tv_schedule *schedule)
+{
+    int most = 0;
+    for (int s = 0; s < schedule->num_stages; s++) {
+        const int num = schedule->stages[s].num_actions;
+        most = num > most ? num : most;
+    }
+    return most;
+}
+
+static tv_status_t bench_plan(struct tv_comm *world, const struct tv_schedule_plan *plan,
+                              double seconds, struct bench_row *row)
+{
+    struct tv_sleep_pipeline pipeline;
+    double makespan = 0;
+    TV_TRY(tv_sleep_pipeline_open(world, plan, 0, &pipeline));
+    const tv_status_t status = time_walks(&pipeline, seconds, &makespan);
+    tv_sleep_pipeline_close(&pipeline);
+    snprintf(row->name, sizeof(row->name), "executor, per action, %s, pp %d", plan->schedule.name,
+             plan->schedule.num_stages);
+    row->median = makespan / most_actions(&plan->schedule) * 1e6;
+    return status;
+}
+
+static tv_status_t bench_schedule(struct tv_comm *world, const char *name, double seconds,
+                                  struct bench_row *row)
+{
+    const struct tv_schedule_args args = {.name = name,
+                                          .num_stages = tv_comm_size(world),
+                                          .num_chunks = 1,
+                                          .num_micro = MICRO_BATCHES};
+    const struct tv_plan_costs costs = {.actions = {1, 1, 1}};
+    struct tv_schedule schedule;
+    struct tv_schedule_plan plan;
+    TV_TRY(tv_schedule_build(&args, &schedule));
+    TV_TRY(tv_schedule_plan_time(&schedule, &costs, &plan));
+    const tv_status_t status = bench_plan(world, &plan, seconds, row);
+    tv_schedule_plan_free(&plan);
+    return status;
+}
+
+static int print_json(const struct bench_row *rows)
+{
+    json_t *array = json_array();
+    for (int i = 0; i < NUM_ROWS; i++)
+        json_array_append_new(array, json_pack("{s:s, s:f, s:s}", "name", rows[i].name, "median",
+                                               rows[i].median, "unit", "us"));
+    const int failed = json_dumpf(array, stdout, JSON_COMPACT | JSON_REAL_PRECISION(17)) != 0 ||
+                       putchar('\n') == EOF;
+    json_decref(array);
+    return failed;
+}
+
+static tv_status_t print_rows(const struct bench_row *rows, int is_json)
+{
+    int failed = is_json && print_json(rows);
+    for (int i = 0; i < NUM_ROWS && !is_json; i++)
+        printf("%-40s %10.2f us\n", rows[i].name, rows[i].median);
+    failed |= fflush(stdout) != 0 || ferror(stdout);
+    return failed ? TV_ERR(TV_IO, "standard output cannot be written") : TV_OK;
+}
+
+static tv_status_t bench_rank(struct tv_comm *world, void *context, int *is_common_out)
+{
+    const struct tv_bench_options *options = context;
+    struct bench_row rows[NUM_ROWS];
+    (void)is_common_out; /* a failure here is one rank's own */
+    for (int i = 0; i < NUM_ROWS; i++)
+        TV_TRY(bench_schedule(world, schedules[i], options->seconds, &rows[i]));
+    return tv_comm_rank(world) == 0 ? print_rows(rows, options->is_json) : TV_OK;
+}
+
+int tv_command_bench(int argc, char **argv)
+{
+    struct tv_bench_options options;
+    tv_log_level_t level = TV_LOG_INFO;
+    tv_status_t status = tv_bench_options_parse(argc, argv, &options);
+    if (status == TV_OK)
+        status = tv_log_level_parse(options.log_level, &level);
+    if (status != TV_OK) {
+        if (tv_is_first_process())
+            tv_print_error();
+        return tv_status_exit_code(status);
+    }
+    tv_log_set_level(level);
+    if (options.wants_help) {
+        if (tv_is_first_process())
+            tv_options_help(&tv_bench_option_table, stdout);
+        return 0;
+    }
+    const struct tv_ranks_args ranks = {.local_ranks = options.local_ranks,
+                                        .timeout_seconds = TIMEOUT_SECONDS,
+                                        .body = bench_rank,
+                                        .context = &options};
+    return tv_ranks_run(&ranks);
+}

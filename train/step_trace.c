@@ -1,0 +1,139 @@
+/* train/step_trace.c -- the last steps of a run as a timeline of all ranks on rank 0's clock.
+ *
+ * Each rank sends the times of its actions and of what follows them to rank 0, which writes them. */
+#include "train/step_trace.h"
+#include "train/schedule_trace.h"
+#include "train/trainer_internal.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { TID_COMPUTE, TID_MESSAGES };
+
+static const char *const phase_names[TV_NUM_PHASES] = {"gradients", "sums", "optimizer"};
+
+struct tv_step_trace {
+    struct tv_trainer *trainer; /* borrowed */
+    struct tv_trace *file;      /* root only */
+    double origin;              /* start of the first traced step */
+    double *times;              /* [2 (longest list + phases)] */
+};
+
+/* Pairs of start and end that a rank of this stage sends. */
+static int num_times(const struct tv_run *run, int stage)
+{
+    return run->schedule.stages[stage].num_actions + TV_NUM_PHASES;
+}
+
+static void name_rank(struct tv_step_trace *trace, int rank)
+{
+    char name[64];
+    const struct tv_mesh_coord at = tv_mesh_coord_of(trace->trainer->run->extent, rank);
+    snprintf(name, sizeof(name), "rank %d: stage %d, replica %d, tensor %d", rank, at.at[TV_PIPE],
+             at.at[TV_DATA], at.at[TV_TENSOR]);
+    tv_trace_name_process(trace->file, rank, name);
+    tv_trace_name_thread(trace->file, rank, TID_COMPUTE, "compute");
+    tv_trace_name_thread(trace->file, rank, TID_MESSAGES, "messages");
+}
+
+tv_status_t tv_step_trace_open(struct tv_trainer *tr, const char *path,
+                               struct tv_step_trace **trace_out)
+{
+    int longest = 0;
+    for (int s = 0; s < tr->run->extent.at[TV_PIPE]; s++)
+        longest = num_times(tr->run, s) > longest ? num_times(tr->run, s) : longest;
+    struct tv_step_trace *trace = calloc(1, sizeof(*trace));
+    if (trace == NULL)
+        return TV_ERR(TV_NO_MEMORY, "--trace %s", path);
+    trace->trainer = tr;
+    trace->times = calloc(2 * (size_t)longest, sizeof(double));
+    tv_status_t status = TV_OK;
+    if (trace->times == NULL)
+        status = TV_ERR(TV_NO_MEMORY, "--trace %s: %d times", path, longest);
+    else if (tv_mesh_rank(tr->mesh) == 0)
+        status = tv_trace_open(path, &trace->file);
+    for (int r = 0; status == TV_OK && trace->file && r < tv_comm_size(tr->world); r++)
+        name_rank(trace, r);
+    if (status != TV_OK) {
+        free(trace->times);
+        free(trace);
+        return status;
+    }
+    *trace_out = trace;
+    return TV_OK;
+}
+
+/* This rank's times on rank 0's clock. */
+static void fill_times(struct tv_step_trace *trace)
+{
+    const struct tv_trainer *tr = trace->trainer;
+    const int n = tr->run->schedule.stages[tr->here.at[TV_PIPE]].num_actions;
+    const struct tv_action_time *actions = tv_executor_times(tr->executor);
+    for (int i = 0; i < n + TV_NUM_PHASES; i++) {
+        const struct tv_action_time t = i < n ? actions[i] : tr->phases[i - n];
+        trace->times[2 * i] = t.start + tr->clock_offset;
+        trace->times[2 * i + 1] = t.end + tr->clock_offset;
+    }
+}
+
+/* What one rank sent, as events. */
+static void add_rank(struct tv_step_trace *trace, int rank, int64_t step)
+{
+    const struct tv_run *run = trace->trainer->run;
+    const int stage = tv_mesh_coord_of(run->extent, rank).at[TV_PIPE];
+    const struct tv_action_list *list = &run->schedule.stages[stage];
+    for (int i = 0; i < num_times(run, stage); i++) {
+        const struct tv_action_time time = {trace->times[2 * i] - trace->origin,
+                                            trace->times[2 * i + 1] - trace->origin};
+        if (i < list->num_actions) {
+            const struct tv_action *a = &list->actions[i];
+            tv_trace_add_action(trace->file, &run->schedule, stage, a, rank,
+                                a->peer >= 0 ? TID_MESSAGES : TID_COMPUTE, time);
+            continue;
+        }
+        char name[64];
+        snprintf(name, sizeof(name), "%s of step %" PRId64, phase_names[i - list->num_actions],
+                 step);
+        const struct tv_trace_event event = {.name = name,
+                                             .category = "step",
+                                             .pid = rank,
+                                             .tid = TID_COMPUTE,
+                                             .start = time.start,
+                                             .duration = time.end - time.start};
+        tv_trace_add(trace->file, &event);
+    }
+}
+
+tv_status_t tv_step_trace_add(struct tv_step_trace *trace, int64_t step)
+{
+    struct tv_trainer *tr = trace->trainer;
+    struct tv_comm *world = tv_mesh_world(tr->mesh);
+    struct tv_request *request = NULL;
+    fill_times(trace);
+    if (tv_mesh_rank(tr->mesh) != 0) {
+        TV_TRY(tv_comm_send(world, trace->times, 2 * num_times(tr->run, tr->here.at[TV_PIPE]),
+                            TV_F64, 0, NULL, &request));
+        return tv_request_wait(&request);
+    }
+    if (trace->origin == 0)
+        trace->origin = tr->window_started;
+    add_rank(trace, 0, step);
+    for (int r = 1; r < tv_comm_size(world); r++) {
+        const int stage = tv_mesh_coord_of(tr->run->extent, r).at[TV_PIPE];
+        TV_TRY(tv_comm_recv(world, trace->times, 2 * num_times(tr->run, stage), TV_F64, r, NULL,
+                            &request));
+        TV_TRY(tv_request_wait(&request));
+        add_rank(trace, r, step);
+    }
+    return TV_OK;
+}
+
+tv_status_t tv_step_trace_close(struct tv_step_trace *trace)
+{
+    if (trace == NULL)
+        return TV_OK;
+    const tv_status_t status = tv_trace_close(trace->file);
+    free(trace->times);
+    free(trace);
+    return status;
+}
