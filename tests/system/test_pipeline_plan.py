@@ -174,6 +174,11 @@ class Metrics(Plans):
                     self.check_steps(run, pp)
                     self.check_stages(run, pp)
 
+    def test_shares_of_replicas_do_not_overlap(self):
+        for mesh in ({"dp": 4}, {"pp": 2, "dp": 2}, {"pp": 2, "dp": 2, "tp": 2}, {"pp": 2, "dp": 2, "schedule": "zb-v"}):
+            with self.subTest(**mesh):
+                self.check_stages(self.train(**mesh), mesh.get("pp", 1))
+
     def test_one_micro_batch_at_a_time_leaves_the_others_idle(self):
         for pp in (2, 4):
             run = self.train(pp=pp, schedule="naive")
