@@ -2,6 +2,7 @@
  * its actions took. */
 #include "base/clock.h"
 #include "train/trainer_internal.h"
+#include <math.h>
 #include <stdlib.h>
 
 tv_status_t tv_trainer_window(struct tv_trainer *tr, const struct tv_executor_report *walk,
@@ -45,13 +46,17 @@ static void note_costs(struct tv_trainer *tr)
     tr->num_walks++;
 }
 
+/* The window is the mesh's. What this rank did in it before its step began, and with its gradients while others still
+ * walked, has a share of its own. */
 void tv_trainer_note_walk(struct tv_trainer *tr, const struct tv_rank_time *walk)
 {
+    const double began = tr->window_started - tr->clock_offset, ended = began + walk->window;
+    const struct tv_action_time gradients = tr->phases[TV_PHASE_GRADIENTS];
     tr->time.window += walk->window;
     tr->time.busy += walk->busy;
-    tr->time.warmup += walk->warmup;
+    tr->time.warmup += walk->warmup - fmax(0, tr->step_started_at - began);
     tr->time.wait += walk->wait;
-    tr->time.drain += walk->drain;
+    tr->time.drain += walk->drain - (fmin(gradients.end, ended) - gradients.start);
     const struct tv_action_time optimizer = tr->phases[TV_PHASE_OPTIMIZER];
     tr->time.optimizer += optimizer.end - optimizer.start;
     note_costs(tr);

@@ -140,38 +140,46 @@ class Memory(Plans):
                 self.assertLessEqual(b, 1.1 * none[stage]["activations"])
 
 
-class Metrics(trivet.Training):
+class Metrics(Plans):
     def check_steps(self, run, pp):
         for step in run.steps:
             idle = step["idle"]
             self.assertEqual(set(idle), {"warmup", "wait", "drain"})
-            if pp == 1:
-                self.assertEqual((step["bubble_fraction"], set(idle.values())), (0, {0}))
             self.assertTrue(0 <= step["bubble_fraction"] < 1, step)
             self.assertGreaterEqual(min(idle.values()), 0)
             self.assertAlmostEqual(sum(idle.values()), step["bubble_fraction"], delta=1e-9)
+            if pp == 1:
+                self.assertEqual((step["bubble_fraction"], set(idle.values())), (0, {0}))
+
+    def check_stages(self, run, pp):
+        self.assertEqual([r["type"] for r in run.records[-2:]], ["pipeline", "end"])
+        self.assertEqual([s["stage"] for s in run.pipeline["stages"]], list(range(pp)))
+        for stage in run.pipeline["stages"]:
+            shares = [stage[name] for name in SHARES]
+            self.assertTrue(0 <= min(shares) and max(shares) <= 1, stage)
+            self.assertLessEqual(sum(shares), 1.01)
+            self.assertGreater(stage["compute"], 0)
+        for name in ("measured_bubble_fraction", "predicted_bubble_fraction"):
+            self.assertTrue(0 <= run.pipeline[name] < 1, run.pipeline)
+            self.assertEqual(run.pipeline[name] == 0, pp == 1)
 
     def test_time_of_steps_and_stages(self):
         for schedule in SCHEDULES:
             for pp in (1, 2, 4):
                 with self.subTest(schedule=schedule, pp=pp):
-                    run = self.train(pp=pp, schedule=schedule, num_layers=8, train_iters=4, global_batch_size=8)
+                    run = self.train(pp=pp, schedule=schedule)
                     self.check_steps(run, pp)
-                    self.assertEqual([r["type"] for r in run.records[-2:]], ["pipeline", "end"])
-                    self.assertEqual([s["stage"] for s in run.pipeline["stages"]], list(range(pp)))
-                    for stage in run.pipeline["stages"]:
-                        shares = [stage[name] for name in SHARES]
-                        self.assertTrue(0 <= min(shares) and max(shares) <= 1, stage)
-                        self.assertLessEqual(sum(shares), 1.01)
-                        self.assertGreater(sum(shares), 0.5)
-                    for name in ("measured_bubble_fraction", "predicted_bubble_fraction"):
-                        self.assertTrue(0 <= run.pipeline[name] < 1, run.pipeline)
-                    self.assertEqual(run.pipeline["predicted_bubble_fraction"] == 0, pp == 1)
+                    self.check_stages(run, pp)
+
+    def test_shares_of_replicas_do_not_overlap(self):
+        for mesh in ({"dp": 4}, {"pp": 2, "dp": 2}, {"pp": 2, "dp": 2, "tp": 2}, {"pp": 2, "dp": 2, "schedule": "zb-v"}):
+            with self.subTest(**mesh):
+                self.check_stages(self.train(**mesh), mesh.get("pp", 1))
 
     def test_one_micro_batch_at_a_time_leaves_the_others_idle(self):
         for pp in (2, 4):
-            run = self.train(pp=pp, schedule="naive", num_layers=8, train_iters=4)
-            self.assertGreater(run.pipeline["measured_bubble_fraction"], 0.9 * (1 - 1 / pp))
+            run = self.train(pp=pp, schedule="naive")
+            self.assertGreater(run.pipeline["measured_bubble_fraction"], 0.95 * (1 - 1 / pp))
 
 
 class Profiles(Plans):

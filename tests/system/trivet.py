@@ -20,7 +20,8 @@ SMALL = {
 }
 
 # A smaller one of eight layers, for many runs.
-TINY = {"num_layers": 8, "hidden_size": 32, "ffn_hidden_size": 64, "seq_length": 16, "global_batch_size": 8}
+TINY = {"num_layers": 8, "hidden_size": 32, "ffn_hidden_size": 64, "seq_length": 16, "global_batch_size": 8,
+        "train_iters": 5}
 
 ONE_CHUNK = ["naive", "gpipe", "1f1b", "zb-h1", "zb-h2"]
 V_PLACEMENT = ["zb-v", "v-half", "v-min", "dualpipe-v"]
