@@ -70,6 +70,9 @@ static tv_status_t resolve_split(struct tv_run *run)
     if (partition != TV_PARTITION_PROFILE && (o->load_profile || o->save_profile))
         return TV_ERR(TV_INVALID, "--%s-profile needs --partition profile",
                       o->load_profile ? "load" : "save");
+    if (o->load_profile != NULL && o->save_profile != NULL)
+        return TV_ERR(TV_INVALID, "--load-profile takes the times that --save-profile would write; "
+                                  "give one");
     if (o->stage_layout != NULL && tv_train_options_has(o, "partition"))
         return TV_ERR(TV_INVALID, "--stage-layout and --partition both say how to split; give one");
     if (o->stage_layout != NULL) {

@@ -173,8 +173,10 @@ tv_status_t tv_run_split(struct tv_run *run, tv_partition_t partition,
     }
     struct problem p;
     tv_status_t status = problem_create(run, partition, profile, &p);
-    if (status == TV_OK)
-        status = tv_partition_balance(&p.args, run->pieces);
+    if (status == TV_OK && (status = tv_partition_balance(&p.args, run->pieces)) != TV_OK)
+        status =
+            TV_ERR(status, "--partition %s%s: %s", names[partition],
+                   p.args.stage_bytes_limit > 0 ? " with --memory-limit" : "", tv_error_message());
     problem_free(&p);
     if (profile != NULL) {
         run->has_profile = 1;

@@ -226,6 +226,7 @@ class Profiles(Plans):
             self.refuse(2, ["--load-profile", name], load_profile=path, **load, **flags)
         self.refuse(2, ["--partition profile", "--load-profile"], ranks=1, pp=2, partition="profile", **{"dry-run": True})
         self.refuse(2, ["--save-profile"], ranks=2, pp=2, save_profile=path)
+        self.refuse(2, ["--load-profile", "--save-profile"], load_profile=path, save_profile=path, **load)
         self.refuse(2, ["/proc/nothing"], save_profile="/proc/nothing/p.json", **load)
         self.refuse(3, ["missing.json"], load_profile=self.folder / "missing.json", **load)
 
