@@ -121,8 +121,9 @@ static tv_status_t print_json(const struct tv_run *run, const struct stage_plan 
     json_t *root =
         json_pack("{s:{s:i, s:i, s:i}, s:s, s:i, s:s, s:s, s:i, s:I, s:I, s:s, s:I, s:o}", "mesh",
                   "pp", e.at[TV_PIPE], "dp", e.at[TV_DATA], "tp", e.at[TV_TENSOR], "schedule",
-                  run->schedule.name, "vpp", run->num_chunks, "partition", run->options.partition,
-                  "recompute", tv_recompute_name(run->recompute), "micro_batches", run->num_micro,
+                  run->schedule.name, "vpp", run->num_chunks, "partition",
+                  run->options.stage_layout ? "layout" : run->options.partition, "recompute",
+                  tv_recompute_name(run->recompute), "micro_batches", run->num_micro,
                   "micro_batch_size", (json_int_t)run->micro_batch, "global_batch_size",
                   (json_int_t)run->global_batch, "model", tv_model_family_name(run->model.family),
                   "parameters", (json_int_t)tv_model_num_params(&run->model), "stages", stages);
