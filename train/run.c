@@ -4,6 +4,7 @@
 #include "data/optimizer.h"
 #include "data/samples.h"
 #include "train/hf.h"
+#include "train/place.h"
 #include "train/run_internal.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -257,6 +258,18 @@ static tv_status_t resolve_batch(struct tv_run *run)
     return TV_OK;
 }
 
+static tv_status_t check_placement(struct tv_run *run)
+{
+    const struct tv_train_options *o = &run->options;
+    if (strcmp(o->bind, "auto") != 0 && strcmp(o->bind, "none") != 0)
+        return TV_ERR(TV_INVALID, "--bind %s is not one of auto, none", o->bind);
+    run->is_bound = strcmp(o->bind, "auto") == 0;
+    if (strcmp(o->placement, "auto") != 0 && (o->network != NULL || o->probe_links))
+        return TV_ERR(TV_INVALID, "--%s belongs to --placement auto",
+                      o->network != NULL ? "network" : "probe-links");
+    return TV_OK;
+}
+
 static tv_status_t check_words(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
@@ -276,6 +289,7 @@ static tv_status_t check_words(struct tv_run *run)
     if (strcmp(o->device, "auto") != 0 && strcmp(o->device, "cpu") != 0)
         return TV_ERR(TV_INVALID, "--device %s is not one of auto, cpu", o->device);
     run->device_kind = TV_DEVICE_CPU;
+    TV_TRY(check_placement(run));
     if (o->data == NULL && !o->is_dry_run)
         return TV_ERR(TV_INVALID, "--data is required");
     if (tv_train_options_has(o, "eval-interval") && o->valid_data == NULL)
@@ -315,4 +329,6 @@ void tv_run_free(struct tv_run *run)
     tv_schedule_destroy(&run->schedule);
     free(run->pieces);
     run->pieces = NULL;
+    tv_run_place_free(run->place);
+    run->place = NULL;
 }

@@ -10,6 +10,8 @@
 #include "train/train_options.h"
 
 TV_BEGIN_C
+struct tv_run_place;
+
 struct tv_run {
     struct tv_train_options options; /* as given, with a schedule; owned by the caller */
     struct tv_mesh_coord extent;
@@ -17,6 +19,7 @@ struct tv_run {
     tv_device_kind_t device_kind;
     tv_tokens_format_t data_format;
     int64_t seq_length, micro_batch, global_batch, train_iters, decay_iters;
+    int is_bound;  /* --bind auto */
     int num_micro; /* micro-batches per step and replica, m */
     int shuffle;
     int num_chunks; /* pieces of the model per stage, v */
@@ -24,6 +27,7 @@ struct tv_run {
     struct tv_schedule schedule;  /* owned, checked */
     struct tv_unit_range *pieces; /* [P v] units by position; owned */
     int has_split;                /* pieces are filled: --partition profile waits for the ranks */
+    struct tv_run_place *place;   /* train/place.h; NULL until the ranks have found it; owned */
 };
 
 /* num_ranks: size of the world; for a dry run without a launcher 0: whatever the mesh needs. Reads --config (or the
