@@ -1,0 +1,98 @@
+/* mesh/topology_internal.h -- how readers of files and live discovery make a topology.
+ *
+ * A reader turns text into one node (tv_node_read) or into a network of switches (tv_network);
+ * topology.c puts them together. Counts are bounded, so that a few bytes of a hostile file cannot
+ * ask for much memory. */
+#ifndef TV_MESH_TOPOLOGY_INTERNAL_H
+#define TV_MESH_TOPOLOGY_INTERNAL_H
+#include "mesh/topology.h"
+#include <stdint.h>
+
+TV_BEGIN_C
+enum {
+    TV_TOPO_MAX_NODES = 1 << 18,
+    TV_TOPO_MAX_DEVICES = 1024, /* GPUs, NICs or NUMA nodes of one node */
+    TV_TOPO_MAX_DEPTH = 64,     /* nested elements, bridges above a device, levels of switches */
+    TV_TOPO_MAX_FILE = 1 << 26  /* bytes */
+};
+/* GB/s, one direction, where nothing says better. */
+#define TV_GBPS_PCIE   25.0
+#define TV_GBPS_NVLINK 450.0 /* all links of an H100 */
+#define TV_GBPS_NIC    50.0
+
+/* The array with room for one more behind `num` items, which it makes when num is 0 or a power of
+ * two; NULL when memory is out, and then `items` is as it was. */
+void *tv_topology_grown(void *items, int num, size_t item_bytes);
+
+/* Sentences about what was read, without the node's name, which only the caller knows. */
+struct tv_warnings {
+    int num;
+    char **sentences;
+};
+TV_MUST_CHECK tv_status_t tv_warn(struct tv_warnings *warnings, const char *format, ...)
+    TV_PRINTF(2, 3);
+void tv_warnings_free(struct tv_warnings *warnings);
+
+struct tv_text {
+    const char *path; /* for sentences; borrowed */
+    char *data;       /* [bytes] and a NUL behind; owned */
+    size_t bytes;
+};
+TV_MUST_CHECK tv_status_t tv_text_read(const char *path, struct tv_text *text_out);
+
+/* One node as a file describes it. */
+struct tv_node_read {
+    char name[TV_TOPO_NAME]; /* "" where the file does not say */
+    struct tv_node_shape shape;
+    struct tv_warnings warnings;
+};
+void tv_node_read_free(struct tv_node_read *node);
+void tv_node_shape_free(struct tv_node_shape *shape);
+
+/* `name` (or path#section of matrices) is for sentences. Any bytes are a node or a refusal. */
+TV_MUST_CHECK tv_status_t tv_topology_parse_node(const struct tv_text *text, const char *section,
+                                                 struct tv_node_read *node_out);
+TV_MUST_CHECK tv_status_t tv_topology_parse_hwloc(const struct tv_text *text,
+                                                  struct tv_node_read *node_out);
+TV_MUST_CHECK tv_status_t tv_topology_parse_nccl(const struct tv_text *text,
+                                                 struct tv_node_read *node_out);
+TV_MUST_CHECK tv_status_t tv_topology_parse_matrix(const struct tv_text *text, const char *section,
+                                                   struct tv_node_read *node_out);
+/* Does the text start with one of the words' keys ("gpu:")? */
+int tv_topology_is_words(const char *text);
+TV_MUST_CHECK tv_status_t tv_topology_parse_words(const char *words, int *num_nodes_out,
+                                                  struct tv_node_shape *shape_out);
+
+/* Give nodes their leaf switches and NVLink domains from a file. is_generated: the nodes' names are
+ * node0, node1, ... of trivet's making, not of the files. */
+TV_MUST_CHECK tv_status_t tv_topology_read_network(struct tv_topology *topology, const char *path,
+                                                   int is_generated);
+
+/* Make a topology piece by piece; `topology` starts zeroed. add_shape takes what the shape owns,
+ * also on failure, and gives the index of an equal one where there is one. */
+TV_MUST_CHECK tv_status_t tv_topology_add_shape(struct tv_topology *topology,
+                                                struct tv_node_shape *shape, int *index_out);
+TV_MUST_CHECK tv_status_t tv_topology_add_node(struct tv_topology *topology, const char *name,
+                                               int shape);
+TV_MUST_CHECK tv_status_t tv_topology_warn(struct tv_topology *topology, const char *format, ...)
+    TV_PRINTF(2, 3);
+/* Errors: TV_INVALID, naming a node's name that comes twice. */
+TV_MUST_CHECK tv_status_t tv_topology_check_names(const struct tv_topology *topology);
+/* Warn of nodes that are not like most, one sentence for each shape. */
+TV_MUST_CHECK tv_status_t tv_topology_warn_unlike(struct tv_topology *topology);
+
+/* Of a shape read from `path`. Errors: TV_INVALID (no devices, too many, a PCI id twice). */
+TV_MUST_CHECK tv_status_t tv_shape_check(const char *path, const struct tv_node_shape *shape);
+/* Warn of GPUs unlike their peers: another model, no link, no NIC near. */
+TV_MUST_CHECK tv_status_t tv_shape_warn(const struct tv_node_shape *shape,
+                                        struct tv_warnings *warnings);
+/* Each GPU takes the NIC of least distance [num_gpus, num_nics], among equals the one that fewest
+ * have taken; TV_FAR is never taken. */
+#define TV_FAR INT32_MAX
+TV_MUST_CHECK tv_status_t tv_shape_pair_nics(struct tv_node_shape *shape, const int *distance);
+/* Links from rates [num_gpus, num_gpus]: MATRIX, with the smaller of both directions (a warning
+ * where they differ); gpu_gbps becomes the greatest sum of a row, where there are links. */
+TV_MUST_CHECK tv_status_t tv_shape_set_links(struct tv_node_shape *shape, const double *rates,
+                                             struct tv_warnings *warnings);
+TV_END_C
+#endif
