@@ -178,7 +178,7 @@ static const char *implied_config(const struct tv_train_options *o, char *path, 
     return stat(path, &info) == 0 ? path : NULL;
 }
 
-static tv_status_t resolve_model(struct tv_run *run)
+tv_status_t tv_run_resolve_model(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
     char path[4096];
@@ -227,14 +227,20 @@ static tv_status_t resolve_mesh(struct tv_run *run, int num_ranks)
     return tv_mesh_check(run->extent, num_ranks);
 }
 
-static tv_status_t resolve_batch(struct tv_run *run)
+static tv_status_t resolve_length(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
-    const int D = run->extent.at[TV_DATA];
     if (o->train_iters == 0 && !o->is_dry_run)
         return TV_ERR(TV_INVALID, "--train-iters is required");
     run->train_iters = o->train_iters;
     run->decay_iters = o->decay_iters >= 0 ? o->decay_iters : o->train_iters;
+    return TV_OK;
+}
+
+tv_status_t tv_run_resolve_batch(struct tv_run *run)
+{
+    const struct tv_train_options *o = &run->options;
+    const int D = run->extent.at[TV_DATA];
     run->micro_batch = o->micro_batch;
     run->global_batch = o->global_batch ? o->global_batch : o->micro_batch * D;
     run->seq_length = o->seq_length ? o->seq_length : run->model.max_positions;
@@ -311,9 +317,11 @@ tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks
     if (status == TV_OK)
         status = resolve_mesh(&run, num_ranks);
     if (status == TV_OK)
-        status = resolve_model(&run);
+        status = tv_run_resolve_model(&run);
     if (status == TV_OK)
-        status = resolve_batch(&run);
+        status = resolve_length(&run);
+    if (status == TV_OK)
+        status = tv_run_resolve_batch(&run);
     if (status == TV_OK)
         status = tv_run_resolve_pipeline(&run);
     if (status != TV_OK) {
