@@ -24,7 +24,7 @@ FOREIGN = {
     "cuda_runtime.h": r"_cuda\.cu$",
     "nccl.h": r"_nccl\.c$",
     "cblas.h": r"^kernels/",
-    "hwloc.h": r"^mesh/.*hwloc.*\.c$|^mesh/(binding|discover)|^tests/",
+    "hwloc.h": r"^mesh/.*hwloc.*\.c$|^mesh/machine\.c$|^tests/",
     "expat.h": r"^mesh/topology_xml\.c$",
     "yaml.h": r"^mesh/topology_topograph\.c$",
     "jansson.h": r"^train/|^tests/",
