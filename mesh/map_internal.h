@@ -69,6 +69,11 @@ TV_MUST_CHECK tv_status_t tv_map_tree_create(const struct tv_topology *topology,
 TV_MUST_CHECK tv_status_t tv_map_tree_restrict(const struct tv_map_tree *tree,
                                                const unsigned char *is_used,
                                                struct tv_map_tree *tree_out);
+TV_MUST_CHECK tv_status_t tv_map_tree_alloc(int max_vertices, int max_devices,
+                                            struct tv_map_tree *tree_out);
+/* Parents, ends and depths from the devices of each vertex in order; merges: a vertex with the
+ * devices of its parent becomes one with it. */
+void tv_map_tree_number(struct tv_map_tree *tree, int merges);
 void tv_map_tree_free(struct tv_map_tree *tree);
 
 /* map_cost.c */
@@ -99,6 +104,9 @@ void tv_map_row_major(const struct tv_map_problem *problem,
 /* The cheapest layout found; is_exact_out: proven. */
 TV_MUST_CHECK tv_status_t tv_map_search(const struct tv_map_problem *problem,
                                         struct tv_map_best *best, int *is_exact_out);
+/* The same, after leaving out suspicious devices as far as there are spares. */
+TV_MUST_CHECK tv_status_t tv_map_search_sound(const struct tv_map_problem *problem,
+                                              struct tv_map_best *best, int *is_exact_out);
 
 /* Layouts of a tree with as many devices as cells. was_made_out 0: the method does not apply. */
 TV_MUST_CHECK tv_status_t tv_map_boxes(const struct tv_map_problem *problem, int *cell_of,
@@ -106,5 +114,32 @@ TV_MUST_CHECK tv_status_t tv_map_boxes(const struct tv_map_problem *problem, int
 TV_MUST_CHECK tv_status_t tv_map_pack(const struct tv_map_problem *problem,
                                       const enum tv_mesh_axis order[TV_NUM_AXES],
                                       int *cell_of); /* map_pack.c */
+TV_MUST_CHECK tv_status_t tv_map_glue(const struct tv_map_problem *problem, int *cell_of,
+                                      int *was_made_out); /* map_glue.c */
+
+/* map_swap.c: improve the best layout, where the tree is small enough. */
+enum { TV_MAP_MAX_SWAPPED = 1024 };
+void tv_map_swap(const struct tv_map_problem *problem, struct tv_map_best *best);
+/* map_exact.c: with up to 16 devices, nothing is cheaper than `best` afterwards if is_exact. */
+TV_MUST_CHECK tv_status_t tv_map_exact(const struct tv_map_problem *problem,
+                                       struct tv_map_best *best, int *is_exact_out);
+/* map_spares.c: is_used [num_devices] for as many devices as cells. */
+enum { TV_MAP_NUM_SPARE_POLICIES = 4 };
+TV_MUST_CHECK tv_status_t tv_map_choose_spares(const struct tv_map_problem *problem, int policy,
+                                               unsigned char *is_used);
+
+/* map_arrange.c: inside nodes, which GPUs make a tensor group and in which order; never dearer. */
+TV_MUST_CHECK tv_status_t tv_map_arrange(const struct tv_topology *topology,
+                                         const struct tv_map_problem *problem,
+                                         struct tv_map_best *best);
+/* Links are known on the node of these devices, and no ring of them joins all. */
+int tv_map_lacks_links(const struct tv_topology *topology, const struct tv_map_tree *tree,
+                       const int *devices, int num);
+
+/* map_report.c */
+void tv_map_mark_suspicious(const struct tv_topology *topology, struct tv_map_tree *tree);
+TV_MUST_CHECK tv_status_t tv_map_warn(const struct tv_topology *topology,
+                                      const struct tv_map_problem *problem, const int *cell_of,
+                                      struct tv_map *map);
 TV_END_C
 #endif

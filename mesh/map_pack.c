@@ -28,8 +28,8 @@ struct joining {
 
 static void joining_free(struct joining *join)
 {
-    int *arrays[] = {join->first_item, join->left,       join->next_item, join->last_item,
-                     join->length,     join->next_chunk, join->head,      join->tail,
+    int *arrays[] = {join->first_item, join->left,        join->next_item, join->last_item,
+                     join->length,     join->next_chunk,  join->head,      join->tail,
                      join->groups,     join->group_vertex};
     for (size_t i = 0; i < sizeof(arrays) / sizeof(*arrays); i++)
         free(arrays[i]);
@@ -204,8 +204,7 @@ static tv_status_t sort_groups(struct joining *join)
     free(group_at);
     free(groups);
     free(vertex);
-    return has_all ? TV_OK
-                   : TV_ERR(TV_NO_MEMORY, "mapper: packing of %d items", join->num_items);
+    return has_all ? TV_OK : TV_ERR(TV_NO_MEMORY, "mapper: packing of %d items", join->num_items);
 }
 
 static tv_status_t join_items(const struct tv_map_tree *tree, int num_items, int size,

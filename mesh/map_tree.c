@@ -167,8 +167,7 @@ static void emit_islands(struct builder *builder, int n, int level, int first)
     const struct tv_node_shape *shape = tv_topology_shape(builder->topology, n);
     const struct tv_map_islands *islands = &builder->shapes[builder->topology->nodes[n].shape];
     const int num = shape->num_gpus;
-    const int *outer =
-        level + 1 < islands->num_levels ? islands->label + (level + 1) * num : NULL;
+    const int *outer = level + 1 < islands->num_levels ? islands->label + (level + 1) * num : NULL;
     const int *own = level >= 0 ? islands->label + level * num : NULL;
     for (int i = first; i < num; i++) {
         if (outer != NULL && outer[i] != first)
@@ -215,7 +214,7 @@ static void emit_group(struct builder *builder, int g)
 }
 
 /* Drop children that hold all of their parent's devices, then number parents, ends and depths. */
-static void finish(struct tv_map_tree *tree, int merges)
+void tv_map_tree_number(struct tv_map_tree *tree, int merges)
 {
     struct tv_map_vertex *vertices = tree->vertices;
     int num = 0;
@@ -242,14 +241,14 @@ static void finish(struct tv_map_tree *tree, int merges)
         vertices[open].next = num;
 }
 
-static tv_status_t tree_alloc(int num_vertices, int num_devices, struct tv_map_tree *tree_out)
+tv_status_t tv_map_tree_alloc(int max_vertices, int max_devices, struct tv_map_tree *tree_out)
 {
     struct tv_map_tree tree = {0};
-    tree.vertices = calloc((size_t)num_vertices, sizeof(*tree.vertices));
-    tree.devices = calloc((size_t)num_devices, sizeof(*tree.devices));
+    tree.vertices = calloc((size_t)max_vertices, sizeof(*tree.vertices));
+    tree.devices = calloc((size_t)max_devices, sizeof(*tree.devices));
     if (tree.vertices == NULL || tree.devices == NULL) {
         tv_map_tree_free(&tree);
-        return TV_ERR(TV_NO_MEMORY, "mapper: tree of %d devices", num_devices);
+        return TV_ERR(TV_NO_MEMORY, "mapper: tree of %d devices", max_devices);
     }
     *tree_out = tree;
     return TV_OK;
@@ -292,7 +291,7 @@ static tv_status_t prepare(struct builder *builder)
         num_inner += builder->shapes[topology->nodes[n].shape].num_levels * shape->num_gpus;
     }
     const int num_devices = builder->base[topology->num_nodes];
-    return tree_alloc(num_inner + num_devices, num_devices, &builder->tree);
+    return tv_map_tree_alloc(num_inner + num_devices, num_devices, &builder->tree);
 }
 
 tv_status_t tv_map_tree_create(const struct tv_topology *topology,
@@ -306,7 +305,7 @@ tv_status_t tv_map_tree_create(const struct tv_topology *topology,
     }
     if (status == TV_OK) {
         emit_group(&builder, ROOT);
-        finish(&builder.tree, 1);
+        tv_map_tree_number(&builder.tree, 1);
         *tree_out = builder.tree;
         builder.tree = (struct tv_map_tree){0};
     }
@@ -318,7 +317,7 @@ tv_status_t tv_map_tree_restrict(const struct tv_map_tree *tree, const unsigned 
                                  struct tv_map_tree *tree_out)
 {
     struct tv_map_tree part;
-    TV_TRY(tree_alloc(tree->num_vertices, tree->num_devices, &part));
+    TV_TRY(tv_map_tree_alloc(tree->num_vertices, tree->num_devices, &part));
     int *before = calloc((size_t)tree->num_devices + 1, sizeof(*before)); /* used ones before i */
     if (before == NULL) {
         tv_map_tree_free(&part);
@@ -338,7 +337,7 @@ tv_status_t tv_map_tree_restrict(const struct tv_map_tree *tree, const unsigned 
         if (vertex.begin < vertex.end)
             part.vertices[part.num_vertices++] = vertex;
     }
-    finish(&part, 0);
+    tv_map_tree_number(&part, 0);
     free(before);
     *tree_out = part;
     return TV_OK;
