@@ -4,12 +4,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-tv_status_t tv_shape_check(const char *path, const struct tv_node_shape *shape)
+tv_status_t tv_shape_check_gpus(const char *path, const struct tv_node_shape *shape)
 {
     if (shape->num_gpus == 0)
         return TV_ERR(TV_INVALID,
                       "%s: no GPUs; ranks on CPUs are described by words such as \"node:1 cpu:8\"",
                       path);
+    return TV_OK;
+}
+
+tv_status_t tv_shape_check(const char *path, const struct tv_node_shape *shape)
+{
     if (shape->num_gpus > TV_TOPO_MAX_DEVICES || shape->num_nics > TV_TOPO_MAX_DEVICES ||
         shape->num_numas > TV_TOPO_MAX_DEVICES)
         return TV_ERR(TV_INVALID, "%s: %d GPUs, %d NICs and %d NUMA nodes, at most %d of a kind",
