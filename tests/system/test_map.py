@@ -98,7 +98,8 @@ class Maps(unittest.TestCase):
         self.assertAlmostEqual(half["cost"]["chosen"]["total"], 9 / 450 + 2 / 50, delta=1e-9)
 
     def test_replicas_fill_the_devices_and_the_rest_is_unused(self):
-        out = self.json("--topology", "node:1 gpu:8,node:1 gpu:7", "--tp", 4, "--traffic", "1e9,0,1e8")
+        out = self.json("--topology", "node:1 gpu:8 link:nvswitch,node:1 gpu:7 link:nvswitch", "--tp", 4,
+                        "--traffic", "1e10,0,1e8")
         self.assertEqual(len(out["placement"]), 12)
         self.assertEqual(len(out["unused"]), 3)
         used = {(r["node"], r["device"]) for r in out["placement"]}
