@@ -46,6 +46,8 @@ static tv_status_t read_line(struct reader *r, const char *text, size_t length)
     if (length >= sizeof(line))
         return TV_ERR(TV_BAD_FILE, "--arrival %s: line %d: %zu characters, at most %zu", r->path,
                       r->line, length, sizeof(line) - 1);
+    if (memchr(text, '\0', length) != NULL)
+        return TV_ERR(TV_BAD_FILE, "--arrival %s: line %d: not text", r->path, r->line);
     memcpy(line, text, length);
     line[length] = '\0';
     line[strcspn(line, "#")] = '\0';

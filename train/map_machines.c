@@ -45,7 +45,7 @@ static void print_shape(const struct tv_topology *topology, int index, int colum
              model[0] != '\0' ? " " : "", model, links, shape->num_numas,
              shape->num_numas == 1 ? "" : "s", shape->num_nics, shape->num_nics == 1 ? "" : "s",
              shape->nic_gbps);
-    struct tv_paragraph p = {out, 4, 2, columns};
+    struct tv_paragraph p = {out, 2, 2, columns};
     fputs("  ", out);
     tv_paragraph_text(&p, line);
     tv_paragraph_text(&p, topology->nodes[first].name);
@@ -122,31 +122,43 @@ static int name_columns(const struct tv_topology *topology)
     return widest < NAME_COLUMNS ? widest : NAME_COLUMNS;
 }
 
+/* Cells on a line: all, or the largest power of two that fits. */
+static int cells_per_line(int num, int columns, int cell_columns)
+{
+    const int most = columns / (cell_columns + 1);
+    int fit = 1;
+    while (2 * fit <= most)
+        fit *= 2;
+    return num <= most ? num : fit;
+}
+
+static void print_cell(const struct tv_map_plan *plan, int device, int columns, int is_coloured,
+                       FILE *out)
+{
+    char cell[48] = "-";
+    const int rank = plan->mesh_rank_at[device];
+    const struct tv_mesh_coord c = tv_mesh_coord_of(plan->args.extent, rank < 0 ? 0 : rank);
+    if (rank >= 0)
+        snprintf(cell, sizeof(cell), "%d.%d.%d", c.at[TV_PIPE], c.at[TV_DATA], c.at[TV_TENSOR]);
+    if (is_coloured && rank >= 0)
+        fprintf(out, " \033[%dm%*s\033[0m", 31 + c.at[TV_PIPE] % 6, columns, cell);
+    else
+        fprintf(out, " %*s", columns, cell);
+}
+
 static void print_node(const struct tv_map_plan *plan, int node, struct tv_paragraph p,
                        int is_coloured)
 {
     const int first = plan->first_device[node], num = plan->first_device[node + 1] - first;
     const struct tv_mesh_coord e = plan->args.extent;
-    char cell[48];
-    const int cell_columns = snprintf(cell, sizeof(cell), "%d.%d.%d", e.at[TV_PIPE] - 1,
-                                      e.at[TV_DATA] - 1, e.at[TV_TENSOR] - 1);
-    fprintf(p.out, "  %-*.*s ", p.indent - 3, p.indent - 3, plan->topology.nodes[node].name);
+    const int columns =
+        snprintf(NULL, 0, "%d.%d.%d", e.at[TV_PIPE] - 1, e.at[TV_DATA] - 1, e.at[TV_TENSOR] - 1);
+    const int per_line = cells_per_line(num, p.columns - p.indent, columns);
+    fprintf(p.out, "  %-*.*s", p.indent - 2, p.indent - 2, plan->topology.nodes[node].name);
     for (int i = 0; i < num; i++) {
-        const int rank = plan->mesh_rank_at[first + i];
-        const struct tv_mesh_coord c = tv_mesh_coord_of(e, rank < 0 ? 0 : rank);
-        if (rank < 0)
-            snprintf(cell, sizeof(cell), "-");
-        else
-            snprintf(cell, sizeof(cell), "%d.%d.%d", c.at[TV_PIPE], c.at[TV_DATA], c.at[TV_TENSOR]);
-        if (p.column > p.indent && p.column + 1 + cell_columns > p.columns) {
+        if (i > 0 && i % per_line == 0)
             fprintf(p.out, "\n%*s", p.indent, "");
-            p.column = p.indent;
-        }
-        if (is_coloured && rank >= 0)
-            fprintf(p.out, "\033[%dm%-*s\033[0m ", 31 + c.at[TV_PIPE] % 6, cell_columns, cell);
-        else
-            fprintf(p.out, "%-*s ", cell_columns, cell);
-        p.column += cell_columns + 1;
+        print_cell(plan, first + i, columns, is_coloured, p.out);
     }
     fputc('\n', p.out);
 }
@@ -154,7 +166,7 @@ static void print_node(const struct tv_map_plan *plan, int node, struct tv_parag
 void tv_map_draw_nodes(const struct tv_map_plan *plan, int columns, int is_coloured, FILE *out)
 {
     const int num_nodes = plan->topology.num_nodes;
-    const int indent = name_columns(&plan->topology) + 3;
+    const int indent = name_columns(&plan->topology) + 2;
     const struct tv_paragraph p = {out, indent, indent, columns};
     fputs("\nnodes: the coordinate p.d.t of each device, in the order of devices\n", out);
     for (int n = 0; n < num_nodes; n++) {

@@ -24,9 +24,8 @@ static void print_cost(const char *name, const struct tv_map_cost *cost, int spl
     fprintf(out, "  %-9s %12.6g %12.6g %12.6g %12.6g", name, 1e3 * cost->total,
             1e3 * cost->axis[TV_TENSOR], 1e3 * cost->axis[TV_PIPE], 1e3 * cost->axis[TV_DATA]);
     if (split >= 0)
-        fprintf(out, " %8d\n", split);
-    else
-        fprintf(out, " %8s\n", "");
+        fprintf(out, " %8d", split);
+    fputc('\n', out);
 }
 
 static void print_costs(const struct tv_map *map, FILE *out)
@@ -90,8 +89,7 @@ static void print_unused(const struct tv_map_plan *plan, int columns, FILE *out)
     if (map->num_unused == 0)
         return;
     struct tv_paragraph p = {out, 2, 0, columns};
-    fputc('\n', out);
-    tv_paragraph_text(&p, "unused (node/device):");
+    p.column = fprintf(out, "\nunused (node/device):") - 1;
     for (int i = 0; i < map->num_unused && i < MOST_UNUSED; i++) {
         snprintf(word, sizeof(word), "%s/%d", plan->topology.nodes[map->unused[i].node].name,
                  map->unused[i].device);
