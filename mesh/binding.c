@@ -84,7 +84,7 @@ static tv_status_t bind_memory(const struct tv_machine *machine, const struct tv
     return TV_OK;
 }
 
-/* ---- the ranks of a node ---- */
+/* ---- the ranks under one kernel ---- */
 
 struct group {
     int num_ranks, here;
@@ -121,8 +121,8 @@ static tv_status_t gather_masks(struct group *group, const struct tv_nodes *node
         for (int c = 0; c < machine->num_cpus; c++)
             tv_cpu_mask_add(&mine, machine->cpus[c].os_index);
     }
-    TV_TRY(tv_comm_all_gather(nodes->local, &mine, group->masks, (int64_t)sizeof(mine), TV_U8, NULL,
-                              &request));
+    TV_TRY(tv_comm_all_gather(nodes->kernel, &mine, group->masks, (int64_t)sizeof(mine), TV_U8,
+                              NULL, &request));
     TV_TRY(tv_request_wait(&request));
     for (int c = 0; c < machine->num_cpus; c++) {
         int is_usable = 0;
@@ -188,8 +188,9 @@ static tv_status_t say(struct tv_comm *world, const struct tv_nodes *nodes,
     char text[384];
     const char *node = nodes->names[nodes->here];
     TV_TRY(check_slurm(world, nodes, binding));
-    snprintf(text, sizeof(text), "%s: %d ranks share %d CPU(s) (%s); none has a core of its own",
-             node, group->num_ranks, group->num_cpus, binding->cpus);
+    snprintf(text, sizeof(text),
+             "machine of %s: %d ranks share %d CPU(s) (%s); none has a core of its own", node,
+             group->num_ranks, group->num_cpus, binding->cpus);
     const int is_speaker = group->here == 0 && group->num_cpus < group->num_ranks;
     TV_TRY(tv_warn_once(world, is_speaker ? text : NULL));
     snprintf(text, sizeof(text), "rank %d on %s: %s", tv_comm_rank(world), node, problem);
@@ -225,8 +226,8 @@ static tv_status_t bind_group(struct tv_comm *world, const struct tv_nodes *node
 tv_status_t tv_bind(struct tv_comm *world, const struct tv_nodes *nodes,
                     const struct tv_machine *machine, int is_wanted, struct tv_binding *binding_out)
 {
-    struct group group = {.num_ranks = tv_comm_size(nodes->local),
-                          .here = tv_comm_rank(nodes->local)};
+    struct group group = {.num_ranks = tv_comm_size(nodes->kernel),
+                          .here = tv_comm_rank(nodes->kernel)};
     struct tv_binding binding = {.kind = TV_BIND_NONE};
     const tv_status_t status = bind_group(world, nodes, machine, is_wanted, &group, &binding);
     group_free(&group);

@@ -1,6 +1,6 @@
-/* mesh/binding.h -- which CPUs and which memory each rank of a node runs on.
+/* mesh/binding.h -- which CPUs and which memory each rank runs on.
  *
- * The ranks of a node get disjoint shares of the CPUs that they may use, neighbours in the machine,
+ * The ranks under one kernel get disjoint shares of the CPUs that they may use, neighbours in the machine,
  * whole cores where there are enough. With more ranks than CPUs they share all of them: a rank bound
  * to a core together with others would wait for them whatever else is idle. What a launcher has
  * bound rank by rank stays. Bind before threads are started and buffers touched: threads inherit
@@ -36,7 +36,7 @@ TV_MUST_CHECK tv_status_t tv_binding_plan(int num_cpus, const struct tv_cpu *cpu
 
 typedef enum {
     TV_BIND_NONE,   /* not asked for, or refused by the system */
-    TV_BIND_OWN,    /* CPUs that no other rank of the node has */
+    TV_BIND_OWN,    /* CPUs that no other rank has */
     TV_BIND_SHARED, /* more ranks than CPUs */
     TV_BIND_KEPT    /* the launcher had bound each rank */
 } tv_bind_kind_t;

@@ -11,6 +11,7 @@
 /* What a rank tells the others. */
 struct account {
     uint64_t machine; /* hash of what makes the node another one than those of the same name */
+    uint64_t kernel;  /* hash of what ranks on the same CPUs share */
     int32_t rank;
     char name[TV_TOPO_NAME];
 };
@@ -53,10 +54,11 @@ static tv_status_t find_slurm(struct tv_comm *world, int *is_slurm_out)
 
 static void describe(int is_slurm, const char *name, struct account *account)
 {
-    char host[256] = "", identity[1024] = "";
+    char host[256] = "", identity[1024] = "", kernel[1024] = "";
     (void)gethostname(host, sizeof(host) - 1);
     if (name == NULL) {
         append_file("/proc/sys/kernel/random/boot_id", identity, sizeof(identity) - 512);
+        snprintf(kernel, sizeof(kernel), "%s", identity[0] != '\0' ? identity : host);
         append_link("/proc/self/ns/net", identity, sizeof(identity) - 512);
         strcat(identity, host);
     }
@@ -69,7 +71,10 @@ static void describe(int is_slurm, const char *name, struct account *account)
     }
     snprintf(account->name, sizeof(account->name), "%.*s", TV_TOPO_NAME - 8,
              name != NULL ? name : host);
+    if (kernel[0] == '\0')
+        snprintf(kernel, sizeof(kernel), "%s", account->name);
     account->machine = XXH64(identity, strlen(identity), 0);
+    account->kernel = XXH64(kernel, strlen(kernel), 0);
 }
 
 static int by_machine(const void *a, const void *b)
@@ -111,6 +116,19 @@ static tv_status_t number_nodes(struct account *all, int num, struct tv_nodes *n
     return TV_OK;
 }
 
+/* all: in the order of ranks. A kernel's color is its first rank. */
+static tv_status_t split_kernels(struct tv_comm *world, const struct account *all,
+                                 struct tv_nodes *nodes)
+{
+    const int rank = tv_comm_rank(world);
+    int first = 0;
+    while (all[first].kernel != all[rank].kernel)
+        first++;
+    TV_TRY(tv_comm_split(world, first, rank, &nodes->kernel));
+    tv_comm_set_name(nodes->kernel, "kernel");
+    return TV_OK;
+}
+
 static tv_status_t find_nodes(struct tv_comm *world, const char *name, struct account *all,
                               struct tv_nodes *nodes)
 {
@@ -120,6 +138,7 @@ static tv_status_t find_nodes(struct tv_comm *world, const char *name, struct ac
     describe(nodes->is_slurm, name, &mine);
     TV_TRY(tv_comm_all_gather(world, &mine, all, (int64_t)sizeof(mine), TV_U8, NULL, &request));
     TV_TRY(tv_request_wait(&request));
+    TV_TRY(split_kernels(world, all, nodes));
     TV_TRY(number_nodes(all, tv_comm_size(world), nodes));
     nodes->here = nodes->node_of[mine.rank];
     TV_TRY(tv_comm_split(world, nodes->here, mine.rank, &nodes->local));
@@ -143,9 +162,16 @@ tv_status_t tv_nodes_find(struct tv_comm *world, const char *name, struct tv_nod
     return TV_OK;
 }
 
+void tv_nodes_free_groups(struct tv_nodes *nodes)
+{
+    tv_comm_destroy(nodes->kernel);
+    tv_comm_destroy(nodes->local);
+    nodes->kernel = nodes->local = NULL;
+}
+
 void tv_nodes_free(struct tv_nodes *nodes)
 {
-    tv_comm_destroy(nodes->local);
+    tv_nodes_free_groups(nodes);
     free(nodes->names);
     free(nodes->node_of);
     *nodes = (struct tv_nodes){0};

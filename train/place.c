@@ -191,8 +191,7 @@ tv_status_t tv_run_find_place(struct tv_comm *world, struct tv_run *run)
         status = find_place(world, run, &machine, place);
     tv_machine_free(&machine);
     if (place != NULL) {
-        tv_comm_destroy(place->nodes.local);
-        place->nodes.local = NULL;
+        tv_nodes_free_groups(&place->nodes);
     }
     if (status != TV_OK) {
         tv_run_place_free(place);

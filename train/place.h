@@ -11,7 +11,7 @@ TV_BEGIN_C
 /* By world rank; the same on every rank but for nodes.here. Owned. */
 struct tv_run_place {
     struct tv_placement placement;
-    struct tv_nodes nodes;               /* without their communicator */
+    struct tv_nodes nodes;               /* without their groups */
     struct tv_binding *bindings;         /* [ranks] */
     struct tv_link_rates rates;          /* as measured by --probe-links, else as guessed */
     int is_solved;                       /* --placement auto: what follows is filled */
