@@ -16,7 +16,7 @@ struct tv_run_place {
     struct tv_link_rates rates;          /* as measured by --probe-links, else as guessed */
     int is_solved;                       /* --placement auto: what follows is filled */
     struct tv_map_cost chosen, identity; /* predicted seconds on the wire of a step */
-    int split_tensor_groups;
+    int split_tensor_groups;             /* that leave their node or NVLink domain */
 };
 
 /* Bind this rank (--bind) and find its place (--placement, --network, --probe-links); run->place holds both from then

@@ -42,6 +42,64 @@ TEST(Nodes, Row21AnyOrderOfArrival)
     } while (std::next_permutation(names.begin(), names.end()));
 }
 
+/* The node of each mesh rank of pp 2 x tp 2, for four ranks that arrive on these nodes. */
+static std::vector<std::string> layout_of(const std::vector<std::string> &names,
+                                          int *identity_split)
+{
+    std::vector<std::string> node_of_place(4);
+    run_threads(4, [&](struct tv_comm *world) {
+        const std::string &name = names[(size_t)tv_comm_rank(world)];
+        struct tv_nodes nodes = {};
+        struct tv_machine machine = {};
+        struct tv_topology topology = {};
+        struct tv_device_place arrivals[4];
+        ASSERT_OK(tv_nodes_find(world, name.c_str(), &nodes));
+        ASSERT_OK(tv_machine_share(&nodes, "core:2 pu:1", &machine));
+        const struct tv_discover_args args = {.nodes = &nodes,
+                                              .machine = &machine,
+                                              .place = 0,
+                                              .network = nullptr,
+                                              .address = nullptr};
+        ASSERT_OK(tv_topology_discover(world, &args, &topology, arrivals));
+        struct tv_map_args map_args = {};
+        map_args.topology = &topology;
+        map_args.extent = {{2, 1, 2}};
+        map_args.traffic.load[TV_TENSOR] = 1e9;
+        map_args.traffic.load[TV_PIPE] = 1e8;
+        for (double &exposed : map_args.traffic.exposed)
+            exposed = 1;
+        map_args.num_arrivals = 4;
+        map_args.arrivals = arrivals;
+        struct tv_map map = {};
+        ASSERT_OK(tv_map_solve(&map_args, &map));
+        EXPECT_EQ(0, map.split_tensor_groups);
+        int64_t ends[2] = {(int64_t)(tv_map_hash(&map) >> 1), -(int64_t)(tv_map_hash(&map) >> 1)};
+        ASSERT_OK(tv_comm_all_reduce_now(world, ends, 2, TV_I64, TV_MAX));
+        EXPECT_EQ(ends[0], -ends[1]); /* every rank has the same answer */
+        for (int r = 0; r < 4 && tv_comm_rank(world) == 0; r++)
+            node_of_place[(size_t)map.mesh_rank[r]] = names[(size_t)r];
+        if (tv_comm_rank(world) == 0)
+            *identity_split = map.identity_split_tensor_groups;
+        tv_map_free(&map);
+        tv_topology_free(&topology);
+        tv_machine_free(&machine);
+        tv_nodes_free(&nodes);
+    });
+    return node_of_place;
+}
+
+TEST(Layout, Row1TensorGroupsMeetOnANodeInAnyOrderOfArrival)
+{
+    std::vector<std::string> names = {"n7", "n7", "n66", "n66"};
+    const std::vector<std::string> want = names;
+    std::sort(names.begin(), names.end());
+    do {
+        int identity_split = -1;
+        EXPECT_EQ(want, layout_of(names, &identity_split));
+        EXPECT_EQ(names[0] == names[1] ? 0 : 2, identity_split);
+    } while (std::next_permutation(names.begin(), names.end()));
+}
+
 TEST(Machine, CpusOfMadeUpMachines)
 {
     struct tv_machine machine = {};

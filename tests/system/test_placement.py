@@ -118,6 +118,7 @@ class Placement(unittest.TestCase):
         predicted = run.placement["predicted_seconds"]
         self.assertGreater(predicted["chosen"]["total"], 0)
         self.assertLessEqual(predicted["chosen"]["total"], predicted["identity"]["total"])
+        self.assertEqual(predicted["split_tensor_groups"], 0)
         self.assertEqual(sorted(run.placement["coordinates"]), [[p, 0, t] for p in (0, 1) for t in (0, 1)])
         again = self.train(pp=2, tp=2, mpi=True)
         self.assertEqual(again.placement["coordinates"], run.placement["coordinates"])
@@ -132,6 +133,14 @@ class Placement(unittest.TestCase):
         self.assertRegex(run.out, r"links, same node: \S+ us, \S+ GB/s")
         self.train(ranks=2, tp=2, probe_links=True, placement="identity", code=2)
         self.train(ranks=2, tp=2, network="/nowhere/topology.conf", code=3)
+
+    def test_network_file(self):
+        file = self.folder / "topology.conf"
+        file.write_text(f"SwitchName=leaf Nodes={os.uname().nodename}\n")
+        run = self.train(pp=2, tp=2, network=file)
+        self.assertGreater(run.placement["predicted_seconds"]["chosen"]["total"], 0)
+        file.write_text("SwitchName=leaf Nodes=elsewhere[1-4]\n")
+        self.train(pp=2, tp=2, network=file, code=2)
 
     def test_bench_links(self):
         for start, ranks in (([], ["--local-ranks", "2"]), ([trivet.MPIEXEC, "-n", "2"], [])):
