@@ -62,7 +62,7 @@ static tv_status_t on_element(void *context, const char *element, const char **a
 static tv_status_t parse_xml(const struct tv_text *text, struct tv_node_read *node_out)
 {
     struct root root = {0};
-    TV_TRY(tv_xml_walk(text, &(struct tv_xml_walk){.context = &root, .start = on_element}));
+    TV_TRY(tv_xml_read(text, &(struct tv_xml_walk){.context = &root, .start = on_element}));
     if (strcmp(root.element, "system") == 0)
         return tv_topology_parse_nccl(text, node_out);
     if (strcmp(root.element, "topology") != 0)

@@ -20,15 +20,20 @@ static int is_empty(hwloc_const_bitmap_t set)
     return set == NULL || hwloc_bitmap_iszero(set);
 }
 
-/* GPU memory (POWER9, Grace) shows as NUMA nodes without CPUs, memory of another kind as nodes
- * with the CPUs of an earlier one: ranks can live on neither. */
+/* GPU memory (POWER9, Grace) and memory expanders show as NUMA nodes without CPUs or with those of
+ * several others, memory of another kind as nodes with the CPUs of an earlier one: ranks live on
+ * neither. */
 static int is_home(hwloc_topology_t topology, hwloc_obj_t numa)
 {
     if (is_empty(numa->cpuset))
         return 0;
-    for (hwloc_obj_t other = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_NUMANODE, NULL);
-         other != numa; other = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_NUMANODE, other)) {
-        if (other->cpuset != NULL && hwloc_bitmap_isequal(other->cpuset, numa->cpuset))
+    hwloc_obj_t other = NULL;
+    int is_earlier = 1;
+    while ((other = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_NUMANODE, other)) != NULL) {
+        if (other == numa)
+            is_earlier = 0;
+        else if (!is_empty(other->cpuset) && hwloc_bitmap_isincluded(other->cpuset, numa->cpuset) &&
+                 (is_earlier || !hwloc_bitmap_isequal(other->cpuset, numa->cpuset)))
             return 0;
     }
     return 1;

@@ -184,7 +184,7 @@ struct tv_xml_walk {
     tv_status_t (*start)(void *context, const char *element, const char **attributes, int line);
     void (*end)(void *context, const char *element); /* may be NULL */
 };
-TV_MUST_CHECK tv_status_t tv_xml_walk(const struct tv_text *text, const struct tv_xml_walk *walk);
+TV_MUST_CHECK tv_status_t tv_xml_read(const struct tv_text *text, const struct tv_xml_walk *walk);
 /* NULL when the element has no such attribute. */
 const char *tv_xml_attribute(const char **attributes, const char *name);
 TV_END_C

@@ -226,8 +226,8 @@ static tv_status_t check(const struct matrix *matrix, const char *section)
     const int G = matrix->num_rows;
     if (G == 0)
         return TV_ERR(TV_BAD_FILE,
-                      "%s%s%s: no matrix of GPUs (rows as nvidia-smi topo -m writes them), nor XML "
-                      "of hwloc or NCCL",
+                      "%s%s%s: neither a matrix of GPUs (rows as nvidia-smi topo -m writes them) "
+                      "nor XML of hwloc or NCCL; networks are given apart from nodes",
                       matrix->path, section != NULL ? "#" : "", section != NULL ? section : "");
     for (int r = 0; r < G; r++) {
         const struct row *row = &matrix->rows[r];
@@ -235,9 +235,10 @@ static tv_status_t check(const struct matrix *matrix, const char *section)
             return TV_ERR(TV_BAD_FILE, "%s:%d: GPU%d has %d columns of links, there are %d GPUs",
                           matrix->path, row->line, r, row->num_cells, G);
         for (int c = 0; c < row->num_cells; c++) {
-            if ((row->cells[c] == SELF) != (c == r))
+            const int is_nvlink_to_nic = c >= G && row->cells[c] >= NV;
+            if ((row->cells[c] == SELF) != (c == r) || is_nvlink_to_nic)
                 return TV_ERR(TV_BAD_FILE, "%s:%d: column %d of GPU%d %s", matrix->path, row->line,
-                              c, r, c == r ? "is its own and must be X" : "must not be X");
+                              c, r, c == r ? "is its own and must be X" : "cannot be that");
         }
     }
     if (G > TV_TOPO_MAX_DEVICES || matrix->num_cells - G > TV_TOPO_MAX_DEVICES)

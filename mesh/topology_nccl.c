@@ -278,7 +278,7 @@ tv_status_t tv_topology_parse_nccl(const struct tv_text *text, struct tv_node_re
     struct tv_node_read node = {0};
     struct reader reader = {
         .path = text->path, .numa = OUTSIDE, .shape = &node.shape, .warnings = &node.warnings};
-    tv_status_t status = tv_xml_walk(
+    tv_status_t status = tv_xml_read(
         text, &(struct tv_xml_walk){.context = &reader, .start = on_start, .end = on_end});
     if (status == TV_OK)
         status = finish(&reader);

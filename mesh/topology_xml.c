@@ -61,7 +61,7 @@ static void on_entity(void *data, const char *name, int is_parameter, const char
                            state->text->path, line_of(state), name));
 }
 
-tv_status_t tv_xml_walk(const struct tv_text *text, const struct tv_xml_walk *walk)
+tv_status_t tv_xml_read(const struct tv_text *text, const struct tv_xml_walk *walk)
 {
     struct state state = {.parser = XML_ParserCreate(NULL), .text = text, .walk = walk};
     if (state.parser == NULL)
