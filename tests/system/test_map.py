@@ -266,7 +266,9 @@ class Maps(unittest.TestCase):
         order = sorted(out["placement"], key=lambda r: (r["coordinate"][1], r["coordinate"][0], r["coordinate"][2]))
         self.assertEqual(places, [(r["node"], r["device"]) for r in order])
         for kind in ("torchrun", "deepspeed"):
-            self.refuse(2, [kind, "not in a row", "slurm-hostfile"], *words, "--emit", kind)
+            path = self.folder / "none"
+            self.refuse(2, [kind, "not in a row", "slurm-hostfile"], *words, "--emit", f"{kind}:{path}")
+            self.assertFalse(path.exists())
         lines, _ = self.emit("mpich-hostfile", *words)
         self.assertEqual(len(lines), 4)  # each node twice
 
