@@ -4,31 +4,51 @@
 #include <math.h>
 #include <stdlib.h>
 
+static int size_of(const struct tv_map_tree *tree, int v)
+{
+    return tree->vertices[v].end - tree->vertices[v].begin;
+}
+
+/* Children of v with T devices or more. */
+static int count_large(const struct tv_map_tree *tree, int v, int T, int *num_small_out)
+{
+    int num_large = 0;
+    *num_small_out = 0;
+    for (int c = v + 1; c < tree->vertices[v].next; c = tree->vertices[c].next) {
+        num_large += size_of(tree, c) >= T;
+        *num_small_out += size_of(tree, c) < T;
+    }
+    return num_large;
+}
+
+static int can_glue(const struct tv_map_tree *tree, int T)
+{
+    for (int v = 0; v < tree->num_vertices; v++) {
+        int num_small;
+        if (size_of(tree, v) < T)
+            continue;
+        if (size_of(tree, v) % T != 0 || (count_large(tree, v, T, &num_small) > 0 && num_small > 0))
+            return 0;
+    }
+    return 1;
+}
+
 /* The tree above the units; a unit is T neighbouring devices. */
-static tv_status_t glue_tree(const struct tv_map_tree *tree, int T, struct tv_map_tree *glued_out,
-                             int *was_made_out)
+static tv_status_t glue_tree(const struct tv_map_tree *tree, int T, struct tv_map_tree *glued_out)
 {
     const int num_units = tree->num_devices / T;
-    *was_made_out = 0;
-    for (int v = 0; v < tree->num_vertices; v++) {
-        const int size = tree->vertices[v].end - tree->vertices[v].begin;
-        if (size >= T && size % T != 0)
-            return TV_OK;
-    }
     struct tv_map_tree glued;
     TV_TRY(tv_map_tree_alloc(tree->num_vertices + num_units, num_units, &glued));
     for (int v = 0; v < tree->num_vertices; v++) {
         struct tv_map_vertex vertex = tree->vertices[v];
-        if (vertex.end - vertex.begin < T)
+        int num_small;
+        if (size_of(tree, v) < T)
             continue;
-        const int child = v + 1; /* the children of one vertex need not be alike */
-        int has_large = 0;
-        for (int c = child; c < vertex.next; c = tree->vertices[c].next)
-            has_large |= tree->vertices[c].end - tree->vertices[c].begin >= T;
+        const int holds_units = count_large(tree, v, T, &num_small) == 0;
         vertex.begin /= T;
         vertex.end /= T;
         glued.vertices[glued.num_vertices++] = vertex;
-        for (int u = vertex.begin; u < vertex.end && !has_large; u++)
+        for (int u = vertex.begin; u < vertex.end && holds_units; u++)
             glued.vertices[glued.num_vertices++] =
                 (struct tv_map_vertex){.begin = u, .end = u + 1, .rate = INFINITY};
     }
@@ -39,7 +59,6 @@ static tv_status_t glue_tree(const struct tv_map_tree *tree, int T, struct tv_ma
     glued.num_devices = num_units;
     tv_map_tree_number(&glued, 0);
     *glued_out = glued;
-    *was_made_out = 1;
     return TV_OK;
 }
 
@@ -70,13 +89,12 @@ tv_status_t tv_map_glue(const struct tv_map_problem *problem, int *cell_of, int 
 {
     const int T = problem->extent.at[TV_TENSOR];
     *was_made_out = 0;
-    if (T == 1 || problem->num_cells / T > 16)
+    if (T == 1 || problem->num_cells / T > 16 || !can_glue(problem->tree, T))
         return TV_OK;
     struct tv_map_tree glued;
-    TV_TRY(glue_tree(problem->tree, T, &glued, was_made_out));
-    if (!*was_made_out)
-        return TV_OK;
+    TV_TRY(glue_tree(problem->tree, T, &glued));
     const tv_status_t status = search_glued(problem, &glued, cell_of);
+    *was_made_out = status == TV_OK;
     tv_map_tree_free(&glued);
     return status;
 }
