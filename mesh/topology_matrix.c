@@ -246,24 +246,6 @@ static tv_status_t check(const struct matrix *matrix, const char *section)
     return TV_OK;
 }
 
-static tv_status_t add_numa(struct tv_node_shape *shape, const struct row *row)
-{
-    for (int k = 0; k < shape->num_numas; k++) {
-        if (shape->numas[k].os_index == row->numa)
-            return TV_OK;
-    }
-    struct tv_numa *grown = tv_topology_grown(shape->numas, shape->num_numas, sizeof(*grown));
-    if (grown == NULL)
-        return TV_ERR(TV_NO_MEMORY, "%d NUMA nodes", shape->num_numas + 1);
-    shape->numas = grown;
-    char *cpus = strdup(row->cpus);
-    if (cpus == NULL)
-        return TV_ERR(TV_NO_MEMORY, "CPUs of a NUMA node");
-    grown[shape->num_numas++] =
-        (struct tv_numa){.os_index = row->numa, .package = -1, .cpus = cpus};
-    return TV_OK;
-}
-
 /* GPUs and NICs; distance [num_gpus, num_nics]. What the text tells of a NIC's place is which GPUs
  * are near. */
 static tv_status_t fill_devices(const struct matrix *matrix, struct tv_node_shape *shape,
@@ -285,7 +267,7 @@ static tv_status_t fill_devices(const struct matrix *matrix, struct tv_node_shap
         if (row->is_cut || row->num_cells < matrix->num_cells)
             TV_TRY(tv_warn(warnings, "the row of GPU %d is cut off (line %d)", g, row->line));
         if (row->numa >= 0)
-            TV_TRY(add_numa(shape, row));
+            TV_TRY(tv_shape_add_numa(shape, row->numa, row->cpus));
         for (int n = 0; n < M; n++) {
             const int cell = G + n < row->num_cells ? row->cells[G + n] : SYS;
             distance[g * M + n] = cell >= SYS ? TV_FAR : cell;

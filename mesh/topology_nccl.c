@@ -94,21 +94,14 @@ static tv_status_t open_cpu(struct reader *reader, const char **attributes)
     reader->numa = numa != NULL ? atoi(numa) : OUTSIDE;
     if (reader->numa < 0)
         return TV_OK;
-    struct tv_node_shape *shape = reader->shape;
-    for (int k = 0; k < shape->num_numas; k++) {
-        if (shape->numas[k].os_index == reader->numa)
-            return TV_OK;
-    }
-    struct tv_numa *grown = tv_topology_grown(shape->numas, shape->num_numas, sizeof(*grown));
-    if (grown == NULL)
-        return TV_ERR(TV_NO_MEMORY, "%d NUMA nodes", shape->num_numas + 1);
-    shape->numas = grown;
+    if (reader->shape->num_numas == TV_TOPO_MAX_DEVICES)
+        return TV_ERR(TV_INVALID, "%s: more than %d <cpu>", reader->path, TV_TOPO_MAX_DEVICES);
     char *cpus = list_cpus(affinity != NULL ? affinity : "");
     if (cpus == NULL)
         return TV_ERR(TV_NO_MEMORY, "CPUs of a NUMA node");
-    grown[shape->num_numas++] =
-        (struct tv_numa){.os_index = reader->numa, .package = -1, .cpus = cpus};
-    return TV_OK;
+    const tv_status_t status = tv_shape_add_numa(reader->shape, reader->numa, cpus);
+    free(cpus);
+    return status;
 }
 
 static tv_status_t open_pci(struct reader *reader, const char **attributes, int line)
