@@ -215,18 +215,33 @@ static tv_status_t check_names(const struct tv_topology *topology)
     return TV_OK;
 }
 
+static tv_status_t write_text(const struct item *item, const char *text, size_t bytes, FILE *out)
+{
+    FILE *file = out;
+    if (item->path[0] != '\0')
+        TV_TRY(tv_text_file_open("emit", item->path, &file));
+    fwrite(text, 1, bytes, file);
+    return file == out ? TV_OK : tv_text_file_close("emit", item->path, file, TV_OK);
+}
+
+/* Into memory first: a layout that the launcher cannot have leaves no file. */
 static tv_status_t write_item(const struct tv_map_plan *plan, const struct item *item, FILE *out)
 {
-    struct tv_emission e = {.plan = plan, .path = item->path, .out = out};
-    const int has_file = item->path[0] != '\0';
-    if (has_file)
-        TV_TRY(tv_text_file_open("emit", item->path, &e.out));
-    else
-        e.path = "FILE";
+    char *text = NULL;
+    size_t bytes = 0;
+    struct tv_emission e = {.plan = plan, .path = item->path[0] != '\0' ? item->path : "FILE"};
+    e.out = open_memstream(&text, &bytes);
+    if (e.out == NULL)
+        return TV_ERR(TV_NO_MEMORY, "--emit %s", item->kind->name);
     e.notes = item->kind->has_comments ? e.out : stderr;
     e.prefix = item->kind->has_comments ? "# " : "";
-    const tv_status_t status = item->kind->write(&e);
-    return has_file ? tv_text_file_close("emit", item->path, e.out, status) : status;
+    tv_status_t status = item->kind->write(&e);
+    if (fclose(e.out) != 0 && status == TV_OK)
+        status = TV_ERR(TV_NO_MEMORY, "--emit %s", item->kind->name);
+    if (status == TV_OK)
+        status = write_text(item, text, bytes, out);
+    free(text);
+    return status;
 }
 
 tv_status_t tv_map_emit(const struct tv_map_plan *plan, const char *text, FILE *out)

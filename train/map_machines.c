@@ -36,15 +36,18 @@ static void print_shape(const struct tv_topology *topology, int index, int colum
     }
     if (num == 0)
         return;
-    char links[96], line[512];
+    char links[96], nics[64], line[512];
     describe_links(shape, links, sizeof(links));
+    if (shape->num_nics == 0)
+        snprintf(nics, sizeof(nics), "no NIC known, %.4g GB/s assumed", shape->nic_gbps);
+    else
+        snprintf(nics, sizeof(nics), "%d NIC%s, %.4g GB/s in all", shape->num_nics,
+                 shape->num_nics == 1 ? "" : "s", shape->nic_gbps);
     const char *model = shape->num_gpus > 0 ? shape->gpus[0].model : "";
-    snprintf(line, sizeof(line),
-             "%d x %d %s%s%s%s, %s; %d NUMA node%s; %d NIC%s, %.4g GB/s in all:", num,
+    snprintf(line, sizeof(line), "%d x %d %s%s%s%s%s, %s; %d NUMA node%s; %s:", num,
              shape->num_gpus, shape->is_cpu ? "CPU place" : "GPU", shape->num_gpus == 1 ? "" : "s",
-             model[0] != '\0' ? " " : "", model, links, shape->num_numas,
-             shape->num_numas == 1 ? "" : "s", shape->num_nics, shape->num_nics == 1 ? "" : "s",
-             shape->nic_gbps);
+             model[0] != '\0' ? " (" : "", model, model[0] != '\0' ? ")" : "", links,
+             shape->num_numas, shape->num_numas == 1 ? "" : "s", nics);
     struct tv_paragraph p = {out, 2, 2, columns};
     fputs("  ", out);
     tv_paragraph_text(&p, line);

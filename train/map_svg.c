@@ -14,7 +14,7 @@ enum {
     BAR = 6,   /* what an uplink carries */
     LEFT = 16,
     TOP = 66,
-    WIDTH = 1280,
+    WIDTH = 1328, /* four nodes of eight devices */
     LIST_BAR = 400,
     MOST_NODES = 512,
     MOST_SWITCHES = 64
@@ -168,17 +168,18 @@ static void print_nodes(struct svg *g)
     g->y += g->box_height + GAP;
 }
 
-/* Domains, and the switches that have no nodes of their own. */
+/* Domains, and the switches between leaves and root. */
 static void print_list(struct svg *g)
 {
     const struct tv_topology *topology = &g->plan->topology;
     const int first_switch = topology->num_nodes + topology->num_domains;
     int num = 0;
     for (int i = topology->num_nodes; i < first_switch + topology->num_switches; i++) {
+        const int v = i - first_switch; /* < 0: a domain */
         int is_leaf = 0;
-        for (int n = 0; n < topology->num_nodes && i >= first_switch && !is_leaf; n++)
-            is_leaf = topology->nodes[n].leaf == i - first_switch;
-        if (is_leaf || num == MOST_SWITCHES)
+        for (int n = 0; n < topology->num_nodes && v >= 0 && !is_leaf; n++)
+            is_leaf = topology->nodes[n].leaf == v;
+        if (is_leaf || (v >= 0 && topology->switches[v].parent < 0) || num == MOST_SWITCHES)
             continue;
         fprintf(g->out, "<text x=\"%d\" y=\"%.6g\">", LEFT, g->y + 10);
         print_name(g->uplinks[i].name, g->out);

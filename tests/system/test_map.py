@@ -184,6 +184,25 @@ class Maps(unittest.TestCase):
         self.assertEqual(titles, [f"node{n}, pipeline 4 GB, data 0 GB, tensor 0 GB, 80 ms at 50 GB/s"
                                   for n in range(2)])
 
+    def test_network(self):
+        network = self.file("two.conf", "".join(f"SwitchName=leaf{i} Nodes=node[{2 * i}-{2 * i + 1}]\n"
+                                                for i in range(4)) +
+                            "".join(f"SwitchName=pod{i} Switches=leaf[{2 * i}-{2 * i + 1}]\n" for i in range(2)) +
+                            "SwitchName=root Switches=pod[0-1]\n")
+        path = self.folder / "c.svg"
+        words = ["--topology", "node:8 gpu:4 link:nvswitch", "--network", network, "--pp", 2, "--dp", 4, "--tp", 4,
+                 "--traffic", "1e12,1e6,1e9"]
+        text = self.done(*words, "--svg", path).stdout
+        for line in ("level 0: 1 switch\n", "level 1: 2 switches", "level 2: 4 switches"):
+            self.assertIn(line, text)
+        titles = [t.text for t in xml.etree.ElementTree.parse(path).getroot().iter(f"{SVG}title")]
+        self.assertEqual(Counter(t.split(",")[0] for t in titles),
+                         Counter([f"node{n}" for n in range(8)] + [f"leaf{n}" for n in range(4)] + ["pod0", "pod1"]))
+        pods = [t for t in titles if t.startswith("pod")]
+        self.assertEqual([t.split(", ")[2] for t in pods], ["data 0 GB"] * 2)  # a stage per pod
+        self.assertEqual([t.split(", ")[1] for t in pods], ["pipeline 0.016 GB"] * 2)
+        self.refuse(3, "missing.conf", *words[:2], "--network", self.folder / "missing.conf", "--traffic", "1,1,1")
+
     def test_closed_and_full_outputs(self):
         command = f"'{BINARY}' map --topology 'node:2000 gpu:8' --tp 8 --traffic 1,1,1 --json"
         result = subprocess.run(f"{command} | head -c 14", shell=True, capture_output=True, text=True, timeout=60)
@@ -266,7 +285,9 @@ class Maps(unittest.TestCase):
         order = sorted(out["placement"], key=lambda r: (r["coordinate"][1], r["coordinate"][0], r["coordinate"][2]))
         self.assertEqual(places, [(r["node"], r["device"]) for r in order])
         for kind in ("torchrun", "deepspeed"):
-            self.refuse(2, [kind, "not in a row", "slurm-hostfile"], *words, "--emit", kind)
+            path = self.folder / "none"
+            self.refuse(2, [kind, "not in a row", "slurm-hostfile"], *words, "--emit", f"{kind}:{path}")
+            self.assertFalse(path.exists())
         lines, _ = self.emit("mpich-hostfile", *words)
         self.assertEqual(len(lines), 4)  # each node twice
 
@@ -330,13 +351,19 @@ class Maps(unittest.TestCase):
 
     # ---- size ----
 
-    def test_131072_devices(self):
+    def test_131072_devices_in_a_tree_of_six_levels(self):
+        # Devices, nodes of 8, leaves of 8 nodes, pods of 8 leaves, halls of 16 pods, a root.
+        levels = [("leaf", "Nodes=node", 2048, 8), ("pod", "Switches=leaf", 256, 8), ("hall", "Switches=pod", 16, 16),
+                  ("root", "Switches=hall", 1, 16)]
+        network = self.file("six.conf", "".join(f"SwitchName={name}{i} {below}[{i * n}-{i * n + n - 1}]\n"
+                                                for name, below, count, n in levels for i in range(count)))
         start = time.monotonic()
-        out = self.json("--topology", "node:16384 gpu:8 link:nvswitch", "--pp", 16, "--tp", 8, "--traffic",
-                        "8e11,1e9,1e9", timeout=120)
+        result = self.done("--topology", "node:16384 gpu:8 link:nvswitch", "--network", network, "--pp", 16, "--tp", 8,
+                           "--traffic", "8e11,1e10,1e9", "--json", timeout=120)
         seconds = time.monotonic() - start
         megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        print(f"131072 devices: {seconds:.2f} s with reading the JSON, largest process {megabytes:.0f} MB")
+        print(f"131072 devices: {seconds:.2f} s, largest process {megabytes:.0f} MB")
+        out = json.loads(result.stdout)
         self.assertEqual(len({tuple(r["coordinate"]) for r in out["placement"]}), 131072)
         self.assertEqual(len({(r["node"], r["device"]) for r in out["placement"]}), 131072)
         self.assertEqual([r["rank"] for r in out["placement"]], list(range(131072)))
