@@ -43,7 +43,7 @@ struct tv_node_shape {
     struct tv_nic *nics;
     struct tv_numa *numas;
     tv_links_kind_t links_kind;
-    double *links; /* [num_gpus, num_gpus], 0: none, the diagonal is not read; NULL when unknown */
+    double *links; /* [num_gpus, num_gpus], 0: none, the diagonal is not read; NULL unless MATRIX */
     double gpu_gbps; /* full rate of one GPU's own links (or of its PCIe slot) */
     double nic_gbps; /* sum over NICs */
     int is_cpu;      /* devices are places on CPUs, not GPUs */

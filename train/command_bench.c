@@ -1,11 +1,13 @@
 /* train/command_bench.c -- `trivet bench pipeline`: what the executor adds to each action, measured
- * with stages that do nothing. */
+ * with stages that do nothing; `trivet bench links`: messages between ranks. */
+#include "mesh/links.h"
 #include "train/bench_options.h"
 #include "train/commands.h"
 #include "train/ranks.h"
 #include "train/schedule_run.h"
 #include <jansson.h>
 #include <stdio.h>
+#include <string.h>
 
 enum {
     MICRO_BATCHES = 256, /* per walk: start and end of the pipeline weigh little */
@@ -14,13 +16,29 @@ enum {
     TIMEOUT_SECONDS = 120
 };
 
+enum { MAX_ROWS = 8 };
 struct bench_row {
     char name[64];
-    double median; /* microseconds */
+    double median;
+    const char *unit;
+};
+struct bench_table {
+    int num_rows;
+    struct bench_row rows[MAX_ROWS];
 };
 
 static const char *const schedules[] = {"1f1b", "zb-h1"};
-enum { NUM_ROWS = sizeof(schedules) / sizeof(schedules[0]) };
+enum { NUM_SCHEDULES = sizeof(schedules) / sizeof(schedules[0]) };
+
+static void add_row(struct bench_table *table, const char *name, double median, const char *unit)
+{
+    struct bench_row *row = &table->rows[table->num_rows++];
+    snprintf(row->name, sizeof(row->name), "%s", name);
+    row->median = median;
+    row->unit = unit;
+}
+
+/* ---- pipeline ---- */
 
 /* Walks until `seconds` have passed, the same number on every rank: all see the same makespans. */
 static tv_status_t time_walks(struct tv_sleep_pipeline *pipeline, double seconds,
@@ -50,21 +68,22 @@ static int most_actions(const struct tv_schedule *schedule)
 }
 
 static tv_status_t bench_plan(struct tv_comm *world, const struct tv_schedule_plan *plan,
-                              double seconds, struct bench_row *row)
+                              double seconds, struct bench_table *table)
 {
+    char name[64];
     struct tv_sleep_pipeline pipeline;
     double makespan = 0;
     TV_TRY(tv_sleep_pipeline_open(world, plan, 0, &pipeline));
     const tv_status_t status = time_walks(&pipeline, seconds, &makespan);
     tv_sleep_pipeline_close(&pipeline);
-    snprintf(row->name, sizeof(row->name), "executor, per action, %s, pp %d", plan->schedule.name,
+    snprintf(name, sizeof(name), "executor, per action, %s, pp %d", plan->schedule.name,
              plan->schedule.num_stages);
-    row->median = makespan / most_actions(&plan->schedule) * 1e6;
+    add_row(table, name, makespan / most_actions(&plan->schedule) * 1e6, "us");
     return status;
 }
 
 static tv_status_t bench_schedule(struct tv_comm *world, const char *name, double seconds,
-                                  struct bench_row *row)
+                                  struct bench_table *table)
 {
     const struct tv_schedule_args args = {.name = name,
                                           .num_stages = tv_comm_size(world),
@@ -75,28 +94,55 @@ static tv_status_t bench_schedule(struct tv_comm *world, const char *name, doubl
     struct tv_schedule_plan plan;
     TV_TRY(tv_schedule_build(&args, &schedule));
     TV_TRY(tv_schedule_plan_time(&schedule, &costs, &plan));
-    const tv_status_t status = bench_plan(world, &plan, seconds, row);
+    const tv_status_t status = bench_plan(world, &plan, seconds, table);
     tv_schedule_plan_free(&plan);
     return status;
 }
 
-static int print_json(const struct bench_row *rows)
+/* ---- links ---- */
+
+static tv_status_t bench_links(struct tv_comm *world, double seconds, struct bench_table *table)
+{
+    struct tv_nodes nodes;
+    struct tv_link_rates rates;
+    char name[64];
+    if (tv_comm_size(world) < 2)
+        return TV_ERR(TV_INVALID, "bench links needs at least 2 ranks, there is 1");
+    TV_TRY(tv_nodes_find(world, NULL, &nodes));
+    const tv_status_t status = tv_links_measure(world, &nodes, seconds, &rates);
+    tv_nodes_free(&nodes);
+    for (int tier = 0; tier < TV_NUM_TIERS && status == TV_OK; tier++) {
+        if (rates.gbps[tier] == 0)
+            continue;
+        snprintf(name, sizeof(name), "latency, %s", tv_tier_name((tv_tier_t)tier));
+        add_row(table, name, 1e6 * rates.seconds[tier], "us");
+        snprintf(name, sizeof(name), "bandwidth, %s", tv_tier_name((tv_tier_t)tier));
+        add_row(table, name, rates.gbps[tier], "GB/s");
+    }
+    return status;
+}
+
+/* ---- the command ---- */
+
+static int print_json(const struct bench_table *table)
 {
     json_t *array = json_array();
-    for (int i = 0; i < NUM_ROWS; i++)
-        json_array_append_new(array, json_pack("{s:s, s:f, s:s}", "name", rows[i].name, "median",
-                                               rows[i].median, "unit", "us"));
+    for (int i = 0; i < table->num_rows; i++)
+        json_array_append_new(array,
+                              json_pack("{s:s, s:f, s:s}", "name", table->rows[i].name, "median",
+                                        table->rows[i].median, "unit", table->rows[i].unit));
     const int failed = json_dumpf(array, stdout, JSON_COMPACT | JSON_REAL_PRECISION(17)) != 0 ||
                        putchar('\n') == EOF;
     json_decref(array);
     return failed;
 }
 
-static tv_status_t print_rows(const struct bench_row *rows, int is_json)
+static tv_status_t print_rows(const struct bench_table *table, int is_json)
 {
-    int failed = is_json && print_json(rows);
-    for (int i = 0; i < NUM_ROWS && !is_json; i++)
-        printf("%-40s %10.2f us\n", rows[i].name, rows[i].median);
+    int failed = is_json && print_json(table);
+    for (int i = 0; i < table->num_rows && !is_json; i++)
+        printf("%-40s %10.2f %s\n", table->rows[i].name, table->rows[i].median,
+               table->rows[i].unit);
     failed |= fflush(stdout) != 0 || ferror(stdout);
     return failed ? TV_ERR(TV_IO, "standard output cannot be written") : TV_OK;
 }
@@ -104,11 +150,14 @@ static tv_status_t print_rows(const struct bench_row *rows, int is_json)
 static tv_status_t bench_rank(struct tv_comm *world, void *context, int *is_common_out)
 {
     const struct tv_bench_options *options = context;
-    struct bench_row rows[NUM_ROWS];
-    (void)is_common_out; /* a failure here is one rank's own */
-    for (int i = 0; i < NUM_ROWS; i++)
-        TV_TRY(bench_schedule(world, schedules[i], options->seconds, &rows[i]));
-    return tv_comm_rank(world) == 0 ? print_rows(rows, options->is_json) : TV_OK;
+    struct bench_table table = {0};
+    const int is_links = strcmp(options->what, "links") == 0;
+    *is_common_out = is_links && tv_comm_size(world) < 2; /* other failures are one rank's own */
+    if (is_links)
+        TV_TRY(bench_links(world, options->seconds, &table));
+    for (int i = 0; !is_links && i < NUM_SCHEDULES; i++)
+        TV_TRY(bench_schedule(world, schedules[i], options->seconds, &table));
+    return tv_comm_rank(world) == 0 ? print_rows(&table, options->is_json) : TV_OK;
 }
 
 int tv_command_bench(int argc, char **argv)

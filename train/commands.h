@@ -6,6 +6,7 @@
 
 TV_BEGIN_C
 int tv_command_train(int argc, char **argv);
+int tv_command_map(int argc, char **argv);
 int tv_command_bench(int argc, char **argv);
 int tv_command_schedule(int argc, char **argv);
 int tv_command_version(void);

@@ -1,6 +1,7 @@
 /* train/console.c -- the live line, the plain lines and the summary. */
 #include "train/console.h"
 #include "base/clock.h"
+#include "train/place.h"
 #include "train/trainer_internal.h"
 #include <inttypes.h>
 #include <string.h>
@@ -43,6 +44,21 @@ void tv_console_open(struct tv_console *console, const struct tv_run *run, FILE 
     setvbuf(out, NULL, _IOLBF, 0);
 }
 
+static void print_place(FILE *out, const struct tv_run *run)
+{
+    const struct tv_run_place *place = run->place;
+    if (place == NULL)
+        return;
+    if (place->is_solved && place->placement.num_ranks > 1)
+        fprintf(out, "placement: auto, predicted %.3g ms on the wire a step, identity %.3g ms\n",
+                1e3 * place->chosen.total, 1e3 * place->identity.total);
+    for (int tier = 0; tier < TV_NUM_TIERS; tier++) {
+        if (place->rates.gbps[tier] > 0)
+            fprintf(out, "links, %s: %.3g us, %.3g GB/s\n", tv_tier_name((tv_tier_t)tier),
+                    1e6 * place->rates.seconds[tier], place->rates.gbps[tier]);
+    }
+}
+
 void tv_console_start(struct tv_console *console, const struct tv_run *run,
                       const struct tv_trainer *trainer)
 {
@@ -63,6 +79,7 @@ void tv_console_start(struct tv_console *console, const struct tv_run *run,
     fprintf(console->out,
             "data: %" PRId64 " samples; %" PRId64 " token(s) after the last whole one are unused\n",
             tv_trainer_num_samples(trainer), tv_trainer_unused_tokens(trainer));
+    print_place(console->out, run);
     console->started_at = tv_clock_seconds();
 }
 

@@ -125,6 +125,24 @@ tv_status_t tv_file_read_json(const char *path, int64_t max_bytes, struct json_t
     return status;
 }
 
+tv_status_t tv_text_file_open(const char *flag, const char *path, FILE **file_out)
+{
+    TV_TRY(tv_folder_make_parent(path));
+    FILE *file = fopen(path, "we");
+    if (file == NULL)
+        return TV_ERR(TV_INVALID, "--%s %s cannot be written: %s", flag, path, strerror(errno));
+    *file_out = file;
+    return TV_OK;
+}
+
+tv_status_t tv_text_file_close(const char *flag, const char *path, FILE *file, tv_status_t status)
+{
+    const int failed = ferror(file);
+    if ((fclose(file) != 0 || failed) && status == TV_OK)
+        return TV_ERR(TV_IO, "--%s %s: writing failed: %s", flag, path, strerror(errno));
+    return status;
+}
+
 tv_status_t tv_new_file_open(const char *path, struct tv_new_file *file_out)
 {
     struct tv_new_file file = {.fd = -1};

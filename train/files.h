@@ -5,6 +5,7 @@
 #include "base/status.h"
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 TV_BEGIN_C
 struct json_t; /* jansson.h */
@@ -27,6 +28,13 @@ void tv_file_unmap(struct tv_file_map *map);
  * Errors: TV_BAD_FILE with the line. */
 TV_MUST_CHECK tv_status_t tv_file_read_json(const char *path, int64_t max_bytes,
                                             struct json_t **json_out);
+
+/* A text file that a flag names, for writing; its folder is made. flag: without dashes.
+ * Errors: TV_INVALID with flag, path and reason. */
+TV_MUST_CHECK tv_status_t tv_text_file_open(const char *flag, const char *path, FILE **file_out);
+/* Returns `status`, or TV_IO when that is TV_OK and the file could not be written. */
+TV_MUST_CHECK tv_status_t tv_text_file_close(const char *flag, const char *path, FILE *file,
+                                             tv_status_t status);
 
 /* A file that is written under a temporary name beside `path`. Plain struct, zeroed or closed: no
  * file. */

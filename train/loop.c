@@ -2,6 +2,7 @@
 #include "train/loop.h"
 #include "train/console.h"
 #include "train/metrics.h"
+#include "train/place.h"
 #include "train/split.h"
 #include "train/step_trace.h"
 #include "train/trainer_internal.h"
@@ -153,7 +154,6 @@ static tv_status_t split_by_profile(struct tv_comm *world, struct tv_run *run)
     const char *path = run->options.save_profile;
     struct tv_profile profile;
     int first_failed;
-    tv_comm_set_timeout(world, run->options.timeout_seconds);
     TV_TRY(tv_profile_measure(world, run, &profile));
     tv_status_t status = tv_run_split(run, TV_PARTITION_PROFILE, &profile);
     if (status == TV_OK && tv_comm_rank(world) == 0 && path != NULL)
@@ -179,6 +179,8 @@ tv_status_t tv_train_loop(struct tv_comm *world, struct tv_run *run, int *is_com
     struct loop loop = {.run = run};
     int first_failed;
     *is_common_out = 1;
+    tv_comm_set_timeout(world, run->options.timeout_seconds);
+    TV_TRY(tv_run_find_place(world, run));
     if (!run->has_split)
         TV_TRY(split_by_profile(world, run));
     TV_TRY(tv_trainer_create(world, run, &loop.trainer));

@@ -8,6 +8,7 @@ static void print_usage(FILE *out)
     fputs("Usage: trivet COMMAND [flags]\n"
           "\n"
           "  train      train a GPT-2 or Llama model over a mesh of ranks\n"
+          "  map        lay a mesh of ranks over machines so that messages cost least\n"
           "  schedule   draw, time, compare and run pipeline schedules\n"
           "  bench      measure a part of trivet on this machine\n"
           "\n"
@@ -23,6 +24,8 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "train") == 0)
         return tv_command_train(argc - 1, argv + 1);
+    if (strcmp(argv[1], "map") == 0)
+        return tv_command_map(argc - 1, argv + 1);
     if (strcmp(argv[1], "bench") == 0)
         return tv_command_bench(argc - 1, argv + 1);
     if (strcmp(argv[1], "schedule") == 0)

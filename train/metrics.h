@@ -27,7 +27,7 @@ void tv_metrics_close(struct tv_metrics *metrics);
  * fields are out of memory, so that a caller may pass what a jansson constructor returned. */
 TV_MUST_CHECK tv_status_t tv_metrics_object(struct tv_metrics *metrics, const char *type,
                                             struct json_t *fields);
-/* Two lines: the resolved configuration and the placement. Also: TV_BAD_FILE (--placement). */
+/* Two lines: the resolved configuration and the placement. */
 TV_MUST_CHECK tv_status_t tv_metrics_start(struct tv_metrics *metrics, const struct tv_run *run);
 TV_MUST_CHECK tv_status_t tv_metrics_step(struct tv_metrics *metrics,
                                           const struct tv_step_report *report);

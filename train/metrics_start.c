@@ -1,8 +1,7 @@
 /* train/metrics_start.c -- the first two lines: what the run is, and which rank sits where. */
 #include "train/metrics.h"
-#include "train/run.h"
+#include "train/place.h"
 #include <jansson.h>
-#include <string.h>
 
 static json_t *model_json(const struct tv_model_config *c)
 {
@@ -65,37 +64,63 @@ static json_t *config_json(const struct tv_run *run)
         optimizer_json(run), "data", data_json(run));
 }
 
-static tv_status_t placement_of(const struct tv_run *run, int num_ranks,
-                                struct tv_placement *placement_out)
-{
-    const char *word = run->options.placement;
-    if (strcmp(word, "identity") == 0)
-        return tv_placement_identity(num_ranks, placement_out);
-    return tv_placement_read(word, num_ranks, placement_out);
-}
-
 /* Coordinates [p, d, t] of each rank, in launch order. */
-static json_t *placement_json(const struct tv_run *run, const struct tv_placement *placement)
+static json_t *coordinates_json(const struct tv_run *run, int num_ranks)
 {
     json_t *coordinates = json_array();
-    for (int rank = 0; rank < placement->num_ranks; rank++) {
-        const struct tv_mesh_coord at = tv_mesh_coord_of(run->extent, placement->place_of[rank]);
+    for (int rank = 0; rank < num_ranks; rank++) {
+        const int place = run->place != NULL ? run->place->placement.place_of[rank] : rank;
+        const struct tv_mesh_coord at = tv_mesh_coord_of(run->extent, place);
         json_array_append_new(
             coordinates, json_pack("[i, i, i]", at.at[TV_PIPE], at.at[TV_DATA], at.at[TV_TENSOR]));
     }
-    return json_pack("{s:s, s:o}", "placement", run->options.placement, "coordinates", coordinates);
+    return coordinates;
+}
+
+static json_t *cost_json(const struct tv_map_cost *cost)
+{
+    return json_pack("{s:o, s:o, s:o, s:o}", "total", tv_metrics_number(cost->total), "tensor",
+                     tv_metrics_number(cost->axis[TV_TENSOR]), "pipeline",
+                     tv_metrics_number(cost->axis[TV_PIPE]), "data",
+                     tv_metrics_number(cost->axis[TV_DATA]));
+}
+
+/* Where each rank runs, in launch order: the node's name, and the CPUs as the kernel says them. */
+static json_t *ranks_json(const struct tv_run_place *place)
+{
+    json_t *ranks = json_array();
+    for (int rank = 0; rank < place->placement.num_ranks; rank++) {
+        const struct tv_binding *binding = &place->bindings[rank];
+        json_array_append_new(ranks, json_pack("{s:s, s:s, s:s, s:s}", "node",
+                                               place->nodes.names[place->nodes.node_of[rank]],
+                                               "binding", tv_bind_kind_name(binding->kind), "cpus",
+                                               binding->cpus, "memory", binding->memory));
+    }
+    return ranks;
+}
+
+static json_t *placement_json(const struct tv_run *run, int num_ranks)
+{
+    const struct tv_run_place *place = run->place;
+    json_t *fields = json_pack("{s:s, s:o}", "placement", run->options.placement, "coordinates",
+                               coordinates_json(run, num_ranks));
+    if (place == NULL)
+        return fields;
+    json_object_set_new(fields, "ranks", ranks_json(place));
+    if (place->is_solved)
+        json_object_set_new(fields, "predicted_seconds",
+                            json_pack("{s:o, s:o, s:i}", "chosen", cost_json(&place->chosen),
+                                      "identity", cost_json(&place->identity),
+                                      "split_tensor_groups", place->split_tensor_groups));
+    return fields;
 }
 
 tv_status_t tv_metrics_start(struct tv_metrics *metrics, const struct tv_run *run)
 {
-    struct tv_placement placement;
     const int num_ranks =
         run->extent.at[TV_PIPE] * run->extent.at[TV_DATA] * run->extent.at[TV_TENSOR];
     if (metrics == NULL)
         return TV_OK;
     TV_TRY(tv_metrics_object(metrics, "config", config_json(run)));
-    TV_TRY(placement_of(run, num_ranks, &placement));
-    json_t *fields = placement_json(run, &placement);
-    tv_placement_destroy(&placement);
-    return tv_metrics_object(metrics, "placement", fields);
+    return tv_metrics_object(metrics, "placement", placement_json(run, num_ranks));
 }

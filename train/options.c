@@ -1,5 +1,6 @@
 /* train/options.c -- the parser of a table of flags, and its help. */
 #include "train/options.h"
+#include "train/terminal.h"
 #include <assert.h>
 #include <errno.h>
 #include <math.h>
@@ -260,6 +261,29 @@ tv_status_t tv_options_parse(const struct tv_option_table *table, int argc, char
     return TV_OK;
 }
 
+tv_status_t tv_options_three(const char *flag, const char *text, const char *form, double high,
+                             double numbers_out[3])
+{
+    double numbers[3];
+    const char *at = text;
+    for (int i = 0; i < 3; i++) {
+        char *end = NULL;
+        errno = 0;
+        numbers[i] = strtod(at, &end);
+        if (end == at || *end != (i < 2 ? ',' : '\0') || errno == ERANGE || !isfinite(numbers[i]))
+            return TV_ERR(TV_INVALID, "--%s %s: not three numbers %s", flag, text, form);
+        at = end + 1;
+    }
+    for (int i = 0; i < 3; i++) {
+        if (numbers[i] < 0 || numbers[i] > high)
+            return TV_ERR(TV_INVALID, "--%s %s: %.10g must be between 0 and %.10g", flag, text,
+                          numbers[i], high);
+    }
+    for (int i = 0; i < 3; i++)
+        numbers_out[i] = numbers[i];
+    return TV_OK;
+}
+
 void tv_options_free(struct tv_options_given *given)
 {
     free(given->args_text);
@@ -273,42 +297,17 @@ int tv_options_has(const struct tv_option_table *table, const struct tv_options_
     return i >= 0 && (given->bits[i / 64] >> i % 64 & 1);
 }
 
-/* A paragraph whose lines start at column `indent` and end before column 80. */
-struct paragraph {
-    FILE *out;
-    int indent, column;
-};
-
-/* The word between `before` and `after`, all on one line. */
-static void print_word(struct paragraph *p, const char *before, const char *word, int length,
-                       const char *after)
-{
-    const int columns = (int)strlen(before) + length + (int)strlen(after);
-    if (p->column > p->indent && p->column + 1 + columns > 80) {
-        fprintf(p->out, "\n%*s", p->indent, "");
-        p->column = p->indent;
-    } else if (p->column > p->indent) {
-        fputc(' ', p->out);
-        p->column++;
-    }
-    fprintf(p->out, "%s%.*s%s", before, length, word, after);
-    p->column += columns;
-}
-
 /* pipeline stages (default 1) [also --pipeline-model-parallel-size] */
-static void print_meaning(struct paragraph *p, const struct tv_option *row)
+static void print_meaning(struct tv_paragraph *p, const struct tv_option *row)
 {
-    for (const char *word = row->help; *word != '\0';) {
-        const int length = (int)strcspn(word, " ");
-        print_word(p, "", word, length, "");
-        word += length + (word[length] == ' ');
-    }
+    tv_paragraph_text(p, row->help);
     if (row->value != NULL)
-        print_word(p, "(default ", row->value, (int)strlen(row->value), ")");
+        tv_paragraph_word(p, "(default ", row->value, (int)strlen(row->value), ")");
     for (const char *name = row->aliases; name != NULL;) {
         const int length = (int)strcspn(name, ",");
         const int is_last = name[length] == '\0';
-        print_word(p, name == row->aliases ? "[also --" : "--", name, length, is_last ? "]" : ",");
+        tv_paragraph_word(p, name == row->aliases ? "[also --" : "--", name, length,
+                          is_last ? "]" : ",");
         name = is_last ? NULL : name + length + 1;
     }
     fputc('\n', p->out);
@@ -334,7 +333,7 @@ void tv_options_help(const struct tv_option_table *table, FILE *out)
             fprintf(out, "\n%*s", INDENT, "");
         else
             fprintf(out, "%*s", INDENT - used, "");
-        struct paragraph meaning = {out, INDENT, INDENT};
+        struct tv_paragraph meaning = {out, INDENT, INDENT, 80};
         print_meaning(&meaning, row);
     }
 }

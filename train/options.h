@@ -63,6 +63,11 @@ void tv_options_free(struct tv_options_given *given);
 /* Was the flag with this name or alias (without dashes) given? */
 int tv_options_has(const struct tv_option_table *table, const struct tv_options_given *given,
                    const char *name);
+/* The value of a text flag that is three numbers with commas between them, each in [0, high].
+ * flag: without dashes; form: what stands where, for the message ("F,B,W such as 1,1,1").
+ * Errors: TV_INVALID with flag and text. */
+TV_MUST_CHECK tv_status_t tv_options_three(const char *flag, const char *text, const char *form,
+                                           double high, double numbers_out[3]);
 /* Every flag with its meaning and default, 80 columns. */
 void tv_options_help(const struct tv_option_table *table, FILE *out);
 TV_END_C

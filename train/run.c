@@ -4,6 +4,7 @@
 #include "data/optimizer.h"
 #include "data/samples.h"
 #include "train/hf.h"
+#include "train/place.h"
 #include "train/run_internal.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -177,7 +178,7 @@ static const char *implied_config(const struct tv_train_options *o, char *path, 
     return stat(path, &info) == 0 ? path : NULL;
 }
 
-static tv_status_t resolve_model(struct tv_run *run)
+tv_status_t tv_run_resolve_model(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
     char path[4096];
@@ -226,14 +227,20 @@ static tv_status_t resolve_mesh(struct tv_run *run, int num_ranks)
     return tv_mesh_check(run->extent, num_ranks);
 }
 
-static tv_status_t resolve_batch(struct tv_run *run)
+static tv_status_t resolve_length(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
-    const int D = run->extent.at[TV_DATA];
     if (o->train_iters == 0 && !o->is_dry_run)
         return TV_ERR(TV_INVALID, "--train-iters is required");
     run->train_iters = o->train_iters;
     run->decay_iters = o->decay_iters >= 0 ? o->decay_iters : o->train_iters;
+    return TV_OK;
+}
+
+tv_status_t tv_run_resolve_batch(struct tv_run *run)
+{
+    const struct tv_train_options *o = &run->options;
+    const int D = run->extent.at[TV_DATA];
     run->micro_batch = o->micro_batch;
     run->global_batch = o->global_batch ? o->global_batch : o->micro_batch * D;
     run->seq_length = o->seq_length ? o->seq_length : run->model.max_positions;
@@ -257,6 +264,18 @@ static tv_status_t resolve_batch(struct tv_run *run)
     return TV_OK;
 }
 
+static tv_status_t check_placement(struct tv_run *run)
+{
+    const struct tv_train_options *o = &run->options;
+    if (strcmp(o->bind, "auto") != 0 && strcmp(o->bind, "none") != 0)
+        return TV_ERR(TV_INVALID, "--bind %s is not one of auto, none", o->bind);
+    run->is_bound = strcmp(o->bind, "auto") == 0;
+    if (strcmp(o->placement, "auto") != 0 && (o->network != NULL || o->probe_links))
+        return TV_ERR(TV_INVALID, "--%s belongs to --placement auto",
+                      o->network != NULL ? "network" : "probe-links");
+    return TV_OK;
+}
+
 static tv_status_t check_words(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
@@ -276,6 +295,7 @@ static tv_status_t check_words(struct tv_run *run)
     if (strcmp(o->device, "auto") != 0 && strcmp(o->device, "cpu") != 0)
         return TV_ERR(TV_INVALID, "--device %s is not one of auto, cpu", o->device);
     run->device_kind = TV_DEVICE_CPU;
+    TV_TRY(check_placement(run));
     if (o->data == NULL && !o->is_dry_run)
         return TV_ERR(TV_INVALID, "--data is required");
     if (tv_train_options_has(o, "eval-interval") && o->valid_data == NULL)
@@ -295,9 +315,11 @@ tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks
     if (status == TV_OK)
         status = resolve_mesh(&run, num_ranks);
     if (status == TV_OK)
-        status = resolve_model(&run);
+        status = tv_run_resolve_model(&run);
     if (status == TV_OK)
-        status = resolve_batch(&run);
+        status = resolve_length(&run);
+    if (status == TV_OK)
+        status = tv_run_resolve_batch(&run);
     if (status == TV_OK)
         status = tv_run_resolve_pipeline(&run);
     if (status != TV_OK) {
@@ -313,4 +335,6 @@ void tv_run_free(struct tv_run *run)
     tv_schedule_destroy(&run->schedule);
     free(run->pieces);
     run->pieces = NULL;
+    tv_run_place_free(run->place);
+    run->place = NULL;
 }

@@ -19,6 +19,8 @@ struct tv_profile {
     struct tv_unit_times of[TV_NUM_UNIT_SORTS];
 };
 
+struct tv_run_place;
+
 struct tv_run {
     struct tv_train_options options; /* as given, with a schedule; owned by the caller */
     struct tv_mesh_coord extent;
@@ -26,6 +28,7 @@ struct tv_run {
     tv_device_kind_t device_kind;
     tv_tokens_format_t data_format;
     int64_t seq_length, micro_batch, global_batch, train_iters, decay_iters;
+    int is_bound;  /* --bind auto */
     int num_micro; /* micro-batches per step and replica, m */
     int shuffle;
     int num_chunks; /* pieces of the model per stage, v */
@@ -35,6 +38,7 @@ struct tv_run {
     int has_split;                /* pieces are filled: --partition profile waits for the ranks */
     int has_profile;              /* the split was made from it */
     struct tv_profile profile;
+    struct tv_run_place *place;   /* train/place.h; NULL until the ranks have found it; owned */
 };
 
 /* num_ranks: size of the world; for a dry run without a launcher 0: whatever the mesh needs. Reads --config (or the

@@ -1,9 +1,6 @@
 /* train/schedule_options.c -- the table of `trivet schedule`, and the two values that have a form
  * of their own. */
 #include "train/schedule_options.h"
-#include <errno.h>
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define AT(field) offsetof(struct tv_schedule_options, field)
@@ -63,20 +60,7 @@ const struct tv_option_table tv_schedule_option_table = {
 tv_status_t tv_schedule_costs_parse(const char *text, double costs_out[3])
 {
     double costs[3];
-    const char *at = text;
-    for (int i = 0; i < 3; i++) {
-        char *end = NULL;
-        errno = 0;
-        costs[i] = strtod(at, &end);
-        if (end == at || *end != (i < 2 ? ',' : '\0') || errno == ERANGE || !isfinite(costs[i]))
-            return TV_ERR(TV_INVALID, "--costs %s: not three numbers F,B,W such as 1,1,1", text);
-        at = end + 1;
-    }
-    for (int i = 0; i < 3; i++) {
-        if (costs[i] < 0 || costs[i] > TV_OPTION_BIG)
-            return TV_ERR(TV_INVALID, "--costs %s: %.10g must be between 0 and %.10g", text,
-                          costs[i], TV_OPTION_BIG);
-    }
+    TV_TRY(tv_options_three("costs", text, "F,B,W such as 1,1,1", TV_OPTION_BIG, costs));
     if (costs[0] + costs[1] + costs[2] == 0)
         return TV_ERR(TV_INVALID, "--costs %s: one of them must be above 0", text);
     for (int i = 0; i < 3; i++)

@@ -3,12 +3,10 @@
 #include "pipeline/schedule_csv.h"
 #include "pipeline/schedule_draw.h"
 #include "train/files.h"
+#include "train/terminal.h"
 #include <errno.h>
 #include <jansson.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 static int num_messages(const struct tv_action_list *list)
 {
@@ -35,16 +33,6 @@ static void print_stages(const struct tv_schedule_plan *plan, FILE *out)
           out);
 }
 
-static int columns_of(const struct tv_schedule_options *options, FILE *out)
-{
-    struct winsize window;
-    if (options->width > 0)
-        return options->width;
-    if (isatty(fileno(out)) && ioctl(fileno(out), TIOCGWINSZ, &window) == 0 && window.ws_col > 0)
-        return window.ws_col;
-    return 80;
-}
-
 static tv_status_t print_text(const struct tv_schedule_options *options,
                               const struct tv_schedule_plan *plan,
                               const struct tv_sleep_walk *measured, FILE *out)
@@ -64,8 +52,8 @@ static tv_status_t print_text(const struct tv_schedule_options *options,
                 100 * measured->bubble_fraction, 100 * plan->timing.bubble_fraction,
                 measured->makespan_seconds, plan->timing.makespan * options->run_ms / 1000);
     print_stages(plan, out);
-    const int is_coloured = isatty(fileno(out)) && getenv("NO_COLOR") == NULL;
-    return tv_schedule_draw_text(s, &plan->timing, columns_of(options, out), is_coloured, out);
+    return tv_schedule_draw_text(s, &plan->timing, tv_terminal_columns(options->width, out),
+                                 tv_terminal_is_coloured(out), out);
 }
 
 /* ---- JSON ---- */
@@ -123,29 +111,12 @@ static tv_status_t print_json(const struct tv_schedule_options *options,
 
 /* ---- files ---- */
 
-static tv_status_t open_file(const char *flag, const char *path, FILE **file_out)
-{
-    TV_TRY(tv_folder_make_parent(path));
-    FILE *file = fopen(path, "we");
-    if (file == NULL)
-        return TV_ERR(TV_INVALID, "--%s %s cannot be written: %s", flag, path, strerror(errno));
-    *file_out = file;
-    return TV_OK;
-}
-
-static tv_status_t close_file(const char *flag, const char *path, FILE *file, tv_status_t status)
-{
-    if (fclose(file) != 0 && status == TV_OK)
-        return TV_ERR(TV_IO, "--%s %s: writing failed: %s", flag, path, strerror(errno));
-    return status;
-}
-
 static tv_status_t write_svg(const char *path, const struct tv_schedule_plan *plan)
 {
     FILE *file = NULL;
-    TV_TRY(open_file("svg", path, &file));
-    return close_file("svg", path, file,
-                      tv_schedule_draw_svg(&plan->schedule, &plan->timing, file));
+    TV_TRY(tv_text_file_open("svg", path, &file));
+    return tv_text_file_close("svg", path, file,
+                              tv_schedule_draw_svg(&plan->schedule, &plan->timing, file));
 }
 
 static tv_status_t write_csv(const char *path, const char *form,
@@ -153,8 +124,8 @@ static tv_status_t write_csv(const char *path, const char *form,
 {
     FILE *file = NULL;
     const int has_messages = strcmp(form, "compute_comms") == 0;
-    TV_TRY(open_file("csv", path, &file));
-    return close_file(
+    TV_TRY(tv_text_file_open("csv", path, &file));
+    return tv_text_file_close(
         "csv", path, file,
         tv_schedule_write_csv(&plan->schedule,
                               has_messages ? TV_CSV_COMPUTE_COMMS : TV_CSV_COMPUTE_ONLY, file));

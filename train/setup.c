@@ -2,8 +2,8 @@
 #include "train/setup.h"
 #include "base/clock.h"
 #include "train/hf.h"
+#include "train/place.h"
 #include "train/trainer_internal.h"
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,13 +43,14 @@ static tv_status_t count_alike(struct tv_comm *world, int64_t mine, int *num_out
 tv_status_t tv_fair_threads(struct tv_comm *world, int num_asked, int *num_threads_out)
 {
     int ranks = 1, is_root;
-    cpu_set_t allowed;
+    struct tv_cpu_mask allowed = {0};
     char name[512] = "";
     (void)gethostname(name, 256);
     boot_identity(name + strlen(name), 256);
-    TV_TRY(count_alike(world, (int64_t)XXH64(name, strlen(name), 0), &ranks, &is_root));
-    const int cores =
-        sched_getaffinity(0, sizeof(allowed), &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
+    const int cores = tv_cpu_mask_now(&allowed) == TV_OK ? tv_cpu_mask_count(&allowed) : 1;
+    /* Ranks that are bound have their CPUs to themselves. */
+    const uint64_t host = XXH64(name, strlen(name), 0);
+    TV_TRY(count_alike(world, (int64_t)XXH64(&allowed, sizeof(allowed), host), &ranks, &is_root));
     const int fair = ranks > 0 && cores / ranks > 1 ? cores / ranks : 1;
     *num_threads_out = num_asked > 0 ? num_asked : fair;
     return TV_OK;
@@ -116,15 +117,8 @@ tv_status_t tv_clock_offset(struct tv_comm *world, double *offset_out)
 tv_status_t tv_run_mesh_create(struct tv_comm *world, const struct tv_run *run,
                                struct tv_mesh **mesh_out)
 {
-    struct tv_placement placement = {0};
-    int first_failed;
-    tv_status_t status = TV_OK;
-    if (strcmp(run->options.placement, "identity") != 0)
-        status = tv_placement_read(run->options.placement, tv_comm_size(world), &placement);
-    TV_TRY(tv_comm_agree(world, status, &first_failed));
-    status = tv_mesh_create(world, run->extent, placement.place_of ? &placement : NULL, mesh_out);
-    tv_placement_destroy(&placement);
-    return status;
+    return tv_mesh_create(world, run->extent, run->place != NULL ? &run->place->placement : NULL,
+                          mesh_out);
 }
 
 tv_status_t tv_trainer_read_weights(struct tv_trainer *tr, const char *path)

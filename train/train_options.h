@@ -11,7 +11,8 @@ struct tv_train_options {
     /* mesh */
     int pp, tp, dp; /* dp 0: inferred */
     int local_ranks;
-    const char *placement;
+    const char *placement, *network, *bind;
+    int probe_links;
     /* schedule */
     const char *schedule; /* NULL: 1f1b, or interleaved when vpp > 1 */
     int vpp;              /* chunks per stage; 0: the schedule's own */

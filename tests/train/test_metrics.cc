@@ -2,6 +2,7 @@
 #include "base/status.h"
 #include "temporary.h"
 #include "train/metrics.h"
+#include "train/place.h"
 #include <cmath>
 #include <jansson.h>
 #include <vector>
@@ -112,6 +113,20 @@ TEST_F(Metrics, EveryKindOfLine)
     EXPECT_EQ(dir.read("sub/run.jsonl").rfind("{\"type\":\"config\",\"pp\":2}\n", 0), 0u);
 }
 
+static void expect_place(const json_t *line)
+{
+    const json_t *rank = json_array_get(json_object_get(line, "ranks"), 2);
+    EXPECT_STREQ(json_string_value(json_object_get(rank, "node")), "n66");
+    EXPECT_STREQ(json_string_value(json_object_get(rank, "binding")), "own");
+    EXPECT_STREQ(json_string_value(json_object_get(rank, "cpus")), "4-5");
+    EXPECT_STREQ(json_string_value(json_object_get(rank, "memory")), "1");
+    const json_t *predicted = json_object_get(line, "predicted_seconds");
+    EXPECT_EQ(json_real_value(json_object_get(json_object_get(predicted, "chosen"), "total")),
+              0.25);
+    EXPECT_EQ(json_real_value(json_object_get(json_object_get(predicted, "identity"), "tensor")),
+              0.5);
+}
+
 TEST_F(Metrics, TheStartTellsWhatTheRunIsAndWhoSitsWhere)
 {
     tv_run run = {};
@@ -126,11 +141,23 @@ TEST_F(Metrics, TheStartTellsWhatTheRunIsAndWhoSitsWhere)
     run.model.vocab_size = 257;
     run.seq_length = 32;
     run.global_batch = 16;
-    const std::string order = dir.write("order", "3\n1\n0\n2\n");
+    int order[] = {3, 1, 0, 2}, node_of[] = {0, 0, 1, 1};
+    char names[][TV_TOPO_NAME] = {"n7", "n66"};
+    struct tv_binding bindings[4] = {};
+    bindings[2] = {.kind = TV_BIND_OWN, .num_cpus = 2, .place = 0, .cpus = "4-5", .memory = "1"};
+    struct tv_run_place place = {};
+    place.placement = {4, order};
+    place.nodes.names = names;
+    place.nodes.node_of = node_of;
+    place.bindings = bindings;
+    place.is_solved = 1;
+    place.chosen.total = 0.25;
+    place.identity.axis[TV_TENSOR] = 0.5;
     open(0);
     run.options.placement = "identity";
     ASSERT_EQ(tv_metrics_start(metrics, &run), TV_OK) << tv_error_message();
-    run.options.placement = order.c_str();
+    run.options.placement = "auto";
+    run.place = &place;
     ASSERT_EQ(tv_metrics_start(metrics, &run), TV_OK) << tv_error_message();
     const auto &got = parse();
     ASSERT_EQ(got.size(), 4u);
@@ -155,6 +182,7 @@ TEST_F(Metrics, TheStartTellsWhatTheRunIsAndWhoSitsWhere)
             EXPECT_EQ(json_integer_value(json_array_get(at, 2)), want[line / 2][r] % 2);
         }
     }
+    expect_place(got[3]);
 }
 
 TEST_F(Metrics, WhatIsNotFiniteIsNull)

@@ -321,13 +321,15 @@ TEST(BenchOptions, OneWordSaysWhatIsMeasured)
     EXPECT_STREQ(o.log_level, "info");
     EXPECT_EQ(o.wants_help, 0);
     EXPECT_EQ(parse_bench({}, o), TV_INVALID);
-    EXPECT_STREQ(
-        tv_error_message(),
-        "bench needs a word that says what is measured: pipeline; see trivet bench --help");
+    EXPECT_STREQ(tv_error_message(), "bench needs a word that says what is measured: pipeline or "
+                                     "links; see trivet bench --help");
     EXPECT_EQ(parse_bench({"pipe"}, o), TV_INVALID);
-    EXPECT_STREQ(tv_error_message(), "bench pipe is not one of pipeline; see trivet bench --help");
+    EXPECT_STREQ(tv_error_message(),
+                 "bench pipe is not one of pipeline, links; see trivet bench --help");
     EXPECT_EQ(parse_bench({"--json", "pipeline"}, o), TV_INVALID);
     EXPECT_STREQ(o.what, "pipeline"); // still the one from before
+    ASSERT_EQ(parse_bench({"links"}, o), TV_OK);
+    EXPECT_STREQ(o.what, "links");
     ASSERT_EQ(parse_bench({"pipeline"}, o), TV_OK);
     EXPECT_EQ(o.seconds, 1);
     EXPECT_EQ(o.local_ranks, 0);

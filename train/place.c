@@ -1,0 +1,212 @@
+/* train/place.c -- nodes, CPUs, devices, then the layout: solved by one rank, checked by all. */
+#include "train/place.h"
+#include "base/log.h"
+#include "mesh/discover.h"
+#include "train/split.h"
+#include "train/traffic.h"
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+static const double probe_seconds = 1;
+
+static int is_auto(const struct tv_run *run)
+{
+    return strcmp(run->options.placement, "auto") == 0;
+}
+
+/* What a step sends. Before a profile has split the model, the split by FLOPs stands in for it. */
+static tv_status_t find_traffic(const struct tv_run *run, struct tv_traffic *traffic_out)
+{
+    const struct tv_traffic_sizes sizes = {
+        .activation = sizeof(float), .gradient = sizeof(float), .gathered = sizeof(float)};
+    if (run->has_split)
+        return tv_run_traffic(run, sizes, traffic_out);
+    struct tv_run guess = *run;
+    guess.options.memory_limit_mib = 0;
+    guess.pieces =
+        calloc((size_t)(run->extent.at[TV_PIPE] * run->num_chunks), sizeof(*guess.pieces));
+    if (guess.pieces == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d stages", run->extent.at[TV_PIPE]);
+    tv_status_t status = tv_run_split(&guess, TV_PARTITION_FLOPS, NULL);
+    if (status == TV_OK)
+        status = tv_run_traffic(&guess, sizes, traffic_out);
+    free(guess.pieces);
+    return status;
+}
+
+/* ---- the layout ---- */
+
+static tv_status_t solve(const struct tv_run *run, const struct tv_topology *topology,
+                         const struct tv_device_place *arrivals, int num_ranks,
+                         struct tv_map *map_out)
+{
+    struct tv_map_args args = {.topology = topology,
+                               .extent = run->extent,
+                               .num_arrivals = num_ranks,
+                               .arrivals = arrivals};
+    TV_TRY(find_traffic(run, &args.traffic));
+    return tv_map_solve(&args, map_out);
+}
+
+static void say_warnings(const struct tv_topology *topology, const struct tv_map *map)
+{
+    for (int i = 0; i < topology->num_warnings; i++)
+        tv_log(TV_LOG_WARN, "%s", topology->warnings[i]);
+    for (int i = 0; i < map->num_warnings; i++)
+        tv_log(TV_LOG_WARN, "%s", map->warnings[i]);
+}
+
+/* All ranks hold what rank 0 has sent. */
+static tv_status_t check_alike(struct tv_comm *world, const int *mesh_rank, int num_ranks)
+{
+    const int64_t hash =
+        (int64_t)(XXH64(mesh_rank, (size_t)num_ranks * sizeof(*mesh_rank), 0) >> 1);
+    int64_t ends[2] = {hash, -hash};
+    TV_TRY(tv_comm_all_reduce_now(world, ends, 2, TV_I64, TV_MAX));
+    return ends[0] == -ends[1] ? TV_OK : TV_ERR(TV_INTERNAL, "ranks have different placements");
+}
+
+/* From rank 0, where the map is, to all. */
+static tv_status_t tell_map(struct tv_comm *world, const struct tv_map *map, int *mesh_rank,
+                            struct tv_run_place *place)
+{
+    const int num_ranks = tv_comm_size(world);
+    if (tv_comm_rank(world) == 0) {
+        memcpy(mesh_rank, map->mesh_rank, (size_t)num_ranks * sizeof(*mesh_rank));
+        place->chosen = map->chosen;
+        place->identity = map->identity;
+        place->split_tensor_groups = map->split_tensor_groups;
+    }
+    TV_TRY(tv_comm_broadcast_now(world, mesh_rank, num_ranks, TV_I32, 0));
+    TV_TRY(tv_comm_broadcast_now(world, &place->chosen, (int64_t)sizeof(place->chosen), TV_U8, 0));
+    TV_TRY(
+        tv_comm_broadcast_now(world, &place->identity, (int64_t)sizeof(place->identity), TV_U8, 0));
+    TV_TRY(tv_comm_broadcast_now(world, &place->split_tensor_groups, 1, TV_I32, 0));
+    TV_TRY(check_alike(world, mesh_rank, num_ranks));
+    return tv_placement_create(num_ranks, mesh_rank, &place->placement);
+}
+
+static tv_status_t solve_and_tell(struct tv_comm *world, const struct tv_run *run,
+                                  const struct tv_topology *topology,
+                                  const struct tv_device_place *arrivals,
+                                  struct tv_run_place *place)
+{
+    const int num_ranks = tv_comm_size(world);
+    struct tv_map map = {0};
+    int first_failed;
+    tv_status_t status = TV_OK;
+    int *mesh_rank = calloc((size_t)num_ranks, sizeof(*mesh_rank));
+    if (mesh_rank == NULL)
+        status = TV_ERR(TV_NO_MEMORY, "placement of %d ranks", num_ranks);
+    if (status == TV_OK && tv_comm_rank(world) == 0) {
+        status = solve(run, topology, arrivals, num_ranks, &map);
+        if (status == TV_OK)
+            say_warnings(topology, &map);
+    }
+    status = tv_comm_agree(world, status, &first_failed);
+    if (status == TV_OK)
+        status = tell_map(world, &map, mesh_rank, place);
+    tv_map_free(&map);
+    free(mesh_rank);
+    place->is_solved = status == TV_OK;
+    return status;
+}
+
+static tv_status_t place_auto(struct tv_comm *world, const struct tv_run *run,
+                              const struct tv_machine *machine, int position,
+                              struct tv_run_place *place)
+{
+    const struct tv_discover_args args = {.nodes = &place->nodes,
+                                          .machine = machine,
+                                          .place = position,
+                                          .network = run->options.network};
+    struct tv_topology topology = {0};
+    int first_failed;
+    struct tv_device_place *arrivals = calloc((size_t)tv_comm_size(world), sizeof(*arrivals));
+    tv_status_t status = TV_OK;
+    if (arrivals == NULL)
+        status = TV_ERR(TV_NO_MEMORY, "places of %d ranks", tv_comm_size(world));
+    status = tv_comm_agree(world, status, &first_failed);
+    if (status == TV_OK)
+        status = tv_topology_discover(world, &args, &topology, arrivals);
+    if (status == TV_OK) {
+        tv_links_apply(&place->rates, &topology);
+        status = solve_and_tell(world, run, &topology, arrivals, place);
+    }
+    tv_topology_free(&topology);
+    free(arrivals);
+    return status;
+}
+
+/* ---- this rank ---- */
+
+/* Where each rank may run, for the metrics. */
+static tv_status_t gather_bindings(struct tv_comm *world, const struct tv_binding *mine,
+                                   struct tv_run_place *place)
+{
+    struct tv_request *request = NULL;
+    int first_failed;
+    tv_status_t status = TV_OK;
+    place->bindings = calloc((size_t)tv_comm_size(world), sizeof(*place->bindings));
+    if (place->bindings == NULL)
+        status = TV_ERR(TV_NO_MEMORY, "bindings of %d ranks", tv_comm_size(world));
+    TV_TRY(tv_comm_agree(world, status, &first_failed));
+    TV_TRY(tv_comm_all_gather(world, mine, place->bindings, (int64_t)sizeof(*mine), TV_U8, NULL,
+                              &request));
+    return tv_request_wait(&request);
+}
+
+static tv_status_t find_place(struct tv_comm *world, const struct tv_run *run,
+                              struct tv_machine *machine, struct tv_run_place *place)
+{
+    struct tv_binding binding;
+    int first_failed;
+    TV_TRY(tv_nodes_find(world, NULL, &place->nodes));
+    TV_TRY(tv_comm_agree(world, tv_machine_share(&place->nodes, NULL, machine), &first_failed));
+    TV_TRY(tv_bind(world, &place->nodes, machine, run->is_bound, &binding));
+    TV_TRY(gather_bindings(world, &binding, place));
+    if (run->options.probe_links)
+        TV_TRY(tv_links_measure(world, &place->nodes, probe_seconds, &place->rates));
+    if (is_auto(run))
+        return place_auto(world, run, machine, binding.place, place);
+    tv_status_t status;
+    if (strcmp(run->options.placement, "identity") == 0)
+        status = tv_placement_identity(tv_comm_size(world), &place->placement);
+    else
+        status = tv_placement_read(run->options.placement, tv_comm_size(world), &place->placement);
+    return tv_comm_agree(world, status, &first_failed);
+}
+
+tv_status_t tv_run_find_place(struct tv_comm *world, struct tv_run *run)
+{
+    struct tv_machine machine = {0};
+    int first_failed;
+    struct tv_run_place *place = calloc(1, sizeof(*place));
+    tv_status_t status = TV_OK;
+    if (place == NULL)
+        status = TV_ERR(TV_NO_MEMORY, "place: %zu bytes", sizeof(*place));
+    status = tv_comm_agree(world, status, &first_failed);
+    if (status == TV_OK)
+        status = find_place(world, run, &machine, place);
+    tv_machine_free(&machine);
+    if (place != NULL) {
+        tv_nodes_free_groups(&place->nodes);
+    }
+    if (status != TV_OK) {
+        tv_run_place_free(place);
+        return status;
+    }
+    run->place = place;
+    return TV_OK;
+}
+
+void tv_run_place_free(struct tv_run_place *place)
+{
+    if (place == NULL)
+        return;
+    tv_placement_destroy(&place->placement);
+    tv_nodes_free(&place->nodes);
+    free(place->bindings);
+    free(place);
+}

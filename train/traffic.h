@@ -1,0 +1,33 @@
+/* train/traffic.h -- what a training step sends, for the mapper: bytes per step and group that each
+ * axis puts on a cut between machines.
+ *
+ * With B S C the micro-batch, sequence and channels, m micro-batches, v chunks, T, D, P the axes,
+ * L_r layers and P_r parameters on the fullest rank, a bytes per activation, g and q bytes per
+ * gradient and per gathered parameter:
+ *   tensor  2 (T-1)/T  a B S C  4 L_r m   4 all-reduces per layer, forward and backward; 6 with full
+ *                                         recomputation
+ *   pipe    m v a B S C                   one pair of neighbours, one direction
+ *   data    (D-1)/D (g + q) P_r           a reduce-scatter and an all-gather
+ * A ring that visits machine after machine crosses each cut once each way, whatever the number of
+ * members inside. First and last stage hold the embedding and the head, both when they are tied. */
+#ifndef TV_TRAIN_TRAFFIC_H
+#define TV_TRAIN_TRAFFIC_H
+#include "mesh/mapper.h"
+#include "train/run.h"
+
+TV_BEGIN_C
+/* Bytes. */
+struct tv_traffic_sizes {
+    int activation, gradient, gathered;
+    /* Each tensor rank sends its T-th part of [B S C] to the next stage, as with sequence
+     * parallelism; else all of it. */
+    int sends_parts;
+};
+
+/* run: model, extent, batch, chunks, pieces and recomputation resolved; where it has no schedule,
+ * pieces lie as its options' schedule (or none: in a loop) places them. Latency stays 0, exposed
+ * shares 1. Errors: TV_NO_MEMORY, and those of tv_model_param_table. */
+TV_MUST_CHECK tv_status_t tv_run_traffic(const struct tv_run *run, struct tv_traffic_sizes sizes,
+                                         struct tv_traffic *traffic_out);
+TV_END_C
+#endif
