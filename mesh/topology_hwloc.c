@@ -210,6 +210,7 @@ static tv_status_t load(hwloc_topology_t topology, const struct tv_text *text,
 tv_status_t tv_topology_parse_hwloc(const struct tv_text *text, struct tv_node_read *node_out)
 {
     hwloc_topology_t topology;
+    TV_TRY(tv_hwloc_check_xml(text));
     if (hwloc_topology_init(&topology) != 0)
         return TV_ERR(TV_NO_MEMORY, "%s: a topology of hwloc", text->path);
     struct tv_node_read node = {0};

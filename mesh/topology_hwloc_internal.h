@@ -19,5 +19,7 @@ TV_MUST_CHECK tv_status_t tv_hwloc_to_shape(struct hwloc_topology *topology, con
 TV_MUST_CHECK tv_status_t tv_hwloc_read_links(struct hwloc_topology *topology,
                                               struct tv_node_shape *shape,
                                               struct tv_warnings *warnings);
+/* Refuse XML that would bring libhwloc down. Errors: TV_BAD_FILE. */
+TV_MUST_CHECK tv_status_t tv_hwloc_check_xml(const struct tv_text *text);
 TV_END_C
 #endif

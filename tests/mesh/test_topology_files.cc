@@ -143,7 +143,14 @@ TEST(TopologyHwloc, Refusals)
     for (size_t at; (at = none.find("0302 [10de")) != std::string::npos;)
         none.replace(at, 4, "0108");
     expect_bad(none, TV_INVALID, "cpu:8");
-    expect_bad("<topology version=\"2.0\"/>", TV_BAD_FILE, "libhwloc");
+    expect_bad("<topology version=\"2.0\"/>", TV_BAD_FILE, "without objects");
+    // libhwloc 2.9 crashes on these
+    expect_bad(with(good, " complete_nodeset=\"0x00000007\"", ""), TV_BAD_FILE,
+               "file:4: a Machine without complete_nodeset");
+    expect_bad(with(good, "os_index=\"1\"", "os_index=\"99999999\""), TV_BAD_FILE, "os_index");
+    expect_bad(with(good, "nbobjs=\"4\"", "nbobjs=\"60000\""), TV_BAD_FILE, "60000 objects");
+    expect_bad(with(good, "type=\"Core\"", "type=\"Machine\""), TV_BAD_FILE,
+               "a Machine where none can be");
     expect_bad(good, TV_BAD_FILE, "no section A", "A");
 }
 
