@@ -74,6 +74,7 @@ be_node() { # number
     local pid
     read -r pid _ </proc/self/stat
     mount -t proc proc /proc
+    mount -t sysfs sysfs /sys # UCX lists the network devices that it finds there
     mount -t tmpfs tmpfs /dev/shm
     hostname "node$1"
     ip link set lo up
