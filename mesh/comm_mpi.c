@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAX_PIECE_BYTES = 1 << 30 };
 
@@ -298,6 +299,63 @@ tv_status_t tv_comm_mpi_world(struct tv_comm **comm_out)
                                    .finalizes = !is_initialized,
                                    .timeout_seconds = TV_COMM_DEFAULT_TIMEOUT};
     return wrap(&args, comm_out);
+}
+
+/* MPI_Comm_split_type spins, but the barrier that went before has brought the ranks here together. */
+static tv_status_t is_on_one_node(struct tv_comm *world, int *is_one_out)
+{
+    const struct mpi_state *state = world->state;
+    MPI_Comm node = MPI_COMM_NULL;
+    int size = 0;
+    int code = MPI_Comm_split_type(state->own, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+    if (code == MPI_SUCCESS)
+        code = MPI_Comm_size(node, &size);
+    if (node != MPI_COMM_NULL)
+        MPI_Comm_free(&node);
+    if (code != MPI_SUCCESS)
+        return mpi_error(world, code, "MPI_Comm_split_type");
+    *is_one_out = size == world->size;
+    return TV_OK;
+}
+
+/* MPICH's launcher takes a process that ends without MPI_Finalize for a failed one, so one rank ends
+ * all: the others have told it that they need nothing any more, and wait for their end. */
+static tv_status_t leave_by_abort(struct tv_comm *world, int exit_code)
+{
+    int32_t is_done = 1;
+    struct tv_request *request = NULL;
+    for (int peer = 1; world->rank == 0 && peer < world->size; peer++) {
+        TV_TRY(tv_comm_recv(world, &is_done, 1, TV_I32, peer, NULL, &request));
+        TV_TRY(tv_request_wait(&request));
+    }
+    if (world->rank == 0) {
+        if (exit_code == 0 && freopen("/dev/null", "w", stderr) == NULL)
+            return TV_ERR(TV_IO, "/dev/null cannot be opened"); /* MPICH would speak of an abort */
+        MPI_Abort(MPI_COMM_WORLD, exit_code);
+    }
+    TV_TRY(tv_comm_send(world, &is_done, 1, TV_I32, 0, NULL, &request));
+    TV_TRY(tv_request_wait(&request));
+    sleep((unsigned)TV_COMM_DEFAULT_TIMEOUT);
+    _exit(exit_code);
+}
+
+tv_status_t tv_comm_mpi_leave(struct tv_comm *world, int exit_code)
+{
+    const struct mpi_state *state = world->state;
+    int is_one_node = 0;
+    if (!state->finalizes)
+        return TV_OK;
+    tv_comm_set_context(world, "leaving the job");
+    fflush(NULL);
+    TV_TRY(tv_comm_barrier(world));
+    TV_TRY(is_on_one_node(world, &is_one_node));
+    if (is_one_node)
+        return TV_OK;
+    if (getenv("MPI_LOCALNRANKS") != NULL) /* set by MPICH's mpiexec */
+        return leave_by_abort(world, exit_code);
+    if (getenv("SLURM_STEP_ID") != NULL && getenv("PMI_FD") != NULL) /* srun --mpi=pmi2 */
+        _exit(exit_code);
+    return TV_OK;
 }
 
 tv_status_t tv_comm_mpi_create(MPI_Comm mpi_comm, struct tv_comm **comm_out)
