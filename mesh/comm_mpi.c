@@ -30,17 +30,34 @@ struct pieces {
 
 static const struct tv_comm_ops mpi_ops;
 
-static tv_status_t mpi_error(const struct tv_comm *comm, int code, const char *what)
+/* What MPI says about `code`, in one line. */
+static void describe(int code, char text[MPI_MAX_ERROR_STRING])
 {
-    char text[MPI_MAX_ERROR_STRING];
     int length = 0;
     if (MPI_Error_string(code, text, &length) != MPI_SUCCESS)
         length = 0;
+    text[length] = '\0';
     for (int i = 0; i < length; i++) {
         if (text[i] == '\n')
             text[i] = ' ';
     }
-    return TV_ERR(TV_PEER, "%s axis: %s: %.*s", comm != NULL ? comm->name : "world", what, length,
+}
+
+static tv_status_t mpi_error(const struct tv_comm *comm, int code, const char *what)
+{
+    char text[MPI_MAX_ERROR_STRING];
+    describe(code, text);
+    return TV_ERR(TV_PEER, "%s axis: %s: %s", comm != NULL ? comm->name : "world", what, text);
+}
+
+/* Over a network, this is how a rank learns that its peer is gone. */
+static tv_status_t message_error(const struct tv_comm *comm, const struct tv_message *m, int code)
+{
+    char text[MPI_MAX_ERROR_STRING];
+    describe(code, text);
+    return TV_ERR(TV_PEER, "%s axis, rank %d: %s rank %d failed%s%s%s; MPI says: %s", comm->name,
+                  comm->rank, m->is_recv ? "a receive from" : "a send to", m->peer,
+                  comm->context[0] ? " (while: " : "", comm->context, comm->context[0] ? ")" : "",
                   text);
 }
 
@@ -84,7 +101,7 @@ static tv_status_t mpi_post(struct tv_comm *comm, struct tv_message *m)
                                     : MPI_Isend(data, bytes, MPI_BYTE, m->peer, m->tag, state->own,
                                                 &pieces->requests[i]);
         if (code != MPI_SUCCESS)
-            return mpi_error(comm, code, m->is_recv ? "MPI_Irecv" : "MPI_Isend");
+            return message_error(comm, m, code);
     }
     return TV_OK;
 }
@@ -103,7 +120,7 @@ static tv_status_t check_piece(struct tv_comm *comm, struct tv_message *m, int64
         return TV_OK;
     }
     if (MPI_Error_class(code, &class) != MPI_SUCCESS || class != MPI_ERR_TRUNCATE)
-        return mpi_error(comm, code, m->is_recv ? "receive" : "send");
+        return message_error(comm, m, code);
     m->got_bytes = TV_MORE_BYTES;
     return TV_OK;
 }
@@ -329,8 +346,8 @@ static tv_status_t leave_by_abort(struct tv_comm *world, int exit_code)
         TV_TRY(tv_request_wait(&request));
     }
     if (world->rank == 0) {
-        if (exit_code == 0 && freopen("/dev/null", "w", stderr) == NULL)
-            return TV_ERR(TV_IO, "/dev/null cannot be opened"); /* MPICH would speak of an abort */
+        if (freopen("/dev/null", "w", stderr) == NULL) /* MPICH would speak of an abort */
+            return TV_ERR(TV_IO, "/dev/null cannot be opened");
         MPI_Abort(MPI_COMM_WORLD, exit_code);
     }
     TV_TRY(tv_comm_send(world, &is_done, 1, TV_I32, 0, NULL, &request));
