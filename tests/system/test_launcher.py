@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trivet
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "launch"
 LAUNCHERS = {  # its variables: number of processes, rank; and the cure
     "SLURM_STEP_NUM_TASKS": ("SLURM_PROCID", "srun --mpi=pmi2"),
     "OMPI_COMM_WORLD_SIZE": ("OMPI_COMM_WORLD_RANK", "mpiexec of the MPI that trivet was built with"),
@@ -47,6 +48,16 @@ class Launcher(unittest.TestCase):
         done = self.run_with(two_nodes, ranks=4, pp=3)
         self.assertEqual(done.returncode, 2)
         self.assertRegex(done.stderr, r"\Atrivet: error: --pp 3 [^\n]*\n\Z")
+
+    def test_the_example(self):
+        folder = Path(tempfile.mkdtemp(prefix="trivet-launcher-"))
+        (folder / "hosts").write_text("localhost:8\n")
+        (folder / "corpus.txt").write_text("round and round it goes, " * 500)
+        done = subprocess.run([EXAMPLES / "mpirun.sh", "hosts", "corpus.txt", "--train-iters", "1",
+                               "--global-batch-size", "8"], capture_output=True, text=True, timeout=60, cwd=folder,
+                              stdin=subprocess.DEVNULL, env=dict(os.environ, TRIVET=trivet.BINARY))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn('"status":"ok"', (folder / "trivet.jsonl").read_text())
 
 
 if __name__ == "__main__":

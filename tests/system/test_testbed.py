@@ -132,6 +132,16 @@ class Slurm(Nodes):
             self.same_losses(self.WORDS)
         self.same_losses([*self.WORDS, "--distribution=cyclic"])
 
+    def test_the_example(self):
+        (self.folder / "corpus.txt").write_text("round and round it goes, " * 500)
+        script = SCRIPTS.parent / "examples" / "launch" / "train.sbatch"
+        done = subprocess.run([SCRIPTS / "slurm-testbed", "2", "--per-node", "8", "--", "sbatch", "--wait", script,
+                               "corpus.txt", "--train-iters", "1", "--global-batch-size", "8", "--threads", "1"],
+                              capture_output=True, text=True, timeout=60, cwd=self.folder,
+                              env=dict(os.environ, TRIVET=trivet.BINARY))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn('"status":"ok"', (self.folder / "trivet-1.jsonl").read_text())
+
     def test_refusals_keep_their_exit_code(self):
         without_pmi = ["slurm-testbed", "2", "--", "srun", "--mpi=none", "-n4"]
         for start, pp, words in ((self.WORDS, 3, "--pp 3"), (without_pmi, 2, "srun --mpi=pmi2")):
