@@ -1,9 +1,10 @@
+# shellcheck shell=bash
 # Nodes for scripts/testbed and scripts/slurm-testbed, which source this file: network namespaces on a bridge, each with
 # its own pid, ipc, mount and uts namespace.
 #
-# Everything lives below one process in a pid namespace of its own (the head). When that process ends, or whoever started
-# it is killed, the kernel ends all others and takes bridge, links and mounts away: nothing is left to clean up. The head
-# has a private tmpfs on /run, where all files of the testbed are; nothing is written elsewhere.
+# Everything lives below one process in a pid namespace of its own (the head). When that process ends, or whoever
+# started it is killed, the kernel ends all others and takes bridge, links and mounts away: nothing is left to clean up.
+# The head has a private tmpfs on /run, where all files of the testbed are; nothing is written elsewhere.
 state=/run/testbed
 
 die() { # exit code, words

@@ -1,5 +1,5 @@
-"""Starting and leaving under a launcher: one that MPI does not speak to is refused, and told of once; with several nodes
-(MPICH can be made to see two in one machine) runs end cleanly without MPI_Finalize."""
+"""Starting and leaving under a launcher: one that MPI does not speak to is refused, and told of once; with several
+nodes (MPICH can be made to see two in one machine) runs end cleanly without MPI_Finalize."""
 import os
 import subprocess
 import tempfile

@@ -1,5 +1,5 @@
-"""Several nodes on one machine (scripts/testbed, scripts/slurm-testbed): the same losses as local ranks, a clean end every
-time, and an end in time when a rank dies. Exits with 77 where nodes cannot be made."""
+"""Several nodes on one machine (scripts/testbed, scripts/slurm-testbed): the same losses as local ranks, a clean end
+every time, and an end in time when a rank dies. Exits with 77 where nodes cannot be made."""
 import os
 import re
 import signal
@@ -16,6 +16,24 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 MESH = {"pp": 2, "tp": 2}
 REPEATS = 5  # MPI_Finalize hung in about half of the runs
 RUN_SECONDS = 25  # a run takes about 1 s
+
+LINK = """# rank 0 sends 5 MB to rank 1, which prints the rate in Mbit/s
+import os, socket, time
+if os.environ["PMI_RANK"] == "0":
+    server = socket.create_server(("node0", 5000))
+    server.accept()[0].sendall(bytes(5000000))
+else:
+    for _ in range(100):
+        try:
+            peer = socket.create_connection(("node0", 5000))
+            break
+        except OSError:
+            time.sleep(0.05)
+    received, started = len(peer.recv(65536)), time.monotonic()
+    while data := peer.recv(65536):
+        received += len(data)
+    print(8e-6 * received / (time.monotonic() - started))
+"""
 
 
 def reason_to_skip(script):
@@ -93,6 +111,15 @@ class Testbed(Nodes):
                                    'echo "$PMI_RANK $(hostname)"'], capture_output=True, text=True, timeout=RUN_SECONDS)
             lines = sorted(done.stdout.splitlines())
             self.assertEqual(lines, [f"{rank} node{node}" for rank, node in enumerate(expected.split())], done.stderr)
+
+    def test_links_have_the_rate_asked_for(self):
+        program = self.folder / "link.py"
+        program.write_text(LINK)
+        done = subprocess.run([SCRIPTS / "testbed", "2", "--rate", "50mbit", "--", sys.executable, program],
+                              capture_output=True, text=True, timeout=RUN_SECONDS)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertLess(float(done.stdout), 60)
+        self.assertGreater(float(done.stdout), 25)
 
     def test_a_refusal_keeps_its_exit_code(self):
         done = self.finish(self.start([*self.WORDS, "--"], pp=3))
