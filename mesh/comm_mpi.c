@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAX_PIECE_BYTES = 1 << 30 };
 
@@ -29,17 +30,34 @@ struct pieces {
 
 static const struct tv_comm_ops mpi_ops;
 
-static tv_status_t mpi_error(const struct tv_comm *comm, int code, const char *what)
+/* What MPI says about `code`, in one line. */
+static void describe(int code, char text[MPI_MAX_ERROR_STRING])
 {
-    char text[MPI_MAX_ERROR_STRING];
     int length = 0;
     if (MPI_Error_string(code, text, &length) != MPI_SUCCESS)
         length = 0;
+    text[length] = '\0';
     for (int i = 0; i < length; i++) {
         if (text[i] == '\n')
             text[i] = ' ';
     }
-    return TV_ERR(TV_PEER, "%s axis: %s: %.*s", comm != NULL ? comm->name : "world", what, length,
+}
+
+static tv_status_t mpi_error(const struct tv_comm *comm, int code, const char *what)
+{
+    char text[MPI_MAX_ERROR_STRING];
+    describe(code, text);
+    return TV_ERR(TV_PEER, "%s axis: %s: %s", comm != NULL ? comm->name : "world", what, text);
+}
+
+/* Over a network, this is how a rank learns that its peer is gone. */
+static tv_status_t message_error(const struct tv_comm *comm, const struct tv_message *m, int code)
+{
+    char text[MPI_MAX_ERROR_STRING];
+    describe(code, text);
+    return TV_ERR(TV_PEER, "%s axis, rank %d: %s rank %d failed%s%s%s; MPI says: %s", comm->name,
+                  comm->rank, m->is_recv ? "a receive from" : "a send to", m->peer,
+                  comm->context[0] ? " (while: " : "", comm->context, comm->context[0] ? ")" : "",
                   text);
 }
 
@@ -83,7 +101,7 @@ static tv_status_t mpi_post(struct tv_comm *comm, struct tv_message *m)
                                     : MPI_Isend(data, bytes, MPI_BYTE, m->peer, m->tag, state->own,
                                                 &pieces->requests[i]);
         if (code != MPI_SUCCESS)
-            return mpi_error(comm, code, m->is_recv ? "MPI_Irecv" : "MPI_Isend");
+            return message_error(comm, m, code);
     }
     return TV_OK;
 }
@@ -102,7 +120,7 @@ static tv_status_t check_piece(struct tv_comm *comm, struct tv_message *m, int64
         return TV_OK;
     }
     if (MPI_Error_class(code, &class) != MPI_SUCCESS || class != MPI_ERR_TRUNCATE)
-        return mpi_error(comm, code, m->is_recv ? "receive" : "send");
+        return message_error(comm, m, code);
     m->got_bytes = TV_MORE_BYTES;
     return TV_OK;
 }
@@ -298,6 +316,63 @@ tv_status_t tv_comm_mpi_world(struct tv_comm **comm_out)
                                    .finalizes = !is_initialized,
                                    .timeout_seconds = TV_COMM_DEFAULT_TIMEOUT};
     return wrap(&args, comm_out);
+}
+
+/* MPI_Comm_split_type spins, but the barrier that went before has brought the ranks here together. */
+static tv_status_t is_on_one_node(struct tv_comm *world, int *is_one_out)
+{
+    const struct mpi_state *state = world->state;
+    MPI_Comm node = MPI_COMM_NULL;
+    int size = 0;
+    int code = MPI_Comm_split_type(state->own, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+    if (code == MPI_SUCCESS)
+        code = MPI_Comm_size(node, &size);
+    if (node != MPI_COMM_NULL)
+        MPI_Comm_free(&node);
+    if (code != MPI_SUCCESS)
+        return mpi_error(world, code, "MPI_Comm_split_type");
+    *is_one_out = size == world->size;
+    return TV_OK;
+}
+
+/* MPICH's launcher takes a process that ends without MPI_Finalize for a failed one, so one rank ends
+ * all: the others have told it that they need nothing any more, and wait for their end. */
+static tv_status_t leave_by_abort(struct tv_comm *world, int exit_code)
+{
+    int32_t is_done = 1;
+    struct tv_request *request = NULL;
+    for (int peer = 1; world->rank == 0 && peer < world->size; peer++) {
+        TV_TRY(tv_comm_recv(world, &is_done, 1, TV_I32, peer, NULL, &request));
+        TV_TRY(tv_request_wait(&request));
+    }
+    if (world->rank == 0) {
+        if (freopen("/dev/null", "w", stderr) == NULL) /* MPICH would speak of an abort */
+            return TV_ERR(TV_IO, "/dev/null cannot be opened");
+        MPI_Abort(MPI_COMM_WORLD, exit_code);
+    }
+    TV_TRY(tv_comm_send(world, &is_done, 1, TV_I32, 0, NULL, &request));
+    TV_TRY(tv_request_wait(&request));
+    sleep((unsigned)TV_COMM_DEFAULT_TIMEOUT);
+    _exit(exit_code);
+}
+
+tv_status_t tv_comm_mpi_leave(struct tv_comm *world, int exit_code)
+{
+    const struct mpi_state *state = world->state;
+    int is_one_node = 0;
+    if (!state->finalizes)
+        return TV_OK;
+    tv_comm_set_context(world, "leaving the job");
+    fflush(NULL);
+    TV_TRY(tv_comm_barrier(world));
+    TV_TRY(is_on_one_node(world, &is_one_node));
+    if (is_one_node)
+        return TV_OK;
+    if (getenv("MPI_LOCALNRANKS") != NULL) /* set by MPICH's mpiexec */
+        return leave_by_abort(world, exit_code);
+    if (getenv("SLURM_STEP_ID") != NULL && getenv("PMI_FD") != NULL) /* srun --mpi=pmi2 */
+        _exit(exit_code);
+    return TV_OK;
 }
 
 tv_status_t tv_comm_mpi_create(MPI_Comm mpi_comm, struct tv_comm **comm_out)

@@ -8,7 +8,8 @@
 
 int tv_is_first_process(void)
 {
-    static const char *const rank_variables[] = {"PMI_RANK", "PMIX_RANK", "SLURM_PROCID"};
+    static const char *const rank_variables[] = {"PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK",
+                                                 "SLURM_PROCID"};
     for (size_t i = 0; i < sizeof(rank_variables) / sizeof(rank_variables[0]); i++) {
         const char *value = getenv(rank_variables[i]);
         if (value != NULL)
@@ -32,6 +33,16 @@ static void take_turns(int rank)
         nanosleep(&pause, NULL);
 }
 
+/* This rank failed while others may wait for it: say so, unless another has, and end the job. */
+static void end_job(struct tv_comm *world, tv_status_t status)
+{
+    if (status == TV_PEER)
+        take_turns(tv_comm_rank(world));
+    if (!tv_comm_is_aborted(world))
+        tv_print_error();
+    tv_comm_abort(world, tv_status_exit_code(status));
+}
+
 /* One rank from its communicator to its exit code. */
 static int run_rank(struct tv_comm *world, const struct tv_ranks_args *args)
 {
@@ -41,18 +52,34 @@ static int run_rank(struct tv_comm *world, const struct tv_ranks_args *args)
     const tv_status_t status = args->body(world, args->context, &is_common);
     if (status == TV_OK)
         return 0;
-    const int exit_code = tv_status_exit_code(status);
-    if (is_common) { /* every rank returned the same: no rank waits for another */
-        if (tv_comm_rank(world) == 0)
-            tv_print_error();
-        return exit_code;
-    }
-    if (status == TV_PEER)
-        take_turns(tv_comm_rank(world));
-    if (!tv_comm_is_aborted(world))
+    if (!is_common)
+        end_job(world, status);
+    else if (tv_comm_rank(world) == 0) /* every rank returned the same: none waits for another */
         tv_print_error();
-    tv_comm_abort(world, exit_code);
-    return exit_code;
+    return tv_status_exit_code(status);
+}
+
+/* A launcher whose process manager this MPI does not speak starts so many programs of one rank. */
+static tv_status_t check_launcher(int world_size)
+{
+    static const struct {
+        const char *variable, *instead;
+    } launchers[] = {
+        {"SLURM_STEP_NUM_TASKS", "start it with srun --mpi=pmi2"},
+        {"OMPI_COMM_WORLD_SIZE", "start it with the mpiexec of the MPI that trivet was built with"},
+        {"PMI_SIZE", "start it with the mpiexec of the MPI that trivet was built with"},
+    };
+    for (size_t i = 0; i < sizeof(launchers) / sizeof(launchers[0]); i++) {
+        const char *value = getenv(launchers[i].variable);
+        const long num = value != NULL ? strtol(value, NULL, 10) : 1;
+        if (world_size == 1 && num > 1)
+            return TV_ERR(
+                TV_INVALID,
+                "the launcher started %ld processes (%s), but MPI makes each of them a job "
+                "of 1 rank: %s",
+                num, launchers[i].variable, launchers[i].instead);
+    }
+    return TV_OK;
 }
 
 static int run_processes(const struct tv_ranks_args *args)
@@ -62,7 +89,13 @@ static int run_processes(const struct tv_ranks_args *args)
         tv_print_error();
         return tv_status_exit_code(TV_PEER);
     }
-    const int exit_code = run_rank(world, args);
+    tv_status_t status = check_launcher(tv_comm_size(world));
+    if (status != TV_OK && tv_is_first_process())
+        tv_print_error();
+    const int exit_code = status == TV_OK ? run_rank(world, args) : tv_status_exit_code(status);
+    status = tv_comm_mpi_leave(world, exit_code);
+    if (status != TV_OK)
+        end_job(world, status);
     tv_comm_destroy(world);
     return exit_code;
 }

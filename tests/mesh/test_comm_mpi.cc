@@ -32,6 +32,13 @@ TEST(CommMpi, WorldIsTheLaunchersWorld)
     EXPECT_EQ(nullptr, std::strchr(version, '\n'));
 }
 
+/* On one node leaving comes back, with the world still there, so that MPI can be finalized. */
+TEST(CommMpi, LeavingOneNodeReturns)
+{
+    ASSERT_OK(tv_comm_mpi_leave(mpi_world, 3));
+    ASSERT_OK(tv_comm_barrier(mpi_world));
+}
+
 /* A group can be given to MPI, has the same ranks there, and does not see the messages of trivet. */
 TEST(CommMpi, GroupsHaveMpiCommunicators)
 {

@@ -1,0 +1,201 @@
+"""Several nodes on one machine (scripts/testbed, scripts/slurm-testbed): the same losses as local ranks, a clean end
+every time, and an end in time when a rank dies. Exits with 77 where nodes cannot be made."""
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+import trivet
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+MESH = {"pp": 2, "tp": 2}
+REPEATS = 5  # MPI_Finalize hung in about half of the runs
+RUN_SECONDS = 25  # a run takes about 1 s
+
+LINK = """# rank 0 sends 5 MB to rank 1, which prints the rate in Mbit/s
+import os, socket, time
+if os.environ["PMI_RANK"] == "0":
+    server = socket.create_server(("node0", 5000))
+    server.accept()[0].sendall(bytes(5000000))
+else:
+    for _ in range(100):
+        try:
+            peer = socket.create_connection(("node0", 5000))
+            break
+        except OSError:
+            time.sleep(0.05)
+    received, started = len(peer.recv(65536)), time.monotonic()
+    while data := peer.recv(65536):
+        received += len(data)
+    print(8e-6 * received / (time.monotonic() - started))
+"""
+
+
+def reason_to_skip(script):
+    done = subprocess.run([SCRIPTS / script, "1", "--", "true"], capture_output=True, text=True, timeout=60)
+    if done.returncode not in (0, 77):
+        raise AssertionError(f"{script}: exit {done.returncode}: {done.stderr}")
+    return done.stderr.strip() if done.returncode == 77 else None
+
+
+def processes_with(words):
+    return [int(p) for p in subprocess.run(["pgrep", "-f", words], capture_output=True, text=True).stdout.split()]
+
+
+class Nodes(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = Path(tempfile.mkdtemp(prefix="trivet-testbed-"))
+        cls.data = trivet.write_tokens(cls.folder / "walk.u16", trivet.walk_tokens(16 * 32 * 4 + 1))
+        cls.expected = trivet.train(cls.data, dp=1, train_iters=5, **MESH).losses()
+
+    def start(self, start, **changes):
+        """A training of 5 steps; start: the script's words and the launcher's."""
+        flags = dict(trivet.SMALL, data=self.data, metrics=self.folder / "metrics.jsonl", **MESH)
+        flags["train-iters"] = 5
+        flags.update({name.replace("_", "-"): value for name, value in changes.items()})
+        (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+        words = [SCRIPTS / start[0], *start[1:], *trivet.command(flags)]
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                                text=True)
+
+    def finish(self, process, seconds=RUN_SECONDS):
+        """Its exit code, output and errors, once it has ended in time and left no process behind."""
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            self.fail(f"no end after {seconds} s; metrics: {(self.folder / 'metrics.jsonl').read_text()[-200:]}")
+        self.assertEqual(processes_with(str(self.data)), [])
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def same_losses(self, start):
+        done = self.finish(self.start(start))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("pipeline bubble", done.stdout.splitlines()[-1])  # all output has come
+        result = trivet.Result(done, self.folder)
+        self.assertEqual(result.losses(), self.expected)
+        self.assertEqual(result.records[-1]["status"], "ok")
+
+    def wait_for_steps(self):
+        deadline = time.monotonic() + RUN_SECONDS
+        metrics = self.folder / "metrics.jsonl"
+        while not metrics.exists() or metrics.read_text().count('"step"') < 6:
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.05)
+
+
+def ranks_of(data):
+    return sorted(p for p in processes_with(str(data))
+                  if Path(f"/proc/{p}/comm").read_text().strip() == Path(trivet.BINARY).name)
+
+
+class Testbed(Nodes):
+    WORDS = ["testbed", "2", "--per-node", "2"]
+
+    def test_losses_and_a_clean_end(self):
+        for _ in range(REPEATS):
+            self.same_losses([*self.WORDS, "--"])
+        self.same_losses([*self.WORDS, "--order", "cyclic", "--"])
+        self.same_losses([*self.WORDS, "--rate", "none", "--"])
+
+    def test_ranks_lie_as_asked(self):
+        for order, expected in (("block", "0 0 1 1"), ("cyclic", "0 1 0 1")):
+            done = subprocess.run([SCRIPTS / "testbed", "2", "--per-node", "2", "--order", order, "--", "sh", "-c",
+                                   'echo "$PMI_RANK $(hostname)"'], capture_output=True, text=True, timeout=RUN_SECONDS)
+            lines = sorted(done.stdout.splitlines())
+            self.assertEqual(lines, [f"{rank} node{node}" for rank, node in enumerate(expected.split())], done.stderr)
+
+    def test_links_have_the_rate_asked_for(self):
+        program = self.folder / "link.py"
+        program.write_text(LINK)
+        done = subprocess.run([SCRIPTS / "testbed", "2", "--rate", "50mbit", "--", sys.executable, program],
+                              capture_output=True, text=True, timeout=RUN_SECONDS)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertLess(float(done.stdout), 60)
+        self.assertGreater(float(done.stdout), 25)
+
+    def test_a_refusal_keeps_its_exit_code(self):
+        done = self.finish(self.start([*self.WORDS, "--"], pp=3))
+        self.assertEqual(done.returncode, 2)
+        self.assertRegex(done.stderr, r"\Atrivet: error: --pp 3 [^\n]*\n\Z")
+
+    def test_a_killed_testbed_leaves_nothing(self):
+        for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+            process = self.start([*self.WORDS, "--"], train_iters=10**7)
+            self.wait_for_steps()
+            process.send_signal(number)
+            process.communicate(timeout=RUN_SECONDS)
+            deadline = time.monotonic() + 5
+            while processes_with(str(self.data)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            self.assertEqual(processes_with(str(self.data)), [])
+
+    def test_usage(self):
+        for words in ([], ["0", "--", "true"], ["2", "--"], ["2", "--order", "up", "--", "true"]):
+            done = subprocess.run([SCRIPTS / "testbed", *words], capture_output=True, text=True, timeout=RUN_SECONDS)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn("Usage: scripts/testbed", done.stderr)
+
+
+class Slurm(Nodes):
+    WORDS = ["slurm-testbed", "2", "--", "srun", "--mpi=pmi2", "-N2", "-n4"]
+
+    @classmethod
+    def setUpClass(cls):
+        reason = reason_to_skip("slurm-testbed")
+        if reason:
+            raise unittest.SkipTest(reason)
+        super().setUpClass()
+
+    def test_losses_and_a_clean_end(self):
+        for _ in range(REPEATS):
+            self.same_losses(self.WORDS)
+        self.same_losses([*self.WORDS, "--distribution=cyclic"])
+
+    def test_the_example(self):
+        (self.folder / "corpus.txt").write_text("round and round it goes, " * 500)
+        script = SCRIPTS.parent / "examples" / "launch" / "train.sbatch"
+        done = subprocess.run([SCRIPTS / "slurm-testbed", "2", "--per-node", "8", "--", "sbatch", "--wait", script,
+                               "corpus.txt", "--train-iters", "1", "--global-batch-size", "8", "--threads", "1"],
+                              capture_output=True, text=True, timeout=60, cwd=self.folder,
+                              env=dict(os.environ, TRIVET=trivet.BINARY))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn('"status":"ok"', (self.folder / "trivet-1.jsonl").read_text())
+
+    def test_refusals_keep_their_exit_code(self):
+        without_pmi = ["slurm-testbed", "2", "--", "srun", "--mpi=none", "-n4"]
+        for start, pp, words in ((self.WORDS, 3, "--pp 3"), (without_pmi, 2, "srun --mpi=pmi2")):
+            done = self.finish(self.start(start, pp=pp))
+            said = [line for line in done.stderr.splitlines() if line.startswith("trivet:")]
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertEqual(len(said), 1, done.stderr)
+            self.assertIn(words, said[0])
+
+    def test_b54_a_killed_rank_ends_the_job_and_is_named(self):
+        one_node = ["slurm-testbed", "1", "--per-node", "4", "--", "srun", "--mpi=pmi2", "-n4"]
+        for start in (one_node, self.WORDS):
+            process = self.start(start, train_iters=10**7, timeout=3)
+            self.wait_for_steps()
+            ranks = ranks_of(self.data)
+            self.assertEqual(len(ranks), 4)
+            os.kill(ranks[3], signal.SIGKILL)
+            done = self.finish(process, seconds=15)
+            self.assertNotEqual(done.returncode, 0)
+            said = [line for line in done.stderr.splitlines() if line.startswith("trivet: error:")]
+            self.assertGreater(len(said), 0, done.stderr)
+            self.assertRegex(said[0], r"(pipe \w+|tensor) axis, rank \d: .*(from|to) rank \d")
+
+
+if __name__ == "__main__":
+    reason = reason_to_skip("testbed")
+    if reason:
+        print(reason)
+        sys.exit(77)
+    unittest.main(verbosity=2)
