@@ -1,7 +1,6 @@
 /* train/run.c -- from flags to a run: model, mesh, batch, schedule, in the order in which a user would
  * find mistakes. */
 #include "train/run.h"
-#include "data/optimizer.h"
 #include "data/samples.h"
 #include "train/hf.h"
 #include "train/run_internal.h"
@@ -260,13 +259,8 @@ static tv_status_t resolve_batch(struct tv_run *run)
 static tv_status_t check_words(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
-    tv_lr_style_t style;
     tv_log_level_t level;
-    if (tv_lr_style_parse(o->lr_decay_style, &style) != TV_OK)
-        return TV_ERR(TV_INVALID, "--lr-decay-style: %s", tv_error_message());
     TV_TRY(tv_log_level_parse(o->log_level, &level));
-    if (o->min_lr > o->lr)
-        return TV_ERR(TV_INVALID, "--min-lr %g is above --lr %g", o->min_lr, o->lr);
     if (strcmp(o->shuffle, "on") != 0 && strcmp(o->shuffle, "off") != 0)
         return TV_ERR(TV_INVALID, "--shuffle %s is not one of on, off", o->shuffle);
     run->shuffle = strcmp(o->shuffle, "on") == 0;
@@ -300,6 +294,8 @@ tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks
         status = resolve_model(&run);
     if (status == TV_OK)
         status = resolve_batch(&run);
+    if (status == TV_OK)
+        status = tv_run_resolve_optimizer(&run);
     if (status == TV_OK)
         status = tv_run_resolve_pipeline(&run);
     if (status != TV_OK) {

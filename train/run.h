@@ -2,6 +2,8 @@
  * mean. */
 #ifndef TV_TRAIN_RUN_H
 #define TV_TRAIN_RUN_H
+#include "data/learning_rate.h"
+#include "data/optimizer.h"
 #include "mesh/mesh.h"
 #include "model/model.h"
 #include "pipeline/partition.h"
@@ -17,6 +19,8 @@ struct tv_run {
     tv_device_kind_t device_kind;
     tv_tokens_format_t data_format;
     int64_t seq_length, micro_batch, global_batch, train_iters, decay_iters;
+    struct tv_optimizer_config optimizer;
+    struct tv_lr_schedule lr[TV_NUM_LR_GROUPS];
     int num_micro; /* micro-batches per step and replica, m */
     int shuffle;
     int num_chunks; /* pieces of the model per stage, v */
@@ -38,6 +42,8 @@ int tv_run_stage_of_unit(const struct tv_run *run, int unit);
 /* What the model of one stage is made from; `axis` is left empty. chunks [v]: room that the result points to. */
 struct tv_model_args tv_run_model_args(const struct tv_run *run, int stage,
                                        struct tv_model_chunk *chunks);
+/* Does the optimizer treat this weight as a whole matrix (muon: the matrices of layers)? */
+int tv_run_is_matrix(const struct tv_run *run, const struct tv_param *param);
 /* Elements of a message between two stages: B S C. */
 int64_t tv_run_message_count(const struct tv_run *run);
 TV_END_C

@@ -4,6 +4,8 @@
 #include "train/run.h"
 
 TV_BEGIN_C
+/* run_optimizer.c: the update rule and the learning rates, once the number of steps is known. */
+TV_MUST_CHECK tv_status_t tv_run_resolve_optimizer(struct tv_run *run);
 /* run_pipeline.c: schedule, chunks, recomputation and split, once model, mesh and batch are known. */
 TV_MUST_CHECK tv_status_t tv_run_resolve_pipeline(struct tv_run *run);
 TV_END_C

@@ -1,6 +1,7 @@
 /* train/trainer_internal.h -- what a rank of a run is made of. */
 #ifndef TV_TRAIN_TRAINER_INTERNAL_H
 #define TV_TRAIN_TRAINER_INTERNAL_H
+#include "data/bad_steps.h"
 #include "data/buckets.h"
 #include "data/optimizer.h"
 #include "data/samples.h"
@@ -44,7 +45,8 @@ struct tv_trainer {
     struct tv_executor *executor;
     struct tv_buckets *buckets;
     struct tv_optimizer *optimizer;
-    struct tv_lr_schedule lr;
+    struct tv_bad_steps bad_steps;
+    int64_t num_updates; /* steps so far that were not skipped */
 
     int num_buckets;
     struct tv_bucket_units *bucket_units; /* [num_buckets] */
