@@ -253,6 +253,10 @@ static tv_status_t resolve_batch(struct tv_run *run)
                       " micro-batches a step; at most %d",
                       run->global_batch, num_micro, 1 << 20);
     run->num_micro = (int)num_micro;
+    run->ramp = (struct tv_batch_ramp){.final = run->global_batch};
+    if (o->rampup_batch != NULL && tv_batch_ramp_parse(o->rampup_batch, run->global_batch,
+                                                       run->micro_batch * D, &run->ramp) != TV_OK)
+        return TV_ERR(TV_INVALID, "--rampup-batch-size: %s", tv_error_message());
     return TV_OK;
 }
 
@@ -310,5 +314,10 @@ void tv_run_free(struct tv_run *run)
 {
     tv_schedule_destroy(&run->schedule);
     free(run->pieces);
+    free(run->chunk_slots);
+    free(run->chunk_works);
+    free(run->message_bytes);
     run->pieces = NULL;
+    run->chunk_slots = run->chunk_works = NULL;
+    run->message_bytes = NULL;
 }

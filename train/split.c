@@ -1,6 +1,5 @@
 /* train/split.c -- what a unit costs, and the split that the solver (pipeline/partition.h) makes of it. */
 #include "train/split.h"
-#include "pipeline/executor.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,13 +160,12 @@ static tv_status_t fill_places(const struct tv_run *run, struct problem *p)
         const int stage = tv_schedule_stage_of(&run->schedule, position),
                   chunk = tv_schedule_chunk_of(&run->schedule, position);
         p->stage_of[position] = stage;
-        p->num_slots[position] = tv_schedule_chunk_slots(&run->schedule, stage, chunk);
-        p->num_works[position] = tv_schedule_chunk_works(&run->schedule, stage, chunk);
+        p->num_slots[position] = run->chunk_slots[stage * run->num_chunks + chunk];
+        p->num_works[position] = run->chunk_works[stage * run->num_chunks + chunk];
     }
     for (int stage = 0; stage < p->args.num_stages; stage++)
         p->stage_fixed_bytes[stage] =
-            scratch[TV_MEM_BUFFERS] + optimizer[1] +
-            tv_executor_buffer_bytes(&run->schedule, stage, tv_run_message_count(run));
+            scratch[TV_MEM_BUFFERS] + optimizer[1] + run->message_bytes[stage];
     return TV_OK;
 }
 
@@ -262,8 +260,7 @@ tv_status_t tv_run_stage_bytes(const struct tv_run *run, int stage, int64_t *byt
     free(chunks);
     TV_TRY(status);
     TV_TRY(stage_optimizer_bytes(run, stage, bytes_out));
-    bytes_out[TV_MEM_BUFFERS] +=
-        tv_executor_buffer_bytes(&run->schedule, stage, tv_run_message_count(run));
+    bytes_out[TV_MEM_BUFFERS] += run->message_bytes[stage];
     return TV_OK;
 }
 

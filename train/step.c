@@ -61,8 +61,9 @@ static void fill_report(struct tv_trainer *tr, int64_t step, const double sums[N
 {
     const struct tv_run *run = tr->run;
     const double now = tv_clock_seconds();
-    const double tokens = (double)(run->global_batch * run->seq_length);
+    const double tokens = (double)(tr->global_batch * run->seq_length);
     report->step = step;
+    report->global_batch = tr->global_batch;
     report->consumed_samples = tr->consumed;
     report->step_seconds = now - tr->step_started_at;
     report->tokens_per_second = tokens / report->step_seconds;
@@ -131,6 +132,7 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     double window[2], sums[NUM_SUMS];
     float *grads = tv_model_grads(tr->model);
     const struct tv_stage_functions stage = tv_trainer_stage(tr);
+    TV_TRY(tv_trainer_fit_batch(tr));
     note_waits(tr, -1);
     tv_trainer_begin_pass(tr, 0);
     TV_TRY(tv_model_zero_grads(tr->model));
@@ -163,7 +165,7 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     if (!report.is_skipped)
         TV_TRY(update_weights(tr, step, per_token, report.grad_norm));
     end_phase(tr, TV_PHASE_OPTIMIZER, tr->phases[TV_PHASE_SUMS].end);
-    tr->consumed += tr->run->global_batch;
+    tr->consumed += tr->global_batch;
     tv_trainer_note_walk(tr, &walk_time);
     note_waits(tr, 1);
 

@@ -40,6 +40,10 @@ static const struct tv_option rows[] = {
      "sequences per micro-batch and replica"},
     {"global-batch-size", NULL, TV_OPTION_INT64, AT(global_batch), 1, TV_OPTION_TOP, NULL,
      "sequences per step, all replicas; micro-batch x dp by default"},
+    {"rampup-batch-size", NULL, TV_OPTION_TEXT, AT(rampup_batch), 0, 0, NULL,
+     "START,INCREMENT,SAMPLES (or blanks for the commas, quoted): begin with batches of START, "
+     "which "
+     "grow by INCREMENT to --global-batch-size over the first SAMPLES sequences"},
     {"seq-length", NULL, TV_OPTION_INT64, AT(seq_length), 1, TV_OPTION_TOP, NULL,
      "tokens per sequence; the model's context by default"},
     {"train-iters", NULL, TV_OPTION_INT64, AT(train_iters), 1, TV_OPTION_BIG, NULL,

@@ -22,6 +22,7 @@ struct tv_train_options {
     /* batch */
     int64_t micro_batch, global_batch, seq_length,
         train_iters; /* global 0: micro x D; seq 0: the model's context */
+    const char *rampup_batch;
     /* model */
     const char *model, *preset, *config;
     int num_layers, hidden_size, num_heads, num_query_groups, ffn_size, max_positions;

@@ -176,9 +176,7 @@ static tv_status_t create_tied(struct tv_trainer *tr)
 /* The parts that talk: each made by all ranks together. */
 static tv_status_t create_parts(struct tv_trainer *tr)
 {
-    const struct tv_run *run = tr->run;
-    TV_TRY(tv_executor_create(tv_mesh_comm(tr->mesh, TV_PIPE), tr->stream, &run->schedule,
-                              tv_run_message_count(run), &tr->executor));
+    TV_TRY(tv_trainer_fit_batch(tr));
     TV_TRY(create_tied(tr));
     TV_TRY(create_buckets(tr));
     return create_optimizer(tr);
@@ -227,6 +225,7 @@ void tv_trainer_destroy(struct tv_trainer *tr)
     tv_optimizer_destroy(tr->optimizer);
     tv_buckets_destroy(tr->buckets);
     tv_executor_destroy(tr->executor);
+    tv_schedule_destroy(&tr->smaller_schedule);
     tv_model_destroy(tr->model);
     tv_comm_destroy(tr->tied);
     tv_stream_destroy(tr->stream);
