@@ -93,8 +93,8 @@ static tv_status_t optimizer_bytes(const struct tv_run *run, int num_ranges,
     return status;
 }
 
-/* What a unit adds to a stage: weights, gradients, optimizer state; activations of a slot and of a working set, with the
- * input that a unit behind another one keeps. */
+/* What a unit adds to a stage: weights, gradients, optimizer state; activations of a slot and of a working set, with
+ * the input that a unit behind another one keeps. */
 static tv_status_t count_bytes(const struct tv_run *run, int unit, struct tv_unit_cost *cost)
 {
     int64_t one[TV_NUM_MEM_KINDS], slot[TV_NUM_MEM_KINDS], work[TV_NUM_MEM_KINDS];
