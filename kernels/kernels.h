@@ -157,6 +157,23 @@ struct tv_adamw_args {
     double lr, beta1, beta2, eps, weight_decay, grad_scale;
     int64_t step; /* from 1 */
 };
+/* y = alpha x + beta y over [rows, cols], worked out in double and rounded once; beta 0: y is not
+ * read. y may be x. */
+struct tv_axpby_args {
+    int64_t rows, cols, ld_x, ld_y;
+    double alpha, beta;
+    const float *x;
+    float *y;
+};
+/* Lion (Chen et al. 2023, arXiv:2302.06675, algorithm 2), in place, worked out in double so that every
+ * table takes the same sign. g = grad * grad_scale; c = beta1 m + (1 - beta1) g; param -= lr (sign(c)
+ * + weight_decay param), sign(0) = 0; then m = beta2 m + (1 - beta2) g. */
+struct tv_lion_args {
+    int64_t count;
+    float *param, *m;
+    const float *grad;
+    double lr, beta1, beta2, weight_decay, grad_scale;
+};
 /* *sum_out (host double) = sum of x^2, accumulated in double in a fixed order. Synchronizes the
  * stream. */
 struct tv_square_sum_args {
@@ -187,6 +204,8 @@ struct tv_square_sum_args {
     X(cross_entropy_sum, tv_cross_entropy_args)                                                    \
     X(cross_entropy_backward, tv_cross_entropy_args)                                               \
     X(adamw, tv_adamw_args)                                                                        \
+    X(lion, tv_lion_args)                                                                          \
+    X(axpby, tv_axpby_args)                                                                        \
     X(square_sum, tv_square_sum_args)
 
 struct tv_kernels {

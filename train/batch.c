@@ -65,7 +65,7 @@ tv_status_t tv_batch_load(struct tv_trainer *tr, int micro)
     const struct tv_run *run = tr->run;
     for (int64_t row = 0; row < run->micro_batch; row++) {
         const int64_t position =
-            tv_sample_position(tr->consumed, run->global_batch, run->extent.at[TV_DATA],
+            tv_sample_position(tr->consumed, tr->global_batch, run->extent.at[TV_DATA],
                                tr->here.at[TV_DATA], run->micro_batch, micro, row);
         const int64_t index = tv_sample_at(&tr->order, position);
         tr->sample_ids[micro * run->micro_batch + row] = index;

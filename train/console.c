@@ -76,6 +76,9 @@ void tv_console_start(struct tv_console *console, const struct tv_run *run,
             short_number((double)(run->train_iters * run->global_batch * run->seq_length), tokens,
                          sizeof(tokens)),
             run->num_micro, run->micro_batch);
+    if (run->ramp.increment > 0)
+        fprintf(console->out, "at first %" PRId64 " a step, growing over %" PRId64 " samples\n",
+                run->ramp.start, run->ramp.samples);
     fprintf(console->out,
             "data: %" PRId64 " samples; %" PRId64 " token(s) after the last whole one are unused\n",
             tv_trainer_num_samples(trainer), tv_trainer_unused_tokens(trainer));
@@ -99,6 +102,7 @@ static void print_step(struct tv_console *console, const struct tv_step_report *
 void tv_console_step(struct tv_console *console, const struct tv_step_report *report)
 {
     const double now = tv_clock_seconds();
+    console->num_samples += report->global_batch;
     const int is_edge =
         report->step == console->first_step + 1 || report->step == console->last_step;
     if (console->is_terminal) {
@@ -142,8 +146,7 @@ void tv_console_finish(struct tv_console *console, const struct tv_run *run,
 {
     char speed[16], memory[16], flops[16], time[32];
     const double seconds = tv_clock_seconds() - console->started_at;
-    const double tokens =
-        (double)((last->step - console->first_step) * run->global_batch * run->seq_length);
+    const double tokens = (double)(console->num_samples * run->seq_length);
     fprintf(console->out, "%s tok/s in %s, %sFLOP/s of the model, %sB on the largest rank\n",
             short_number(tokens / seconds, speed, sizeof(speed)),
             clock_text(seconds, time, sizeof(time)),

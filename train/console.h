@@ -11,6 +11,7 @@ struct tv_console {
     int is_terminal;
     int64_t log_interval, last_step;
     double started_at, shown_at; /* monotonic seconds */
+    int64_t num_samples;         /* read so far */
     int64_t first_step;
 };
 void tv_console_open(struct tv_console *console, const struct tv_run *run, FILE *out);

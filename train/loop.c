@@ -26,7 +26,7 @@ static tv_status_t log_samples(struct tv_trainer *tr, int64_t step)
     const struct tv_run *run = tr->run;
     struct tv_comm *world = tv_mesh_world(tr->mesh);
     const int D = run->extent.at[TV_DATA];
-    const int64_t count = run->global_batch / D;
+    const int64_t count = tr->global_batch / D;
     struct tv_request *send = NULL, *recv = NULL;
     if (tr->here.at[TV_PIPE] == tr->embedding_stage && tr->here.at[TV_TENSOR] == 0)
         TV_TRY(tv_comm_send(world, tr->sample_ids, count, TV_I64, 0, tr->stream, &send));

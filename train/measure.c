@@ -32,7 +32,7 @@ struct tv_rank_time tv_trainer_walk_time(const struct tv_trainer *tr,
 /* The first walk is slower than the others (memory is touched for the first time), so a second one replaces it. */
 static void note_costs(struct tv_trainer *tr)
 {
-    const struct tv_action_list *list = &tr->run->schedule.stages[tr->here.at[TV_PIPE]];
+    const struct tv_action_list *list = &tr->schedule->stages[tr->here.at[TV_PIPE]];
     const struct tv_action_time *times = tv_executor_times(tr->executor);
     for (int c = 0; c < tr->run->num_chunks && tr->num_walks == 1; c++)
         tr->costs[c] = (struct tv_action_costs){0};

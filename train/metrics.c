@@ -83,10 +83,12 @@ tv_status_t tv_metrics_step(struct tv_metrics *metrics, const struct tv_step_rep
         metrics->last_step = report->step;
     return tv_metrics_object(
         metrics, "step",
-        json_pack("{s:I, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:I}", "step",
+        json_pack("{s:I, s:o, s:o, s:o, s:b, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:I}", "step",
                   (json_int_t)report->step, "loss", tv_metrics_number(report->loss), "grad_norm",
                   tv_metrics_number(report->grad_norm), "lr", tv_metrics_number(report->lr),
-                  "counted_tokens", (json_int_t)report->counted_tokens, "consumed_samples",
+                  "skipped", report->is_skipped, "counted_tokens",
+                  (json_int_t)report->counted_tokens, "global_batch_size",
+                  (json_int_t)report->global_batch, "consumed_samples",
                   (json_int_t)report->consumed_samples, "step_seconds",
                   tv_metrics_number(report->step_seconds), "tokens_per_second",
                   tv_metrics_number(report->tokens_per_second), "model_flops_per_second",

@@ -18,13 +18,24 @@ static json_t *model_json(const struct tv_model_config *c)
 static json_t *optimizer_json(const struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
+    const struct tv_lr_schedule *lr = &run->lr[TV_LR_BODY];
+    const struct tv_lr_schedule *decoupled = &run->lr[TV_LR_VOCABULARY];
     return json_pack(
-        "{s:o, s:o, s:I, s:I, s:s, s:o, s:o, s:o, s:o, s:o}", "lr", tv_metrics_number(o->lr),
-        "min_lr", tv_metrics_number(o->min_lr), "lr_warmup_iters", (json_int_t)o->warmup_iters,
-        "lr_decay_iters", (json_int_t)run->decay_iters, "lr_decay_style", o->lr_decay_style,
-        "weight_decay", tv_metrics_number(o->weight_decay), "adam_beta1",
+        "{s:s, s:o, s:o, s:o, s:o, s:I, s:o, s:I, s:s, s:I, s:s, s:o, s:o, s:o, s:o, s:o, s:o, "
+        "s:o, s:o, s:o, s:I}",
+        "optimizer", o->optimizer, "lr", tv_metrics_number(lr->lr), "min_lr",
+        tv_metrics_number(lr->min_lr), "decoupled_lr", tv_metrics_number(decoupled->lr),
+        "decoupled_min_lr", tv_metrics_number(decoupled->min_lr), "lr_warmup_iters",
+        (json_int_t)lr->warmup_steps, "lr_warmup_init", tv_metrics_number(lr->warmup_init),
+        "lr_decay_iters", (json_int_t)lr->decay_steps, "lr_decay_style", o->lr_decay_style,
+        "lr_wsd_decay_iters", (json_int_t)lr->wsd_decay_steps, "lr_wsd_decay_style",
+        o->wsd_decay_style, "weight_decay", tv_metrics_number(o->weight_decay), "adam_beta1",
         tv_metrics_number(o->beta1), "adam_beta2", tv_metrics_number(o->beta2), "adam_eps",
-        tv_metrics_number(o->adam_eps), "clip_grad", tv_metrics_number(o->clip_grad));
+        tv_metrics_number(o->adam_eps), "sgd_momentum", tv_metrics_number(o->sgd_momentum),
+        "lion_beta1", tv_metrics_number(o->lion_beta1), "lion_beta2",
+        tv_metrics_number(o->lion_beta2), "muon_momentum", tv_metrics_number(o->muon_momentum),
+        "clip_grad", tv_metrics_number(o->clip_grad), "skip_bad_steps",
+        (json_int_t)o->skip_bad_steps);
 }
 
 static json_t *data_json(const struct tv_run *run)
@@ -50,16 +61,16 @@ static json_t *config_json(const struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
     return json_pack(
-        "{s:i, s:i, s:i, s:i, s:s, s:s, s:s?, s:o, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:s, s:s?, "
-        "s:o, s:o, s:o}",
+        "{s:i, s:i, s:i, s:i, s:s, s:s, s:s?, s:o, s:s, s:i, s:I, s:I, s:s?, s:I, s:I, s:I, s:s, "
+        "s:s?, s:o, s:o, s:o}",
         "pp", run->extent.at[TV_PIPE], "dp", run->extent.at[TV_DATA], "tp",
         run->extent.at[TV_TENSOR], "vpp", run->num_chunks, "schedule", run->schedule.name,
         "partition", o->stage_layout ? "layout" : o->partition, "stage_layout", o->stage_layout,
         "units", units_json(run), "recompute", tv_recompute_name(run->recompute),
         "num_micro_batches", run->num_micro, "micro_batch_size", (json_int_t)run->micro_batch,
-        "global_batch_size", (json_int_t)run->global_batch, "seq_length",
-        (json_int_t)run->seq_length, "train_iters", (json_int_t)run->train_iters, "seed",
-        (json_int_t)o->seed, "device", run->device_kind == TV_DEVICE_CPU ? "cpu" : "cuda",
+        "global_batch_size", (json_int_t)run->global_batch, "rampup_batch_size", o->rampup_batch,
+        "seq_length", (json_int_t)run->seq_length, "train_iters", (json_int_t)run->train_iters,
+        "seed", (json_int_t)o->seed, "device", run->device_kind == TV_DEVICE_CPU ? "cpu" : "cuda",
         "init_from", o->init_from, "model", model_json(&run->model), "optimizer",
         optimizer_json(run), "data", data_json(run));
 }

@@ -1,7 +1,6 @@
 /* train/run.c -- from flags to a run: model, mesh, batch, schedule, in the order in which a user would
  * find mistakes. */
 #include "train/run.h"
-#include "data/optimizer.h"
 #include "data/samples.h"
 #include "train/hf.h"
 #include "train/place.h"
@@ -261,6 +260,10 @@ tv_status_t tv_run_resolve_batch(struct tv_run *run)
                       " micro-batches a step; at most %d",
                       run->global_batch, num_micro, 1 << 20);
     run->num_micro = (int)num_micro;
+    run->ramp = (struct tv_batch_ramp){.final = run->global_batch};
+    if (o->rampup_batch != NULL && tv_batch_ramp_parse(o->rampup_batch, run->global_batch,
+                                                       run->micro_batch * D, &run->ramp) != TV_OK)
+        return TV_ERR(TV_INVALID, "--rampup-batch-size: %s", tv_error_message());
     return TV_OK;
 }
 
@@ -279,13 +282,8 @@ static tv_status_t check_placement(struct tv_run *run)
 static tv_status_t check_words(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
-    tv_lr_style_t style;
     tv_log_level_t level;
-    if (tv_lr_style_parse(o->lr_decay_style, &style) != TV_OK)
-        return TV_ERR(TV_INVALID, "--lr-decay-style: %s", tv_error_message());
     TV_TRY(tv_log_level_parse(o->log_level, &level));
-    if (o->min_lr > o->lr)
-        return TV_ERR(TV_INVALID, "--min-lr %g is above --lr %g", o->min_lr, o->lr);
     if (strcmp(o->shuffle, "on") != 0 && strcmp(o->shuffle, "off") != 0)
         return TV_ERR(TV_INVALID, "--shuffle %s is not one of on, off", o->shuffle);
     run->shuffle = strcmp(o->shuffle, "on") == 0;
@@ -321,6 +319,8 @@ tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks
     if (status == TV_OK)
         status = tv_run_resolve_batch(&run);
     if (status == TV_OK)
+        status = tv_run_resolve_optimizer(&run);
+    if (status == TV_OK)
         status = tv_run_resolve_pipeline(&run);
     if (status != TV_OK) {
         tv_run_free(&run);
@@ -334,7 +334,12 @@ void tv_run_free(struct tv_run *run)
 {
     tv_schedule_destroy(&run->schedule);
     free(run->pieces);
+    free(run->chunk_slots);
+    free(run->chunk_works);
+    free(run->message_bytes);
     run->pieces = NULL;
     tv_run_place_free(run->place);
     run->place = NULL;
+    run->chunk_slots = run->chunk_works = NULL;
+    run->message_bytes = NULL;
 }

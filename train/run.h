@@ -2,6 +2,9 @@
  * mean. */
 #ifndef TV_TRAIN_RUN_H
 #define TV_TRAIN_RUN_H
+#include "data/batch_ramp.h"
+#include "data/learning_rate.h"
+#include "data/optimizer.h"
 #include "mesh/mesh.h"
 #include "model/model.h"
 #include "pipeline/partition.h"
@@ -28,17 +31,23 @@ struct tv_run {
     tv_device_kind_t device_kind;
     tv_tokens_format_t data_format;
     int64_t seq_length, micro_batch, global_batch, train_iters, decay_iters;
-    int is_bound;  /* --bind auto */
-    int num_micro; /* micro-batches per step and replica, m */
+    int is_bound; /* --bind auto */
+    struct tv_optimizer_config optimizer;
+    struct tv_lr_schedule lr[TV_NUM_LR_GROUPS];
+    struct tv_batch_ramp ramp; /* ends at global_batch */
+    int num_micro;             /* micro-batches per step and replica, m; the most with a ramp */
     int shuffle;
     int num_chunks; /* pieces of the model per stage, v */
     tv_recompute_t recompute;
-    struct tv_schedule schedule;  /* owned, checked */
+    struct tv_schedule schedule; /* owned, checked; of num_micro micro-batches */
+    /* What the schedules of all batches of the ramp need: by stage * v + chunk [P v], by stage [P]; owned. */
+    int *chunk_slots, *chunk_works;
+    int64_t *message_bytes;
     struct tv_unit_range *pieces; /* [P v] units by position; owned */
     int has_split;                /* pieces are filled: --partition profile waits for the ranks */
     int has_profile;              /* the split was made from it */
     struct tv_profile profile;
-    struct tv_run_place *place;   /* train/place.h; NULL until the ranks have found it; owned */
+    struct tv_run_place *place; /* train/place.h; NULL until the ranks have found it; owned */
 };
 
 /* num_ranks: size of the world; for a dry run without a launcher 0: whatever the mesh needs. Reads --config (or the
@@ -48,11 +57,16 @@ TV_MUST_CHECK tv_status_t tv_run_resolve(const struct tv_train_options *options,
                                          struct tv_run *run_out);
 void tv_run_free(struct tv_run *run);
 
+/* The schedule of a batch of the ramp. Errors: those of tv_schedule_build. */
+TV_MUST_CHECK tv_status_t tv_run_build_schedule(const struct tv_run *run, int num_micro,
+                                                struct tv_schedule *schedule_out);
 /* The stage that holds a unit. */
 int tv_run_stage_of_unit(const struct tv_run *run, int unit);
 /* What the model of one stage is made from; `axis` is left empty. chunks [v]: room that the result points to. */
 struct tv_model_args tv_run_model_args(const struct tv_run *run, int stage,
                                        struct tv_model_chunk *chunks);
+/* Does the optimizer treat this weight as a whole matrix (muon: the matrices of layers)? */
+int tv_run_is_matrix(const struct tv_run *run, const struct tv_param *param);
 /* Elements of a message between two stages: B S C. */
 int64_t tv_run_message_count(const struct tv_run *run);
 TV_END_C

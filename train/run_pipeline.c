@@ -1,9 +1,11 @@
 /* train/run_pipeline.c -- from flags to a schedule, and to the units that each of its positions holds. */
+#include "pipeline/executor.h"
 #include "pipeline/schedule_csv.h"
 #include "train/files.h"
 #include "train/profile.h"
 #include "train/run_internal.h"
 #include "train/split.h"
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,6 +60,64 @@ static tv_status_t resolve_schedule(struct tv_run *run)
     return tv_schedule_build(&args, &run->schedule);
 }
 
+tv_status_t tv_run_build_schedule(const struct tv_run *run, int num_micro,
+                                  struct tv_schedule *schedule_out)
+{
+    const struct tv_schedule_args args = {run->schedule.name, run->schedule.num_stages,
+                                          run->num_chunks, num_micro, run->options.slot_limit};
+    return tv_schedule_build(&args, schedule_out);
+}
+
+static int most(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+/* Raises the needs of the run to those of one of its schedules. */
+static void note_needs(struct tv_run *run, const struct tv_schedule *schedule)
+{
+    const int v = run->num_chunks;
+    for (int s = 0; s < schedule->num_stages; s++) {
+        const int64_t bytes = tv_executor_buffer_bytes(schedule, s, tv_run_message_count(run));
+        run->message_bytes[s] = bytes > run->message_bytes[s] ? bytes : run->message_bytes[s];
+        for (int c = 0; c < v; c++) {
+            const int i = s * v + c;
+            run->chunk_slots[i] =
+                most(run->chunk_slots[i], tv_schedule_chunk_slots(schedule, s, c));
+            run->chunk_works[i] =
+                most(run->chunk_works[i], tv_schedule_chunk_works(schedule, s, c));
+        }
+    }
+}
+
+static tv_status_t resolve_needs(struct tv_run *run)
+{
+    const size_t P = (size_t)run->extent.at[TV_PIPE], places = P * (size_t)run->num_chunks;
+    const int64_t per_micro = run->micro_batch * run->extent.at[TV_DATA];
+    run->chunk_slots = calloc(places, sizeof(*run->chunk_slots));
+    run->chunk_works = calloc(places, sizeof(*run->chunk_works));
+    run->message_bytes = calloc(P, sizeof(*run->message_bytes));
+    if (!run->chunk_slots || !run->chunk_works || !run->message_bytes)
+        return TV_ERR(TV_NO_MEMORY, "needs of %zu chunks", places);
+    note_needs(run, &run->schedule);
+    const int64_t smaller = tv_batch_ramp_num(&run->ramp) - 1;
+    if (smaller > 0 && is_file(run->options.schedule))
+        return TV_ERR(TV_INVALID,
+                      "--rampup-batch-size: --schedule %s is for one number of "
+                      "micro-batches only; name a built-in schedule",
+                      run->options.schedule);
+    for (int64_t i = 0; i < smaller; i++) {
+        struct tv_schedule schedule;
+        const int64_t batch = tv_batch_ramp_batch(&run->ramp, i);
+        if (tv_run_build_schedule(run, (int)(batch / per_micro), &schedule) != TV_OK)
+            return TV_ERR(TV_INVALID, "--rampup-batch-size: a batch of %" PRId64 ": %s", batch,
+                          tv_error_message());
+        note_needs(run, &schedule);
+        tv_schedule_destroy(&schedule);
+    }
+    return TV_OK;
+}
+
 static tv_status_t resolve_split(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
@@ -99,6 +159,7 @@ tv_status_t tv_run_resolve_pipeline(struct tv_run *run)
         return TV_ERR(TV_INVALID, "--recompute %s is not one of none, selective, full",
                       run->options.recompute);
     TV_TRY(resolve_schedule(run));
+    TV_TRY(resolve_needs(run));
     return resolve_split(run);
 }
 
@@ -124,8 +185,8 @@ struct tv_model_args tv_run_model_args(const struct tv_run *run, int stage,
         chunks[c] =
             (struct tv_model_chunk){.first_unit = units.first,
                                     .num_units = units.num,
-                                    .num_slots = tv_schedule_chunk_slots(&run->schedule, stage, c),
-                                    .num_works = tv_schedule_chunk_works(&run->schedule, stage, c)};
+                                    .num_slots = run->chunk_slots[stage * run->num_chunks + c],
+                                    .num_works = run->chunk_works[stage * run->num_chunks + c]};
     }
     return (struct tv_model_args){
         .config = run->model,

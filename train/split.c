@@ -1,6 +1,5 @@
 /* train/split.c -- what a unit costs, and the split that the solver (pipeline/partition.h) makes of it. */
 #include "train/split.h"
-#include "pipeline/executor.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,17 +64,49 @@ static tv_status_t one_unit_bytes(const struct tv_run *run, int unit, int num_sl
     return tv_model_memory(&args, run->extent.at[TV_TENSOR], bytes);
 }
 
-/* What a unit adds to a stage: weights, gradients, two moments; activations of a slot and of a working set, with the
- * input that a unit behind another one keeps. */
+/* Bytes of the optimizer on one rank that holds `count` weights (elements) of these units: its state, and its room to
+ * work in. */
+static tv_status_t optimizer_bytes(const struct tv_run *run, int num_ranges,
+                                   const struct tv_unit_range *units, int64_t count,
+                                   int64_t bytes_out[2])
+{
+    struct tv_param_table table = {0};
+    const int T = run->extent.at[TV_TENSOR];
+    int num = 0;
+    TV_TRY(tv_model_param_table(&run->model, &table));
+    const struct tv_param **matrices = calloc((size_t)table.num_params, sizeof(*matrices));
+    for (int i = 0; i < table.num_params && matrices != NULL; i++) {
+        const struct tv_param *param = &table.params[i];
+        for (int r = 0; r < num_ranges && tv_run_is_matrix(run, param); r++) {
+            if (param->unit >= units[r].first && param->unit < units[r].first + units[r].num)
+                matrices[num++] = param;
+        }
+    }
+    if (matrices != NULL) {
+        bytes_out[0] = tv_optimizer_state_bytes(run->optimizer.kind, count, T, num, matrices);
+        bytes_out[1] = tv_optimizer_work_bytes(run->optimizer.kind, T, num, matrices);
+    }
+    const tv_status_t status =
+        matrices != NULL ? TV_OK : TV_ERR(TV_NO_MEMORY, "%d matrices", table.num_params);
+    free(matrices);
+    tv_param_table_destroy(&table);
+    return status;
+}
+
+/* What a unit adds to a stage: weights, gradients, optimizer state; activations of a slot and of a working set, with
+ * the input that a unit behind another one keeps. */
 static tv_status_t count_bytes(const struct tv_run *run, int unit, struct tv_unit_cost *cost)
 {
     int64_t one[TV_NUM_MEM_KINDS], slot[TV_NUM_MEM_KINDS], work[TV_NUM_MEM_KINDS];
     TV_TRY(one_unit_bytes(run, unit, 1, 1, one));
     TV_TRY(one_unit_bytes(run, unit, 2, 1, slot));
     TV_TRY(one_unit_bytes(run, unit, 1, 2, work));
+    int64_t optimizer[2];
+    const struct tv_unit_range only = {unit, 1};
+    TV_TRY(optimizer_bytes(run, 1, &only, one[TV_MEM_PARAMS] / (int64_t)sizeof(float), optimizer));
     const int64_t input = unit > 0 ? tv_run_message_count(run) * (int64_t)sizeof(float) : 0;
     const int is_full = run->recompute == TV_RECOMPUTE_FULL;
-    cost->fixed_bytes = 4 * one[TV_MEM_PARAMS];
+    cost->fixed_bytes = 2 * one[TV_MEM_PARAMS] + optimizer[0];
     cost->slot_bytes = slot[TV_MEM_ACTIVATIONS] - one[TV_MEM_ACTIVATIONS] + (is_full ? 0 : input);
     cost->work_bytes = work[TV_MEM_ACTIVATIONS] - one[TV_MEM_ACTIVATIONS] + (is_full ? input : 0);
     return TV_OK;
@@ -121,19 +152,20 @@ static void problem_free(struct problem *p)
 static tv_status_t fill_places(const struct tv_run *run, struct problem *p)
 {
     const int num_pieces = p->args.num_pieces;
-    int64_t scratch[TV_NUM_MEM_KINDS];
+    int64_t scratch[TV_NUM_MEM_KINDS], optimizer[2];
+    const struct tv_unit_range layer = {1, 1}; /* the room to work in is one, however many layers */
     TV_TRY(one_unit_bytes(run, 1, 1, 1, scratch));
+    TV_TRY(optimizer_bytes(run, 1, &layer, 0, optimizer));
     for (int position = 0; position < num_pieces; position++) {
         const int stage = tv_schedule_stage_of(&run->schedule, position),
                   chunk = tv_schedule_chunk_of(&run->schedule, position);
         p->stage_of[position] = stage;
-        p->num_slots[position] = tv_schedule_chunk_slots(&run->schedule, stage, chunk);
-        p->num_works[position] = tv_schedule_chunk_works(&run->schedule, stage, chunk);
+        p->num_slots[position] = run->chunk_slots[stage * run->num_chunks + chunk];
+        p->num_works[position] = run->chunk_works[stage * run->num_chunks + chunk];
     }
     for (int stage = 0; stage < p->args.num_stages; stage++)
         p->stage_fixed_bytes[stage] =
-            scratch[TV_MEM_BUFFERS] +
-            tv_executor_buffer_bytes(&run->schedule, stage, tv_run_message_count(run));
+            scratch[TV_MEM_BUFFERS] + optimizer[1] + run->message_bytes[stage];
     return TV_OK;
 }
 
@@ -208,6 +240,22 @@ tv_status_t tv_split_seconds(const struct tv_run *run, const struct tv_profile *
     return status;
 }
 
+static tv_status_t stage_optimizer_bytes(const struct tv_run *run, int stage, int64_t *bytes)
+{
+    int64_t optimizer[2];
+    struct tv_unit_range *units = calloc((size_t)run->num_chunks, sizeof(*units));
+    if (units == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d chunks", run->num_chunks);
+    for (int c = 0; c < run->num_chunks; c++)
+        units[c] = run->pieces[tv_schedule_position(&run->schedule, stage, c)];
+    const int64_t count = bytes[TV_MEM_PARAMS] / (int64_t)sizeof(float);
+    const tv_status_t status = optimizer_bytes(run, run->num_chunks, units, count, optimizer);
+    free(units);
+    TV_TRY(status);
+    bytes[TV_MEM_OPTIMIZER] += optimizer[0] + optimizer[1];
+    return TV_OK;
+}
+
 tv_status_t tv_run_stage_bytes(const struct tv_run *run, int stage, int64_t *bytes_out)
 {
     struct tv_model_chunk *chunks = calloc((size_t)run->num_chunks, sizeof(*chunks));
@@ -217,9 +265,8 @@ tv_status_t tv_run_stage_bytes(const struct tv_run *run, int stage, int64_t *byt
     const tv_status_t status = tv_model_memory(&args, run->extent.at[TV_TENSOR], bytes_out);
     free(chunks);
     TV_TRY(status);
-    bytes_out[TV_MEM_OPTIMIZER] += 2 * bytes_out[TV_MEM_PARAMS];
-    bytes_out[TV_MEM_BUFFERS] +=
-        tv_executor_buffer_bytes(&run->schedule, stage, tv_run_message_count(run));
+    TV_TRY(stage_optimizer_bytes(run, stage, bytes_out));
+    bytes_out[TV_MEM_BUFFERS] += run->message_bytes[stage];
     return TV_OK;
 }
 

@@ -3,6 +3,7 @@
  * This rank holds one stage of the layers, 1/T of each matrix, and reads 1/D of the batch. Tokens are [B, S] per
  * micro-batch; loss and gradients are sums over counted tokens until they are divided, once, by their number. */
 #include "base/clock.h"
+#include "base/log.h"
 #include "train/trainer_internal.h"
 #include <inttypes.h>
 #include <math.h>
@@ -60,8 +61,9 @@ static void fill_report(struct tv_trainer *tr, int64_t step, const double sums[N
 {
     const struct tv_run *run = tr->run;
     const double now = tv_clock_seconds();
-    const double tokens = (double)(run->global_batch * run->seq_length);
+    const double tokens = (double)(tr->global_batch * run->seq_length);
     report->step = step;
+    report->global_batch = tr->global_batch;
     report->consumed_samples = tr->consumed;
     report->step_seconds = now - tr->step_started_at;
     report->tokens_per_second = tokens / report->step_seconds;
@@ -90,6 +92,39 @@ static void end_phase(struct tv_trainer *tr, int phase, double started)
     tr->phases[phase] = (struct tv_action_time){started, tv_clock_seconds()};
 }
 
+/* A step that is not finite is skipped, or ends the run: every rank sees the same numbers. */
+static tv_status_t judge(struct tv_trainer *tr, int64_t step, struct tv_step_report *report)
+{
+    const double loss = report->loss, norm = report->grad_norm;
+    const tv_step_verdict_t verdict = tv_bad_steps_judge(&tr->bad_steps, loss, norm);
+    if (verdict == TV_STEP_TAKE)
+        return TV_OK;
+    if (verdict == TV_STEP_STOP)
+        return TV_ERR(TV_NUMERIC,
+                      "step %" PRId64 ": loss %g, gradient norm %g; the weights were not changed",
+                      step, loss, norm);
+    report->is_skipped = 1;
+    report->loss = report->grad_norm = NAN;
+    if (tv_trainer_is_root(tr))
+        tv_log(TV_LOG_WARN,
+               "step %" PRId64 " skipped: loss %g, gradient norm %g (%" PRId64
+               " in a row, --skip-bad-steps %" PRId64 ")",
+               step, loss, norm, tr->bad_steps.in_a_row, tr->bad_steps.limit);
+    return TV_OK;
+}
+
+/* The rate is that of the step; bias correction counts updates. */
+static tv_status_t update_weights(struct tv_trainer *tr, int64_t step, double per_token,
+                                  double grad_norm)
+{
+    const double scale = per_token * tv_clip_factor(grad_norm, tr->run->options.clip_grad);
+    double lr[TV_NUM_LR_GROUPS];
+    for (int g = 0; g < TV_NUM_LR_GROUPS; g++)
+        lr[g] = tv_lr_at(&tr->run->lr[g], step);
+    return tv_optimizer_step(tr->optimizer, tv_model_params(tr->model), tv_model_grads(tr->model),
+                             lr, scale, ++tr->num_updates);
+}
+
 tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_report *report_out)
 {
     struct tv_step_report report = {0};
@@ -97,6 +132,7 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     double window[2], sums[NUM_SUMS];
     float *grads = tv_model_grads(tr->model);
     const struct tv_stage_functions stage = tv_trainer_stage(tr);
+    TV_TRY(tv_trainer_fit_batch(tr));
     note_waits(tr, -1);
     tv_trainer_begin_pass(tr, 0);
     TV_TRY(tv_model_zero_grads(tr->model));
@@ -120,20 +156,16 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     report.counted_tokens = (int64_t)sums[SUM_COUNTED];
     report.loss = sums[SUM_LOSS] * per_token;
     report.grad_norm = sqrt(sums[SUM_SQUARES]) * per_token;
-    report.lr = tv_lr_at(&tr->lr, step);
-    if (!isfinite(report.loss) || !isfinite(report.grad_norm))
-        return TV_ERR(TV_NUMERIC,
-                      "step %" PRId64 ": loss %g, gradient norm %g; the weights were not changed",
-                      step, report.loss, report.grad_norm);
-    if (step == 1 && tr->run->options.dump_grads != NULL)
+    report.lr = tv_lr_at(&tr->run->lr[TV_LR_BODY], step);
+    TV_TRY(judge(tr, step, &report));
+    if (step == 1 && tr->run->options.dump_grads != NULL && !report.is_skipped)
         TV_TRY(tv_trainer_write_tensors(tr, tr->run->options.dump_grads, grads, per_token));
 
     /* 4. Step. */
-    const double scale = per_token * tv_clip_factor(report.grad_norm, tr->run->options.clip_grad);
-    TV_TRY(tv_optimizer_step(tr->optimizer, tv_model_params(tr->model), grads, report.lr, scale,
-                             step));
+    if (!report.is_skipped)
+        TV_TRY(update_weights(tr, step, per_token, report.grad_norm));
     end_phase(tr, TV_PHASE_OPTIMIZER, tr->phases[TV_PHASE_SUMS].end);
-    tr->consumed += tr->run->global_batch;
+    tr->consumed += tr->global_batch;
     tv_trainer_note_walk(tr, &walk_time);
     note_waits(tr, 1);
 

@@ -16,13 +16,13 @@ struct tv_step_trace {
     struct tv_trainer *trainer; /* borrowed */
     struct tv_trace *file;      /* root only */
     double origin;              /* start of the first traced step */
-    double *times;              /* [2 (longest list + phases)] */
+    double *times;              /* [2 (longest list + phases)], of the largest batch */
 };
 
 /* Pairs of start and end that a rank of this stage sends. */
-static int num_times(const struct tv_run *run, int stage)
+static int num_times(const struct tv_schedule *schedule, int stage)
 {
-    return run->schedule.stages[stage].num_actions + TV_NUM_PHASES;
+    return schedule->stages[stage].num_actions + TV_NUM_PHASES;
 }
 
 static void name_rank(struct tv_step_trace *trace, int rank)
@@ -41,7 +41,8 @@ tv_status_t tv_step_trace_open(struct tv_trainer *tr, const char *path,
 {
     int longest = 0;
     for (int s = 0; s < tr->run->extent.at[TV_PIPE]; s++)
-        longest = num_times(tr->run, s) > longest ? num_times(tr->run, s) : longest;
+        longest =
+            num_times(&tr->run->schedule, s) > longest ? num_times(&tr->run->schedule, s) : longest;
     struct tv_step_trace *trace = calloc(1, sizeof(*trace));
     if (trace == NULL)
         return TV_ERR(TV_NO_MEMORY, "--trace %s", path);
@@ -67,7 +68,7 @@ tv_status_t tv_step_trace_open(struct tv_trainer *tr, const char *path,
 static void fill_times(struct tv_step_trace *trace)
 {
     const struct tv_trainer *tr = trace->trainer;
-    const int n = tr->run->schedule.stages[tr->here.at[TV_PIPE]].num_actions;
+    const int n = tr->schedule->stages[tr->here.at[TV_PIPE]].num_actions;
     const struct tv_action_time *actions = tv_executor_times(tr->executor);
     for (int i = 0; i < n + TV_NUM_PHASES; i++) {
         const struct tv_action_time t = i < n ? actions[i] : tr->phases[i - n];
@@ -79,15 +80,15 @@ static void fill_times(struct tv_step_trace *trace)
 /* What one rank sent, as events. */
 static void add_rank(struct tv_step_trace *trace, int rank, int64_t step)
 {
-    const struct tv_run *run = trace->trainer->run;
-    const int stage = tv_mesh_coord_of(run->extent, rank).at[TV_PIPE];
-    const struct tv_action_list *list = &run->schedule.stages[stage];
-    for (int i = 0; i < num_times(run, stage); i++) {
+    const struct tv_schedule *schedule = trace->trainer->schedule;
+    const int stage = tv_mesh_coord_of(trace->trainer->run->extent, rank).at[TV_PIPE];
+    const struct tv_action_list *list = &schedule->stages[stage];
+    for (int i = 0; i < num_times(schedule, stage); i++) {
         const struct tv_action_time time = {trace->times[2 * i] - trace->origin,
                                             trace->times[2 * i + 1] - trace->origin};
         if (i < list->num_actions) {
             const struct tv_action *a = &list->actions[i];
-            tv_trace_add_action(trace->file, &run->schedule, stage, a, rank,
+            tv_trace_add_action(trace->file, schedule, stage, a, rank,
                                 a->peer >= 0 ? TID_MESSAGES : TID_COMPUTE, time);
             continue;
         }
@@ -111,7 +112,7 @@ tv_status_t tv_step_trace_add(struct tv_step_trace *trace, int64_t step)
     struct tv_request *request = NULL;
     fill_times(trace);
     if (tv_mesh_rank(tr->mesh) != 0) {
-        TV_TRY(tv_comm_send(world, trace->times, 2 * num_times(tr->run, tr->here.at[TV_PIPE]),
+        TV_TRY(tv_comm_send(world, trace->times, 2 * num_times(tr->schedule, tr->here.at[TV_PIPE]),
                             TV_F64, 0, NULL, &request));
         return tv_request_wait(&request);
     }
@@ -120,8 +121,8 @@ tv_status_t tv_step_trace_add(struct tv_step_trace *trace, int64_t step)
     add_rank(trace, 0, step);
     for (int r = 1; r < tv_comm_size(world); r++) {
         const int stage = tv_mesh_coord_of(tr->run->extent, r).at[TV_PIPE];
-        TV_TRY(tv_comm_recv(world, trace->times, 2 * num_times(tr->run, stage), TV_F64, r, NULL,
-                            &request));
+        TV_TRY(tv_comm_recv(world, trace->times, 2 * num_times(tr->schedule, stage), TV_F64, r,
+                            NULL, &request));
         TV_TRY(tv_request_wait(&request));
         add_rank(trace, r, step);
     }

@@ -23,6 +23,7 @@ struct tv_train_options {
     /* batch */
     int64_t micro_batch, global_batch, seq_length,
         train_iters; /* global 0: micro x D; seq 0: the model's context */
+    const char *rampup_batch;
     /* model */
     const char *model, *preset, *config;
     int num_layers, hidden_size, num_heads, num_query_groups, ffn_size, max_positions;
@@ -30,9 +31,15 @@ struct tv_train_options {
     int is_untied;
     double init_std, norm_eps, rope_theta;
     /* optimizer */
+    const char *optimizer;
     double lr, min_lr, weight_decay, beta1, beta2, adam_eps, clip_grad;
-    int64_t warmup_iters, decay_iters; /* decay -1: train_iters */
-    const char *lr_decay_style;
+    double sgd_momentum, lion_beta1, lion_beta2, muon_momentum;
+    double decoupled_lr, decoupled_min_lr; /* as lr, min_lr unless given */
+    int64_t warmup_iters, decay_iters;     /* decay -1: train_iters */
+    double warmup_fraction, warmup_init;
+    const char *lr_decay_style, *wsd_decay_style;
+    int64_t wsd_decay_iters;
+    int64_t skip_bad_steps;
     int64_t seed;
     /* data */
     const char *data, *data_format, *valid_data, *shuffle;

@@ -128,28 +128,31 @@ static tv_status_t create_buckets(struct tv_trainer *tr)
 
 static tv_status_t create_optimizer(struct tv_trainer *tr)
 {
-    const struct tv_train_options *o = &tr->run->options;
     const int n = tv_model_num_local_params(tr->model);
     struct tv_optimizer_range *ranges = calloc((size_t)n, sizeof(*ranges));
     if (ranges == NULL)
         return TV_ERR(TV_NO_MEMORY, "%d optimizer ranges", n);
     for (int i = 0; i < n; i++) {
         const struct tv_local_param local = tv_model_local_param(tr->model, i);
-        ranges[i] = (struct tv_optimizer_range){local.first, local.count, local.param->has_decay};
+        ranges[i] = (struct tv_optimizer_range){
+            .first = local.first,
+            .count = local.count,
+            .has_decay = local.param->has_decay,
+            .lr_group = local.param->is_vocabulary ? TV_LR_VOCABULARY : TV_LR_BODY,
+            .matrix = tv_run_is_matrix(tr->run, local.param) ? local.param : NULL};
     }
-    const struct tv_kernels *kernels;
-    tv_status_t status = tv_kernels_open(tr->device, &kernels);
-    const struct tv_adamw_config config = {o->beta1, o->beta2, o->adam_eps, o->weight_decay};
+    struct tv_optimizer_args args = {.stream = tr->stream,
+                                     .tensor = tv_mesh_comm(tr->mesh, TV_TENSOR),
+                                     .config = tr->run->optimizer,
+                                     .count = tv_model_param_count(tr->model),
+                                     .num_ranges = n,
+                                     .ranges = ranges};
+    tv_status_t status = tv_kernels_open(tr->device, &args.kernels);
     if (status == TV_OK)
-        status = tv_optimizer_create(tr->stream, kernels, config, tv_model_param_count(tr->model),
-                                     n, ranges, &tr->optimizer);
+        status = tv_optimizer_create(&args, &tr->optimizer);
     free(ranges);
-    TV_TRY(status);
-    tr->lr = (struct tv_lr_schedule){.lr = o->lr,
-                                     .min_lr = o->min_lr,
-                                     .warmup_steps = o->warmup_iters,
-                                     .decay_steps = tr->run->decay_iters};
-    return tv_lr_style_parse(o->lr_decay_style, &tr->lr.style);
+    tr->bad_steps.limit = tr->run->options.skip_bad_steps;
+    return status;
 }
 
 /* A tied weight whose units lie on two stages: those two stages sum its gradients. */
@@ -173,9 +176,7 @@ static tv_status_t create_tied(struct tv_trainer *tr)
 /* The parts that talk: each made by all ranks together. */
 static tv_status_t create_parts(struct tv_trainer *tr)
 {
-    const struct tv_run *run = tr->run;
-    TV_TRY(tv_executor_create(tv_mesh_comm(tr->mesh, TV_PIPE), tr->stream, &run->schedule,
-                              tv_run_message_count(run), &tr->executor));
+    TV_TRY(tv_trainer_fit_batch(tr));
     TV_TRY(create_tied(tr));
     TV_TRY(create_buckets(tr));
     return create_optimizer(tr);
@@ -224,6 +225,7 @@ void tv_trainer_destroy(struct tv_trainer *tr)
     tv_optimizer_destroy(tr->optimizer);
     tv_buckets_destroy(tr->buckets);
     tv_executor_destroy(tr->executor);
+    tv_schedule_destroy(&tr->smaller_schedule);
     tv_model_destroy(tr->model);
     tv_comm_destroy(tr->tied);
     tv_stream_destroy(tr->stream);

@@ -11,9 +11,10 @@ struct tv_trainer; /* opaque */
 
 /* What a step did; the same on every rank. */
 struct tv_step_report {
-    int64_t step, counted_tokens, consumed_samples;
+    int64_t step, counted_tokens, global_batch, consumed_samples;
     double loss;      /* mean over counted tokens, before the update */
     double grad_norm; /* before clipping */
+    int is_skipped;   /* --skip-bad-steps: loss and norm are NaN, no weight was changed */
     double lr;
     double step_seconds, tokens_per_second, model_flops_per_second;
     double bubble_fraction; /* 1 - busy / window, over all ranks; 0 for pp 1 */

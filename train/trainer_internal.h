@@ -1,6 +1,7 @@
 /* train/trainer_internal.h -- what a rank of a run is made of. */
 #ifndef TV_TRAIN_TRAINER_INTERNAL_H
 #define TV_TRAIN_TRAINER_INTERNAL_H
+#include "data/bad_steps.h"
 #include "data/buckets.h"
 #include "data/optimizer.h"
 #include "data/samples.h"
@@ -41,10 +42,15 @@ struct tv_trainer {
     struct tv_device *device;
     struct tv_stream *stream;
     struct tv_model *model;
+    /* Of the current batch, which grows with --rampup-batch-size. */
+    int64_t global_batch;
+    const struct tv_schedule *schedule;  /* the run's, or the one below */
+    struct tv_schedule smaller_schedule; /* owned */
     struct tv_executor *executor;
     struct tv_buckets *buckets;
     struct tv_optimizer *optimizer;
-    struct tv_lr_schedule lr;
+    struct tv_bad_steps bad_steps;
+    int64_t num_updates; /* steps so far that were not skipped */
 
     int num_buckets;
     struct tv_bucket_units *bucket_units; /* [num_buckets] */
@@ -80,6 +86,10 @@ struct tv_trainer {
 
 /* setup.c: the initial weights from a Hugging Face file or folder. */
 TV_MUST_CHECK tv_status_t tv_trainer_read_weights(struct tv_trainer *tr, const char *path);
+
+/* ramp.c: schedule and executor of the next step's batch; nothing to do where it is the last one's. Collective over
+ * the pipe axis. */
+TV_MUST_CHECK tv_status_t tv_trainer_fit_batch(struct tv_trainer *tr);
 
 /* measure.c: the pipeline's window of this walk on rank 0's clock, begin and end (collective over the mesh); this
  * rank's share of it by cause; and the addition of it, and of each action's time, to what is known so far. */

@@ -16,6 +16,29 @@ tv_status_t TV_CPU(add)(struct tv_stream *stream, const struct tv_add_args *a)
     return TV_OK;
 }
 
+tv_status_t TV_CPU(axpby)(struct tv_stream *stream, const struct tv_axpby_args *a)
+{
+    const int is_dense = a->ld_x == a->cols && a->ld_y == a->cols;
+    const int64_t rows = is_dense ? 1 : a->rows;
+    const int64_t cols = is_dense ? a->rows * a->cols : a->cols;
+    const int threads = tv_threads_for(stream, cols);
+    const double alpha = a->alpha, beta = a->beta;
+    for (int64_t r = 0; r < rows; r++) {
+        const float *x = a->x + r * a->ld_x;
+        float *y = a->y + r * a->ld_y;
+        if (beta == 0) {
+#pragma omp parallel for simd num_threads(threads) schedule(static) if (parallel : threads > 1)
+            for (int64_t c = 0; c < cols; c++)
+                y[c] = (float)(alpha * (double)x[c]);
+        } else {
+#pragma omp parallel for simd num_threads(threads) schedule(static) if (parallel : threads > 1)
+            for (int64_t c = 0; c < cols; c++)
+                y[c] = (float)(alpha * (double)x[c] + beta * (double)y[c]);
+        }
+    }
+    return TV_OK;
+}
+
 static void add_column_sums(const struct tv_bias_backward_args *a, int64_t first)
 {
     double sum[COLUMNS] = {0};

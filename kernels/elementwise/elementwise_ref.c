@@ -1,4 +1,4 @@
-/* elementwise_ref.c -- sums of two tensors, column sums, sum of squares. */
+/* elementwise_ref.c -- sums of two tensors, with and without factors, column sums, sum of squares. */
 #include "kernels/kernels_internal.h"
 
 tv_status_t tv_add_ref(struct tv_stream *stream, const struct tv_add_args *a)
@@ -6,6 +6,18 @@ tv_status_t tv_add_ref(struct tv_stream *stream, const struct tv_add_args *a)
     (void)stream;
     for (int64_t i = 0; i < a->count; i++)
         a->y[i] = a->a[i] + a->b[i];
+    return TV_OK;
+}
+
+tv_status_t tv_axpby_ref(struct tv_stream *stream, const struct tv_axpby_args *a)
+{
+    (void)stream;
+    for (int64_t r = 0; r < a->rows; r++) {
+        const float *x = a->x + r * a->ld_x;
+        float *y = a->y + r * a->ld_y;
+        for (int64_t c = 0; c < a->cols; c++)
+            y[c] = (float)(a->alpha * (double)x[c] + (a->beta == 0 ? 0 : a->beta * (double)y[c]));
+    }
     return TV_OK;
 }
 

@@ -103,6 +103,37 @@ tv_status_t adamw(Call &run, int64_t count, int64_t step)
     return run.kernels->adamw(run.stream, &args);
 }
 
+tv_status_t lion(Call &run, int64_t count)
+{
+    tv_lion_args args = {};
+    args.count = count;
+    args.param = run.updated(1, count, count).data();
+    args.m = run.updated(1, count, count, -0.1f, 0.1f).data();
+    args.grad = run.in(1, count, count).data();
+    args.lr = 1e-2;
+    args.beta1 = 0.9;
+    args.beta2 = 0.99;
+    args.weight_decay = 0.1;
+    args.grad_scale = 0.3;
+    return run.kernels->lion(run.stream, &args);
+}
+
+tv_status_t axpby(Call &run, int64_t rows, int64_t cols, int64_t gap, double beta)
+{
+    Tensor &x = run.in(rows, cols, cols + gap);
+    Tensor &y =
+        beta == 0 ? run.out(rows, cols, cols + 2 * gap) : run.updated(rows, cols, cols + 2 * gap);
+    const tv_axpby_args args = {rows, cols, x.ld, y.ld, -0.7, beta, x.data(), y.data()};
+    return run.kernels->axpby(run.stream, &args);
+}
+
+tv_status_t axpby_in_place(Call &run, int64_t rows, int64_t cols)
+{
+    Tensor &x = run.updated(rows, cols, cols);
+    const tv_axpby_args args = {rows, cols, cols, cols, 1.3, 0, x.data(), x.data()};
+    return run.kernels->axpby(run.stream, &args);
+}
+
 tv_status_t square_sum(Call &run, int64_t count)
 {
     double sum = -1;
@@ -131,12 +162,18 @@ void add_counts(std::vector<Case> &cases, int64_t n)
     for (int64_t step : {1, 1000})
         cases.push_back({"adamw", shape + "_step" + std::to_string(step), rounding,
                          [=](Call &run) { return adamw(run, n, step); }});
+    cases.push_back({"lion", shape, exact, [=](Call &run) { return lion(run, n); }});
     cases.push_back({"square_sum", shape, rounding, [=](Call &run) { return square_sum(run, n); }});
 }
 
 void add_matrices(std::vector<Case> &cases, int64_t rows, int64_t cols, int64_t gap)
 {
     const std::string shape = shape_name({rows, cols}) + (gap ? "_apart" : "");
+    for (double beta : {0.0, 0.9})
+        cases.push_back({"axpby", shape + (beta == 0 ? "" : "_added"), exact,
+                         [=](Call &run) { return axpby(run, rows, cols, gap, beta); }});
+    cases.push_back({"axpby", shape + "_in_place", exact,
+                     [=](Call &run) { return axpby_in_place(run, rows, cols); }});
     cases.push_back({"bias_backward", shape, rounding,
                      [=](Call &run) { return bias_backward(run, rows, cols, gap); }});
     cases.push_back({"swiglu_forward", shape, rounding,

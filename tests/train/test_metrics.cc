@@ -65,6 +65,7 @@ tv_step_report report_of(int64_t step, double loss)
     report.grad_norm = 0.1;
     report.lr = 2.0 / 3000;
     report.counted_tokens = 5000000000;
+    report.global_batch = 16;
     report.consumed_samples = 16 * step;
     report.step_seconds = 0.25;
     report.tokens_per_second = 1e5 / 3;
@@ -96,6 +97,8 @@ TEST_F(Metrics, EveryKindOfLine)
     EXPECT_EQ(number(got[1], "lr"), 2.0 / 3000);
     EXPECT_EQ(number(got[1], "counted_tokens"), 5000000000.0);
     EXPECT_EQ(number(got[1], "consumed_samples"), 48);
+    EXPECT_EQ(number(got[1], "global_batch_size"), 16);
+    EXPECT_TRUE(json_is_false(json_object_get(got[1], "skipped")));
     EXPECT_EQ(number(got[1], "step_seconds"), 0.25);
     EXPECT_EQ(number(got[1], "tokens_per_second"), 1e5 / 3);
     EXPECT_EQ(number(got[1], "model_flops_per_second"), 1.5e12);
@@ -133,9 +136,12 @@ TEST_F(Metrics, TheStartTellsWhatTheRunIsAndWhoSitsWhere)
     run.extent = {{2, 1, 2}};
     run.options.schedule = "1f1b";
     run.options.partition = "uniform";
+    run.options.optimizer = "adam";
     run.options.lr_decay_style = "cosine";
+    run.options.wsd_decay_style = "exponential";
+    run.options.rampup_batch = "4,4,40";
     run.options.data = "a.bin";
-    run.options.lr = 3e-3;
+    run.lr[TV_LR_BODY].lr = 3e-3;
     run.data_format = TV_TOKENS_U16;
     run.model.num_layers = 8;
     run.model.vocab_size = 257;
@@ -168,6 +174,7 @@ TEST_F(Metrics, TheStartTellsWhatTheRunIsAndWhoSitsWhere)
     EXPECT_EQ(number(got[0], "global_batch_size"), 16);
     EXPECT_EQ(number(json_object_get(got[0], "model"), "vocab_size"), 257);
     EXPECT_EQ(number(json_object_get(got[0], "optimizer"), "lr"), 3e-3);
+    EXPECT_STREQ(json_string_value(json_object_get(got[0], "rampup_batch_size")), "4,4,40");
     EXPECT_STREQ(json_string_value(json_object_get(json_object_get(got[0], "data"), "data_format")),
                  "u16");
     const int want[2][4] = {{0, 1, 2, 3}, {3, 1, 0, 2}}; // p, t as bits of the mesh rank
