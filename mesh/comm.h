@@ -46,7 +46,7 @@ TV_MUST_CHECK tv_status_t tv_comm_mpi_world(struct tv_comm **comm_out);
 
 /* How a process leaves a world of tv_comm_mpi_world before it ends, collectively: all ranks are done
  * and pass the same exit code. Returns TV_OK where MPI can be finalized (tv_comm_destroy does it).
- * Where MPI_Finalize may hang (several nodes, docs/decisions/0014-leaving-mpi.md) it flushes all
+ * Where MPI_Finalize may hang (over TCP, docs/decisions/0014-leaving-mpi.md) it flushes all
  * streams and ends the process with exit_code. Errors: TV_PEER, for tv_comm_abort: some rank did
  * not come. */
 TV_MUST_CHECK tv_status_t tv_comm_mpi_leave(struct tv_comm *world, int exit_code);

@@ -366,7 +366,7 @@ tv_status_t tv_comm_mpi_leave(struct tv_comm *world, int exit_code)
     fflush(NULL);
     TV_TRY(tv_comm_barrier(world));
     TV_TRY(is_on_one_node(world, &is_one_node));
-    if (is_one_node)
+    if (is_one_node && getenv("UCX_TLS") == NULL) /* UCX takes shared memory when it may choose */
         return TV_OK;
     if (getenv("MPI_LOCALNRANKS") != NULL) /* set by MPICH's mpiexec */
         return leave_by_abort(world, exit_code);

@@ -32,7 +32,7 @@ TEST(CommMpi, WorldIsTheLaunchersWorld)
     EXPECT_EQ(nullptr, std::strchr(version, '\n'));
 }
 
-/* On one node leaving comes back, with the world still there, so that MPI can be finalized. */
+/* On one node, over shared memory, leaving comes back, with the world still there, so that MPI can be finalized. */
 TEST(CommMpi, LeavingOneNodeReturns)
 {
     ASSERT_OK(tv_comm_mpi_leave(mpi_world, 3));

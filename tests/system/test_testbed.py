@@ -102,6 +102,7 @@ class Testbed(Nodes):
     def test_losses_and_a_clean_end(self):
         for _ in range(REPEATS):
             self.same_losses([*self.WORDS, "--"])
+            self.same_losses(["testbed", "1", "--per-node", "4", "--"])  # over TCP too
         self.same_losses([*self.WORDS, "--order", "cyclic", "--"])
         self.same_losses([*self.WORDS, "--rate", "none", "--"])
 
