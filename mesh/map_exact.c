@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ENTRIES = 1 << 20, MAX_TESTS = 300 * 1000 * 1000 };
+/* Limits: the proof of the cost is given more than the choice among layouts of equal cost. */
+enum { MAX_ENTRIES = 1 << 20, MAX_TESTS = 500 * 1000 * 1000, MAX_TIE_TESTS = 10 * 1000 * 1000 };
 
 struct entry {
     double slowest[TV_NUM_AXES], sum;
@@ -30,8 +31,8 @@ struct exact {
     struct entry *entries;
     int num_entries, max_entries;
     long tests_left;
-    int decides_ties; /* an equal cost with a smaller sum is wanted too */
-    double bound[TV_NUM_AXES];
+    int decides_ties;          /* an equal cost with a smaller sum is wanted too */
+    double floor[TV_NUM_AXES]; /* no layout's slowest cut is faster */
     struct tv_map_score limit; /* only what is better than this is of use */
 };
 
@@ -84,10 +85,8 @@ static int is_hopeless(const struct exact *exact, const struct entry *entry)
 {
     struct tv_map_score score = {.sum = entry->sum};
     for (int a = 0; a < TV_NUM_AXES; a++) {
-        score.cost.axis[a] = 0;
         if (exact->problem->extent.at[a] > 1)
-            score.cost.axis[a] =
-                fmax(entry->slowest[a] + exact->problem->traffic.alpha[a], exact->bound[a]);
+            score.cost.axis[a] = entry->slowest[a] + exact->problem->traffic.alpha[a];
     }
     score.cost.total = tv_map_total(&exact->problem->traffic, score.cost.axis);
     if (!exact->decides_ties)
@@ -110,13 +109,13 @@ static void add_cut(struct exact *exact, struct range range, double rate)
     }
 }
 
-static int dominates(const struct entry *a, const struct entry *b)
+static int dominates(const struct exact *exact, const struct entry *a, const struct entry *b)
 {
     for (int axis = 0; axis < TV_NUM_AXES; axis++) {
         if (a->slowest[axis] > b->slowest[axis])
             return 0;
     }
-    return a->sum <= b->sum;
+    return !exact->decides_ties || a->sum <= b->sum;
 }
 
 /* Append unless another entry of the same set is as good in all; 0: no room. */
@@ -124,12 +123,12 @@ static int insert(struct exact *exact, const struct entry *entry)
 {
     int *link = &exact->first[entry->cells];
     for (int i = *link; i >= 0; i = exact->entries[i].next) {
-        if (dominates(&exact->entries[i], entry))
+        if (dominates(exact, &exact->entries[i], entry))
             return 1;
     }
     while (*link >= 0) {
         struct entry *other = &exact->entries[*link];
-        if (dominates(entry, other)) {
+        if (dominates(exact, entry, other)) {
             other->is_dropped = 1;
             *link = other->next;
         } else {
@@ -150,6 +149,14 @@ static int insert(struct exact *exact, const struct entry *entry)
     added->next = exact->first[entry->cells];
     exact->first[entry->cells] = exact->num_entries++;
     return 1;
+}
+
+/* Nothing placed yet: cuts as slow as they will be at least, so that more entries are alike. */
+static struct entry empty_entry(const struct exact *exact)
+{
+    struct entry entry = {.before = -1, .child = -1};
+    memcpy(entry.slowest, exact->floor, sizeof(entry.slowest));
+    return entry;
 }
 
 static void clear_index(struct exact *exact)
@@ -244,8 +251,8 @@ static int leaf_table(struct exact *exact, struct range *range_out)
     clear_index(exact);
     range_out->begin = exact->num_entries;
     for (int cell = exact->num_spares > 0 ? -1 : 0; cell < exact->num_cells; cell++) {
-        const struct entry entry = {
-            .before = -1, .child = -1, .cells = (uint16_t)(cell < 0 ? 0 : 1u << cell)};
+        struct entry entry = empty_entry(exact);
+        entry.cells = (uint16_t)(cell < 0 ? 0 : 1u << cell);
         if (!insert(exact, &entry))
             return 0;
     }
@@ -262,7 +269,7 @@ static int inner_table(struct exact *exact, int v, struct range *range_out)
     const int num = order_children(tree, v, children, family);
     struct range child = {0, 0}, range = {exact->num_entries, exact->num_entries + 1};
     clear_index(exact);
-    const struct entry nothing = {.before = -1, .child = -1};
+    const struct entry nothing = empty_entry(exact);
     if (!insert(exact, &nothing))
         return 0;
     for (int c = 0; c < num; c++) {
@@ -314,7 +321,7 @@ static int run(struct exact *exact, int decides_ties, struct tv_map_best *best)
 {
     struct range range;
     exact->num_entries = 0;
-    exact->tests_left = MAX_TESTS;
+    exact->tests_left = decides_ties ? MAX_TIE_TESTS : MAX_TESTS;
     exact->decides_ties = decides_ties;
     exact->limit = best->score;
     if (!table_of(exact, 0, &range))
@@ -353,7 +360,8 @@ tv_status_t tv_map_exact(const struct tv_map_problem *problem, struct tv_map_bes
     int has_all = exact.first != NULL && exact.entries != NULL;
     for (int a = 0; a < TV_NUM_AXES; a++) {
         exact.carries[a] = calloc(num_sets, 1);
-        exact.bound[a] = tv_map_axis_bound(problem, (enum tv_mesh_axis)a);
+        exact.floor[a] =
+            fmax(0, tv_map_axis_bound(problem, (enum tv_mesh_axis)a) - problem->traffic.alpha[a]);
         has_all = has_all && exact.carries[a] != NULL;
     }
     if (has_all) {

@@ -1,8 +1,11 @@
 /* tests/mesh/test_mapper_exact.cc -- the mapper against exhaustive search on random machines of up to
  * 16 devices: no layout is cheaper, and the cost is what an independent count says. */
 #include "topologies.h"
+#include <array>
 #include <gtest/gtest.h>
+#include <map>
 #include <random>
+#include <tuple>
 
 namespace
 {
@@ -137,13 +140,17 @@ class Judge
 };
 
 /* Is there a layout below `target`? Devices are filled in order; a cut is judged when its last device
- * is; a partial layout that costs `target` already is left. Within a group of interchangeable devices
- * cells ascend. The first cell that is placed may be taken to have d = t = 0. */
+ * is; a partial layout that costs `target` already is left. Two symmetries are used: within a group of
+ * interchangeable devices cells ascend, and since replicas and tensor ranks may be renamed, a d or t
+ * is used only after all smaller ones (the first of all equal layouts in lexicographic order obeys
+ * both). Where a group begins, what follows depends on the cells placed so far, on which of them lie
+ * in a cut that is still open, and on the slowest cuts: a state no better than one seen is left. */
 class Exhaustive
 {
   public:
     Exhaustive(const Instance &instance, double target)
         : in_(instance), judge_(instance), target_(target),
+          placed_(static_cast<size_t>(instance.num_devices)),
           cell_of_(static_cast<size_t>(instance.num_devices), -1),
           num_cells_(instance.P * instance.D * instance.T),
           cuts_at_(static_cast<size_t>(instance.num_devices))
@@ -154,23 +161,28 @@ class Exhaustive
     bool finds()
     {
         const double none[TV_NUM_AXES] = {0, 0, 0};
-        return search(0, 0u, 0, none);
+        return search(0, 0u, 0, 0, 0, none);
     }
 
   private:
-    bool search(int device, unsigned used, int num_used, const double before[TV_NUM_AXES])
+    bool search(int device, unsigned used, int num_used, int num_d, int num_t,
+                const double before[TV_NUM_AXES])
     {
         if (device == in_.num_devices)
             return true; /* every cut was judged below the target */
         const size_t at = static_cast<size_t>(device);
         const bool continues = device > 0 && in_.group[at] == in_.group[at - 1];
+        placed_[at] = used;
+        if (!continues && was_seen(device, before))
+            return false;
         const int least = continues ? cell_of_[at - 1] : -1;
         const bool may_skip = in_.num_devices - device > num_cells_ - num_used && least < 0;
         for (int cell = may_skip ? -1 : std::max(least + 1, 0); cell < num_cells_; cell++) {
             if (cell >= 0 && (used >> cell & 1) != 0)
                 continue;
-            if (num_used == 0 && cell >= 0 && cell % (in_.D * in_.T) != 0)
-                break;
+            const int d = cell < 0 ? -1 : cell / in_.T % in_.D, t = cell < 0 ? -1 : cell % in_.T;
+            if (d > num_d || t > num_t)
+                continue;
             cell_of_[at] = cell;
             if (num_cells_ - num_used - (cell >= 0) > in_.num_devices - device - 1)
                 continue;
@@ -179,15 +191,33 @@ class Exhaustive
                 judge_.load(cut, cell_of_, slowest);
             if (judge_.total(slowest) < target_ &&
                 search(device + 1, cell >= 0 ? used | 1u << cell : used, num_used + (cell >= 0),
-                       slowest))
+                       std::max(num_d, d + 1), std::max(num_t, t + 1), slowest))
                 return true;
         }
+        return false;
+    }
+
+    bool was_seen(int device, const double slowest[TV_NUM_AXES])
+    {
+        unsigned before_open = placed_[static_cast<size_t>(device)];
+        for (const Cut &cut : in_.cuts) { /* at most one is open: there are three levels */
+            if (cut.begin < device && cut.end > device)
+                before_open = placed_[static_cast<size_t>(cut.begin)];
+        }
+        auto &seen = seen_[{device, placed_[static_cast<size_t>(device)], before_open}];
+        for (const auto &other : seen) {
+            if (other[0] <= slowest[0] && other[1] <= slowest[1] && other[2] <= slowest[2])
+                return true;
+        }
+        seen.push_back({slowest[0], slowest[1], slowest[2]});
         return false;
     }
 
     const Instance &in_;
     Judge judge_;
     double target_;
+    std::map<std::tuple<int, unsigned, unsigned>, std::vector<std::array<double, 3>>> seen_;
+    std::vector<unsigned> placed_; /* [devices] cells on earlier devices */
     std::vector<int> cell_of_;
     int num_cells_;
     std::vector<std::vector<Cut>> cuts_at_;
