@@ -15,29 +15,30 @@ struct tv_vocab_shard tv_vocab_shard_of(int64_t vocab_size, int T, int t)
 }
 
 tv_status_t tv_vocab_embedding_forward(const struct tv_tensor_axis *axis,
-                                       struct tv_vocab_shard shard, int64_t rows, int64_t cols,
-                                       const int32_t *ids, const float *table, float *y)
+                                       const struct tv_vocab_lookup *lookup, const float *table,
+                                       float *room, float *y)
 {
-    const struct tv_embedding_args args = {.rows = rows,
-                                           .cols = cols,
-                                           .first = shard.first,
-                                           .num = shard.num,
-                                           .ids = ids,
+    float *partial = axis->is_sequence_parallel ? room : y;
+    const struct tv_embedding_args args = {.rows = lookup->rows,
+                                           .cols = lookup->cols,
+                                           .first = lookup->shard.first,
+                                           .num = lookup->shard.num,
+                                           .ids = lookup->ids,
                                            .table = table,
-                                           .y = y};
+                                           .y = partial};
     TV_TRY(axis->kernels->embedding_forward(axis->stream, &args));
-    return tv_tensor_sum(axis, y, rows * cols);
+    return tv_tensor_sum_rows(axis, lookup->rows, lookup->cols, partial, y);
 }
 
 tv_status_t tv_vocab_embedding_backward(const struct tv_tensor_axis *axis,
-                                        struct tv_vocab_shard shard, int64_t rows, int64_t cols,
-                                        const int32_t *ids, const float *dy, float *dtable)
+                                        const struct tv_vocab_lookup *lookup, const float *dy,
+                                        float *dtable)
 {
-    const struct tv_embedding_backward_args args = {.rows = rows,
-                                                    .cols = cols,
-                                                    .first = shard.first,
-                                                    .num = shard.num,
-                                                    .ids = ids,
+    const struct tv_embedding_backward_args args = {.rows = lookup->rows,
+                                                    .cols = lookup->cols,
+                                                    .first = lookup->shard.first,
+                                                    .num = lookup->shard.num,
+                                                    .ids = lookup->ids,
                                                     .dy = dy,
                                                     .dtable = dtable};
     return axis->kernels->embedding_backward(axis->stream, &args);

@@ -63,12 +63,13 @@ static tv_status_t bench_local(struct bench *b, const struct tv_run *run, int nu
         b->tokens[r] = (int32_t)(r % run->model.vocab_size);
     const struct tv_model_args args = {
         .config = run->model,
-        .axis = {tv_mesh_comm(b->mesh, TV_TENSOR), b->stream, kernels},
+        .axis = {.comm = tv_mesh_comm(b->mesh, TV_TENSOR), .stream = b->stream, .kernels = kernels},
         .micro_batch = (int)run->micro_batch,
         .seq_length = (int)run->seq_length,
         .num_chunks = TV_NUM_UNIT_SORTS,
         .chunks = chunks,
         .recompute = run->recompute,
+        .is_sequence_parallel = run->options.is_sequence_parallel,
         .seed = (uint64_t)run->options.seed,
     };
     return tv_model_create(&args, &b->model);
@@ -166,13 +167,13 @@ tv_status_t tv_profile_measure(struct tv_comm *world, const struct tv_run *run,
 static json_t *sizes_json(const struct tv_run *run)
 {
     const struct tv_model_config *c = &run->model;
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:i, s:s}", "model",
-                     tv_model_family_name(c->family), "hidden_size", c->hidden_size,
-                     "num_attention_heads", c->num_heads, "num_query_groups", c->num_kv_heads,
-                     "ffn_hidden_size", c->ffn_size, "vocab_size", (json_int_t)c->vocab_size,
-                     "micro_batch_size", (json_int_t)run->micro_batch, "seq_length",
-                     (json_int_t)run->seq_length, "tp", run->extent.at[TV_TENSOR], "recompute",
-                     tv_recompute_name(run->recompute));
+    return json_pack(
+        "{s:s, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:i, s:s, s:b}", "model",
+        tv_model_family_name(c->family), "hidden_size", c->hidden_size, "num_attention_heads",
+        c->num_heads, "num_query_groups", c->num_kv_heads, "ffn_hidden_size", c->ffn_size,
+        "vocab_size", (json_int_t)c->vocab_size, "micro_batch_size", (json_int_t)run->micro_batch,
+        "seq_length", (json_int_t)run->seq_length, "tp", run->extent.at[TV_TENSOR], "recompute",
+        tv_recompute_name(run->recompute), "sequence_parallel", run->options.is_sequence_parallel);
 }
 
 tv_status_t tv_profile_save(const char *path, const struct tv_run *run,

@@ -246,6 +246,13 @@ static tv_status_t resolve_batch(struct tv_run *run)
                       "--micro-batch-size %" PRId64 " x --seq-length %" PRId64
                       " is more than 2^31 tokens",
                       run->micro_batch, run->seq_length);
+    const int T = run->extent.at[TV_TENSOR];
+    if (o->is_sequence_parallel && run->micro_batch * run->seq_length % T != 0)
+        return TV_ERR(TV_INVALID,
+                      "--sequence-parallel cuts the rows of a micro-batch over --tp %d: "
+                      "--micro-batch-size %" PRId64 " x --seq-length %" PRId64
+                      " is not a multiple of it",
+                      T, run->micro_batch, run->seq_length);
     int64_t num_micro;
     TV_TRY(tv_samples_check_batch(run->global_batch, run->micro_batch, D, &num_micro));
     if (num_micro > 1 << 20)

@@ -38,7 +38,7 @@ int tv_run_stage_of_unit(const struct tv_run *run, int unit);
 /* What the model of one stage is made from; `axis` is left empty. chunks [v]: room that the result points to. */
 struct tv_model_args tv_run_model_args(const struct tv_run *run, int stage,
                                        struct tv_model_chunk *chunks);
-/* Elements of a message between two stages: B S C. */
+/* Elements of a message between two stages: B S C, and 1/T of that under sequence parallelism. */
 int64_t tv_run_message_count(const struct tv_run *run);
 TV_END_C
 #endif

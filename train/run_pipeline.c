@@ -109,7 +109,8 @@ int tv_run_stage_of_unit(const struct tv_run *run, int unit)
 
 int64_t tv_run_message_count(const struct tv_run *run)
 {
-    return run->micro_batch * run->seq_length * run->model.hidden_size;
+    const int parts = run->options.is_sequence_parallel ? run->extent.at[TV_TENSOR] : 1;
+    return run->micro_batch * run->seq_length / parts * run->model.hidden_size;
 }
 
 struct tv_model_args tv_run_model_args(const struct tv_run *run, int stage,
@@ -131,6 +132,7 @@ struct tv_model_args tv_run_model_args(const struct tv_run *run, int stage,
         .num_chunks = run->num_chunks,
         .chunks = chunks,
         .recompute = run->recompute,
+        .is_sequence_parallel = run->options.is_sequence_parallel,
         .seed = (uint64_t)run->options.seed,
     };
 }

@@ -9,6 +9,8 @@ static const struct tv_option rows[] = {
      "pipeline stages"},
     {"tp", "tensor-model-parallel-size", TV_OPTION_INT, AT(tp), 1, TV_OPTION_TOP, "1",
      "ranks that share each matrix"},
+    {"sequence-parallel", NULL, TV_OPTION_SWITCH, AT(is_sequence_parallel), 0, 0, NULL,
+     "cut activations between matrices over the tp ranks by rows"},
     {"dp", "data-parallel-size", TV_OPTION_INT, AT(dp), 1, TV_OPTION_TOP, NULL,
      "replicas; inferred from the number of ranks, checked when given"},
     {"local-ranks", NULL, TV_OPTION_INT, AT(local_ranks), 1, 1024, NULL,

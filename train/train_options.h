@@ -10,6 +10,7 @@ TV_BEGIN_C
 struct tv_train_options {
     /* mesh */
     int pp, tp, dp; /* dp 0: inferred */
+    int is_sequence_parallel;
     int local_ranks;
     const char *placement;
     /* schedule */

@@ -54,6 +54,10 @@ class Rank
     {
         return step.first_units.size();
     }
+    size_t own_rows() const
+    {
+        return step.is_sequence_parallel ? rows / (size_t)step.T : rows;
+    }
     size_t stage_of(size_t chunk) const
     {
         return step.stages.empty() ? chunk : (size_t)step.stages[chunk];
@@ -91,6 +95,7 @@ void Rank::create_stage(size_t stage)
     args.num_chunks = (int)chunks.size();
     args.chunks = chunks.data();
     args.recompute = step.recompute;
+    args.is_sequence_parallel = step.is_sequence_parallel;
     struct tv_model *model = nullptr;
     ASSERT_OK(tv_model_create(&args, &model));
     models.emplace_back(model, tv_model_destroy);
@@ -111,7 +116,7 @@ void Rank::create()
         num_stages = std::max(num_stages, stage_of(c) + 1);
     for (size_t s = 0; s < num_stages; s++)
         ASSERT_NO_FATAL_FAILURE(create_stage(s));
-    run.outputs.assign((num_chunks() - 1) * num_micro, std::vector<float>(rows * width));
+    run.outputs.assign((num_chunks() - 1) * num_micro, std::vector<float>(own_rows() * width));
     output_grads = run.outputs;
 }
 
@@ -207,13 +212,21 @@ void run_rank(const StepCase &step, const struct tv_tensor_axis &axis, RankRun *
     *run_out = std::move(rank.run);
 }
 
-void expect_same_activations(const std::vector<RankRun> &runs)
+/* Whole activations; under sequence parallelism the ranks' rows one behind the other. */
+void collect_outputs(const std::vector<RankRun> &runs, bool is_cut,
+                     std::vector<std::vector<float>> *outputs_out)
 {
+    *outputs_out = runs[0].outputs;
     for (size_t t = 1; t < runs.size(); t++) {
         ASSERT_EQ(runs[0].loss_sum, runs[t].loss_sum) << "tensor rank " << t;
-        for (size_t i = 0; i < runs[0].outputs.size(); i++)
-            ASSERT_TRUE(is_same_bits(runs[0].outputs[i], runs[t].outputs[i]))
-                << "tensor rank " << t << ", activation " << i;
+        for (size_t i = 0; i < runs[0].outputs.size(); i++) {
+            std::vector<float> &whole = (*outputs_out)[i];
+            if (is_cut)
+                whole.insert(whole.end(), runs[t].outputs[i].begin(), runs[t].outputs[i].end());
+            else
+                ASSERT_TRUE(is_same_bits(runs[0].outputs[i], runs[t].outputs[i]))
+                    << "tensor rank " << t << ", activation " << i;
+        }
     }
 }
 
@@ -249,7 +262,7 @@ void gather(const struct tv_param *param, const std::vector<RankRun> &runs,
 
 void collect(const StepCase &step, const std::vector<RankRun> &runs, StepResult *result_out)
 {
-    ASSERT_NO_FATAL_FAILURE(expect_same_activations(runs));
+    ASSERT_NO_FATAL_FAILURE(collect_outputs(runs, step.is_sequence_parallel, &result_out->outputs));
     struct tv_param_table table = {};
     ASSERT_OK(tv_model_param_table(&step.config, &table));
     for (int i = 0; i < table.num_params && !testing::Test::HasFatalFailure(); i++)

@@ -3,8 +3,8 @@
  * stages.
  *
  * On the way the harness checks what must hold on every mesh: losses, activations between chunks
- * and gradients of replicated weights are the same bits on all ranks that have them, gradients of
- * padding rows are zero, and forward and backward ask for no memory. */
+ * (where every rank has all rows) and gradients of replicated weights are the same bits on all ranks
+ * that have them, gradients of padding rows are zero, and forward and backward ask for no memory. */
 #ifndef TESTS_MODEL_STEP_H
 #define TESTS_MODEL_STEP_H
 #include "model/model.h"
@@ -21,6 +21,7 @@ struct StepCase {
     Tensors weights;                   /* whole tensors */
     const struct tv_kernels *kernels;
     int T = 1;
+    int is_sequence_parallel = 0;
     std::vector<int> first_units = {0}; /* of each chunk, ascending */
     std::vector<int> stages;            /* of each chunk; empty: each has a stage of its own */
     tv_recompute_t recompute = TV_RECOMPUTE_NONE;
@@ -29,7 +30,8 @@ struct StepCase {
 
 struct StepResult {
     double loss_sum = 0, grad_square_sum = 0;
-    Tensors grads; /* whole tensors, true vocabulary */
+    Tensors grads;                           /* whole tensors, true vocabulary */
+    std::vector<std::vector<float>> outputs; /* all rows of what goes from chunk to chunk */
 };
 
 /* Reports failures to GoogleTest; the result is only good without any. */

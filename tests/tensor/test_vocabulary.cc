@@ -78,8 +78,8 @@ TEST_P(Vocabulary, EmbeddingPicksRowsAndNeverPadding)
         for (int64_t r = 0; r < shard.num; r++)
             for (int64_t c = 0; c < cols; c++)
                 table[(size_t)(r * cols + c)] = table_at(shard.first + r, c);
-        ASSERT_OK(tv_vocab_embedding_forward(&axis, shard, rows, cols, ids.data(), table.data(),
-                                             y.data()));
+        const struct tv_vocab_lookup lookup = {shard, rows, cols, ids.data()};
+        ASSERT_OK(tv_vocab_embedding_forward(&axis, &lookup, table.data(), nullptr, y.data()));
         for (int64_t r = 0; r < rows; r++)
             for (int64_t c = 0; c < cols; c++)
                 ASSERT_EQ(table_at(ids[(size_t)r], c), y[(size_t)(r * cols + c)]);
@@ -93,8 +93,8 @@ TEST_P(Vocabulary, EmbeddingBackwardAddsToOwnRows)
         std::vector<float> dy((size_t)(rows * cols)), dtable((size_t)(shard.padded * cols), 10);
         for (size_t i = 0; i < dy.size(); i++)
             dy[i] = (float)(i + 1);
-        ASSERT_OK(tv_vocab_embedding_backward(&axis, shard, rows, cols, ids.data(), dy.data(),
-                                              dtable.data()));
+        const struct tv_vocab_lookup lookup = {shard, rows, cols, ids.data()};
+        ASSERT_OK(tv_vocab_embedding_backward(&axis, &lookup, dy.data(), dtable.data()));
         for (int64_t v = 0; v < shard.padded; v++)
             for (int64_t c = 0; c < cols; c++) {
                 float want = 10;
