@@ -129,6 +129,7 @@ tv_status_t tv_attention_part_forward(const struct tv_pass *pass)
         .o = tv_pass_at(pass, l->att),
         .ld_o = s->q_cols,
         .lse = tv_pass_at(pass, l->lse),
+        .dropout = tv_pass_dropout(pass, TV_DROPOUT_ATTENTION),
     };
     return pass->axis->kernels->attention_forward(pass->axis->stream, &args);
 }
@@ -162,6 +163,7 @@ tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const float *
         .ld_dq = s->qkv_cols,
         .ld_dk = s->qkv_cols,
         .ld_dv = s->qkv_cols,
+        .dropout = tv_pass_dropout(pass, TV_DROPOUT_ATTENTION),
     };
     TV_TRY(pass->axis->kernels->attention_backward(pass->axis->stream, &args));
     if (pass->model->args.config.family == TV_LLAMA)

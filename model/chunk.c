@@ -30,6 +30,8 @@ static tv_status_t pass_of(struct tv_model *model, const struct tv_model_call *c
         .positions = tokens,
         .ids = ids,
         .targets = ids + rows,
+        .step = call->step,
+        .first_token = call->first_sequence * model->args.seq_length,
     };
     return TV_OK;
 }

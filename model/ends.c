@@ -74,13 +74,6 @@ tv_status_t tv_unit_norm_backward(const struct tv_pass *pass, struct tv_norm_use
     return pass->axis->kernels->layernorm_backward(pass->axis->stream, &args);
 }
 
-tv_status_t tv_unit_whole_gradient(const struct tv_pass *pass, const float *dy,
-                                   const float **whole_out)
-{
-    return tv_tensor_whole_rows(pass->axis, pass->sizes->rows, pass->sizes->C, dy,
-                                pass->scratch + pass->model->layout.whole, whole_out);
-}
-
 static struct tv_vocab_lookup lookup_of(const struct tv_pass *pass)
 {
     return (struct tv_vocab_lookup){pass->sizes->vocab, pass->sizes->rows, pass->sizes->C,
@@ -95,18 +88,19 @@ tv_status_t tv_embedding_unit_forward(const struct tv_pass *pass, float *y)
     const struct tv_vocab_lookup lookup = lookup_of(pass);
     TV_TRY(tv_vocab_embedding_forward(pass->axis, &lookup, tv_pass_weight(pass, 0).value,
                                       pass->scratch + pass->model->layout.whole, y));
-    if (pass->model->args.config.family == TV_LLAMA)
-        return TV_OK;
-    const struct tv_embedding_args positions = {
-        .rows = s->own.num,
-        .cols = s->C,
-        .num = pass->model->args.config.max_positions,
-        .ids = pass->positions + s->own.first,
-        .table = tv_pass_weight(pass, 1).value,
-        .accumulate = 1,
-        .y = y,
-    };
-    return pass->axis->kernels->embedding_forward(pass->axis->stream, &positions);
+    if (pass->model->args.config.family == TV_GPT2) {
+        const struct tv_embedding_args positions = {
+            .rows = s->own.num,
+            .cols = s->C,
+            .num = pass->model->args.config.max_positions,
+            .ids = pass->positions + s->own.first,
+            .table = tv_pass_weight(pass, 1).value,
+            .accumulate = 1,
+            .y = y,
+        };
+        TV_TRY(pass->axis->kernels->embedding_forward(pass->axis->stream, &positions));
+    }
+    return tv_unit_drop(pass, TV_DROPOUT_EMBEDDING, y);
 }
 
 tv_status_t tv_embedding_unit_backward_weight(const struct tv_pass *pass, const float *dy)
@@ -114,7 +108,7 @@ tv_status_t tv_embedding_unit_backward_weight(const struct tv_pass *pass, const 
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_vocab_lookup lookup = lookup_of(pass);
     const float *whole;
-    TV_TRY(tv_unit_whole_gradient(pass, dy, &whole));
+    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_EMBEDDING, dy, &whole));
     TV_TRY(tv_vocab_embedding_backward(pass->axis, &lookup, whole, tv_pass_weight(pass, 0).grad));
     if (pass->model->args.config.family == TV_LLAMA)
         return TV_OK;
@@ -145,33 +139,43 @@ static struct tv_linear output_linear(const struct tv_pass *pass)
                               .dweight = matrix.grad};
 }
 
+static struct tv_vocab_loss loss_of(const struct tv_pass *pass)
+{
+    const struct tv_head_places *h = &pass->unit->head;
+    return (struct tv_vocab_loss){
+        .shard = pass->sizes->vocab,
+        .rows = pass->sizes->rows,
+        .logits = tv_pass_at(pass, h->logits),
+        .targets = pass->targets,
+        .row_lse = tv_pass_at(pass, h->lse),
+        .label_smoothing = pass->step > 0 ? pass->model->args.label_smoothing : 0,
+    };
+}
+
 tv_status_t tv_head_forward(const struct tv_pass *pass, const float *x, double *loss_sum_out)
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_head_places *h = &pass->unit->head;
     const struct tv_linear linear = output_linear(pass);
-    float *logits = tv_pass_at(pass, h->logits);
+    const struct tv_vocab_loss loss = loss_of(pass);
     TV_TRY(tv_unit_norm_forward(pass, final_norm(pass), x));
     TV_TRY(tv_column_linear_forward(pass->axis, &linear, s->rows, tv_pass_at(pass, h->norm.y),
-                                    logits, s->vocab.padded));
+                                    loss.logits, s->vocab.padded));
     return tv_vocab_cross_entropy_forward(
-        pass->axis, s->vocab, s->rows, logits, pass->targets, tv_pass_at(pass, h->lse),
-        pass->scratch + pass->model->layout.loss_work, loss_sum_out);
+        pass->axis, &loss, pass->scratch + pass->model->layout.loss_work, loss_sum_out);
 }
 
 tv_status_t tv_head_backward(const struct tv_pass *pass, const float *x, float *grad)
 {
     const struct tv_model_sizes *s = pass->sizes;
-    const struct tv_head_places *h = &pass->unit->head;
     const struct tv_linear linear = output_linear(pass);
-    float *logits = tv_pass_at(pass, h->logits);
+    const struct tv_vocab_loss loss = loss_of(pass);
     float *dn = pass->scratch + pass->model->layout.whole;
     if (pass->model->args.recompute == TV_RECOMPUTE_SELECTIVE)
         TV_TRY(tv_unit_norm_forward(pass, final_norm(pass), x));
-    TV_TRY(tv_vocab_cross_entropy_backward(pass->axis, s->vocab, s->rows, logits, pass->targets,
-                                           tv_pass_at(pass, h->lse)));
-    TV_TRY(tv_column_linear_backward_input(pass->axis, &linear, s->rows, logits, s->vocab.padded, 0,
-                                           dn));
+    TV_TRY(tv_vocab_cross_entropy_backward(pass->axis, &loss));
+    TV_TRY(tv_column_linear_backward_input(pass->axis, &linear, s->rows, loss.logits,
+                                           s->vocab.padded, 0, dn));
     if (!pass->is_split)
         TV_TRY(tv_head_backward_weight(pass));
     return tv_unit_norm_backward(pass, final_norm(pass), x, 0, grad);

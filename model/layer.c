@@ -1,5 +1,5 @@
-/* model/layer.c -- one transformer layer, pre-norm: mid = x + proj(attention(norm(x)));
- * y = mid + ff(norm(mid)).
+/* model/layer.c -- one transformer layer, pre-norm: mid = x + drop(proj(attention(norm(x))));
+ * y = mid + drop(ff(norm(mid))).
  *
  * Sums over the tensor axis: two in forward (behind the row matrices), two in backward (before the
  * norms). Under sequence parallelism x, y, mid and their gradients are this rank's own rows; a sum
@@ -215,6 +215,7 @@ tv_status_t tv_layer_forward(const struct tv_pass *pass, const float *x, float *
     TV_TRY(tv_attention_part_forward(pass));
     TV_TRY(tv_row_linear_forward(pass->axis, &proj, s->rows, tv_pass_at(pass, l->att), s->q_cols,
                                  room, mid));
+    TV_TRY(tv_unit_drop(pass, TV_DROPOUT_MID, mid));
     TV_TRY(add(pass, x, mid));
 
     TV_TRY(tv_unit_norm_forward(pass, norm2(pass), mid));
@@ -224,6 +225,7 @@ tv_status_t tv_layer_forward(const struct tv_pass *pass, const float *x, float *
         return TV_OK;
     TV_TRY(
         tv_row_linear_forward(pass->axis, &down, s->rows, tv_pass_at(pass, l->act), s->F, room, y));
+    TV_TRY(tv_unit_drop(pass, TV_DROPOUT_FF, y));
     return add(pass, mid, y);
 }
 
@@ -248,7 +250,7 @@ tv_status_t tv_layer_backward(const struct tv_pass *pass, const float *x, float 
         TV_TRY(recompute(pass, x));
 
     /* grad is dy, and stays in place as the residual's share of d(mid). */
-    TV_TRY(tv_unit_whole_gradient(pass, grad, &whole));
+    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_FF, grad, &whole));
     TV_TRY(tv_row_linear_backward_input(pass->axis, &down, s->rows, whole, d_act, s->F));
     if (!pass->is_split)
         TV_TRY(down_backward_weight(pass, whole));
@@ -259,7 +261,7 @@ tv_status_t tv_layer_backward(const struct tv_pass *pass, const float *x, float 
     TV_TRY(tv_unit_norm_backward(pass, norm2(pass), mid, 1, grad));
 
     /* grad is d(mid), and stays as the residual's share of dx. */
-    TV_TRY(tv_unit_whole_gradient(pass, grad, &whole));
+    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_MID, grad, &whole));
     TV_TRY(tv_row_linear_backward_input(pass->axis, &proj, s->rows, whole, d_att, s->q_cols));
     if (pass->is_split)
         TV_TRY(tv_stream_copy(pass->axis->stream, mid, grad,
@@ -274,10 +276,10 @@ tv_status_t tv_layer_backward_weight(const struct tv_pass *pass, const float *dy
 {
     const struct tv_layer_places *l = &pass->unit->layer;
     const float *whole;
-    TV_TRY(tv_unit_whole_gradient(pass, dy, &whole));
+    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_FF, dy, &whole));
     TV_TRY(down_backward_weight(pass, whole));
     TV_TRY(ff_up_backward_weight(pass));
-    TV_TRY(tv_unit_whole_gradient(pass, tv_pass_at(pass, l->mid), &whole));
+    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_MID, tv_pass_at(pass, l->mid), &whole));
     TV_TRY(proj_backward_weight(pass, whole));
     return tv_attention_part_backward_weight(pass, tv_pass_at(pass, l->qkv));
 }

@@ -75,14 +75,15 @@ static void place_head(const struct tv_model_args *args, const struct tv_model_s
 static void place_scratch(const struct tv_model_args *args, struct tv_model_layout *layout)
 {
     const struct tv_model_sizes *s = &layout->sizes;
+    const int needs_own = args->is_sequence_parallel || args->hidden_dropout > 0;
     int64_t *end = &layout->scratch_count;
     layout->grad = take(end, s->own.num * s->C);
     layout->whole = take(end, s->rows * s->C);
-    layout->own = take(end, args->is_sequence_parallel ? s->own.num * s->C : 0);
+    layout->own = take(end, needs_own ? s->own.num * s->C : 0);
     layout->d_act = take(end, s->rows * s->F);
     layout->d_qkv = take(end, s->rows * s->qkv_cols);
     layout->d_att = take(end, s->rows * s->q_cols);
-    layout->loss_work = take(end, 3 * s->rows);
+    layout->loss_work = take(end, (args->label_smoothing > 0 ? 4 : 3) * s->rows);
 }
 
 static void add_local(struct tv_model_layout *layout, const struct tv_param *param,

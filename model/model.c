@@ -44,6 +44,13 @@ static tv_status_t check_chunk(const struct tv_model_args *args, const struct tv
     return TV_OK;
 }
 
+static tv_status_t check_share(const char *name, double share)
+{
+    if (!(share >= 0 && share < 1))
+        return TV_ERR(TV_INVALID, "%s %g is not in [0, 1)", name, share);
+    return TV_OK;
+}
+
 static tv_status_t check_args(const struct tv_model_args *args, int T)
 {
     TV_TRY(tv_model_config_check(&args->config));
@@ -59,6 +66,12 @@ static tv_status_t check_args(const struct tv_model_args *args, int T)
                       "sequence parallelism cuts the rows of a micro-batch: %d x %d is not a "
                       "multiple of %d tensor ranks",
                       args->micro_batch, args->seq_length, T);
+    TV_TRY(check_share("attention dropout", args->attention_dropout));
+    TV_TRY(check_share("hidden dropout", args->hidden_dropout));
+    TV_TRY(check_share("label smoothing", args->label_smoothing));
+    if (args->label_smoothing > 0 && args->config.vocab_size < 2)
+        return TV_ERR(TV_INVALID, "label smoothing %g over a vocabulary of one",
+                      args->label_smoothing);
     int free_unit = 0;
     for (int c = 0; c < args->num_chunks; c++) {
         TV_TRY(check_chunk(args, &args->chunks[c], free_unit));

@@ -43,7 +43,10 @@ struct tv_model_args {
     const struct tv_model_chunk *chunks; /* [num_chunks], copied */
     tv_recompute_t recompute;
     int is_sequence_parallel; /* B S is then a multiple of T; the axis' own flag is not read */
-    uint64_t seed;            /* of the initial values */
+    /* Of training, in [0, 1): of the attention's weights; of the embeddings and of what the parts of a
+     * layer add to the residual stream; tensor/tensor.h. */
+    double attention_dropout, hidden_dropout, label_smoothing;
+    uint64_t seed; /* of the initial values and dropout masks */
 };
 
 /* One weight's place in this rank's flat arrays; each starts at a multiple of 16 elements, gaps are
@@ -88,6 +91,10 @@ struct tv_unit_done {
 struct tv_model_call {
     int chunk, slot;
     int work; /* working set; not read without recomputation */
+    /* Step of training, from 1, and number of the micro-batch's first sequence in the global batch: with
+     * the seed they make the dropout masks, so they are the same in all calls for a micro-batch. Step
+     * 0: evaluation, without dropout and label smoothing. */
+    int64_t step, first_sequence;
     /* Forward: [B*S], host memory, needed by the embedding / head. Targets < 0 are not counted. */
     const int32_t *ids, *targets;
     /* [own rows, C]. x, dx NULL when the embedding is in the chunk; y, dy when the head is. x and dy must

@@ -112,9 +112,10 @@ struct tv_pass {
     const struct tv_unit *unit;
     float *slot, *work; /* this micro-batch's */
     float *scratch;
-    int32_t *ids, *targets;   /* [rows], the slot's */
-    const int32_t *positions; /* [rows] */
-    int is_split;             /* backward: weights' gradients come later; keep what they need */
+    int32_t *ids, *targets;    /* [rows], the slot's */
+    const int32_t *positions;  /* [rows] */
+    int64_t step, first_token; /* the call's; row 0 in the global batch */
+    int is_split;              /* backward: weights' gradients come later; keep what they need */
 };
 float *tv_pass_at(const struct tv_pass *pass, struct tv_place place);
 struct tv_weight tv_pass_weight(const struct tv_pass *pass, int index);
@@ -142,10 +143,17 @@ TV_MUST_CHECK tv_status_t tv_head_forward(const struct tv_pass *pass, const floa
 TV_MUST_CHECK tv_status_t tv_head_backward(const struct tv_pass *pass, const float *x, float *grad);
 TV_MUST_CHECK tv_status_t tv_head_backward_weight(const struct tv_pass *pass);
 
-/* All rows of dy[own rows, C], for a row matrix or an embedding: dy itself or gathered into scratch
- * `whole`. */
-TV_MUST_CHECK tv_status_t tv_unit_whole_gradient(const struct tv_pass *pass, const float *dy,
-                                                 const float **whole_out);
+/* dropout.c: the embeddings' sum; the attention's weights; what attention and feed-forward add. */
+enum tv_dropout_kind { TV_DROPOUT_EMBEDDING, TV_DROPOUT_ATTENTION, TV_DROPOUT_MID, TV_DROPOUT_FF };
+struct tv_dropout tv_pass_dropout(const struct tv_pass *pass, enum tv_dropout_kind kind);
+/* y[own rows, C], in place. */
+TV_MUST_CHECK tv_status_t tv_unit_drop(const struct tv_pass *pass, enum tv_dropout_kind kind,
+                                       float *y);
+/* From dy[own rows, C] of the residual stream all rows of the gradient of what was added to it, for a
+ * row matrix or an embedding: dropped into scratch `own`, gathered into `whole`, or dy itself. */
+TV_MUST_CHECK tv_status_t tv_unit_branch_gradient(const struct tv_pass *pass,
+                                                  enum tv_dropout_kind kind, const float *dy,
+                                                  const float **whole_out);
 
 /* Norm of the family, shared by layers and head. weight, bias: indices of the unit's weights (bias
  * unused by Llama). */

@@ -119,18 +119,24 @@ TV_MUST_CHECK tv_status_t tv_vocab_embedding_backward(const struct tv_tensor_axi
                                                       const struct tv_vocab_lookup *lookup,
                                                       const float *dy, float *dtable);
 
-/* logits [rows, padded] of this rank's columns (padding columns are never read). targets < 0 are
- * not counted. loss_sum_out: sum over counted rows of log sum exp - target logit (double), the same
- * on all ranks. row_lse [rows]: kept for backward. work [3 * rows] floats. */
+/* Label smoothing a, as Megatron-LM defines it: the target has probability 1 - a, every other id
+ * a / (V - 1), V the true vocabulary of all ranks. With s = a V / (V - 1) the loss of a row is
+ * log sum exp - (1 - s) target logit - s mean logit. */
+struct tv_vocab_loss {
+    struct tv_vocab_shard shard;
+    int64_t rows;
+    float *logits;          /* [rows, padded]: this rank's columns; padding is never read */
+    const int32_t *targets; /* [rows]; those < 0 are not counted */
+    float *row_lse;         /* [rows]: kept for backward */
+    double label_smoothing; /* a, 0 <= a < 1; V >= 2 when it is not 0 */
+};
+/* loss_sum_out: sum over counted rows (double), the same on all ranks. work [3, rows], with label
+ * smoothing [4, rows]: what ranks compare and sum of each row. */
 TV_MUST_CHECK tv_status_t tv_vocab_cross_entropy_forward(const struct tv_tensor_axis *axis,
-                                                         struct tv_vocab_shard shard, int64_t rows,
-                                                         float *logits, const int32_t *targets,
-                                                         float *row_lse, float *work,
-                                                         double *loss_sum_out);
+                                                         const struct tv_vocab_loss *loss,
+                                                         float *work, double *loss_sum_out);
 /* logits become d(loss_sum)/d(logits); padding columns become 0. Local only. */
 TV_MUST_CHECK tv_status_t tv_vocab_cross_entropy_backward(const struct tv_tensor_axis *axis,
-                                                          struct tv_vocab_shard shard, int64_t rows,
-                                                          float *logits, const int32_t *targets,
-                                                          const float *row_lse);
+                                                          const struct tv_vocab_loss *loss);
 TV_END_C
 #endif

@@ -4,16 +4,21 @@
 #include <jansson.h>
 #include <string.h>
 
-static json_t *model_json(const struct tv_model_config *c)
+static json_t *model_json(const struct tv_run *run)
 {
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:I, s:i, s:b, s:o, s:o, s:o}", "family",
-                     tv_model_family_name(c->family), "num_layers", c->num_layers, "hidden_size",
-                     c->hidden_size, "num_attention_heads", c->num_heads, "num_query_groups",
-                     c->num_kv_heads, "ffn_hidden_size", c->ffn_size, "vocab_size",
-                     (json_int_t)c->vocab_size, "max_position_embeddings", c->max_positions, "tied",
-                     c->is_tied, "norm_epsilon", tv_metrics_number(c->norm_eps), "rotary_base",
-                     tv_metrics_number(c->rope_theta), "init_method_std",
-                     tv_metrics_number(c->init_std));
+    const struct tv_train_options *o = &run->options;
+    const struct tv_model_config *c = &run->model;
+    return json_pack(
+        "{s:s, s:i, s:i, s:i, s:i, s:i, s:I, s:i, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "family",
+        tv_model_family_name(c->family), "num_layers", c->num_layers, "hidden_size", c->hidden_size,
+        "num_attention_heads", c->num_heads, "num_query_groups", c->num_kv_heads, "ffn_hidden_size",
+        c->ffn_size, "vocab_size", (json_int_t)c->vocab_size, "max_position_embeddings",
+        c->max_positions, "tied", c->is_tied, "norm_epsilon", tv_metrics_number(c->norm_eps),
+        "rotary_base", tv_metrics_number(c->rope_theta), "init_method_std",
+        tv_metrics_number(c->init_std), "attention_dropout",
+        tv_metrics_number(o->attention_dropout), "hidden_dropout",
+        tv_metrics_number(o->hidden_dropout), "label_smoothing",
+        tv_metrics_number(o->label_smoothing));
 }
 
 static json_t *optimizer_json(const struct tv_run *run)
@@ -62,8 +67,8 @@ static json_t *config_json(const struct tv_run *run)
                      (json_int_t)run->global_batch, "seq_length", (json_int_t)run->seq_length,
                      "train_iters", (json_int_t)run->train_iters, "seed", (json_int_t)o->seed,
                      "device", run->device_kind == TV_DEVICE_CPU ? "cpu" : "cuda", "init_from",
-                     o->init_from, "model", model_json(&run->model), "optimizer",
-                     optimizer_json(run), "data", data_json(run));
+                     o->init_from, "model", model_json(run), "optimizer", optimizer_json(run),
+                     "data", data_json(run));
 }
 
 static tv_status_t placement_of(const struct tv_run *run, int num_ranks,

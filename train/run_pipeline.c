@@ -116,6 +116,7 @@ int64_t tv_run_message_count(const struct tv_run *run)
 struct tv_model_args tv_run_model_args(const struct tv_run *run, int stage,
                                        struct tv_model_chunk *chunks)
 {
+    const struct tv_train_options *o = &run->options;
     for (int c = 0; c < run->num_chunks; c++) {
         const struct tv_unit_range units =
             run->pieces[tv_schedule_position(&run->schedule, stage, c)];
@@ -132,7 +133,10 @@ struct tv_model_args tv_run_model_args(const struct tv_run *run, int stage,
         .num_chunks = run->num_chunks,
         .chunks = chunks,
         .recompute = run->recompute,
-        .is_sequence_parallel = run->options.is_sequence_parallel,
-        .seed = (uint64_t)run->options.seed,
+        .is_sequence_parallel = o->is_sequence_parallel,
+        .attention_dropout = o->attention_dropout,
+        .hidden_dropout = o->hidden_dropout,
+        .label_smoothing = o->label_smoothing,
+        .seed = (uint64_t)o->seed,
     };
 }

@@ -71,6 +71,14 @@ static const struct tv_option rows[] = {
      "epsilon of the norms"},
     {"rotary-base", NULL, TV_OPTION_REAL, AT(rope_theta), 1, 1e12, "10000",
      "theta of the rotary embedding (llama)"},
+    {"dropout", NULL, TV_OPTION_REAL, AT(dropout), 0, 0.999, "0",
+     "share of elements dropped in training: attention, hidden"},
+    {"attention-dropout", NULL, TV_OPTION_REAL, AT(attention_dropout), 0, 0.999, NULL,
+     "of the attention's weights; --dropout by default"},
+    {"hidden-dropout", NULL, TV_OPTION_REAL, AT(hidden_dropout), 0, 0.999, NULL,
+     "of embeddings and what each part of a layer adds; --dropout by default"},
+    {"label-smoothing", NULL, TV_OPTION_REAL, AT(label_smoothing), 0, 0.999, "0",
+     "share of the target's probability given to all other ids in training"},
     {"Optimizer (AdamW)", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
     {"lr", NULL, TV_OPTION_REAL, AT(lr), 0, 1e6, "3e-4", "highest learning rate"},
     {"min-lr", NULL, TV_OPTION_REAL, AT(min_lr), 0, 1e6, "0",
@@ -149,7 +157,8 @@ const struct tv_option_table tv_train_option_table = {
 
 tv_status_t tv_train_options_parse(int argc, char **argv, struct tv_train_options *options)
 {
-    struct tv_train_options parsed = {.decay_iters = -1, .mask_token = -1};
+    struct tv_train_options parsed = {
+        .decay_iters = -1, .mask_token = -1, .attention_dropout = -1, .hidden_dropout = -1};
     TV_TRY(tv_options_parse(&tv_train_option_table, argc, argv, &parsed, &parsed.given));
     *options = parsed;
     return TV_OK;

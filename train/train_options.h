@@ -29,6 +29,8 @@ struct tv_train_options {
     int64_t vocab_size;
     int is_untied;
     double init_std, norm_eps, rope_theta;
+    double dropout, attention_dropout, hidden_dropout; /* -1: `dropout` holds */
+    double label_smoothing;
     /* optimizer */
     double lr, min_lr, weight_decay, beta1, beta2, adam_eps, clip_grad;
     int64_t warmup_iters, decay_iters; /* decay -1: train_iters */
