@@ -13,6 +13,7 @@ using Model = std::unique_ptr<struct tv_model, decltype(&tv_model_destroy)>;
 /* What one tensor rank did. */
 struct RankRun {
     double loss_sum = 0, grad_square_sum = 0;
+    int64_t sent_bytes = 0;
     std::vector<std::vector<float>> outputs; /* y of every chunk and micro-batch */
     Tensors grads;                           /* local pieces */
 };
@@ -96,6 +97,10 @@ void Rank::create_stage(size_t stage)
     args.chunks = chunks.data();
     args.recompute = step.recompute;
     args.is_sequence_parallel = step.is_sequence_parallel;
+    args.attention_dropout = step.attention_dropout;
+    args.hidden_dropout = step.hidden_dropout;
+    args.label_smoothing = step.label_smoothing;
+    args.seed = 99;
     struct tv_model *model = nullptr;
     ASSERT_OK(tv_model_create(&args, &model));
     models.emplace_back(model, tv_model_destroy);
@@ -127,6 +132,8 @@ struct tv_model_call Rank::call_of(size_t chunk, size_t micro)
         call.chunk += stage_of(c) == stage_of(chunk);
     call.slot = (int)micro;
     call.work = (int)micro % num_works();
+    call.step = step.step;
+    call.first_sequence = step.first_sequence + (int64_t)micro * step.micro_batch;
     if (chunk == 0)
         call.ids = step.ids.data() + micro * rows;
     if (chunk > 0) {
@@ -205,10 +212,12 @@ void run_rank(const StepCase &step, const struct tv_tensor_axis &axis, RankRun *
     ASSERT_NO_FATAL_FAILURE(rank.create());
     struct tv_device *device = tv_stream_device(axis.stream);
     const size_t bytes = tv_device_peak_bytes(device);
+    const int64_t sent_before = tv_comm_get_stats(axis.comm).sent_bytes;
     ASSERT_NO_FATAL_FAILURE(rank.forward());
     ASSERT_NO_FATAL_FAILURE(rank.backward());
     ASSERT_EQ(bytes, tv_device_peak_bytes(device)) << "memory asked for inside the step";
     ASSERT_NO_FATAL_FAILURE(rank.sum_gradients());
+    rank.run.sent_bytes = tv_comm_get_stats(axis.comm).sent_bytes - sent_before;
     *run_out = std::move(rank.run);
 }
 
@@ -269,6 +278,7 @@ void collect(const StepCase &step, const std::vector<RankRun> &runs, StepResult 
         gather(&table.params[i], runs, &result_out->grads[table.params[i].name]);
     tv_param_table_destroy(&table);
     result_out->loss_sum = runs[0].loss_sum;
+    result_out->sent_bytes = runs[0].sent_bytes;
     for (const RankRun &run : runs)
         result_out->grad_square_sum += run.grad_square_sum;
 }
