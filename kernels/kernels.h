@@ -70,9 +70,9 @@ struct tv_rotary_args {
 };
 /* Dropout (Srivastava et al. 2014): y = x / (1 - p) where x is kept, else 0. An element is dropped
  * when its random word is below `threshold` = p 2^32: word column % 4 of the Philox block with
- * counter {column / 4, token (low half, high half), plane} under `key`. So the mask is a function of
- * the element's place alone, however rows, heads and micro-batches are spread, and backward makes it
- * again. threshold 0: no dropout, nothing else is read. */
+ * counter {column / 4, token (low half, high half), plane} under `key`. So the mask is a function
+ * of the element's place alone, however rows, heads and micro-batches are spread, and backward
+ * makes it again. threshold 0: no dropout, nothing else is read. */
 struct tv_dropout {
     uint64_t key; /* one per use: a function of (seed, step, layer, kind) */
     uint32_t threshold;
@@ -89,9 +89,9 @@ struct tv_dropout_args {
 };
 /* Causal attention, grouped queries: query head j reads kv head j / (num_heads / num_kv_heads).
  * scale 1/sqrt(head_dim). q, o [B*S, num_heads * head_dim]; k, v [B*S, num_kv_heads * head_dim];
- * lse [B, num_heads, S] = log sum exp of each row of scaled scores, kept for backward. Dropout of the
- * softmax's output: token = the query's, plane = the head, column = the key's place in the sequence.
- * Never holds more than one block of S x S scores (Dao et al. 2022). */
+ * lse [B, num_heads, S] = log sum exp of each row of scaled scores, kept for backward. Dropout of
+ * the softmax's output: token = the query's, plane = the head, column = the key's place in the
+ * sequence. Never holds more than one block of S x S scores (Dao et al. 2022). */
 struct tv_attention_args {
     int batch, seq_length, num_heads, num_kv_heads, head_dim;
     const float *q, *k, *v;
@@ -101,8 +101,8 @@ struct tv_attention_args {
     float *lse;
     struct tv_dropout dropout;
 };
-/* Given o, lse of forward, do and the same dropout: writes dq, dk, dv (=), laid out as q, k, v with the ld_d*
- * strides. */
+/* Given o, lse of forward, do and the same dropout: writes dq, dk, dv (=), laid out as q, k, v with
+ * the ld_d* strides. */
 struct tv_attention_backward_args {
     int batch, seq_length, num_heads, num_kv_heads, head_dim;
     const float *q, *k, *v;
@@ -160,9 +160,9 @@ struct tv_embedding_backward_args {
  * row_sum[r] = sum exp(logit - row_max[r]);  row_target[r] = logit of targets[r] if held here, else
  * 0 backward: logits become scale_r (exp(logit - row_lse[r]) - [column is targets[r]]), scale_r = 0
  * where targets[r] < 0 (not counted), else 1. Loss of row r = row_lse - target logit, with row_lse
- * = row_max + log(row_sum). Label smoothing s over V columns in all: sum also writes row_rest[r] = sum
- * (logit - row_max[r]), backward subtracts 1 - s at the target and s / V everywhere; loss of row r =
- * (1 - s)(row_lse - target logit) + s (row_lse - mean logit). */
+ * = row_max + log(row_sum). Label smoothing s over V columns in all: sum also writes row_rest[r] =
+ * sum (logit - row_max[r]), backward subtracts 1 - s at the target and s / V everywhere; loss of
+ * row r = (1 - s)(row_lse - target logit) + s (row_lse - mean logit). */
 struct tv_cross_entropy_args {
     int64_t rows, cols, ld, first;
     float *logits; /* read by max and sum, replaced by backward */

@@ -1,9 +1,9 @@
 /* model/dropout.c -- where a layer drops, and the key of each mask.
  *
  * As GPT-2 does: the sum of embeddings, the attention's weights, and what the attention and the
- * feed-forward part add to the residual stream. A mask is a function of (seed, step, unit, kind) and
- * of the element's place in the global batch and the model, and of nothing else: no mesh, schedule,
- * size of a micro-batch or recomputation changes it, and none is kept. */
+ * feed-forward part add to the residual stream. A mask is a function of (seed, step, unit, kind)
+ * and of the element's place in the global batch and the model, and of nothing else: no mesh,
+ * schedule, size of a micro-batch or recomputation changes it, and none is kept. */
 #include "base/rng.h"
 #include "model/model_internal.h"
 #include <inttypes.h>

@@ -82,9 +82,9 @@ struct tv_model_layout {
     struct tv_local_param *local; /* owned */
     int64_t param_count, activation_count;
     int64_t tokens_count; /* int32: positions [rows], then those of the chunks' slots */
-    /* scratch, floats: gradient of the residual stream [own rows, C]; what all ranks' rows are in at
-     * the moment, partial sums or gathered gradients [rows, C]; one more [own rows, C] where those
-     * are apart; feed-forward and attention gradients; loss work */
+    /* scratch, floats: gradient of the residual stream [own rows, C]; what all ranks' rows are in
+     * at the moment, partial sums or gathered gradients [rows, C]; one more [own rows, C] where
+     * those are apart; feed-forward and attention gradients; loss work */
     int64_t grad, whole, own, d_act, d_qkv, d_att, loss_work, scratch_count;
 };
 
@@ -149,8 +149,8 @@ struct tv_dropout tv_pass_dropout(const struct tv_pass *pass, enum tv_dropout_ki
 /* y[own rows, C], in place. */
 TV_MUST_CHECK tv_status_t tv_unit_drop(const struct tv_pass *pass, enum tv_dropout_kind kind,
                                        float *y);
-/* From dy[own rows, C] of the residual stream all rows of the gradient of what was added to it, for a
- * row matrix or an embedding: dropped into scratch `own`, gathered into `whole`, or dy itself. */
+/* From dy[own rows, C] of the residual stream all rows of the gradient of what was added to it, for
+ * a row matrix or an embedding: dropped into scratch `own`, gathered into `whole`, or dy itself. */
 TV_MUST_CHECK tv_status_t tv_unit_branch_gradient(const struct tv_pass *pass,
                                                   enum tv_dropout_kind kind, const float *dy,
                                                   const float **whole_out);

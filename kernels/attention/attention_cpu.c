@@ -116,7 +116,8 @@ struct backward_tile {
     float dk[TILE * MAX_HEAD], dv[TILE * MAX_HEAD]; /* [cols, h] of the keys at hand */
 };
 
-/* p (with dropout, for the values) and ds of queries [first, first + rows) against keys [from, from + cols) */
+/* p (after dropout: for the values) and ds of queries [first, first + rows) against keys
+ * [from, from + cols) */
 static void weights_and_scores(const struct tv_attention_backward_args *a, struct backward_tile *t,
                                int b, int head, int first, int from, const float *delta)
 {

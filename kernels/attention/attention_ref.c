@@ -3,8 +3,8 @@
  *
  * Scores are computed twice (for the row's log sum exp, then for the weights), so nothing of size S
  * is kept. Backward with p = exp(score - lse), D = sum(do o) per row (Dao et al. 2022,
- * arXiv:2205.14135): ds = p (do.v - D) scale; dq += ds k, dk += ds q, dv += p do. Dropout multiplies p
- * (and so do.v, not D) by its factor. */
+ * arXiv:2205.14135): ds = p (do.v - D) scale; dq += ds k, dk += ds q, dv += p do. Dropout
+ * multiplies p (and so do.v, not D) by its factor. */
 #include "kernels/dropout/dropout_internal.h"
 #include "kernels/kernels_internal.h"
 #include <math.h>

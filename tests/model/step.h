@@ -3,8 +3,9 @@
  * stages.
  *
  * On the way the harness checks what must hold on every mesh: losses, activations between chunks
- * (where every rank has all rows) and gradients of replicated weights are the same bits on all ranks
- * that have them, gradients of padding rows are zero, and forward and backward ask for no memory. */
+ * (where every rank has all rows) and gradients of replicated weights are the same bits on all
+ * ranks that have them, gradients of padding rows are zero, and forward and backward ask for no
+ * memory. */
 #ifndef TESTS_MODEL_STEP_H
 #define TESTS_MODEL_STEP_H
 #include "model/model.h"

@@ -49,7 +49,7 @@ int64_t bytes_of(const StepCase &step)
         counts.sums * all_reduce(R * C, T) + counts.halves * half_sum(R * C, T) +
         num_losses * (all_reduce(R, T) + all_reduce((step.label_smoothing > 0 ? 3 : 2) * R, T));
     int64_t per_step = 0;
-    if (step.is_sequence_parallel) /* norms: 2 L + 1, gpt2 with biases, and two row biases a layer */
+    if (step.is_sequence_parallel) /* 2 L + 1 norms; gpt2: their biases, 2 L row biases */
         per_step = (step.config.family == TV_GPT2 ? 6 * step.config.num_layers + 2
                                                   : 2 * step.config.num_layers + 1) *
                    all_reduce(C, T);

@@ -1,5 +1,5 @@
-/* Dropout of a whole model: masks do not depend on mesh, recomputation, parts of backward or sizes of
- * micro-batches, do depend on step and place in the batch, and are not used in evaluation. */
+/* Dropout of a whole model: masks do not depend on mesh, recomputation, parts of backward or sizes
+ * of micro-batches, do depend on step and place in the batch, and are not used in evaluation. */
 #include "base/status.h"
 #include "model/step.h"
 #include <cmath>
