@@ -43,6 +43,8 @@ struct tv_param {
     int num_blocks;               /* >= 1 */
     int num_parts;                /* 0: one per tensor rank; else as above */
     int is_vocabulary;            /* split_dim is 0 and rows may be padded */
+    int is_for_rows; /* applied to rows between matrices (norms, biases of row matrices): under
+                      * sequence parallelism its gradient is a sum over the tensor axis */
     tv_init_t init;
     int has_decay; /* weight decay applies (two or more dimensions) */
 };

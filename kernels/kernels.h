@@ -68,10 +68,30 @@ struct tv_rotary_args {
     double theta;
     float *x;
 };
+/* Dropout (Srivastava et al. 2014): y = x / (1 - p) where x is kept, else 0. An element is dropped
+ * when its random word is below `threshold` = p 2^32: word column % 4 of the Philox block with
+ * counter {column / 4, token (low half, high half), plane} under `key`. So the mask is a function
+ * of the element's place alone, however rows, heads and micro-batches are spread, and backward
+ * makes it again. threshold 0: no dropout, nothing else is read. */
+struct tv_dropout {
+    uint64_t key; /* one per use: a function of (seed, step, layer, kind) */
+    uint32_t threshold;
+    float scale;         /* 1 / (1 - p) */
+    int64_t first_token; /* of row 0, counted in the global batch */
+    int first_plane;     /* attention: head 0, counted in the model; else 0 */
+};
+/* y = dropout of x, [rows, cols]; y may be x. Also its own backward: dx = dropout of dy. */
+struct tv_dropout_args {
+    int64_t rows, cols;
+    struct tv_dropout dropout;
+    const float *x;
+    float *y;
+};
 /* Causal attention, grouped queries: query head j reads kv head j / (num_heads / num_kv_heads).
  * scale 1/sqrt(head_dim). q, o [B*S, num_heads * head_dim]; k, v [B*S, num_kv_heads * head_dim];
- * lse [B, num_heads, S] = log sum exp of each row of scaled scores, kept for backward. Never holds
- * more than one block of S x S scores (Dao et al. 2022). */
+ * lse [B, num_heads, S] = log sum exp of each row of scaled scores, kept for backward. Dropout of
+ * the softmax's output: token = the query's, plane = the head, column = the key's place in the
+ * sequence. Never holds more than one block of S x S scores (Dao et al. 2022). */
 struct tv_attention_args {
     int batch, seq_length, num_heads, num_kv_heads, head_dim;
     const float *q, *k, *v;
@@ -79,9 +99,10 @@ struct tv_attention_args {
     float *o;
     int64_t ld_o;
     float *lse;
+    struct tv_dropout dropout;
 };
-/* Given o, lse of forward and do: writes dq, dk, dv (=), laid out as q, k, v with the ld_d*
- * strides. */
+/* Given o, lse of forward, do and the same dropout: writes dq, dk, dv (=), laid out as q, k, v with
+ * the ld_d* strides. */
 struct tv_attention_backward_args {
     int batch, seq_length, num_heads, num_kv_heads, head_dim;
     const float *q, *k, *v;
@@ -91,6 +112,7 @@ struct tv_attention_backward_args {
     const float *lse;
     float *dq, *dk, *dv;
     int64_t ld_dq, ld_dk, ld_dv;
+    struct tv_dropout dropout;
 };
 /* gelu, tanh form (Hendrycks, Gimpel 2016): y = x/2 (1 + tanh(sqrt(2/pi)(x + 0.044715 x^3))).
  * backward: dx = dy y'(x). dx may be dy or x. */
@@ -138,7 +160,9 @@ struct tv_embedding_backward_args {
  * row_sum[r] = sum exp(logit - row_max[r]);  row_target[r] = logit of targets[r] if held here, else
  * 0 backward: logits become scale_r (exp(logit - row_lse[r]) - [column is targets[r]]), scale_r = 0
  * where targets[r] < 0 (not counted), else 1. Loss of row r = row_lse - target logit, with row_lse
- * = row_max + log(row_sum). */
+ * = row_max + log(row_sum). Label smoothing s over V columns in all: sum also writes row_rest[r] =
+ * sum (logit - row_max[r]), backward subtracts 1 - s at the target and s / V everywhere; loss of
+ * row r = (1 - s)(row_lse - target logit) + s (row_lse - mean logit). */
 struct tv_cross_entropy_args {
     int64_t rows, cols, ld, first;
     float *logits; /* read by max and sum, replaced by backward */
@@ -146,6 +170,8 @@ struct tv_cross_entropy_args {
     float *row_max, *row_sum,
         *row_target;      /* [rows]; max writes row_max, sum reads it and writes the others */
     const float *row_lse; /* [rows], backward */
+    float *row_rest;      /* [rows], or NULL without smoothing */
+    double smoothing, smoothing_per_column; /* s, s / V; backward */
 };
 /* AdamW (Loshchilov, Hutter 2019), in place. g = grad * grad_scale; m, v moments; with bias
  * corrections c1 = 1 - beta1^step, c2 = 1 - beta2^step: param -= lr ((m/c1) / (sqrt(v/c2) + eps) +
@@ -192,6 +218,7 @@ struct tv_square_sum_args {
     X(rmsnorm_forward, tv_norm_args)                                                               \
     X(rmsnorm_backward, tv_norm_backward_args)                                                     \
     X(rotary, tv_rotary_args)                                                                      \
+    X(dropout, tv_dropout_args)                                                                    \
     X(attention_forward, tv_attention_args)                                                        \
     X(attention_backward, tv_attention_backward_args)                                              \
     X(gelu_forward, tv_gelu_args)                                                                  \

@@ -97,12 +97,13 @@ tv_status_t tv_attention_part_backward_weight(const struct tv_pass *pass, const 
     const float *n1 = tv_pass_at(pass, pass->unit->layer.norm1.y);
     if (pass->model->args.config.family == TV_GPT2) {
         const struct tv_linear fused = gpt2_fused(pass);
-        return tv_linear_backward_weight(pass->axis, &fused, s->rows, n1, s->C, d_qkv, s->qkv_cols);
+        return tv_column_linear_backward_weight(pass->axis, &fused, s->rows, n1, d_qkv,
+                                                s->qkv_cols);
     }
     for (int index = LLAMA_Q; index <= LLAMA_V; index++) {
         const struct tv_linear linear = llama_matrix(pass, index);
-        TV_TRY(tv_linear_backward_weight(pass->axis, &linear, s->rows, n1, s->C,
-                                         d_qkv + column_of(s, index), s->qkv_cols));
+        TV_TRY(tv_column_linear_backward_weight(pass->axis, &linear, s->rows, n1,
+                                                d_qkv + column_of(s, index), s->qkv_cols));
     }
     return TV_OK;
 }
@@ -128,6 +129,7 @@ tv_status_t tv_attention_part_forward(const struct tv_pass *pass)
         .o = tv_pass_at(pass, l->att),
         .ld_o = s->q_cols,
         .lse = tv_pass_at(pass, l->lse),
+        .dropout = tv_pass_dropout(pass, TV_DROPOUT_ATTENTION),
     };
     return pass->axis->kernels->attention_forward(pass->axis->stream, &args);
 }
@@ -161,6 +163,7 @@ tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const float *
         .ld_dq = s->qkv_cols,
         .ld_dk = s->qkv_cols,
         .ld_dv = s->qkv_cols,
+        .dropout = tv_pass_dropout(pass, TV_DROPOUT_ATTENTION),
     };
     TV_TRY(pass->axis->kernels->attention_backward(pass->axis->stream, &args));
     if (pass->model->args.config.family == TV_LLAMA)

@@ -30,6 +30,8 @@ static tv_status_t pass_of(struct tv_model *model, const struct tv_model_call *c
         .positions = tokens,
         .ids = ids,
         .targets = ids + rows,
+        .step = call->step,
+        .first_token = call->first_sequence * model->args.seq_length,
     };
     return TV_OK;
 }
@@ -48,7 +50,7 @@ static tv_status_t keep_tokens(const struct tv_pass *pass, const struct tv_model
 static tv_status_t copy_activation(const struct tv_pass *pass, float *to, const float *from)
 {
     return tv_stream_copy(pass->axis->stream, to, from,
-                          (size_t)(pass->sizes->rows * pass->sizes->C) * sizeof(float));
+                          (size_t)(pass->sizes->own.num * pass->sizes->C) * sizeof(float));
 }
 
 static int is_head(const struct tv_pass *pass)

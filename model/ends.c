@@ -25,31 +25,40 @@ struct tv_weight tv_pass_output_matrix(const struct tv_pass *pass)
 
 tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use use, const float *x)
 {
-    const int is_llama = pass->model->args.config.family == TV_LLAMA;
+    const struct tv_model_sizes *s = pass->sizes;
+    float *y = tv_pass_at(pass, use.places.y);
     struct tv_norm_args args = {
-        .rows = pass->sizes->rows,
-        .cols = pass->sizes->C,
+        .rows = s->own.num,
+        .cols = s->C,
         .eps = pass->model->args.config.norm_eps,
         .x = x,
         .weight = tv_pass_weight(pass, use.weight).value,
-        .y = tv_pass_at(pass, use.places.y),
+        .y = y + s->own.first * s->C,
         .rstd = tv_pass_at(pass, use.places.rstd),
     };
-    if (is_llama)
-        return pass->axis->kernels->rmsnorm_forward(pass->axis->stream, &args);
-    args.bias = tv_pass_weight(pass, use.bias).value;
-    args.mean = tv_pass_at(pass, use.places.mean);
-    return pass->axis->kernels->layernorm_forward(pass->axis->stream, &args);
+    if (pass->model->args.config.family == TV_LLAMA) {
+        TV_TRY(pass->axis->kernels->rmsnorm_forward(pass->axis->stream, &args));
+    } else {
+        args.bias = tv_pass_weight(pass, use.bias).value;
+        args.mean = tv_pass_at(pass, use.places.mean);
+        TV_TRY(pass->axis->kernels->layernorm_forward(pass->axis->stream, &args));
+    }
+    return tv_tensor_gather_rows(pass->axis, s->rows, s->C, y);
 }
 
 tv_status_t tv_unit_norm_backward(const struct tv_pass *pass, struct tv_norm_use use,
-                                  const float *x, const float *dy, int add_dx, float *dx)
+                                  const float *x, int add_dx, float *dx)
 {
+    const struct tv_model_sizes *s = pass->sizes;
     const int is_llama = pass->model->args.config.family == TV_LLAMA;
+    float *partial = pass->scratch + pass->model->layout.whole;
+    float *dy =
+        pass->axis->is_sequence_parallel ? pass->scratch + pass->model->layout.own : partial;
+    TV_TRY(tv_tensor_sum_rows(pass->axis, s->rows, s->C, partial, dy));
     const struct tv_weight weight = tv_pass_weight(pass, use.weight);
     struct tv_norm_backward_args args = {
-        .rows = pass->sizes->rows,
-        .cols = pass->sizes->C,
+        .rows = s->own.num,
+        .cols = s->C,
         .dy = dy,
         .x = x,
         .weight = weight.value,
@@ -65,32 +74,42 @@ tv_status_t tv_unit_norm_backward(const struct tv_pass *pass, struct tv_norm_use
     return pass->axis->kernels->layernorm_backward(pass->axis->stream, &args);
 }
 
+static struct tv_vocab_lookup lookup_of(const struct tv_pass *pass)
+{
+    return (struct tv_vocab_lookup){pass->sizes->vocab, pass->sizes->rows, pass->sizes->C,
+                                    pass->ids};
+}
+
 tv_status_t tv_embedding_unit_forward(const struct tv_pass *pass, float *y)
 {
     const struct tv_model_sizes *s = pass->sizes;
     if (y == NULL)
         return TV_OK;
-    TV_TRY(tv_vocab_embedding_forward(pass->axis, s->vocab, s->rows, s->C, pass->ids,
-                                      tv_pass_weight(pass, 0).value, y));
-    if (pass->model->args.config.family == TV_LLAMA)
-        return TV_OK;
-    const struct tv_embedding_args positions = {
-        .rows = s->rows,
-        .cols = s->C,
-        .num = pass->model->args.config.max_positions,
-        .ids = pass->positions,
-        .table = tv_pass_weight(pass, 1).value,
-        .accumulate = 1,
-        .y = y,
-    };
-    return pass->axis->kernels->embedding_forward(pass->axis->stream, &positions);
+    const struct tv_vocab_lookup lookup = lookup_of(pass);
+    TV_TRY(tv_vocab_embedding_forward(pass->axis, &lookup, tv_pass_weight(pass, 0).value,
+                                      pass->scratch + pass->model->layout.whole, y));
+    if (pass->model->args.config.family == TV_GPT2) {
+        const struct tv_embedding_args positions = {
+            .rows = s->own.num,
+            .cols = s->C,
+            .num = pass->model->args.config.max_positions,
+            .ids = pass->positions + s->own.first,
+            .table = tv_pass_weight(pass, 1).value,
+            .accumulate = 1,
+            .y = y,
+        };
+        TV_TRY(pass->axis->kernels->embedding_forward(pass->axis->stream, &positions));
+    }
+    return tv_unit_drop(pass, TV_DROPOUT_EMBEDDING, y);
 }
 
 tv_status_t tv_embedding_unit_backward_weight(const struct tv_pass *pass, const float *dy)
 {
     const struct tv_model_sizes *s = pass->sizes;
-    TV_TRY(tv_vocab_embedding_backward(pass->axis, s->vocab, s->rows, s->C, pass->ids, dy,
-                                       tv_pass_weight(pass, 0).grad));
+    const struct tv_vocab_lookup lookup = lookup_of(pass);
+    const float *whole;
+    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_EMBEDDING, dy, &whole));
+    TV_TRY(tv_vocab_embedding_backward(pass->axis, &lookup, whole, tv_pass_weight(pass, 0).grad));
     if (pass->model->args.config.family == TV_LLAMA)
         return TV_OK;
     const struct tv_embedding_backward_args positions = {
@@ -98,7 +117,7 @@ tv_status_t tv_embedding_unit_backward_weight(const struct tv_pass *pass, const 
         .cols = s->C,
         .num = pass->model->args.config.max_positions,
         .ids = pass->positions,
-        .dy = dy,
+        .dy = whole,
         .dtable = tv_pass_weight(pass, 1).grad,
     };
     return pass->axis->kernels->embedding_backward(pass->axis->stream, &positions);
@@ -120,37 +139,46 @@ static struct tv_linear output_linear(const struct tv_pass *pass)
                               .dweight = matrix.grad};
 }
 
+static struct tv_vocab_loss loss_of(const struct tv_pass *pass)
+{
+    const struct tv_head_places *h = &pass->unit->head;
+    return (struct tv_vocab_loss){
+        .shard = pass->sizes->vocab,
+        .rows = pass->sizes->rows,
+        .logits = tv_pass_at(pass, h->logits),
+        .targets = pass->targets,
+        .row_lse = tv_pass_at(pass, h->lse),
+        .label_smoothing = pass->step > 0 ? pass->model->args.label_smoothing : 0,
+    };
+}
+
 tv_status_t tv_head_forward(const struct tv_pass *pass, const float *x, double *loss_sum_out)
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_head_places *h = &pass->unit->head;
     const struct tv_linear linear = output_linear(pass);
-    float *logits = tv_pass_at(pass, h->logits);
+    const struct tv_vocab_loss loss = loss_of(pass);
     TV_TRY(tv_unit_norm_forward(pass, final_norm(pass), x));
     TV_TRY(tv_column_linear_forward(pass->axis, &linear, s->rows, tv_pass_at(pass, h->norm.y),
-                                    logits, s->vocab.padded));
+                                    loss.logits, s->vocab.padded));
     return tv_vocab_cross_entropy_forward(
-        pass->axis, s->vocab, s->rows, logits, pass->targets, tv_pass_at(pass, h->lse),
-        pass->scratch + pass->model->layout.loss_work, loss_sum_out);
+        pass->axis, &loss, pass->scratch + pass->model->layout.loss_work, loss_sum_out);
 }
 
 tv_status_t tv_head_backward(const struct tv_pass *pass, const float *x, float *grad)
 {
     const struct tv_model_sizes *s = pass->sizes;
-    const struct tv_head_places *h = &pass->unit->head;
     const struct tv_linear linear = output_linear(pass);
-    float *logits = tv_pass_at(pass, h->logits);
-    float *dn = pass->scratch + pass->model->layout.tmp;
+    const struct tv_vocab_loss loss = loss_of(pass);
+    float *dn = pass->scratch + pass->model->layout.whole;
     if (pass->model->args.recompute == TV_RECOMPUTE_SELECTIVE)
         TV_TRY(tv_unit_norm_forward(pass, final_norm(pass), x));
-    TV_TRY(tv_vocab_cross_entropy_backward(pass->axis, s->vocab, s->rows, logits, pass->targets,
-                                           tv_pass_at(pass, h->lse)));
-    TV_TRY(tv_column_linear_backward_input(pass->axis, &linear, s->rows, logits, s->vocab.padded, 0,
-                                           dn));
+    TV_TRY(tv_vocab_cross_entropy_backward(pass->axis, &loss));
+    TV_TRY(tv_column_linear_backward_input(pass->axis, &linear, s->rows, loss.logits,
+                                           s->vocab.padded, 0, dn));
     if (!pass->is_split)
         TV_TRY(tv_head_backward_weight(pass));
-    TV_TRY(tv_tensor_sum(pass->axis, dn, s->rows * s->C));
-    return tv_unit_norm_backward(pass, final_norm(pass), x, dn, 0, grad);
+    return tv_unit_norm_backward(pass, final_norm(pass), x, 0, grad);
 }
 
 /* The logits have become their gradient. */
@@ -158,7 +186,7 @@ tv_status_t tv_head_backward_weight(const struct tv_pass *pass)
 {
     const struct tv_head_places *h = &pass->unit->head;
     const struct tv_linear linear = output_linear(pass);
-    return tv_linear_backward_weight(pass->axis, &linear, pass->sizes->rows,
-                                     tv_pass_at(pass, h->norm.y), pass->sizes->C,
-                                     tv_pass_at(pass, h->logits), pass->sizes->vocab.padded);
+    return tv_column_linear_backward_weight(pass->axis, &linear, pass->sizes->rows,
+                                            tv_pass_at(pass, h->norm.y),
+                                            tv_pass_at(pass, h->logits), pass->sizes->vocab.padded);
 }

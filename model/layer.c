@@ -1,8 +1,10 @@
-/* model/layer.c -- one transformer layer, pre-norm: mid = x + proj(attention(norm(x)));
- * y = mid + ff(norm(mid)).
+/* model/layer.c -- one transformer layer, pre-norm: mid = x + drop(proj(attention(norm(x))));
+ * y = mid + drop(ff(norm(mid))).
  *
  * Sums over the tensor axis: two in forward (behind the row matrices), two in backward (before the
- * norms). */
+ * norms). Under sequence parallelism x, y, mid and their gradients are this rank's own rows; a sum
+ * scatters its rows, and rows are gathered behind the norms and, in backward, before the row
+ * matrices. */
 #include "model/model_internal.h"
 
 /* Indices of the unit's weights, in table order (model/params.c). */
@@ -172,32 +174,33 @@ static tv_status_t ff_up_backward_weight(const struct tv_pass *pass)
     const float *n2 = tv_pass_at(pass, pass->unit->layer.norm2.y);
     const float *d_ff = tv_pass_at(pass, pass->unit->layer.ff);
     for (int i = 0; i < up.num; i++)
-        TV_TRY(tv_linear_backward_weight(pass->axis, &up.linears[i], s->rows, n2, s->C,
-                                         d_ff + i * s->F, up.num * s->F));
+        TV_TRY(tv_column_linear_backward_weight(pass->axis, &up.linears[i], s->rows, n2,
+                                                d_ff + i * s->F, up.num * s->F));
     return TV_OK;
 }
 
+/* dy: whole */
 static tv_status_t down_backward_weight(const struct tv_pass *pass, const float *dy)
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_linear down = ff_down(pass);
-    return tv_linear_backward_weight(pass->axis, &down, s->rows,
-                                     tv_pass_at(pass, pass->unit->layer.act), s->F, dy, s->C);
+    return tv_row_linear_backward_weight(pass->axis, &down, s->rows,
+                                         tv_pass_at(pass, pass->unit->layer.act), s->F, dy);
 }
 
+/* d_mid: whole */
 static tv_status_t proj_backward_weight(const struct tv_pass *pass, const float *d_mid)
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_linear proj = attention_out(pass);
-    return tv_linear_backward_weight(pass->axis, &proj, s->rows,
-                                     tv_pass_at(pass, pass->unit->layer.att), s->q_cols, d_mid,
-                                     s->C);
+    return tv_row_linear_backward_weight(pass->axis, &proj, s->rows,
+                                         tv_pass_at(pass, pass->unit->layer.att), s->q_cols, d_mid);
 }
 
 static tv_status_t add(const struct tv_pass *pass, const float *a, float *y)
 {
     const struct tv_add_args args = {
-        .count = pass->sizes->rows * pass->sizes->C, .a = a, .b = y, .y = y};
+        .count = pass->sizes->own.num * pass->sizes->C, .a = a, .b = y, .y = y};
     return pass->axis->kernels->add(pass->axis->stream, &args);
 }
 
@@ -205,13 +208,14 @@ tv_status_t tv_layer_forward(const struct tv_pass *pass, const float *x, float *
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_layer_places *l = &pass->unit->layer;
-    float *mid = tv_pass_at(pass, l->mid);
+    float *mid = tv_pass_at(pass, l->mid), *room = pass->scratch + pass->model->layout.whole;
     const struct tv_linear proj = attention_out(pass), down = ff_down(pass);
 
     TV_TRY(tv_unit_norm_forward(pass, norm1(pass), x));
     TV_TRY(tv_attention_part_forward(pass));
     TV_TRY(tv_row_linear_forward(pass->axis, &proj, s->rows, tv_pass_at(pass, l->att), s->q_cols,
-                                 mid));
+                                 room, mid));
+    TV_TRY(tv_unit_drop(pass, TV_DROPOUT_MID, mid));
     TV_TRY(add(pass, x, mid));
 
     TV_TRY(tv_unit_norm_forward(pass, norm2(pass), mid));
@@ -219,7 +223,9 @@ tv_status_t tv_layer_forward(const struct tv_pass *pass, const float *x, float *
     TV_TRY(activate(pass));
     if (y == NULL)
         return TV_OK;
-    TV_TRY(tv_row_linear_forward(pass->axis, &down, s->rows, tv_pass_at(pass, l->act), s->F, y));
+    TV_TRY(
+        tv_row_linear_forward(pass->axis, &down, s->rows, tv_pass_at(pass, l->act), s->F, room, y));
+    TV_TRY(tv_unit_drop(pass, TV_DROPOUT_FF, y));
     return add(pass, mid, y);
 }
 
@@ -235,7 +241,8 @@ tv_status_t tv_layer_backward(const struct tv_pass *pass, const float *x, float 
 {
     const struct tv_model_sizes *s = pass->sizes;
     float *mid = tv_pass_at(pass, pass->unit->layer.mid);
-    float *dn = pass->scratch + pass->model->layout.tmp;
+    float *dn = pass->scratch + pass->model->layout.whole; /* partial */
+    const float *whole; /* dead before dn is written: under sequence parallelism both lie there */
     float *d_act = pass->scratch + pass->model->layout.d_act,
           *d_att = pass->scratch + pass->model->layout.d_att;
     const struct tv_linear proj = attention_out(pass), down = ff_down(pass);
@@ -243,33 +250,36 @@ tv_status_t tv_layer_backward(const struct tv_pass *pass, const float *x, float 
         TV_TRY(recompute(pass, x));
 
     /* grad is dy, and stays in place as the residual's share of d(mid). */
-    TV_TRY(tv_row_linear_backward_input(pass->axis, &down, s->rows, grad, d_act, s->F));
+    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_FF, grad, &whole));
+    TV_TRY(tv_row_linear_backward_input(pass->axis, &down, s->rows, whole, d_act, s->F));
+    if (!pass->is_split)
+        TV_TRY(down_backward_weight(pass, whole));
     TV_TRY(activate_backward(pass, d_act));
     TV_TRY(ff_up_backward(pass, dn));
-    if (!pass->is_split) {
-        TV_TRY(down_backward_weight(pass, grad));
+    if (!pass->is_split)
         TV_TRY(ff_up_backward_weight(pass));
-    }
-    TV_TRY(tv_tensor_sum(pass->axis, dn, s->rows * s->C));
-    TV_TRY(tv_unit_norm_backward(pass, norm2(pass), mid, dn, 1, grad));
+    TV_TRY(tv_unit_norm_backward(pass, norm2(pass), mid, 1, grad));
 
     /* grad is d(mid), and stays as the residual's share of dx. */
-    TV_TRY(tv_row_linear_backward_input(pass->axis, &proj, s->rows, grad, d_att, s->q_cols));
+    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_MID, grad, &whole));
+    TV_TRY(tv_row_linear_backward_input(pass->axis, &proj, s->rows, whole, d_att, s->q_cols));
     if (pass->is_split)
         TV_TRY(tv_stream_copy(pass->axis->stream, mid, grad,
-                              (size_t)(s->rows * s->C) * sizeof(float)));
+                              (size_t)(s->own.num * s->C) * sizeof(float)));
     else
-        TV_TRY(proj_backward_weight(pass, grad));
+        TV_TRY(proj_backward_weight(pass, whole));
     TV_TRY(tv_attention_part_backward(pass, d_att, dn));
-    TV_TRY(tv_tensor_sum(pass->axis, dn, s->rows * s->C));
-    return tv_unit_norm_backward(pass, norm1(pass), x, dn, 1, grad);
+    return tv_unit_norm_backward(pass, norm1(pass), x, 1, grad);
 }
 
 tv_status_t tv_layer_backward_weight(const struct tv_pass *pass, const float *dy)
 {
     const struct tv_layer_places *l = &pass->unit->layer;
-    TV_TRY(down_backward_weight(pass, dy));
+    const float *whole;
+    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_FF, dy, &whole));
+    TV_TRY(down_backward_weight(pass, whole));
     TV_TRY(ff_up_backward_weight(pass));
-    TV_TRY(proj_backward_weight(pass, tv_pass_at(pass, l->mid)));
+    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_MID, tv_pass_at(pass, l->mid), &whole));
+    TV_TRY(proj_backward_weight(pass, whole));
     return tv_attention_part_backward_weight(pass, tv_pass_at(pass, l->qkv));
 }

@@ -17,6 +17,7 @@ static struct tv_model_sizes sizes_of(const struct tv_model_args *args, int T, i
     const struct tv_model_config *c = &args->config;
     struct tv_model_sizes s = {.T = T, .t = t, .C = c->hidden_size};
     s.rows = (int64_t)args->micro_batch * args->seq_length;
+    s.own = tv_row_shard_of(s.rows, args->is_sequence_parallel, T, t);
     s.F = c->ffn_size / T;
     s.head_dim = c->hidden_size / c->num_heads;
     s.num_heads = c->num_heads / T;
@@ -41,11 +42,11 @@ static struct tv_norm_places place_norm(const struct tv_model_args *args,
                                         const struct tv_model_sizes *s,
                                         struct tv_chunk_layout *chunk)
 {
-    const int64_t means = args->config.family == TV_LLAMA ? 0 : s->rows;
+    const int64_t means = args->config.family == TV_LLAMA ? 0 : s->own.num;
     struct tv_norm_places n;
     n.y = take_place(args, chunk, s->rows * s->C, TV_RECOMPUTE_SELECTIVE);
     n.mean = take_place(args, chunk, means, TV_RECOMPUTE_SELECTIVE);
-    n.rstd = take_place(args, chunk, s->rows, TV_RECOMPUTE_SELECTIVE);
+    n.rstd = take_place(args, chunk, s->own.num, TV_RECOMPUTE_SELECTIVE);
     return n;
 }
 
@@ -57,7 +58,7 @@ static void place_layer(const struct tv_model_args *args, const struct tv_model_
     l->qkv = take_place(args, chunk, s->rows * s->qkv_cols, TV_RECOMPUTE_FULL);
     l->att = take_place(args, chunk, s->rows * s->q_cols, TV_RECOMPUTE_FULL);
     l->lse = take_place(args, chunk, s->rows * s->num_heads, TV_RECOMPUTE_FULL);
-    l->mid = take_place(args, chunk, s->rows * s->C, TV_RECOMPUTE_FULL);
+    l->mid = take_place(args, chunk, s->own.num * s->C, TV_RECOMPUTE_FULL);
     l->norm2 = place_norm(args, s, chunk);
     l->ff = take_place(args, chunk, s->rows * ff_cols, TV_RECOMPUTE_FULL);
     l->act = take_place(args, chunk, s->rows * s->F, TV_RECOMPUTE_SELECTIVE);
@@ -71,16 +72,18 @@ static void place_head(const struct tv_model_args *args, const struct tv_model_s
     h->lse = take_place(args, chunk, s->rows, TV_RECOMPUTE_FULL);
 }
 
-static void place_scratch(struct tv_model_layout *layout)
+static void place_scratch(const struct tv_model_args *args, struct tv_model_layout *layout)
 {
     const struct tv_model_sizes *s = &layout->sizes;
+    const int needs_own = args->is_sequence_parallel || args->hidden_dropout > 0;
     int64_t *end = &layout->scratch_count;
-    layout->grad = take(end, s->rows * s->C);
-    layout->tmp = take(end, s->rows * s->C);
+    layout->grad = take(end, s->own.num * s->C);
+    layout->whole = take(end, s->rows * s->C);
+    layout->own = take(end, needs_own ? s->own.num * s->C : 0);
     layout->d_act = take(end, s->rows * s->F);
     layout->d_qkv = take(end, s->rows * s->qkv_cols);
     layout->d_att = take(end, s->rows * s->q_cols);
-    layout->loss_work = take(end, 3 * s->rows);
+    layout->loss_work = take(end, (args->label_smoothing > 0 ? 4 : 3) * s->rows);
 }
 
 static void add_local(struct tv_model_layout *layout, const struct tv_param *param,
@@ -126,7 +129,7 @@ static void place_units(const struct tv_model_args *args, const struct tv_model_
         unit->index = chunk->args.first_unit + u;
         unit->tied_first = -1;
         if (u > 0)
-            unit->input = take_place(args, chunk, s->rows * s->C, TV_RECOMPUTE_FULL);
+            unit->input = take_place(args, chunk, s->own.num * s->C, TV_RECOMPUTE_FULL);
         if (unit->index == head)
             place_head(args, s, chunk, &unit->head);
         else if (unit->index > 0)
@@ -168,7 +171,7 @@ tv_status_t tv_model_layout_create(const struct tv_model_args *args,
     }
     place_chunks(args, &layout);
     place_weights(args, table, &layout);
-    place_scratch(&layout);
+    place_scratch(args, &layout);
     *layout_out = layout;
     return TV_OK;
 }

@@ -44,6 +44,13 @@ static tv_status_t check_chunk(const struct tv_model_args *args, const struct tv
     return TV_OK;
 }
 
+static tv_status_t check_share(const char *name, double share)
+{
+    if (!(share >= 0 && share < 1))
+        return TV_ERR(TV_INVALID, "%s %g is not in [0, 1)", name, share);
+    return TV_OK;
+}
+
 static tv_status_t check_args(const struct tv_model_args *args, int T)
 {
     TV_TRY(tv_model_config_check(&args->config));
@@ -54,6 +61,17 @@ static tv_status_t check_args(const struct tv_model_args *args, int T)
     if (args->seq_length > args->config.max_positions)
         return TV_ERR(TV_INVALID, "sequence length %d is beyond the model's context of %d",
                       args->seq_length, args->config.max_positions);
+    if (args->is_sequence_parallel && (int64_t)args->micro_batch * args->seq_length % T != 0)
+        return TV_ERR(TV_INVALID,
+                      "sequence parallelism cuts the rows of a micro-batch: %d x %d is not a "
+                      "multiple of %d tensor ranks",
+                      args->micro_batch, args->seq_length, T);
+    TV_TRY(check_share("attention dropout", args->attention_dropout));
+    TV_TRY(check_share("hidden dropout", args->hidden_dropout));
+    TV_TRY(check_share("label smoothing", args->label_smoothing));
+    if (args->label_smoothing > 0 && args->config.vocab_size < 2)
+        return TV_ERR(TV_INVALID, "label smoothing %g over a vocabulary of one",
+                      args->label_smoothing);
     int free_unit = 0;
     for (int c = 0; c < args->num_chunks; c++) {
         TV_TRY(check_chunk(args, &args->chunks[c], free_unit));
@@ -137,6 +155,7 @@ tv_status_t tv_model_create(const struct tv_model_args *args, struct tv_model **
         return TV_ERR(TV_NO_MEMORY, "model: %zu bytes", sizeof(*model));
     model->args = *args;
     model->args.chunks = NULL;
+    model->args.axis.is_sequence_parallel = args->is_sequence_parallel;
     tv_status_t status = tv_model_param_table(&args->config, &model->table);
     if (status == TV_OK)
         status = tv_model_layout_create(args, &model->table, T, t, &model->layout);
@@ -250,16 +269,22 @@ tv_status_t tv_model_grad_square_sum(struct tv_model *model, double *sum_out)
     return TV_OK;
 }
 
+/* The ranks whose parts of a gradient make it whole, or NULL when this rank has it all. */
+static struct tv_comm *holders_of_parts(struct tv_model *model, const struct tv_param *param)
+{
+    if (param->num_parts > 0)
+        return model->kv_holders;
+    return param->is_for_rows && model->args.is_sequence_parallel ? model->args.axis.comm : NULL;
+}
+
 tv_status_t tv_model_sync_replicated(struct tv_model *model)
 {
-    if (model->kv_holders == NULL)
-        return TV_OK;
     for (int i = 0; i < model->layout.num_local; i++) {
         const struct tv_local_param *local = &model->layout.local[i];
-        if (local->param->num_parts == 0)
-            continue;
-        TV_TRY(tv_comm_all_reduce_wait(model->kv_holders, (float *)model->grads.data + local->first,
-                                       local->count, TV_F32, TV_SUM, model->args.axis.stream));
+        struct tv_comm *holders = holders_of_parts(model, local->param);
+        if (holders != NULL)
+            TV_TRY(tv_comm_all_reduce_wait(holders, (float *)model->grads.data + local->first,
+                                           local->count, TV_F32, TV_SUM, model->args.axis.stream));
     }
     return TV_OK;
 }

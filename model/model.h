@@ -1,8 +1,9 @@
 /* model/model.h -- one rank's chunks of the model: parameters, activations, forward and backward.
  *
- * A chunk is a range of the model's units. Tokens are [B, S] of one micro-batch; activations
- * [B*S, C] enter and leave a chunk whole, the same on every tensor rank. The first unit (embedding)
- * reads ids, the last (head) computes the loss: the sum over counted targets, never divided here.
+ * A chunk is a range of the model's units. Tokens are [B, S] of one micro-batch, R = B S rows;
+ * activations [R, C] enter and leave a chunk whole, the same on every tensor rank, or under
+ * sequence parallelism as this rank's own rows of them, [R/T, C]. The first unit (embedding) reads
+ * ids, the last (head) computes the loss: the sum over counted targets, never divided here.
  *
  * A slot holds what one micro-batch keeps in a chunk from its forward to its last backward part.
  * What recomputation does not keep lies in a working set instead; backward makes it again with the
@@ -41,7 +42,11 @@ struct tv_model_args {
     int num_chunks;
     const struct tv_model_chunk *chunks; /* [num_chunks], copied */
     tv_recompute_t recompute;
-    uint64_t seed; /* of the initial values */
+    int is_sequence_parallel; /* B S is then a multiple of T; the axis' own flag is not read */
+    /* Of training, in [0, 1): of the attention's weights; of the embeddings and of what the parts
+     * of a layer add to the residual stream; tensor/tensor.h. */
+    double attention_dropout, hidden_dropout, label_smoothing;
+    uint64_t seed; /* of the initial values and dropout masks */
 };
 
 /* One weight's place in this rank's flat arrays; each starts at a multiple of 16 elements, gaps are
@@ -86,10 +91,14 @@ struct tv_unit_done {
 struct tv_model_call {
     int chunk, slot;
     int work; /* working set; not read without recomputation */
+    /* Step of training, from 1, and number of the micro-batch's first sequence in the global batch:
+     * with the seed they make the dropout masks, so they are the same in all calls for a
+     * micro-batch. Step 0: evaluation, without dropout and label smoothing. */
+    int64_t step, first_sequence;
     /* Forward: [B*S], host memory, needed by the embedding / head. Targets < 0 are not counted. */
     const int32_t *ids, *targets;
-    /* [B*S, C]. x, dx NULL when the embedding is in the chunk; y, dy when the head is. x and dy must
-     * stay valid until the slot's last backward part returns. */
+    /* [own rows, C]. x, dx NULL when the embedding is in the chunk; y, dy when the head is. x and
+     * dy must stay valid until the slot's last backward part returns. */
     const float *x;                       /* forward, backward, backward_input */
     float *y;                             /* forward */
     const float *dy;                      /* all backwards */
@@ -114,11 +123,13 @@ TV_MUST_CHECK tv_status_t tv_model_backward_input(struct tv_model *model,
 TV_MUST_CHECK tv_status_t tv_model_backward_weight(struct tv_model *model,
                                                    const struct tv_model_call *call);
 
-/* Sum of squares (double) of the gradients whose weights this rank counts (each weight once over
- * the tensor axis and the stages; not reduced over any axis). Padding excluded. */
+/* After tv_model_sync_replicated: sum of squares (double) of the gradients whose weights this rank
+ * counts (each weight once over the tensor axis and the stages; not reduced over any axis). Padding
+ * excluded. */
 TV_MUST_CHECK tv_status_t tv_model_grad_square_sum(struct tv_model *model, double *sum_out);
-/* Sum gradients of weights that several tensor ranks hold but compute in parts (replicated kv
- * heads). Collective over the tensor axis. */
+/* Sum gradients of weights that several tensor ranks hold but compute in parts: replicated kv
+ * heads; under sequence parallelism norms and the biases of row matrices. Collective over the
+ * tensor axis. */
 TV_MUST_CHECK tv_status_t tv_model_sync_replicated(struct tv_model *model);
 TV_END_C
 #endif

@@ -17,7 +17,9 @@ enum { TV_MAX_UNIT_PARAMS = 12 };
 /* Sizes on one rank. */
 struct tv_model_sizes {
     int T, t;
-    int64_t rows; /* B S */
+    int64_t rows; /* R = B S */
+    struct tv_row_shard
+        own;      /* this rank's between matrices: R/T under sequence parallelism, else R */
     int64_t C, F; /* channels; this rank's columns of the feed-forward matrix */
     int64_t q_cols, kv_cols, qkv_cols;     /* this rank's query, key (= value) and fused columns */
     int num_heads, num_kv_heads, head_dim; /* this rank's */
@@ -32,12 +34,12 @@ struct tv_place {
 
 /* Where a unit keeps what its backward needs. */
 struct tv_norm_places {
-    struct tv_place y, mean, rstd; /* [rows, C], [rows], [rows] */
+    struct tv_place y, mean, rstd; /* [rows, C] (gathered), [own rows], [own rows] */
 };
 struct tv_layer_places {
     struct tv_norm_places norm1;
     struct tv_place qkv, att, lse; /* [rows, qkv_cols], [rows, q_cols], [B, heads, S] */
-    struct tv_place mid;           /* [rows, C]: x + attention */
+    struct tv_place mid;           /* [own rows, C]: x + attention */
     struct tv_norm_places norm2;
     struct tv_place ff, act; /* [rows, F] or [rows, 2 F] gate and up; [rows, F] */
 };
@@ -57,7 +59,7 @@ struct tv_unit {
     int num_weights; /* rows of the table that belong to the unit, in table order */
     int64_t weight_first[TV_MAX_UNIT_PARAMS]; /* elements of the flat arrays */
     int64_t tied_first;                       /* head: place of the tied matrix, else -1 */
-    struct tv_place input;                    /* [rows, C]; not of a chunk's first unit */
+    struct tv_place input;                    /* [own rows, C]; not of a chunk's first unit */
     struct tv_layer_places layer;
     struct tv_head_places head;
 };
@@ -80,9 +82,10 @@ struct tv_model_layout {
     struct tv_local_param *local; /* owned */
     int64_t param_count, activation_count;
     int64_t tokens_count; /* int32: positions [rows], then those of the chunks' slots */
-    /* scratch, floats: gradient of the residual stream, a second one, feed-forward and attention
-     * gradients, loss work */
-    int64_t grad, tmp, d_act, d_qkv, d_att, loss_work, scratch_count;
+    /* scratch, floats: gradient of the residual stream [own rows, C]; what all ranks' rows are in
+     * at the moment, partial sums or gathered gradients [rows, C]; one more [own rows, C] where
+     * those are apart; feed-forward and attention gradients; loss work */
+    int64_t grad, whole, own, d_act, d_qkv, d_att, loss_work, scratch_count;
 };
 
 struct tv_model {
@@ -109,16 +112,17 @@ struct tv_pass {
     const struct tv_unit *unit;
     float *slot, *work; /* this micro-batch's */
     float *scratch;
-    int32_t *ids, *targets;   /* [rows], the slot's */
-    const int32_t *positions; /* [rows] */
-    int is_split;             /* backward: weights' gradients come later; keep what they need */
+    int32_t *ids, *targets;    /* [rows], the slot's */
+    const int32_t *positions;  /* [rows] */
+    int64_t step, first_token; /* the call's; row 0 in the global batch */
+    int is_split;              /* backward: weights' gradients come later; keep what they need */
 };
 float *tv_pass_at(const struct tv_pass *pass, struct tv_place place);
 struct tv_weight tv_pass_weight(const struct tv_pass *pass, int index);
 /* The head's output matrix: its own or the tied one. */
 struct tv_weight tv_pass_output_matrix(const struct tv_pass *pass);
 
-/* layer.c, attention.c, ends.c.
+/* layer.c, attention.c, ends.c. x, y, dy, grad: [own rows, C].
  * forward: x -> y; y NULL: nobody reads it (recomputation).
  * backward: grad is dy and becomes dx in place.
  * backward_weight: what a split backward left out. */
@@ -139,17 +143,30 @@ TV_MUST_CHECK tv_status_t tv_head_forward(const struct tv_pass *pass, const floa
 TV_MUST_CHECK tv_status_t tv_head_backward(const struct tv_pass *pass, const float *x, float *grad);
 TV_MUST_CHECK tv_status_t tv_head_backward_weight(const struct tv_pass *pass);
 
+/* dropout.c: the embeddings' sum; the attention's weights; what attention and feed-forward add. */
+enum tv_dropout_kind { TV_DROPOUT_EMBEDDING, TV_DROPOUT_ATTENTION, TV_DROPOUT_MID, TV_DROPOUT_FF };
+struct tv_dropout tv_pass_dropout(const struct tv_pass *pass, enum tv_dropout_kind kind);
+/* y[own rows, C], in place. */
+TV_MUST_CHECK tv_status_t tv_unit_drop(const struct tv_pass *pass, enum tv_dropout_kind kind,
+                                       float *y);
+/* From dy[own rows, C] of the residual stream all rows of the gradient of what was added to it, for
+ * a row matrix or an embedding: dropped into scratch `own`, gathered into `whole`, or dy itself. */
+TV_MUST_CHECK tv_status_t tv_unit_branch_gradient(const struct tv_pass *pass,
+                                                  enum tv_dropout_kind kind, const float *dy,
+                                                  const float **whole_out);
+
 /* Norm of the family, shared by layers and head. weight, bias: indices of the unit's weights (bias
  * unused by Llama). */
 struct tv_norm_use {
     int weight, bias;
     struct tv_norm_places places;
 };
+/* x[own rows, C] -> all rows of y, for the column matrices behind it. */
 TV_MUST_CHECK tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use use,
                                                const float *x);
-/* add_dx: dx += */
+/* dy: the partial sums of the column matrices, in scratch `whole`, which are summed first.
+ * add_dx: dx[own rows, C] += */
 TV_MUST_CHECK tv_status_t tv_unit_norm_backward(const struct tv_pass *pass, struct tv_norm_use use,
-                                                const float *x, const float *dy, int add_dx,
-                                                float *dx);
+                                                const float *x, int add_dx, float *dx);
 TV_END_C
 #endif

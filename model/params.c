@@ -21,8 +21,7 @@ static struct tv_param *add(struct builder *b, const char *name, int64_t rows, i
         .shape = {rows, cols > 0 ? cols : 1},
         .split_dim = split_dim,
         .num_blocks = 1,
-        .init = init,
-        .has_decay = cols > 0,
+        .is_for_rows = cols == 0 && split_dim<0, .init = init, .has_decay = cols> 0,
     };
     snprintf(param->name, sizeof(param->name), "%s%s", b->prefix, name);
     return param;

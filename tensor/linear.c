@@ -1,11 +1,6 @@
 /* tensor/linear.c -- column- and row-parallel matrices (Shoeybi et al. 2019, arXiv:1909.08053). */
 #include "tensor/tensor.h"
 
-tv_status_t tv_tensor_sum(const struct tv_tensor_axis *axis, float *x, int64_t count)
-{
-    return tv_comm_all_reduce_wait(axis->comm, x, count, TV_F32, TV_SUM, axis->stream);
-}
-
 /* y[rows, out] = x[rows, in] W (+ bias) */
 static tv_status_t multiply(const struct tv_tensor_axis *axis, const struct tv_linear *linear,
                             int64_t rows, const float *x, int64_t ld_x, const float *bias, float *y,
@@ -65,12 +60,13 @@ tv_status_t tv_column_linear_backward_input(const struct tv_tensor_axis *axis,
 }
 
 tv_status_t tv_row_linear_forward(const struct tv_tensor_axis *axis, const struct tv_linear *linear,
-                                  int64_t rows, const float *x, int64_t ld_x, float *y)
+                                  int64_t rows, const float *x, int64_t ld_x, float *room, float *y)
 {
     /* The bias enters the sum once: through rank 0's part. */
     const float *bias = tv_comm_rank(axis->comm) == 0 ? linear->bias : NULL;
-    TV_TRY(multiply(axis, linear, rows, x, ld_x, bias, y, linear->out));
-    return tv_tensor_sum(axis, y, rows * linear->out);
+    float *partial = axis->is_sequence_parallel ? room : y;
+    TV_TRY(multiply(axis, linear, rows, x, ld_x, bias, partial, linear->out));
+    return tv_tensor_sum_rows(axis, rows, linear->out, partial, y);
 }
 
 tv_status_t tv_row_linear_backward_input(const struct tv_tensor_axis *axis,
@@ -80,10 +76,10 @@ tv_status_t tv_row_linear_backward_input(const struct tv_tensor_axis *axis,
     return input_gradient(axis, linear, rows, dy, linear->out, 0, dx, ld_dx);
 }
 
-/* dweight += x^T dy, [in, out], or its transpose; dbias += column sums of dy */
-tv_status_t tv_linear_backward_weight(const struct tv_tensor_axis *axis,
-                                      const struct tv_linear *linear, int64_t rows, const float *x,
-                                      int64_t ld_x, const float *dy, int64_t ld_dy)
+/* dweight += x^T dy, [in, out], or its transpose */
+static tv_status_t weight_gradient(const struct tv_tensor_axis *axis,
+                                   const struct tv_linear *linear, int64_t rows, const float *x,
+                                   int64_t ld_x, const float *dy, int64_t ld_dy)
 {
     const int is_out_in = linear->layout == TV_WEIGHT_OUT_IN;
     const struct tv_matmul_args args = {
@@ -99,10 +95,33 @@ tv_status_t tv_linear_backward_weight(const struct tv_tensor_axis *axis,
         .c = linear->dweight,
         .ld_c = is_out_in ? linear->in : linear->out,
     };
-    TV_TRY(axis->kernels->matmul(axis->stream, &args));
+    return axis->kernels->matmul(axis->stream, &args);
+}
+
+/* dbias += column sums of dy[rows, out] */
+static tv_status_t bias_gradient(const struct tv_tensor_axis *axis, const struct tv_linear *linear,
+                                 int64_t rows, const float *dy, int64_t ld_dy)
+{
     if (linear->dbias == NULL)
         return TV_OK;
     const struct tv_bias_backward_args bias = {
         .rows = rows, .cols = linear->out, .ld_dy = ld_dy, .dy = dy, .dbias = linear->dbias};
     return axis->kernels->bias_backward(axis->stream, &bias);
+}
+
+tv_status_t tv_column_linear_backward_weight(const struct tv_tensor_axis *axis,
+                                             const struct tv_linear *linear, int64_t rows,
+                                             const float *x, const float *dy, int64_t ld_dy)
+{
+    TV_TRY(weight_gradient(axis, linear, rows, x, linear->in, dy, ld_dy));
+    return bias_gradient(axis, linear, rows, dy, ld_dy);
+}
+
+tv_status_t tv_row_linear_backward_weight(const struct tv_tensor_axis *axis,
+                                          const struct tv_linear *linear, int64_t rows,
+                                          const float *x, int64_t ld_x, const float *dy)
+{
+    const struct tv_row_shard own = tv_tensor_own_rows(axis, rows);
+    TV_TRY(weight_gradient(axis, linear, rows, x, ld_x, dy, linear->out));
+    return bias_gradient(axis, linear, own.num, dy + own.first * linear->out, linear->out);
 }

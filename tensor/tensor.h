@@ -1,11 +1,15 @@
-/* tensor/tensor.h -- the tensor axis: one layer's matrices cut over T ranks, the same activations
- * on all of them.
+/* tensor/tensor.h -- the tensor axis: one layer's matrices cut over T ranks.
  *
  * Shoeybi et al. 2019 (Megatron-LM): a column-parallel matrix computes its own columns of y from
  * the whole x; a row-parallel one computes a partial sum of y from its own rows, summed over the
  * axis. So a pair costs one sum of [rows, C] in forward (behind the row matrix) and one in backward
  * (before the column matrix). Activations [rows, C] between pairs are the same bits on every rank
  * of the axis.
+ *
+ * Sequence parallelism (Korthikanti et al. 2022, arXiv:2205.05198): between pairs rank t holds only
+ * its own R/T of the R rows. A sum becomes a reduce-scatter, which leaves each rank its rows of it,
+ * and an all-gather of the rows stands before a matrix that needs the whole. Both add in rank order
+ * and move half the bytes of a sum each: same bits, same bytes, 1/T of the activations.
  *
  * Every function is called by all ranks of the axis together, in the same order. With T = 1 the
  * same code runs on a self communicator. */
@@ -20,10 +24,32 @@ struct tv_tensor_axis {
     struct tv_comm *comm; /* T = its size, t = its rank */
     struct tv_stream *stream;
     const struct tv_kernels *kernels;
+    int is_sequence_parallel;
 };
 
 /* x[count] becomes its sum over the axis, in place; returns when done. */
 TV_MUST_CHECK tv_status_t tv_tensor_sum(const struct tv_tensor_axis *axis, float *x, int64_t count);
+
+/* Own rows: [first, first + num) of R, held by rank t between pairs: R/T of them, or with
+ * is_sequence_parallel 0 all. R is a multiple of T. */
+struct tv_row_shard {
+    int64_t first, num;
+};
+struct tv_row_shard tv_row_shard_of(int64_t rows, int is_sequence_parallel, int T, int t);
+struct tv_row_shard tv_tensor_own_rows(const struct tv_tensor_axis *axis, int64_t rows);
+
+/* y[own rows, cols] = this rank's rows of the sum of partial[rows, cols] over the axis. y is
+ * partial itself without sequence parallelism, and apart from it with. */
+TV_MUST_CHECK tv_status_t tv_tensor_sum_rows(const struct tv_tensor_axis *axis, int64_t rows,
+                                             int64_t cols, float *partial, float *y);
+/* x[rows, cols] holds this rank's rows at their place; the others' are filled in. */
+TV_MUST_CHECK tv_status_t tv_tensor_gather_rows(const struct tv_tensor_axis *axis, int64_t rows,
+                                                int64_t cols, float *x);
+/* *whole_out = all rows [rows, cols] of what each rank has its own rows of: x itself without
+ * sequence parallelism, else `room`, filled. */
+TV_MUST_CHECK tv_status_t tv_tensor_whole_rows(const struct tv_tensor_axis *axis, int64_t rows,
+                                               int64_t cols, const float *x, float *room,
+                                               const float **whole_out);
 
 /* How a weight is stored: Hugging Face's Conv1D (GPT-2) is [in, out], Linear (Llama) is [out, in].
  */
@@ -44,25 +70,33 @@ TV_MUST_CHECK tv_status_t tv_column_linear_forward(const struct tv_tensor_axis *
                                                    const struct tv_linear *linear, int64_t rows,
                                                    const float *x, float *y, int64_t ld_y);
 /* dx[rows, in] = (or += when add_dx) dy W^T, PARTIAL: the caller adds what other matrices of the
- * same x give and then calls tv_tensor_sum once. */
+ * same x give and then calls tv_tensor_sum_rows once. */
 TV_MUST_CHECK tv_status_t tv_column_linear_backward_input(const struct tv_tensor_axis *axis,
                                                           const struct tv_linear *linear,
                                                           int64_t rows, const float *dy,
                                                           int64_t ld_dy, int add_dx, float *dx);
-/* y[rows, out] = sum over the axis of x[rows, in] W, then + bias once. */
+/* y[own rows, out] = sum over the axis of x[rows, in] W, and bias once. room [rows, out]: for the
+ * partial sums under sequence parallelism; not read or written without. */
 TV_MUST_CHECK tv_status_t tv_row_linear_forward(const struct tv_tensor_axis *axis,
                                                 const struct tv_linear *linear, int64_t rows,
-                                                const float *x, int64_t ld_x, float *y);
-/* dx[rows, in] = dy W^T, complete for this rank's slice. */
+                                                const float *x, int64_t ld_x, float *room,
+                                                float *y);
+/* dx[rows, in] = dy[rows, out] W^T, complete for this rank's slice; dy is whole. */
 TV_MUST_CHECK tv_status_t tv_row_linear_backward_input(const struct tv_tensor_axis *axis,
                                                        const struct tv_linear *linear, int64_t rows,
                                                        const float *dy, float *dx, int64_t ld_dx);
-/* Either kind: dweight += x^T dy; dbias += column sums of dy (of a row matrix: the same on all
- * ranks). Local only; needs neither the weight nor dx, so it may come any time later. */
-TV_MUST_CHECK tv_status_t tv_linear_backward_weight(const struct tv_tensor_axis *axis,
-                                                    const struct tv_linear *linear, int64_t rows,
-                                                    const float *x, int64_t ld_x, const float *dy,
-                                                    int64_t ld_dy);
+/* dweight += x^T dy; dbias += column sums of dy. Local only; needs neither the weight nor dx, so it
+ * may come any time later. */
+TV_MUST_CHECK tv_status_t tv_column_linear_backward_weight(const struct tv_tensor_axis *axis,
+                                                           const struct tv_linear *linear,
+                                                           int64_t rows, const float *x,
+                                                           const float *dy, int64_t ld_dy);
+/* The same of a row matrix, from the whole dy[rows, out]; dbias from this rank's own rows of it:
+ * without sequence parallelism the same on all ranks, with it a part of a sum over the axis. */
+TV_MUST_CHECK tv_status_t tv_row_linear_backward_weight(const struct tv_tensor_axis *axis,
+                                                        const struct tv_linear *linear,
+                                                        int64_t rows, const float *x, int64_t ld_x,
+                                                        const float *dy);
 
 /* The vocabulary cut over the axis: rank t holds rows [first, first + num) of the true vocabulary,
  * in a local table of `padded` rows (the same on all ranks); rows beyond num are padding. */
@@ -71,28 +105,38 @@ struct tv_vocab_shard {
 };
 struct tv_vocab_shard tv_vocab_shard_of(int64_t vocab_size, int T, int t);
 
-/* y[rows, C] = table[ids], summed over the axis. */
+struct tv_vocab_lookup {
+    struct tv_vocab_shard shard;
+    int64_t rows, cols;
+    const int32_t *ids; /* [rows] */
+};
+/* y[own rows, cols] = table[ids], summed over the axis. room [rows, cols]: as of a row matrix. */
 TV_MUST_CHECK tv_status_t tv_vocab_embedding_forward(const struct tv_tensor_axis *axis,
-                                                     struct tv_vocab_shard shard, int64_t rows,
-                                                     int64_t cols, const int32_t *ids,
-                                                     const float *table, float *y);
+                                                     const struct tv_vocab_lookup *lookup,
+                                                     const float *table, float *room, float *y);
+/* dtable[ids] += dy[rows, cols], which is whole. Local only. */
 TV_MUST_CHECK tv_status_t tv_vocab_embedding_backward(const struct tv_tensor_axis *axis,
-                                                      struct tv_vocab_shard shard, int64_t rows,
-                                                      int64_t cols, const int32_t *ids,
+                                                      const struct tv_vocab_lookup *lookup,
                                                       const float *dy, float *dtable);
 
-/* logits [rows, padded] of this rank's columns (padding columns are never read). targets < 0 are
- * not counted. loss_sum_out: sum over counted rows of log sum exp - target logit (double), the same
- * on all ranks. row_lse [rows]: kept for backward. work [3 * rows] floats. */
+/* Label smoothing a, as Megatron-LM defines it: the target has probability 1 - a, every other id
+ * a / (V - 1), V the true vocabulary of all ranks. With s = a V / (V - 1) the loss of a row is
+ * log sum exp - (1 - s) target logit - s mean logit. */
+struct tv_vocab_loss {
+    struct tv_vocab_shard shard;
+    int64_t rows;
+    float *logits;          /* [rows, padded]: this rank's columns; padding is never read */
+    const int32_t *targets; /* [rows]; those < 0 are not counted */
+    float *row_lse;         /* [rows]: kept for backward */
+    double label_smoothing; /* a, 0 <= a < 1; V >= 2 when it is not 0 */
+};
+/* loss_sum_out: sum over counted rows (double), the same on all ranks. work [3, rows], with label
+ * smoothing [4, rows]: what ranks compare and sum of each row. */
 TV_MUST_CHECK tv_status_t tv_vocab_cross_entropy_forward(const struct tv_tensor_axis *axis,
-                                                         struct tv_vocab_shard shard, int64_t rows,
-                                                         float *logits, const int32_t *targets,
-                                                         float *row_lse, float *work,
-                                                         double *loss_sum_out);
+                                                         const struct tv_vocab_loss *loss,
+                                                         float *work, double *loss_sum_out);
 /* logits become d(loss_sum)/d(logits); padding columns become 0. Local only. */
 TV_MUST_CHECK tv_status_t tv_vocab_cross_entropy_backward(const struct tv_tensor_axis *axis,
-                                                          struct tv_vocab_shard shard, int64_t rows,
-                                                          float *logits, const int32_t *targets,
-                                                          const float *row_lse);
+                                                          const struct tv_vocab_loss *loss);
 TV_END_C
 #endif

@@ -60,7 +60,7 @@ static tv_status_t load_eval(struct tv_trainer *tr, int micro)
 
 tv_status_t tv_batch_load(struct tv_trainer *tr, int micro)
 {
-    if (tr->is_eval)
+    if (tr->step == 0)
         return load_eval(tr, micro);
     const struct tv_run *run = tr->run;
     for (int64_t row = 0; row < run->micro_batch; row++) {

@@ -222,8 +222,8 @@ static tv_status_t read_bool(const struct place *at, int64_t *value_out)
 static void tell_dropout(const struct place *at)
 {
     if (json_number_value(at->value) != 0)
-        tv_log(TV_LOG_INFO, "%s: \"%s\" is %g there; no dropout is used", at->path, at->key,
-               json_number_value(at->value));
+        tv_log(TV_LOG_INFO, "%s: \"%s\" is %g there and not used; --dropout sets it", at->path,
+               at->key, json_number_value(at->value));
 }
 
 /* Only one value of such a key gives the model that is trained here. */

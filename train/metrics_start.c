@@ -3,16 +3,21 @@
 #include "train/place.h"
 #include <jansson.h>
 
-static json_t *model_json(const struct tv_model_config *c)
+static json_t *model_json(const struct tv_run *run)
 {
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:I, s:i, s:b, s:o, s:o, s:o}", "family",
-                     tv_model_family_name(c->family), "num_layers", c->num_layers, "hidden_size",
-                     c->hidden_size, "num_attention_heads", c->num_heads, "num_query_groups",
-                     c->num_kv_heads, "ffn_hidden_size", c->ffn_size, "vocab_size",
-                     (json_int_t)c->vocab_size, "max_position_embeddings", c->max_positions, "tied",
-                     c->is_tied, "norm_epsilon", tv_metrics_number(c->norm_eps), "rotary_base",
-                     tv_metrics_number(c->rope_theta), "init_method_std",
-                     tv_metrics_number(c->init_std));
+    const struct tv_train_options *o = &run->options;
+    const struct tv_model_config *c = &run->model;
+    return json_pack(
+        "{s:s, s:i, s:i, s:i, s:i, s:i, s:I, s:i, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "family",
+        tv_model_family_name(c->family), "num_layers", c->num_layers, "hidden_size", c->hidden_size,
+        "num_attention_heads", c->num_heads, "num_query_groups", c->num_kv_heads, "ffn_hidden_size",
+        c->ffn_size, "vocab_size", (json_int_t)c->vocab_size, "max_position_embeddings",
+        c->max_positions, "tied", c->is_tied, "norm_epsilon", tv_metrics_number(c->norm_eps),
+        "rotary_base", tv_metrics_number(c->rope_theta), "init_method_std",
+        tv_metrics_number(c->init_std), "attention_dropout",
+        tv_metrics_number(o->attention_dropout), "hidden_dropout",
+        tv_metrics_number(o->hidden_dropout), "label_smoothing",
+        tv_metrics_number(o->label_smoothing));
 }
 
 static json_t *optimizer_json(const struct tv_run *run)
@@ -61,18 +66,20 @@ static json_t *config_json(const struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
     return json_pack(
-        "{s:i, s:i, s:i, s:i, s:s, s:s, s:s?, s:o, s:s, s:i, s:I, s:I, s:s?, s:I, s:I, s:I, s:s, "
+        "{s:i, s:i, s:i, s:b, s:i, s:s, s:s, s:s?, s:o, s:s, s:i, s:I, s:I, s:s?, s:I, s:I, s:I, "
+        "s:s, "
         "s:s?, s:o, s:o, s:o}",
         "pp", run->extent.at[TV_PIPE], "dp", run->extent.at[TV_DATA], "tp",
-        run->extent.at[TV_TENSOR], "vpp", run->num_chunks, "schedule", run->schedule.name,
-        "partition", o->stage_layout ? "layout" : o->partition, "stage_layout", o->stage_layout,
-        "units", units_json(run), "recompute", tv_recompute_name(run->recompute),
-        "num_micro_batches", run->num_micro, "micro_batch_size", (json_int_t)run->micro_batch,
-        "global_batch_size", (json_int_t)run->global_batch, "rampup_batch_size", o->rampup_batch,
-        "seq_length", (json_int_t)run->seq_length, "train_iters", (json_int_t)run->train_iters,
-        "seed", (json_int_t)o->seed, "device", run->device_kind == TV_DEVICE_CPU ? "cpu" : "cuda",
-        "init_from", o->init_from, "model", model_json(&run->model), "optimizer",
-        optimizer_json(run), "data", data_json(run));
+        run->extent.at[TV_TENSOR], "sequence_parallel", o->is_sequence_parallel, "vpp",
+        run->num_chunks, "schedule", run->schedule.name, "partition",
+        o->stage_layout ? "layout" : o->partition, "stage_layout", o->stage_layout, "units",
+        units_json(run), "recompute", tv_recompute_name(run->recompute), "num_micro_batches",
+        run->num_micro, "micro_batch_size", (json_int_t)run->micro_batch, "global_batch_size",
+        (json_int_t)run->global_batch, "rampup_batch_size", o->rampup_batch, "seq_length",
+        (json_int_t)run->seq_length, "train_iters", (json_int_t)run->train_iters, "seed",
+        (json_int_t)o->seed, "device", run->device_kind == TV_DEVICE_CPU ? "cpu" : "cuda",
+        "init_from", o->init_from, "model", model_json(run), "optimizer", optimizer_json(run),
+        "data", data_json(run));
 }
 
 /* Coordinates [p, d, t] of each rank, in launch order. */

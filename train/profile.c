@@ -47,6 +47,7 @@ static void bench_destroy(struct bench *b)
 
 static tv_status_t bench_local(struct bench *b, const struct tv_run *run, int num_threads)
 {
+    const struct tv_train_options *o = &run->options;
     const int64_t rows = run->micro_batch * run->seq_length;
     const struct tv_model_chunk chunks[TV_NUM_UNIT_SORTS] = {
         {0, 1, 1, 1}, {1, 1, 1, 1}, {run->model.num_layers + 1, 1, 1, 1}};
@@ -63,13 +64,17 @@ static tv_status_t bench_local(struct bench *b, const struct tv_run *run, int nu
         b->tokens[r] = (int32_t)(r % run->model.vocab_size);
     const struct tv_model_args args = {
         .config = run->model,
-        .axis = {tv_mesh_comm(b->mesh, TV_TENSOR), b->stream, kernels},
+        .axis = {.comm = tv_mesh_comm(b->mesh, TV_TENSOR), .stream = b->stream, .kernels = kernels},
         .micro_batch = (int)run->micro_batch,
         .seq_length = (int)run->seq_length,
         .num_chunks = TV_NUM_UNIT_SORTS,
         .chunks = chunks,
         .recompute = run->recompute,
-        .seed = (uint64_t)run->options.seed,
+        .is_sequence_parallel = o->is_sequence_parallel,
+        .attention_dropout = o->attention_dropout,
+        .hidden_dropout = o->hidden_dropout,
+        .label_smoothing = o->label_smoothing,
+        .seed = (uint64_t)o->seed,
     };
     return tv_model_create(&args, &b->model);
 }
@@ -88,7 +93,7 @@ static tv_status_t time_once(struct bench *b, enum tv_unit_sort sort, int64_t co
 {
     double loss;
     float *message = b->messages.data;
-    struct tv_model_call call = {.chunk = (int)sort, .loss_sum_out = &loss};
+    struct tv_model_call call = {.chunk = (int)sort, .step = 1, .loss_sum_out = &loss};
     call.ids = sort == TV_UNIT_EMBEDDING ? b->tokens : NULL;
     call.targets = sort == TV_UNIT_HEAD ? b->tokens : NULL;
     call.x = sort == TV_UNIT_EMBEDDING ? NULL : message;
@@ -166,13 +171,15 @@ tv_status_t tv_profile_measure(struct tv_comm *world, const struct tv_run *run,
 static json_t *sizes_json(const struct tv_run *run)
 {
     const struct tv_model_config *c = &run->model;
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:i, s:s}", "model",
-                     tv_model_family_name(c->family), "hidden_size", c->hidden_size,
-                     "num_attention_heads", c->num_heads, "num_query_groups", c->num_kv_heads,
-                     "ffn_hidden_size", c->ffn_size, "vocab_size", (json_int_t)c->vocab_size,
-                     "micro_batch_size", (json_int_t)run->micro_batch, "seq_length",
-                     (json_int_t)run->seq_length, "tp", run->extent.at[TV_TENSOR], "recompute",
-                     tv_recompute_name(run->recompute));
+    return json_pack(
+        "{s:s, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:i, s:s, s:b, s:b, s:b}", "model",
+        tv_model_family_name(c->family), "hidden_size", c->hidden_size, "num_attention_heads",
+        c->num_heads, "num_query_groups", c->num_kv_heads, "ffn_hidden_size", c->ffn_size,
+        "vocab_size", (json_int_t)c->vocab_size, "micro_batch_size", (json_int_t)run->micro_batch,
+        "seq_length", (json_int_t)run->seq_length, "tp", run->extent.at[TV_TENSOR], "recompute",
+        tv_recompute_name(run->recompute), "sequence_parallel", run->options.is_sequence_parallel,
+        "attention_dropout", run->options.attention_dropout > 0, "hidden_dropout",
+        run->options.hidden_dropout > 0);
 }
 
 tv_status_t tv_profile_save(const char *path, const struct tv_run *run,

@@ -197,6 +197,9 @@ tv_status_t tv_run_resolve_model(struct tv_run *run)
     if (run->data_format == TV_TOKENS_TEXT && run->model.vocab_size < 256)
         return TV_ERR(TV_INVALID, "text has 256 byte values, the model's vocabulary only %" PRId64,
                       run->model.vocab_size);
+    if (o->label_smoothing > 0 && run->model.vocab_size < 2)
+        return TV_ERR(TV_INVALID, "--label-smoothing %g over a vocabulary of one",
+                      o->label_smoothing);
     if (o->mask_token >= run->model.vocab_size)
         return TV_ERR(TV_INVALID, "--mask-token %" PRId64 " is beyond the vocabulary of %" PRId64,
                       o->mask_token, run->model.vocab_size);
@@ -252,6 +255,13 @@ tv_status_t tv_run_resolve_batch(struct tv_run *run)
                       "--micro-batch-size %" PRId64 " x --seq-length %" PRId64
                       " is more than 2^31 tokens",
                       run->micro_batch, run->seq_length);
+    const int T = run->extent.at[TV_TENSOR];
+    if (o->is_sequence_parallel && run->micro_batch * run->seq_length % T != 0)
+        return TV_ERR(TV_INVALID,
+                      "--sequence-parallel cuts the rows of a micro-batch over --tp %d: "
+                      "--micro-batch-size %" PRId64 " x --seq-length %" PRId64
+                      " is not a multiple of it",
+                      T, run->micro_batch, run->seq_length);
     int64_t num_micro;
     TV_TRY(tv_samples_check_batch(run->global_batch, run->micro_batch, D, &num_micro));
     if (num_micro > 1 << 20)
@@ -307,6 +317,10 @@ tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks
                            struct tv_run *run_out)
 {
     struct tv_run run = {.options = *options, .data_format = TV_TOKENS_U16};
+    if (run.options.attention_dropout < 0)
+        run.options.attention_dropout = options->dropout;
+    if (run.options.hidden_dropout < 0)
+        run.options.hidden_dropout = options->dropout;
     tv_status_t status = check_words(&run);
     if (status == TV_OK && options->data != NULL)
         status = tv_tokens_format_of(options->data, options->data_format, &run.data_format);

@@ -67,7 +67,7 @@ struct tv_model_args tv_run_model_args(const struct tv_run *run, int stage,
                                        struct tv_model_chunk *chunks);
 /* Does the optimizer treat this weight as a whole matrix (muon: the matrices of layers)? */
 int tv_run_is_matrix(const struct tv_run *run, const struct tv_param *param);
-/* Elements of a message between two stages: B S C. */
+/* Elements of a message between two stages: B S C, and 1/T of that under sequence parallelism. */
 int64_t tv_run_message_count(const struct tv_run *run);
 TV_END_C
 #endif

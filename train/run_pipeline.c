@@ -173,12 +173,14 @@ int tv_run_stage_of_unit(const struct tv_run *run, int unit)
 
 int64_t tv_run_message_count(const struct tv_run *run)
 {
-    return run->micro_batch * run->seq_length * run->model.hidden_size;
+    const int parts = run->options.is_sequence_parallel ? run->extent.at[TV_TENSOR] : 1;
+    return run->micro_batch * run->seq_length / parts * run->model.hidden_size;
 }
 
 struct tv_model_args tv_run_model_args(const struct tv_run *run, int stage,
                                        struct tv_model_chunk *chunks)
 {
+    const struct tv_train_options *o = &run->options;
     for (int c = 0; c < run->num_chunks; c++) {
         const struct tv_unit_range units =
             run->pieces[tv_schedule_position(&run->schedule, stage, c)];
@@ -195,6 +197,10 @@ struct tv_model_args tv_run_model_args(const struct tv_run *run, int stage,
         .num_chunks = run->num_chunks,
         .chunks = chunks,
         .recompute = run->recompute,
-        .seed = (uint64_t)run->options.seed,
+        .is_sequence_parallel = o->is_sequence_parallel,
+        .attention_dropout = o->attention_dropout,
+        .hidden_dropout = o->hidden_dropout,
+        .label_smoothing = o->label_smoothing,
+        .seed = (uint64_t)o->seed,
     };
 }

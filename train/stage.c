@@ -1,11 +1,17 @@
 /* train/stage.c -- what this rank's stage does when the schedule says forward or backward. */
 #include "train/trainer_internal.h"
 
-static struct tv_model_call model_call(const struct tv_stage_call *call)
+static struct tv_model_call model_call(const struct tv_trainer *tr,
+                                       const struct tv_stage_call *call)
 {
+    const struct tv_run *run = tr->run;
     return (struct tv_model_call){.chunk = call->chunk,
                                   .slot = call->slot,
                                   .work = call->work,
+                                  .step = tr->step,
+                                  .first_sequence = tv_sample_position(
+                                      0, tr->global_batch, run->extent.at[TV_DATA],
+                                      tr->here.at[TV_DATA], run->micro_batch, call->micro, 0),
                                   .x = call->x,
                                   .y = call->y,
                                   .dy = call->dy,
@@ -15,7 +21,7 @@ static struct tv_model_call model_call(const struct tv_stage_call *call)
 static tv_status_t stage_forward(void *context, const struct tv_stage_call *call)
 {
     struct tv_trainer *tr = context;
-    struct tv_model_call forward = model_call(call);
+    struct tv_model_call forward = model_call(tr, call);
     double loss_sum = 0;
     forward.loss_sum_out = &loss_sum;
     if (call->x == NULL || call->y == NULL) { /* positions between need no tokens */
@@ -62,7 +68,7 @@ static tv_status_t stage_backward(void *context, const struct tv_stage_call *cal
 {
     struct tv_trainer *tr = context;
     const struct tv_unit_done done = {tr, unit_done};
-    struct tv_model_call backward = model_call(call);
+    struct tv_model_call backward = model_call(tr, call);
     backward.unit_done = call->is_last_backward ? &done : NULL;
     return tv_model_backward(tr->model, &backward);
 }
@@ -70,7 +76,7 @@ static tv_status_t stage_backward(void *context, const struct tv_stage_call *cal
 static tv_status_t stage_backward_input(void *context, const struct tv_stage_call *call)
 {
     struct tv_trainer *tr = context;
-    const struct tv_model_call input = model_call(call);
+    const struct tv_model_call input = model_call(tr, call);
     return tv_model_backward_input(tr->model, &input);
 }
 
@@ -78,7 +84,7 @@ static tv_status_t stage_backward_weight(void *context, const struct tv_stage_ca
 {
     struct tv_trainer *tr = context;
     const struct tv_unit_done done = {tr, unit_done};
-    struct tv_model_call weight = model_call(call);
+    struct tv_model_call weight = model_call(tr, call);
     weight.unit_done = call->is_last_backward ? &done : NULL;
     return tv_model_backward_weight(tr->model, &weight);
 }
@@ -92,9 +98,9 @@ struct tv_stage_functions tv_trainer_stage(struct tv_trainer *tr)
                                        .backward_weight = stage_backward_weight};
 }
 
-void tv_trainer_begin_pass(struct tv_trainer *tr, int is_eval)
+void tv_trainer_begin_pass(struct tv_trainer *tr, int64_t step)
 {
-    tr->is_eval = is_eval;
+    tr->step = step;
     tr->loss_sum = 0;
     tr->counted = 0;
     for (int unit = 0; unit < tr->run->model.num_layers + 2; unit++)

@@ -134,7 +134,7 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     const struct tv_stage_functions stage = tv_trainer_stage(tr);
     TV_TRY(tv_trainer_fit_batch(tr));
     note_waits(tr, -1);
-    tv_trainer_begin_pass(tr, 0);
+    tv_trainer_begin_pass(tr, step);
     TV_TRY(tv_model_zero_grads(tr->model));
 
     /* 1. Walk the pipeline: the schedule is a checked list of forwards, backwards and messages. The last backward of
@@ -180,7 +180,7 @@ tv_status_t tv_train_eval(struct tv_trainer *tr, double *loss_out, int64_t *coun
 {
     const struct tv_stage_functions stage = tv_trainer_stage(tr);
     const double started = tv_clock_seconds();
-    tv_trainer_begin_pass(tr, 1);
+    tv_trainer_begin_pass(tr, 0);
     TV_TRY(tv_executor_run_forward(tr->executor, tv_batch_eval_micro(tr), &stage));
     const int counts = tr->here.at[TV_PIPE] == tr->head_stage && tr->here.at[TV_TENSOR] == 0;
     double sums[2] = {counts ? tr->loss_sum : 0, counts ? (double)tr->counted : 0};

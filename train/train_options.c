@@ -9,6 +9,8 @@ static const struct tv_option rows[] = {
      "pipeline stages"},
     {"tp", "tensor-model-parallel-size", TV_OPTION_INT, AT(tp), 1, TV_OPTION_TOP, "1",
      "ranks that share each matrix"},
+    {"sequence-parallel", NULL, TV_OPTION_SWITCH, AT(is_sequence_parallel), 0, 0, NULL,
+     "cut activations between matrices over the tp ranks by rows"},
     {"dp", "data-parallel-size", TV_OPTION_INT, AT(dp), 1, TV_OPTION_TOP, NULL,
      "replicas; inferred from the number of ranks, checked when given"},
     {"local-ranks", NULL, TV_OPTION_INT, AT(local_ranks), 1, 1024, NULL,
@@ -84,6 +86,14 @@ static const struct tv_option rows[] = {
      "epsilon of the norms"},
     {"rotary-base", NULL, TV_OPTION_REAL, AT(rope_theta), 1, 1e12, "10000",
      "theta of the rotary embedding (llama)"},
+    {"dropout", NULL, TV_OPTION_REAL, AT(dropout), 0, 0.999, "0",
+     "share of elements dropped in training: attention, hidden"},
+    {"attention-dropout", NULL, TV_OPTION_REAL, AT(attention_dropout), 0, 0.999, NULL,
+     "of the attention's weights; --dropout by default"},
+    {"hidden-dropout", NULL, TV_OPTION_REAL, AT(hidden_dropout), 0, 0.999, NULL,
+     "of embeddings and what each part of a layer adds; --dropout by default"},
+    {"label-smoothing", NULL, TV_OPTION_REAL, AT(label_smoothing), 0, 0.999, "0",
+     "share of the target's probability given to all other ids in training"},
     {"Optimizer", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
     {"optimizer", NULL, TV_OPTION_TEXT, AT(optimizer), 0, 0, "adam",
      "adam (AdamW), sgd, lion, or muon (AdamW for what is no matrix of a layer)"},
@@ -186,7 +196,8 @@ const struct tv_option_table tv_train_option_table = {
 
 tv_status_t tv_train_options_parse(int argc, char **argv, struct tv_train_options *options)
 {
-    struct tv_train_options parsed = {.decay_iters = -1, .mask_token = -1};
+    struct tv_train_options parsed = {
+        .decay_iters = -1, .mask_token = -1, .attention_dropout = -1, .hidden_dropout = -1};
     TV_TRY(tv_options_parse(&tv_train_option_table, argc, argv, &parsed, &parsed.given));
     *options = parsed;
     return TV_OK;

@@ -10,6 +10,7 @@ TV_BEGIN_C
 struct tv_train_options {
     /* mesh */
     int pp, tp, dp; /* dp 0: inferred */
+    int is_sequence_parallel;
     int local_ranks;
     const char *placement, *network, *bind;
     int probe_links;
@@ -30,6 +31,8 @@ struct tv_train_options {
     int64_t vocab_size;
     int is_untied;
     double init_std, norm_eps, rope_theta;
+    double dropout, attention_dropout, hidden_dropout; /* -1: `dropout` holds */
+    double label_smoothing;
     /* optimizer */
     const char *optimizer;
     double lr, min_lr, weight_decay, beta1, beta2, adam_eps, clip_grad;

@@ -77,7 +77,8 @@ static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
         return TV_ERR(TV_NO_MEMORY, "%d chunks", tr->run->num_chunks);
     }
     struct tv_model_args args = tv_run_model_args(tr->run, tr->here.at[TV_PIPE], chunks);
-    args.axis = (struct tv_tensor_axis){tv_mesh_comm(tr->mesh, TV_TENSOR), tr->stream, kernels};
+    args.axis = (struct tv_tensor_axis){
+        .comm = tv_mesh_comm(tr->mesh, TV_TENSOR), .stream = tr->stream, .kernels = kernels};
     const tv_status_t status = tv_model_create(&args, &tr->model);
     free(chunks);
     TV_TRY(status);

@@ -68,8 +68,8 @@ struct tv_trainer {
     int64_t *sample_ids;             /* [G/D] that this replica read in this step */
     FILE *sample_log;                /* root only, or NULL */
 
-    /* Sums over this step's micro-batches; `eval` switches the reader to the validation file. */
-    int is_eval;
+    int64_t step; /* of training, from 1; 0 while the validation file is read */
+    /* Sums over this step's micro-batches. */
     double loss_sum;
     int64_t counted;
 
@@ -108,8 +108,8 @@ int tv_batch_eval_micro(const struct tv_trainer *tr);
 /* Targets of the loaded micro-batch that count. */
 int64_t tv_batch_counted(const struct tv_trainer *tr);
 
-/* stage.c: the stage functions that the executor calls; begin_pass before each walk. */
-void tv_trainer_begin_pass(struct tv_trainer *tr, int is_eval);
+/* stage.c: the stage functions that the executor calls; begin_pass before each walk, with step 0 for an evaluation. */
+void tv_trainer_begin_pass(struct tv_trainer *tr, int64_t step);
 struct tv_stage_functions tv_trainer_stage(struct tv_trainer *tr);
 
 /* gather.c: one safetensors folder from the pieces of all ranks: weights (scale 1) or gradients. */

@@ -3,11 +3,13 @@
  *
  * Forward is parallel over (sequence, query head); backward over (sequence, key/value head), whose
  * thread also does the query heads of the group, so that no two threads add to one gradient. */
+#include "kernels/dropout/dropout_internal.h"
 #include "kernels/kernels_internal.h"
 #include "kernels/reduce_internal.h"
 #include <cblas.h>
 
 enum { TILE = 64, MAX_HEAD = 256 };
+_Static_assert((int)TILE == (int)TV_DROPOUT_COLUMNS, "a row of a tile in one call");
 
 /* c[m, n] = alpha op(a) op(b) + beta c, with the strides of the whole tensors */
 static void gemm(int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a,
@@ -21,6 +23,14 @@ static void gemm(int trans_a, int trans_b, int m, int n, int k, float alpha, con
 static int tile_rows(int first, int total)
 {
     return total - first < TILE ? total - first : TILE;
+}
+
+/* x[num] times the factors of dropout */
+static void drop(float *x, const float *factor, int num)
+{
+#pragma omp simd
+    for (int j = 0; j < num; j++)
+        x[j] *= factor[j];
 }
 
 /* Running softmax of one tile of queries. */
@@ -53,6 +63,7 @@ static void softmax_row(struct forward_tile *t, int i, int num, int cols, int h)
 static void forward_tile(const struct tv_attention_args *a, int b, int head, int first)
 {
     struct forward_tile t;
+    float factor[TILE];
     const int h = a->head_dim, kv = head / (a->num_heads / a->num_kv_heads),
               rows = tile_rows(first, a->seq_length);
     const float scale = (float)(1 / sqrt((double)h));
@@ -71,6 +82,10 @@ static void forward_tile(const struct tv_attention_args *a, int b, int head, int
         for (int i = 0; i < rows; i++) {
             const int ahead = first + i - from + 1;
             softmax_row(&t, i, ahead < cols ? ahead : cols, cols, h);
+            if (a->dropout.threshold == 0)
+                continue;
+            tv_dropout_factors(&a->dropout, base + first + i, head, from, factor);
+            drop(t.scores + i * TILE, factor, cols);
         }
         gemm(0, 0, rows, h, cols, 1, t.scores, TILE, v, a->ld_v, 1, t.acc, h);
     }
@@ -101,7 +116,8 @@ struct backward_tile {
     float dk[TILE * MAX_HEAD], dv[TILE * MAX_HEAD]; /* [cols, h] of the keys at hand */
 };
 
-/* p and ds of queries [first, first + rows) against keys [from, from + cols) */
+/* p (after dropout: for the values) and ds of queries [first, first + rows) against keys
+ * [from, from + cols) */
 static void weights_and_scores(const struct tv_attention_backward_args *a, struct backward_tile *t,
                                int b, int head, int first, int from, const float *delta)
 {
@@ -109,6 +125,7 @@ static void weights_and_scores(const struct tv_attention_backward_args *a, struc
     const int rows = tile_rows(first, a->seq_length), cols = tile_rows(from, a->seq_length);
     const float scale = (float)(1 / sqrt((double)h));
     const int64_t base = (int64_t)b * a->seq_length;
+    float factor[TILE];
     const float *lse = a->lse + ((int64_t)b * a->num_heads + head) * a->seq_length + first;
     gemm(0, 1, rows, cols, h, scale, a->q + (base + first) * a->ld_q + (int64_t)head * h, a->ld_q,
          a->k + (base + from) * a->ld_k + (int64_t)kv * h, a->ld_k, 0, t->p, TILE);
@@ -118,11 +135,17 @@ static void weights_and_scores(const struct tv_attention_backward_args *a, struc
         float *p = t->p + i * TILE, *ds = t->ds + i * TILE;
         const int ahead = first + i - from + 1, num = ahead < cols ? ahead : cols;
         const float row_lse = lse[i], row_delta_i = delta[i];
+        if (a->dropout.threshold > 0) {
+            tv_dropout_factors(&a->dropout, base + first + i, head, from, factor);
+            drop(ds, factor, num);
+        }
 #pragma omp simd
         for (int j = 0; j < num; j++) {
             p[j] = tv_fast_exp(p[j] - row_lse);
             ds[j] = p[j] * (ds[j] - row_delta_i) * scale;
         }
+        if (a->dropout.threshold > 0)
+            drop(p, factor, num);
         for (int j = num > 0 ? num : 0; j < cols; j++)
             p[j] = ds[j] = 0;
     }

@@ -3,7 +3,9 @@
  *
  * Scores are computed twice (for the row's log sum exp, then for the weights), so nothing of size S
  * is kept. Backward with p = exp(score - lse), D = sum(do o) per row (Dao et al. 2022,
- * arXiv:2205.14135): ds = p (do.v - D) scale; dq += ds k, dk += ds q, dv += p do. */
+ * arXiv:2205.14135): ds = p (do.v - D) scale; dq += ds k, dk += ds q, dv += p do. Dropout
+ * multiplies p (and so do.v, not D) by its factor. */
+#include "kernels/dropout/dropout_internal.h"
 #include "kernels/kernels_internal.h"
 #include <math.h>
 
@@ -13,6 +15,12 @@ static double dot(const float *x, const float *y, int n)
     for (int i = 0; i < n; i++)
         sum += (double)x[i] * (double)y[i];
     return sum;
+}
+
+/* What dropout multiplies a softmax's output by. */
+static double kept(const struct tv_dropout *d, int64_t row, int head, int key)
+{
+    return d->threshold > 0 ? (double)tv_dropout_factor(d, row, head, key) : 1;
 }
 
 static void forward_row(const struct tv_attention_args *a, int b, int head, int row)
@@ -31,9 +39,10 @@ static void forward_row(const struct tv_attention_args *a, int b, int head, int 
         sum += exp(scale * dot(q, k + j * a->ld_k, h) - top);
     for (int i = 0; i < h; i++) {
         double value = 0;
-        for (int j = 0; j <= row; j++)
-            value +=
-                exp(scale * dot(q, k + j * a->ld_k, h) - top) / sum * (double)v[j * a->ld_v + i];
+        for (int j = 0; j <= row; j++) {
+            const double p = exp(scale * dot(q, k + j * a->ld_k, h) - top) / sum;
+            value += p * kept(&a->dropout, base + row, head, j) * (double)v[j * a->ld_v + i];
+        }
         o[i] = (float)value;
     }
     a->lse[((int64_t)b * a->num_heads + head) * a->seq_length + row] = (float)(top + log(sum));
@@ -78,7 +87,8 @@ static void query_gradient(const struct tv_attention_backward_args *a, int b, in
             const float *k = a->k + (base + j) * a->ld_k + (int64_t)kv * h;
             const float *v = a->v + (base + j) * a->ld_v + (int64_t)kv * h;
             const double p = exp(scale * dot(t.q, k, h) - t.lse);
-            sum += p * (dot(t.d_o, v, h) - t.delta) * scale * (double)k[i];
+            const double keep = kept(&a->dropout, base + row, head, j);
+            sum += p * (keep * dot(t.d_o, v, h) - t.delta) * scale * (double)k[i];
         }
         dq[i] = (float)sum;
     }
@@ -98,8 +108,9 @@ static void key_value_gradient(const struct tv_attention_backward_args *a, int b
             for (int row = j; row < a->seq_length; row++) {
                 const struct row_terms t = terms_of(a, b, head, row);
                 const double p = exp(scale * dot(t.q, k, h) - t.lse);
-                dk += p * (dot(t.d_o, v, h) - t.delta) * scale * (double)t.q[i];
-                dv += p * (double)t.d_o[i];
+                const double keep = kept(&a->dropout, r - j + row, head, j);
+                dk += p * (keep * dot(t.d_o, v, h) - t.delta) * scale * (double)t.q[i];
+                dv += keep * p * (double)t.d_o[i];
             }
         }
         a->dk[r * a->ld_dk + col + i] = (float)dk;

@@ -17,6 +17,20 @@ static double exp_sum(const float *x, int64_t cols, float top)
     return tv_fold(lanes);
 }
 
+static double rest_sum(const float *x, int64_t cols, float top)
+{
+    double lanes[TV_LANES] = {0};
+    int64_t i = 0;
+    for (; i + TV_LANES <= cols; i += TV_LANES) {
+#pragma omp simd
+        for (int l = 0; l < TV_LANES; l++)
+            lanes[l] += (double)x[i + l] - (double)top;
+    }
+    for (; i < cols; i++)
+        lanes[0] += (double)x[i] - (double)top;
+    return tv_fold(lanes);
+}
+
 tv_status_t TV_CPU(cross_entropy_max)(struct tv_stream *stream,
                                       const struct tv_cross_entropy_args *a)
 {
@@ -36,6 +50,8 @@ tv_status_t TV_CPU(cross_entropy_sum)(struct tv_stream *stream,
         const float *logits = a->logits + r * a->ld;
         const int64_t target = a->targets[r] - a->first;
         a->row_sum[r] = (float)exp_sum(logits, a->cols, a->row_max[r]);
+        if (a->row_rest != NULL)
+            a->row_rest[r] = (float)rest_sum(logits, a->cols, a->row_max[r]);
         a->row_target[r] =
             a->targets[r] >= 0 && target >= 0 && target < a->cols ? logits[target] : 0;
     }
@@ -54,12 +70,12 @@ tv_status_t TV_CPU(cross_entropy_backward)(struct tv_stream *stream,
             memset(logits, 0, (size_t)a->cols * sizeof(*logits));
             continue;
         }
-        const float lse = a->row_lse[r];
+        const float lse = a->row_lse[r], everywhere = (float)a->smoothing_per_column;
 #pragma omp simd
         for (int64_t c = 0; c < a->cols; c++)
-            logits[c] = tv_fast_exp(logits[c] - lse);
+            logits[c] = tv_fast_exp(logits[c] - lse) - everywhere;
         if (target >= 0 && target < a->cols)
-            logits[target] -= 1.0f;
+            logits[target] -= (float)(1 - a->smoothing);
     }
     return TV_OK;
 }

@@ -25,10 +25,14 @@ tv_status_t tv_cross_entropy_sum_ref(struct tv_stream *stream,
     for (int64_t r = 0; r < a->rows; r++) {
         const float *logits = a->logits + r * a->ld;
         const int64_t target = a->targets[r] - a->first;
-        double sum = 0;
-        for (int64_t c = 0; c < a->cols; c++)
+        double sum = 0, rest = 0;
+        for (int64_t c = 0; c < a->cols; c++) {
             sum += exp((double)logits[c] - (double)a->row_max[r]);
+            rest += (double)logits[c] - (double)a->row_max[r];
+        }
         a->row_sum[r] = (float)sum;
+        if (a->row_rest != NULL)
+            a->row_rest[r] = (float)rest;
         a->row_target[r] =
             a->targets[r] >= 0 && target >= 0 && target < a->cols ? logits[target] : 0;
     }
@@ -44,7 +48,8 @@ tv_status_t tv_cross_entropy_backward_ref(struct tv_stream *stream,
         const int64_t target = a->targets[r] - a->first;
         for (int64_t c = 0; c < a->cols; c++) {
             const double p = exp((double)logits[c] - (double)a->row_lse[r]);
-            logits[c] = a->targets[r] < 0 ? 0 : (float)(p - (c == target ? 1 : 0));
+            const double label = (c == target ? 1 - a->smoothing : 0) + a->smoothing_per_column;
+            logits[c] = a->targets[r] < 0 ? 0 : (float)(p - label);
         }
     }
     return TV_OK;

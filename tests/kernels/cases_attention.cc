@@ -6,6 +6,7 @@ namespace
 {
 struct Shape {
     int batch, seq_length, num_heads, num_kv_heads, head_dim;
+    bool has_dropout;
     int64_t rows() const
     {
         return (int64_t)batch * seq_length;
@@ -23,6 +24,11 @@ struct Shape {
         return (int64_t)batch * num_heads * seq_length;
     }
 };
+
+tv_dropout dropout_of(const Shape &s)
+{
+    return s.has_dropout ? tv_dropout{77, 858993459u, 1.25f, 1000, 12} : tv_dropout{}; // p = 0.2
+}
 
 // Scores have a standard deviation of about 1.3.
 tv_attention_args forward_args(Call &run, const Shape &s)
@@ -42,6 +48,7 @@ tv_attention_args forward_args(Call &run, const Shape &s)
     args.v = run.in(s.rows(), s.kv_cols(), args.ld_v).data();
     args.o = run.out(s.rows(), s.q_cols(), args.ld_o).data();
     args.lse = run.out(1, s.num_lse(), s.num_lse()).data();
+    args.dropout = dropout_of(s);
     return args;
 }
 
@@ -81,19 +88,24 @@ tv_status_t backward(Call &run, const Shape &s)
     args.dq = run.out(s.rows(), s.q_cols(), args.ld_dq).data();
     args.dk = run.out(s.rows(), s.kv_cols(), args.ld_dk).data();
     args.dv = run.out(s.rows(), s.kv_cols(), args.ld_dv).data();
+    args.dropout = dropout_of(s);
     return run.kernels->attention_backward(run.stream, &args);
 }
 } // namespace
 
 void add_attention_cases(std::vector<Case> &cases)
 {
-    const Shape shapes[] = {{1, 1, 1, 1, 8},   {3, 1, 4, 2, 10},   {1, 63, 4, 1, 10},
-                            {1, 64, 4, 2, 8},  {2, 65, 4, 4, 8},   {2, 65, 4, 1, 10},
-                            {1, 130, 4, 2, 8}, {1, 130, 4, 4, 10}, {1, 65, 1, 1, 64},
-                            {1, 33, 2, 1, 80}, {1, 5, 2, 1, 256},  {1, 3, 2, 1, 260}};
+    const Shape shapes[] = {
+        {1, 1, 1, 1, 8, false},   {3, 1, 4, 2, 10, false},   {1, 63, 4, 1, 10, false},
+        {1, 64, 4, 2, 8, false},  {2, 65, 4, 4, 8, false},   {2, 65, 4, 1, 10, false},
+        {1, 130, 4, 2, 8, false}, {1, 130, 4, 4, 10, false}, {1, 65, 1, 1, 64, false},
+        {1, 33, 2, 1, 80, false}, {1, 5, 2, 1, 256, false},  {1, 3, 2, 1, 260, false},
+        {1, 5, 4, 2, 8, true},    {2, 65, 4, 1, 10, true},   {1, 130, 4, 4, 8, true},
+        {1, 3, 2, 1, 260, true}};
     for (const Shape &s : shapes) {
         const std::string shape =
-            shape_name({s.batch, s.seq_length, s.num_heads, s.num_kv_heads, s.head_dim});
+            shape_name({s.batch, s.seq_length, s.num_heads, s.num_kv_heads, s.head_dim}) +
+            (s.has_dropout ? "_dropout" : "");
         cases.push_back(
             {"attention_forward", shape, sums, [=](Call &run) { return forward(run, s); }});
         cases.push_back(

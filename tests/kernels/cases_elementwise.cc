@@ -143,6 +143,19 @@ tv_status_t square_sum(Call &run, int64_t count)
     return status;
 }
 
+// Words of a token below and above 2^32; p = 0.1.
+tv_status_t dropout(Call &run, int64_t rows, int64_t cols, Alias alias)
+{
+    Tensor &x = alias == Alias::first ? run.updated(rows, cols, cols) : run.in(rows, cols, cols);
+    Tensor &y = alias == Alias::first ? x : run.out(rows, cols, cols);
+    const tv_dropout_args args = {rows,
+                                  cols,
+                                  {0x123456789abcdefu, 429496729u, 1 / 0.9f, (1LL << 32) - 3, 0},
+                                  x.data(),
+                                  y.data()};
+    return run.kernels->dropout(run.stream, &args);
+}
+
 void add_counts(std::vector<Case> &cases, int64_t n)
 {
     const std::string shape = shape_name({n});
@@ -176,6 +189,10 @@ void add_matrices(std::vector<Case> &cases, int64_t rows, int64_t cols, int64_t 
                      [=](Call &run) { return axpby_in_place(run, rows, cols); }});
     cases.push_back({"bias_backward", shape, rounding,
                      [=](Call &run) { return bias_backward(run, rows, cols, gap); }});
+    cases.push_back({"dropout", shape, exact,
+                     [=](Call &run) { return dropout(run, rows, cols, Alias::none); }});
+    cases.push_back({"dropout", shape + "_in_place", exact,
+                     [=](Call &run) { return dropout(run, rows, cols, Alias::first); }});
     cases.push_back({"swiglu_forward", shape, rounding,
                      [=](Call &run) { return swiglu_forward(run, rows, cols, gap); }});
     cases.push_back({"swiglu_backward", shape, rounding,

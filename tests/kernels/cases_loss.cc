@@ -36,7 +36,7 @@ tv_status_t embedding_backward(Call &run, const Part &p)
     return run.kernels->embedding_backward(run.stream, &args);
 }
 
-enum class Step { max, sum, backward };
+enum class Step { max, sum, smooth_sum, backward, smooth_backward };
 
 struct Logits {
     int64_t rows, cols, gap, first;
@@ -46,7 +46,8 @@ struct Logits {
 // over several ranks would leave them: at least those of these columns.
 tv_status_t cross_entropy(Call &run, const Logits &s, Step step)
 {
-    const bool is_backward = step == Step::backward;
+    const bool is_backward = step == Step::backward || step == Step::smooth_backward;
+    const bool is_smooth = step == Step::smooth_sum || step == Step::smooth_backward;
     tv_cross_entropy_args args = {};
     args.rows = s.rows;
     args.cols = s.cols;
@@ -61,12 +62,17 @@ tv_status_t cross_entropy(Call &run, const Logits &s, Step step)
         args.row_max = run.out(1, s.rows, s.rows).data();
         return run.kernels->cross_entropy_max(run.stream, &args);
     case Step::sum:
+    case Step::smooth_sum:
         args.row_max = run.in(1, s.rows, s.rows, 6, 7).data();
         args.row_sum = run.out(1, s.rows, s.rows).data();
         args.row_target = run.out(1, s.rows, s.rows).data();
+        if (is_smooth)
+            args.row_rest = run.out(1, s.rows, s.rows).data();
         return run.kernels->cross_entropy_sum(run.stream, &args);
     default:
         args.row_lse = run.in(1, s.rows, s.rows, 6, 12).data();
+        args.smoothing = is_smooth ? 0.11 : 0;
+        args.smoothing_per_column = args.smoothing / (double)(s.cols + s.first + 7);
         return run.kernels->cross_entropy_backward(run.stream, &args);
     }
 }
@@ -89,6 +95,10 @@ void add_cross_entropy(std::vector<Case> &cases, const Logits &s)
                      [=](Call &run) { return cross_entropy(run, s, Step::max); }});
     cases.push_back({"cross_entropy_sum", shape, rounding,
                      [=](Call &run) { return cross_entropy(run, s, Step::sum); }});
+    cases.push_back({"cross_entropy_sum", shape + "_smooth", rounding,
+                     [=](Call &run) { return cross_entropy(run, s, Step::smooth_sum); }});
+    cases.push_back({"cross_entropy_backward", shape + "_smooth", rounding,
+                     [=](Call &run) { return cross_entropy(run, s, Step::smooth_backward); }});
     cases.push_back({"cross_entropy_backward", shape, rounding,
                      [=](Call &run) { return cross_entropy(run, s, Step::backward); }});
 }

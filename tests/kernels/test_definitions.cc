@@ -100,8 +100,8 @@ TEST_P(Definitions, AttentionIsCausal)
     Call run = {kernels, device.stream, {}, {}};
     Tensor &q = run.in(length, h, h), &k = run.in(length, h, h), &v = run.in(length, h, h);
     Tensor &o = run.out(length, h, h), &lse = run.out(1, length, length);
-    const tv_attention_args args = {1,        length, 1, 1, h,        q.data(), k.data(),
-                                    v.data(), h,      h, h, o.data(), h,        lse.data()};
+    const tv_attention_args args = {1, length, 1, 1,        h, q.data(),   k.data(), v.data(),
+                                    h, h,      h, o.data(), h, lse.data(), {}};
     ASSERT_EQ(kernels->attention_forward(device.stream, &args), TV_OK);
     const std::vector<float> o_before = o.memory, lse_before = lse.memory;
     EXPECT_NEAR((double)o.at(0, 3), (double)v.at(0, 3), 1e-7) << "the first token sees itself";
@@ -132,7 +132,7 @@ TEST_P(Definitions, AttentionOfLargeScoresStaysFinite)
     const int h = 4;
     float q[] = {20, 20, 20, 20, 20, 20, 20, 20}, k[] = {10, 10, 10, 10, 10, 10, 10, 10};
     float v[] = {0, 1, 2, 3, 4, 5, 6, 7}, o[8], lse[2];
-    const tv_attention_args args = {1, 2, 1, 1, h, q, k, v, h, h, h, o, h, lse};
+    const tv_attention_args args = {1, 2, 1, 1, h, q, k, v, h, h, h, o, h, lse, {}};
     ASSERT_EQ(kernels->attention_forward(device.stream, &args), TV_OK);
     for (int i = 0; i < 4; i++) {
         EXPECT_EQ(o[i], v[i]);
@@ -166,7 +166,8 @@ TEST_P(Definitions, NanReachesSumAndGradient)
     float logits[] = {nan_value, 0, 0, nan_value, 0, 0};
     float top[] = {0, 0}, sum[2], target[2];
     const float lse[] = {1, nan_value};
-    tv_cross_entropy_args args = {2, 3, 3, 0, logits, targets, top, sum, target, lse};
+    tv_cross_entropy_args args = {2,   3,      3,   0,       logits, targets, top,
+                                  sum, target, lse, nullptr, 0,      0};
     ASSERT_EQ(kernels->cross_entropy_sum(device.stream, &args), TV_OK);
     EXPECT_TRUE(std::isnan(sum[0]));
     ASSERT_EQ(kernels->cross_entropy_backward(device.stream, &args), TV_OK);
@@ -185,8 +186,8 @@ TEST_P(Definitions, CrossEntropyByHand)
             logits.push_back((float)std::log(e));
     const std::vector<float> row_lse(4, (float)std::log(16.0));
     float top[4], sum[4], target[4];
-    tv_cross_entropy_args args = {4,       3,   3,   10,     logits.data(),
-                                  targets, top, sum, target, row_lse.data()};
+    tv_cross_entropy_args args = {
+        4, 3, 3, 10, logits.data(), targets, top, sum, target, row_lse.data(), nullptr, 0, 0};
     ASSERT_EQ(kernels->cross_entropy_max(device.stream, &args), TV_OK);
     ASSERT_EQ(kernels->cross_entropy_sum(device.stream, &args), TV_OK);
     for (int r = 0; r < 4; r++) {
@@ -232,7 +233,8 @@ TEST_P(Definitions, RankWithoutColumnsAddsNothing)
     const int32_t targets[] = {0, 5};
     float unused[1] = {nan_value}, top[2] = {1, 1}, sum[2] = {1, 1}, target[2] = {1, 1};
     const float lse[] = {0, 0};
-    tv_cross_entropy_args args = {2, 0, 1, 5, unused, targets, top, sum, target, lse};
+    tv_cross_entropy_args args = {2,   0,      1,   5,       unused, targets, top,
+                                  sum, target, lse, nullptr, 0,      0};
     ASSERT_EQ(kernels->cross_entropy_max(device.stream, &args), TV_OK);
     EXPECT_EQ(top[0], -INFINITY);
     EXPECT_EQ(top[1], -INFINITY);

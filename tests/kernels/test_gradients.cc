@@ -53,7 +53,8 @@ class Gradients : public ::testing::Test
     }
 
     void check_norm(int has_mean);
-    void check_attention(int num_kv_heads);
+    void check_attention(int num_kv_heads, const tv_dropout &dropout);
+    void check_cross_entropy(double smoothing);
 
     const tv_kernels *kernels = tv_kernels_ref();
     Device device{1};
@@ -228,7 +229,7 @@ TEST_F(Gradients, Embedding)
     });
 }
 
-void Gradients::check_attention(int num_kv_heads)
+void Gradients::check_attention(int num_kv_heads, const tv_dropout &dropout)
 {
     const int batch = 2, length = 5, heads = 4, h = 6;
     const int64_t rows = batch * length, q_cols = heads * h, kv_cols = num_kv_heads * h;
@@ -238,7 +239,7 @@ void Gradients::check_attention(int num_kv_heads)
         dv(v.size());
     const tv_attention_args args = {batch,    length,   heads,    num_kv_heads, h,
                                     q.data(), k.data(), v.data(), q_cols,       kv_cols,
-                                    kv_cols,  o.data(), q_cols,   lse.data()};
+                                    kv_cols,  o.data(), q_cols,   lse.data(),   dropout};
     auto loss = [&] {
         EXPECT_EQ(kernels->attention_forward(device.stream, &args), TV_OK);
         return weighted(d_o, o);
@@ -247,7 +248,7 @@ void Gradients::check_attention(int num_kv_heads)
     const tv_attention_backward_args backward = {
         batch,     length,    heads,     num_kv_heads, h,          q.data(), k.data(), v.data(),
         q_cols,    kv_cols,   kv_cols,   o.data(),     d_o.data(), q_cols,   q_cols,   lse.data(),
-        dq.data(), dk.data(), dv.data(), q_cols,       kv_cols,    kv_cols};
+        dq.data(), dk.data(), dv.data(), q_cols,       kv_cols,    kv_cols,  dropout};
     ASSERT_EQ(kernels->attention_backward(device.stream, &backward), TV_OK);
     expect_gradient("q", q, dq, loss);
     expect_gradient("k", k, dk, loss);
@@ -258,13 +259,35 @@ TEST_F(Gradients, Attention)
 {
     for (int num_kv_heads : {1, 2, 4}) {
         SCOPED_TRACE(num_kv_heads);
-        check_attention(num_kv_heads);
+        check_attention(num_kv_heads, {});
     }
 }
 
+TEST_F(Gradients, AttentionWithDropout)
+{
+    for (int num_kv_heads : {1, 4}) {
+        SCOPED_TRACE(num_kv_heads);
+        check_attention(num_kv_heads, {17, 1u << 30, 4.0f / 3, 30, 8}); // p = 1/4
+    }
+}
+
+TEST_F(Gradients, Dropout)
+{
+    const int64_t rows = 4, cols = 70;
+    const tv_dropout half = {11, 1u << 31, 2, 5, 0};
+    std::vector<float> x = numbers(rows * cols), dy = numbers(rows * cols), y(x.size()), dx = dy;
+    const tv_dropout_args backward = {rows, cols, half, dx.data(), dx.data()};
+    ASSERT_EQ(kernels->dropout(device.stream, &backward), TV_OK);
+    expect_gradient("x", x, dx, [&] {
+        const tv_dropout_args args = {rows, cols, half, x.data(), y.data()};
+        EXPECT_EQ(kernels->dropout(device.stream, &args), TV_OK);
+        return weighted(dy, y);
+    });
+}
+
 // The whole loss of three ranks that hold 4, 3 and 2 columns: the sum over rows that count of
-// log(sum exp) - target logit.
-TEST_F(Gradients, CrossEntropyOverACutVocabulary)
+// log(sum exp) - (1 - s) target logit - s mean logit.
+void Gradients::check_cross_entropy(double s)
 {
     const int64_t rows = 5, cols = 9, firsts[] = {0, 4, 7, 9};
     const int32_t targets[rows] = {0, 5, -1, 8, 3};
@@ -275,7 +298,8 @@ TEST_F(Gradients, CrossEntropyOverACutVocabulary)
     args.targets = targets;
     auto loss = [&] {
         std::vector<float> top((size_t)rows, -INFINITY), part((size_t)rows), target((size_t)rows);
-        std::vector<double> sum((size_t)rows), picked((size_t)rows);
+        std::vector<float> rest((size_t)rows);
+        std::vector<double> sum((size_t)rows), picked((size_t)rows), mean((size_t)rows);
         args.row_max = part.data();
         for (int i = 0; i < 3; i++) {
             args.first = firsts[i];
@@ -288,6 +312,7 @@ TEST_F(Gradients, CrossEntropyOverACutVocabulary)
         args.row_max = top.data();
         args.row_sum = part.data();
         args.row_target = target.data();
+        args.row_rest = s > 0 ? rest.data() : nullptr;
         double total = 0;
         for (int i = 0; i < 3; i++) {
             args.first = firsts[i];
@@ -297,18 +322,21 @@ TEST_F(Gradients, CrossEntropyOverACutVocabulary)
             for (size_t r = 0; r < top.size(); r++) {
                 sum[r] += (double)part[r];
                 picked[r] += (double)target[r];
+                mean[r] += ((double)rest[r] / cols) + (double)top[r] * (double)args.cols / cols;
             }
         }
         for (size_t r = 0; r < top.size(); r++) {
             const double lse = (double)top[r] + std::log(sum[r]);
             row_lse[r] = (float)lse;
-            total += targets[r] < 0 ? 0 : lse - picked[r];
+            total += targets[r] < 0 ? 0 : lse - (1 - s) * picked[r] - s * mean[r];
         }
         return total;
     };
     loss();
     gradient = logits;
     args.row_lse = row_lse.data();
+    args.smoothing = s;
+    args.smoothing_per_column = s / cols;
     for (int i = 0; i < 3; i++) {
         args.first = firsts[i];
         args.cols = firsts[i + 1] - firsts[i];
@@ -318,4 +346,14 @@ TEST_F(Gradients, CrossEntropyOverACutVocabulary)
     for (int64_t c = 0; c < cols; c++)
         EXPECT_EQ(gradient[(size_t)(2 * cols + c)], 0) << "masked row, column " << c;
     expect_gradient("logits", logits, gradient, loss);
+}
+
+TEST_F(Gradients, CrossEntropyOverACutVocabulary)
+{
+    check_cross_entropy(0);
+}
+
+TEST_F(Gradients, CrossEntropyWithLabelSmoothing)
+{
+    check_cross_entropy(0.2);
 }

@@ -13,6 +13,7 @@ using Model = std::unique_ptr<struct tv_model, decltype(&tv_model_destroy)>;
 /* What one tensor rank did. */
 struct RankRun {
     double loss_sum = 0, grad_square_sum = 0;
+    int64_t sent_bytes = 0;
     std::vector<std::vector<float>> outputs; /* y of every chunk and micro-batch */
     Tensors grads;                           /* local pieces */
 };
@@ -54,6 +55,10 @@ class Rank
     {
         return step.first_units.size();
     }
+    size_t own_rows() const
+    {
+        return step.is_sequence_parallel ? rows / (size_t)step.T : rows;
+    }
     size_t stage_of(size_t chunk) const
     {
         return step.stages.empty() ? chunk : (size_t)step.stages[chunk];
@@ -91,6 +96,11 @@ void Rank::create_stage(size_t stage)
     args.num_chunks = (int)chunks.size();
     args.chunks = chunks.data();
     args.recompute = step.recompute;
+    args.is_sequence_parallel = step.is_sequence_parallel;
+    args.attention_dropout = step.attention_dropout;
+    args.hidden_dropout = step.hidden_dropout;
+    args.label_smoothing = step.label_smoothing;
+    args.seed = 99;
     struct tv_model *model = nullptr;
     ASSERT_OK(tv_model_create(&args, &model));
     models.emplace_back(model, tv_model_destroy);
@@ -111,7 +121,7 @@ void Rank::create()
         num_stages = std::max(num_stages, stage_of(c) + 1);
     for (size_t s = 0; s < num_stages; s++)
         ASSERT_NO_FATAL_FAILURE(create_stage(s));
-    run.outputs.assign((num_chunks() - 1) * num_micro, std::vector<float>(rows * width));
+    run.outputs.assign((num_chunks() - 1) * num_micro, std::vector<float>(own_rows() * width));
     output_grads = run.outputs;
 }
 
@@ -122,6 +132,8 @@ struct tv_model_call Rank::call_of(size_t chunk, size_t micro)
         call.chunk += stage_of(c) == stage_of(chunk);
     call.slot = (int)micro;
     call.work = (int)micro % num_works();
+    call.step = step.step;
+    call.first_sequence = step.first_sequence + (int64_t)micro * step.micro_batch;
     if (chunk == 0)
         call.ids = step.ids.data() + micro * rows;
     if (chunk > 0) {
@@ -200,20 +212,30 @@ void run_rank(const StepCase &step, const struct tv_tensor_axis &axis, RankRun *
     ASSERT_NO_FATAL_FAILURE(rank.create());
     struct tv_device *device = tv_stream_device(axis.stream);
     const size_t bytes = tv_device_peak_bytes(device);
+    const int64_t sent_before = tv_comm_get_stats(axis.comm).sent_bytes;
     ASSERT_NO_FATAL_FAILURE(rank.forward());
     ASSERT_NO_FATAL_FAILURE(rank.backward());
     ASSERT_EQ(bytes, tv_device_peak_bytes(device)) << "memory asked for inside the step";
     ASSERT_NO_FATAL_FAILURE(rank.sum_gradients());
+    rank.run.sent_bytes = tv_comm_get_stats(axis.comm).sent_bytes - sent_before;
     *run_out = std::move(rank.run);
 }
 
-void expect_same_activations(const std::vector<RankRun> &runs)
+/* Whole activations; under sequence parallelism the ranks' rows one behind the other. */
+void collect_outputs(const std::vector<RankRun> &runs, bool is_cut,
+                     std::vector<std::vector<float>> *outputs_out)
 {
+    *outputs_out = runs[0].outputs;
     for (size_t t = 1; t < runs.size(); t++) {
         ASSERT_EQ(runs[0].loss_sum, runs[t].loss_sum) << "tensor rank " << t;
-        for (size_t i = 0; i < runs[0].outputs.size(); i++)
-            ASSERT_TRUE(is_same_bits(runs[0].outputs[i], runs[t].outputs[i]))
-                << "tensor rank " << t << ", activation " << i;
+        for (size_t i = 0; i < runs[0].outputs.size(); i++) {
+            std::vector<float> &whole = (*outputs_out)[i];
+            if (is_cut)
+                whole.insert(whole.end(), runs[t].outputs[i].begin(), runs[t].outputs[i].end());
+            else
+                ASSERT_TRUE(is_same_bits(runs[0].outputs[i], runs[t].outputs[i]))
+                    << "tensor rank " << t << ", activation " << i;
+        }
     }
 }
 
@@ -249,13 +271,14 @@ void gather(const struct tv_param *param, const std::vector<RankRun> &runs,
 
 void collect(const StepCase &step, const std::vector<RankRun> &runs, StepResult *result_out)
 {
-    ASSERT_NO_FATAL_FAILURE(expect_same_activations(runs));
+    ASSERT_NO_FATAL_FAILURE(collect_outputs(runs, step.is_sequence_parallel, &result_out->outputs));
     struct tv_param_table table = {};
     ASSERT_OK(tv_model_param_table(&step.config, &table));
     for (int i = 0; i < table.num_params && !testing::Test::HasFatalFailure(); i++)
         gather(&table.params[i], runs, &result_out->grads[table.params[i].name]);
     tv_param_table_destroy(&table);
     result_out->loss_sum = runs[0].loss_sum;
+    result_out->sent_bytes = runs[0].sent_bytes;
     for (const RankRun &run : runs)
         result_out->grad_square_sum += run.grad_square_sum;
 }

@@ -3,8 +3,9 @@
  * stages.
  *
  * On the way the harness checks what must hold on every mesh: losses, activations between chunks
- * and gradients of replicated weights are the same bits on all ranks that have them, gradients of
- * padding rows are zero, and forward and backward ask for no memory. */
+ * (where every rank has all rows) and gradients of replicated weights are the same bits on all
+ * ranks that have them, gradients of padding rows are zero, and forward and backward ask for no
+ * memory. */
 #ifndef TESTS_MODEL_STEP_H
 #define TESTS_MODEL_STEP_H
 #include "model/model.h"
@@ -21,15 +22,21 @@ struct StepCase {
     Tensors weights;                   /* whole tensors */
     const struct tv_kernels *kernels;
     int T = 1;
+    int is_sequence_parallel = 0;
     std::vector<int> first_units = {0}; /* of each chunk, ascending */
     std::vector<int> stages;            /* of each chunk; empty: each has a stage of its own */
     tv_recompute_t recompute = TV_RECOMPUTE_NONE;
-    int weight_delay = -1; /* input part of m, then weight part of m - delay; -1: not split */
+    int64_t step = 0; /* of training; 0: no dropout, no label smoothing */
+    double attention_dropout = 0, hidden_dropout = 0, label_smoothing = 0;
+    int64_t first_sequence = 0; /* of the first micro-batch in the global batch */
+    int weight_delay = -1;      /* input part of m, then weight part of m - delay; -1: not split */
 };
 
 struct StepResult {
     double loss_sum = 0, grad_square_sum = 0;
-    Tensors grads; /* whole tensors, true vocabulary */
+    int64_t sent_bytes = 0; /* by rank 0 over the tensor axis, forward to sum of gradients */
+    Tensors grads;          /* whole tensors, true vocabulary */
+    std::vector<std::vector<float>> outputs; /* all rows of what goes from chunk to chunk */
 };
 
 /* Reports failures to GoogleTest; the result is only good without any. */

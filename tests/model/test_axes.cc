@@ -3,6 +3,7 @@
 #include "base/status.h"
 #include "model/step.h"
 #include <cmath>
+#include <cstring>
 #include <gtest/gtest.h>
 
 namespace
@@ -47,6 +48,30 @@ void expect_same_bits(const StepResult &got, const StepResult &want, bool is_tie
     }
 }
 
+/* Norms, and the biases behind row matrices. */
+bool is_for_rows(const std::string &name)
+{
+    const bool is_norm =
+        name.find("ln_") != std::string::npos || name.find("norm") != std::string::npos;
+    const char *bias = "c_proj.bias";
+    return is_norm || (name.size() > std::strlen(bias) &&
+                       name.compare(name.size() - std::strlen(bias), std::string::npos, bias) == 0);
+}
+
+void expect_same_but_row_weights(const StepResult &got, const StepResult &want, bool all)
+{
+    EXPECT_EQ(want.loss_sum, got.loss_sum);
+    ASSERT_EQ(want.outputs.size(), got.outputs.size());
+    for (size_t i = 0; i < want.outputs.size(); i++)
+        EXPECT_TRUE(is_same_bits(got.outputs[i], want.outputs[i])) << "activation " << i;
+    for (const auto &[name, grad] : want.grads)
+        if (is_for_rows(name) && !all)
+            EXPECT_LT(relative_difference(got.grads.at(name), grad), 1e-6) << name;
+        else
+            EXPECT_TRUE(is_same_bits(got.grads.at(name), grad)) << name;
+    EXPECT_NEAR(want.grad_square_sum, got.grad_square_sum, 1e-6 * want.grad_square_sum);
+}
+
 class Axes : public testing::TestWithParam<Family>
 {
 };
@@ -61,13 +86,41 @@ TEST_P(Axes, TensorRanksAgreeWithOne)
         for (const float g : grad)
             square_sum += (double)g * (double)g;
     EXPECT_NEAR(square_sum, want.grad_square_sum, 1e-12 * square_sum);
-    for (const int T : GetParam().tensor_sizes) {
-        SCOPED_TRACE("T = " + std::to_string(T));
-        step.T = T;
-        expect_agreement(run_step(step), want);
-        if (HasFatalFailure())
-            return;
-    }
+    for (const int T : GetParam().tensor_sizes)
+        for (const int is_sequence_parallel : {0, 1}) {
+            if (is_sequence_parallel && T == 8)
+                continue; /* 12 rows */
+            SCOPED_TRACE("T = " + std::to_string(T) + (is_sequence_parallel ? ", cut rows" : ""));
+            step.T = T;
+            step.is_sequence_parallel = is_sequence_parallel;
+            expect_agreement(run_step(step), want);
+            if (HasFatalFailure())
+                return;
+        }
+}
+
+/* The same sums in the same order, but for gradients that each rank has from its own rows. */
+TEST_P(Axes, CutRowsGiveTheSameBits)
+{
+    StepCase step = some_step(config_of(GetParam()));
+    step.kernels = tv_kernels_cpu();
+    step.first_units = {0, 2, 4};
+    for (const int T : {1, 2, 4})
+        for (const tv_recompute_t recompute :
+             {TV_RECOMPUTE_NONE, TV_RECOMPUTE_SELECTIVE, TV_RECOMPUTE_FULL})
+            for (const int delay : {-1, 1}) {
+                SCOPED_TRACE("T = " + std::to_string(T) + ", " + tv_recompute_name(recompute) +
+                             ", delay " + std::to_string(delay));
+                step.T = T;
+                step.recompute = recompute;
+                step.weight_delay = delay;
+                step.is_sequence_parallel = 0;
+                const StepResult want = run_step(step);
+                step.is_sequence_parallel = 1;
+                const StepResult got = run_step(step);
+                ASSERT_FALSE(HasFailure());
+                expect_same_but_row_weights(got, want, T == 1);
+            }
 }
 
 TEST_P(Axes, FastKernelsAgreeWithReference)

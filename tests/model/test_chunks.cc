@@ -9,7 +9,7 @@ namespace
 
 struct Which {
     const char *name;
-    int is_llama, num_kv_heads, is_tied, T;
+    int is_llama, num_kv_heads, is_tied, T, is_sequence_parallel;
 };
 
 constexpr tv_recompute_t recomputes[] = {TV_RECOMPUTE_NONE, TV_RECOMPUTE_SELECTIVE,
@@ -27,6 +27,7 @@ class SameBits : public testing::TestWithParam<Which>
         step = some_step(config);
         step.micro_batch = 1;
         step.T = GetParam().T;
+        step.is_sequence_parallel = GetParam().is_sequence_parallel;
         step.kernels = tv_kernels_cpu();
         want = run_step(step);
     }
@@ -96,13 +97,12 @@ TEST_P(SameBits, InAV)
             }
 }
 
-INSTANTIATE_TEST_SUITE_P(Model, SameBits,
-                         testing::Values(Which{"Gpt2T1", 0, 8, 1, 1}, Which{"Gpt2T2", 0, 8, 1, 2},
-                                         Which{"LlamaT1", 1, 4, 0, 1}, Which{"LlamaT2", 1, 1, 0, 2},
-                                         Which{"LlamaTiedT1", 1, 4, 1, 1},
-                                         Which{"LlamaTiedT2", 1, 4, 1, 2}),
-                         [](const testing::TestParamInfo<Which> &which) {
-                             return which.param.name;
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Model, SameBits,
+    testing::Values(Which{"Gpt2T1", 0, 8, 1, 1, 0}, Which{"Gpt2T2", 0, 8, 1, 2, 0},
+                    Which{"Gpt2T2CutRows", 0, 8, 1, 2, 1}, Which{"LlamaT1", 1, 4, 0, 1, 0},
+                    Which{"LlamaT2", 1, 1, 0, 2, 0}, Which{"LlamaT2CutRows", 1, 1, 0, 2, 1},
+                    Which{"LlamaTiedT1", 1, 4, 1, 1, 0}, Which{"LlamaTiedT2", 1, 4, 1, 2, 0}),
+    [](const testing::TestParamInfo<Which> &which) { return which.param.name; });
 
 } // namespace

@@ -3,6 +3,7 @@
 #include "model/step.h"
 #include "tensor/axis_ranks.h"
 #include <array>
+#include <cmath>
 #include <cstring>
 
 namespace
@@ -52,11 +53,16 @@ TEST(Memory, IsWhatWasAnnounced)
                     {{3, 2, 2, 2}}, {{4, 1, 1, 1}}, {{0, 2, 3, 2}, {2, 1, 1, 1}, {4, 1, 2, 3}}};
                 for (const Chunks &chunks : cases)
                     for (const auto recompute :
-                         {TV_RECOMPUTE_NONE, TV_RECOMPUTE_SELECTIVE, TV_RECOMPUTE_FULL}) {
-                        struct tv_model_args args = args_of(some_step(config), axis, chunks);
-                        args.recompute = recompute;
-                        ASSERT_NO_FATAL_FAILURE(expect_announced_memory(args));
-                    }
+                         {TV_RECOMPUTE_NONE, TV_RECOMPUTE_SELECTIVE, TV_RECOMPUTE_FULL})
+                        for (const int is_sequence_parallel : {0, 1}) {
+                            struct tv_model_args args = args_of(some_step(config), axis, chunks);
+                            args.micro_batch = 4; /* 24 rows */
+                            args.recompute = recompute;
+                            args.is_sequence_parallel = is_sequence_parallel;
+                            args.hidden_dropout = is_sequence_parallel ? 0 : 0.1;
+                            args.label_smoothing = is_sequence_parallel ? 0.1 : 0;
+                            ASSERT_NO_FATAL_FAILURE(expect_announced_memory(args));
+                        }
             });
 }
 
@@ -86,6 +92,22 @@ TEST(Memory, OfOneSlotByHand)
     EXPECT_EQ(4 * (scratch + 3 * rows), bytes[TV_MEM_BUFFERS]);
     EXPECT_EQ(4 * (2 * 64 + 32 * 96 + 96 + 32 * 32 + 32 + 32 * 128 + 128 + 128 * 32 + 32),
               bytes[TV_MEM_PARAMS]);
+}
+
+/* T = 2: mid, statistics and the residual gradients are own rows, norm outputs are whole. */
+TEST(Memory, OfOneSlotWithCutRowsByHand)
+{
+    std::array<int64_t, TV_NUM_MEM_KINDS> bytes = {};
+    const Chunks chunks = {{2, 1, 1, 0}};
+    struct tv_model_args args = args_of(some_step(small_gpt2()), {}, chunks);
+    args.is_sequence_parallel = 1;
+    ASSERT_EQ(TV_OK, tv_model_memory(&args, 2, bytes.data())) << tv_error_message();
+    const int64_t own = rows / 2, own_norms = 2 * (rows * 32 + 2 * 16); /* 6 floats take 16 */
+    const int64_t own_attention = rows * (96 + 32) / 2 + rows * 4 + own * 32;
+    EXPECT_EQ(4 * (own_norms + own_attention + (ff + act) / 2), bytes[TV_MEM_ACTIVATIONS]);
+    /* two of own rows and one of all; d_act, d_qkv, d_att halved */
+    const int64_t scratch = (2 * own + rows) * 32 + rows * (128 + 96 + 32) / 2 + 48;
+    EXPECT_EQ(4 * (scratch + 3 * rows), bytes[TV_MEM_BUFFERS]);
 }
 
 TEST(Memory, OfSlotsAndWorkingSets)
@@ -304,6 +326,20 @@ TEST(Create, RefusesOnEveryRankAndMakesNothing)
     const std::vector<Refusal> refusals = {
         {"sequence length 7 is beyond", [](Args *a, Chunks *) { a->seq_length = 7; }},
         {"micro-batch 0", [](Args *a, Chunks *) { a->micro_batch = 0; }},
+        {"1 x 5 is not a multiple of 2 tensor ranks",
+         [](Args *a, Chunks *) {
+             a->micro_batch = 1;
+             a->seq_length = 5;
+             a->is_sequence_parallel = 1;
+         }},
+        {"attention dropout 1 ", [](Args *a, Chunks *) { a->attention_dropout = 1; }},
+        {"hidden dropout -0.5 ", [](Args *a, Chunks *) { a->hidden_dropout = -0.5; }},
+        {"label smoothing nan ", [](Args *a, Chunks *) { a->label_smoothing = NAN; }},
+        {"a vocabulary of one",
+         [](Args *a, Chunks *) {
+             a->label_smoothing = 0.1;
+             a->config.vocab_size = 1;
+         }},
         {"0 chunks", chunks({})},
         {"0 slots", chunks({{0, 2, 1, 0}, {2, 3, 0, 0}})},
         {"0 working sets, recomputation full",

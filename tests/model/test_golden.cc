@@ -11,6 +11,7 @@ namespace
 struct Mesh {
     int T;
     std::vector<int> first_units;
+    int is_sequence_parallel = 0;
 };
 
 struct Case {
@@ -46,9 +47,11 @@ TEST_P(GoldenRun, FirstStep)
               std::count_if(golden.step.targets.begin(), golden.step.targets.end(), is_counted));
     for (const Mesh &mesh : GetParam().meshes) {
         SCOPED_TRACE("T = " + std::to_string(mesh.T) + ", " +
-                     std::to_string(mesh.first_units.size()) + " stages");
+                     std::to_string(mesh.first_units.size()) + " stages" +
+                     (mesh.is_sequence_parallel ? ", cut rows" : ""));
         golden.step.T = mesh.T;
         golden.step.first_units = mesh.first_units;
+        golden.step.is_sequence_parallel = mesh.is_sequence_parallel;
         const StepResult got = run_step(golden.step);
         if (HasFatalFailure())
             return;
@@ -58,10 +61,15 @@ TEST_P(GoldenRun, FirstStep)
 
 INSTANTIATE_TEST_SUITE_P(
     Model, GoldenRun,
-    testing::Values(Case{"gpt2-tied", {{1, {0}}, {2, {0, 5}}, {4, {0}}, {8, {0, 3, 6, 9}}}},
-                    Case{"llama-gqa", {{1, {0}}, {2, {0, 5}}, {4, {0}}, {8, {0, 3, 6, 9}}}},
-                    Case{"llama-tied-odd", {{1, {0}}, {2, {0, 2, 5}}, {4, {0}}, {8, {0, 7}}}},
-                    Case{"gpt2-masked", {{1, {0}}, {2, {0, 3}}, {4, {0}}, {8, {0, 1, 5}}}}),
+    testing::Values(
+        Case{"gpt2-tied",
+             {{1, {0}}, {2, {0, 5}}, {4, {0}}, {8, {0, 3, 6, 9}}, {2, {0, 5}, 1}, {4, {0}, 1}}},
+        Case{"llama-gqa",
+             {{1, {0}}, {2, {0, 5}}, {4, {0}}, {8, {0, 3, 6, 9}}, {2, {0, 5}, 1}, {4, {0}, 1}}},
+        Case{"llama-tied-odd",
+             {{1, {0}}, {2, {0, 2, 5}}, {4, {0}}, {8, {0, 7}}, {2, {0, 5}, 1}, {4, {0}, 1}}},
+        Case{"gpt2-masked",
+             {{1, {0}}, {2, {0, 3}}, {4, {0}}, {8, {0, 1, 5}}, {2, {0, 3}, 1}, {4, {0}, 1}}}),
     [](const testing::TestParamInfo<Case> &which) {
         std::string name = which.param.name;
         std::replace(name.begin(), name.end(), '-', '_');

@@ -48,11 +48,12 @@ double norm_of(const std::vector<double> &x)
 
 class Gradients : public testing::TestWithParam<tv_model_family_t>
 {
+  protected:
+    void expect_differences(const StepCase &step);
 };
 
-TEST_P(Gradients, MatchDifferencesOfTheLoss)
+void Gradients::expect_differences(const StepCase &step)
 {
-    const StepCase step = some_step(tiny(GetParam()));
     const StepResult at_rest = run_step(step);
     ASSERT_FALSE(HasFailure());
     for (const auto &[name, grad] : at_rest.grads) {
@@ -73,6 +74,21 @@ TEST_P(Gradients, MatchDifferencesOfTheLoss)
         }
         EXPECT_NEAR(want, slope(step, name, across), 5e-4 * norm) << name;
     }
+}
+
+TEST_P(Gradients, MatchDifferencesOfTheLoss)
+{
+    expect_differences(some_step(tiny(GetParam())));
+}
+
+TEST_P(Gradients, MatchDifferencesUnderDropoutAndLabelSmoothing)
+{
+    StepCase step = some_step(tiny(GetParam()));
+    step.step = 3;
+    step.attention_dropout = 0.3;
+    step.hidden_dropout = 0.2;
+    step.label_smoothing = 0.15;
+    expect_differences(step);
 }
 
 TEST_P(Gradients, UncountedTargetsGiveNone)

@@ -38,12 +38,13 @@ class DryRun(unittest.TestCase):
         folder = tempfile.mkdtemp()
         data = trivet.write_tokens(Path(folder) / "walk.u16", trivet.walk_tokens(4000))
         mesh = {"pp": 2, "dp": 2, "tp": 2}
-        flags = dict(trivet.SMALL, **{"data": data, "train-iters": 2, "pp": 2, "tp": 2, "dp": 2})
-        real = trivet.run(folder, flags, ranks=8)
-        plan = json.loads(trivet.run(folder, dict(flags, **{"dry-run": True, "json": True}), ranks=1).out)
-        self.assertEqual(plan["mesh"], mesh)
-        self.assertEqual(real.steps[-1]["peak_memory_bytes"],
-                         max(stage["memory_bytes_per_rank"]["total"] for stage in plan["stages"]))
+        for more in ({}, {"sequence-parallel": True}, {"sequence-parallel": True, "dropout": 0.1, "label-smoothing": 0.1}):
+            flags = dict(trivet.SMALL, **{"data": data, "train-iters": 2, "pp": 2, "tp": 2, "dp": 2}, **more)
+            real = trivet.run(folder, flags, ranks=8)
+            plan = json.loads(trivet.run(folder, dict(flags, **{"dry-run": True, "json": True}), ranks=1).out)
+            self.assertEqual(plan["mesh"], mesh)
+            self.assertEqual(real.steps[-1]["peak_memory_bytes"],
+                             max(stage["memory_bytes_per_rank"]["total"] for stage in plan["stages"]))
 
     def test_text_fits_80_columns_when_names_are_short(self):
         result = dry_run(num_layers=4, pp=2, json=None)

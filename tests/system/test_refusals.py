@@ -53,6 +53,9 @@ class Refusals(unittest.TestCase):
         self.refuse(2, ["--vpp 2", "1f1b"], schedule="1f1b", vpp=2)
         self.refuse(2, "--partition even", partition="even")
         self.refuse(2, "--recompute some", recompute="some")
+        for name in ("dropout", "attention-dropout", "hidden-dropout", "label-smoothing"):
+            self.refuse(2, f"--{name} 1", **{name: 1})
+            self.refuse(2, f"--{name} -0.1", **{name: -0.1})
         self.refuse(2, ["--stage-layout", "column 2"], stage_layout="Exttt L")
         self.refuse(2, ["--stage-layout", "--partition"], stage_layout="EttttL", partition="params")
         self.refuse(2, ["gpipe", "16", "4"], schedule="gpipe", slot_limit=4)
@@ -76,6 +79,7 @@ class Refusals(unittest.TestCase):
         self.refuse(2, ["hidden", "heads"], num_attention_heads=3)
         self.refuse(2, ["3", "4"], ranks=4, pp=4, num_layers=3)
         self.refuse(2, "--seq-length", seq_length=64, max_position_embeddings=32)
+        self.refuse(2, ["--sequence-parallel", "--tp 4", "1", "30"], ranks=4, tp=4, sequence_parallel=True, seq_length=30)
 
     def test_b42_ids_beyond_the_vocabulary(self):
         tokens = trivet.walk_tokens(16 * 32 * 4 + 1)

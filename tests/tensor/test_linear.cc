@@ -147,7 +147,7 @@ TEST_P(Linear, ColumnBackwardIsPartialUntilSummed)
                                                   dx.data()));
         expect_no_weight_gradients(shard);
         ASSERT_OK(
-            tv_linear_backward_weight(&axis, &shard.linear, rows, x.data(), in, dy.data(), ld));
+            tv_column_linear_backward_weight(&axis, &shard.linear, rows, x.data(), dy.data(), ld));
         expect_weight_gradients(shard);
         ASSERT_OK(tv_tensor_sum(&axis, dx.data(), rows * in));
         for (int64_t r = 0; r < rows; r++)
@@ -180,7 +180,8 @@ TEST_P(Linear, RowForwardIsCompleteWithBiasOnce)
         const Shard shard(GetParam().layout, t * num, num, 0, out);
         const std::vector<float> x = columns(X, t * num, num, ld);
         std::vector<float> y((size_t)(rows * out), untouched);
-        ASSERT_OK(tv_row_linear_forward(&axis, &shard.linear, rows, x.data(), ld, y.data()));
+        ASSERT_OK(
+            tv_row_linear_forward(&axis, &shard.linear, rows, x.data(), ld, nullptr, y.data()));
         for (int64_t r = 0; r < rows; r++)
             for (int64_t j = 0; j < out; j++)
                 ASSERT_EQ(y_of(r, j), y[(size_t)(r * out + j)]);
@@ -198,7 +199,7 @@ TEST_P(Linear, RowBackwardGivesOwnSlice)
             tv_row_linear_backward_input(&axis, &shard.linear, rows, dy.data(), dx.data(), ld_dx));
         expect_no_weight_gradients(shard);
         ASSERT_OK(
-            tv_linear_backward_weight(&axis, &shard.linear, rows, x.data(), ld_x, dy.data(), out));
+            tv_row_linear_backward_weight(&axis, &shard.linear, rows, x.data(), ld_x, dy.data()));
         expect_weight_gradients(shard);
         for (int64_t r = 0; r < rows; r++)
             for (int64_t i = 0; i < num; i++)
@@ -224,10 +225,11 @@ TEST(LinearWithoutBias, LeavesTheProductAlone)
         shard.linear.dbias = nullptr;
         const std::vector<float> x = columns(X, 0, in, in), dy = columns(DY, 0, out, out);
         std::vector<float> y((size_t)(rows * out));
-        ASSERT_OK(tv_row_linear_forward(&axis, &shard.linear, rows, x.data(), in, y.data()));
+        ASSERT_OK(
+            tv_row_linear_forward(&axis, &shard.linear, rows, x.data(), in, nullptr, y.data()));
         ASSERT_EQ(y_of(1, 2) - value_at(BIAS, 0, 2), y[1 * out + 2]);
         ASSERT_OK(
-            tv_linear_backward_weight(&axis, &shard.linear, rows, x.data(), in, dy.data(), out));
+            tv_row_linear_backward_weight(&axis, &shard.linear, rows, x.data(), in, dy.data()));
         ASSERT_EQ(100, shard.dbias[0]);
     });
 }

@@ -13,6 +13,7 @@ constexpr float nan_value = std::numeric_limits<float>::quiet_NaN();
 struct Case {
     int T;
     int64_t vocab;
+    double smoothing;
 };
 
 TEST(VocabShard, CoversTheVocabularyOnce)
@@ -78,8 +79,8 @@ TEST_P(Vocabulary, EmbeddingPicksRowsAndNeverPadding)
         for (int64_t r = 0; r < shard.num; r++)
             for (int64_t c = 0; c < cols; c++)
                 table[(size_t)(r * cols + c)] = table_at(shard.first + r, c);
-        ASSERT_OK(tv_vocab_embedding_forward(&axis, shard, rows, cols, ids.data(), table.data(),
-                                             y.data()));
+        const struct tv_vocab_lookup lookup = {shard, rows, cols, ids.data()};
+        ASSERT_OK(tv_vocab_embedding_forward(&axis, &lookup, table.data(), nullptr, y.data()));
         for (int64_t r = 0; r < rows; r++)
             for (int64_t c = 0; c < cols; c++)
                 ASSERT_EQ(table_at(ids[(size_t)r], c), y[(size_t)(r * cols + c)]);
@@ -93,8 +94,8 @@ TEST_P(Vocabulary, EmbeddingBackwardAddsToOwnRows)
         std::vector<float> dy((size_t)(rows * cols)), dtable((size_t)(shard.padded * cols), 10);
         for (size_t i = 0; i < dy.size(); i++)
             dy[i] = (float)(i + 1);
-        ASSERT_OK(tv_vocab_embedding_backward(&axis, shard, rows, cols, ids.data(), dy.data(),
-                                              dtable.data()));
+        const struct tv_vocab_lookup lookup = {shard, rows, cols, ids.data()};
+        ASSERT_OK(tv_vocab_embedding_backward(&axis, &lookup, dy.data(), dtable.data()));
         for (int64_t v = 0; v < shard.padded; v++)
             for (int64_t c = 0; c < cols; c++) {
                 float want = 10;
@@ -144,12 +145,21 @@ TEST_P(Vocabulary, ZeroHeadGivesLogarithmOfTheVocabulary)
 {
     const std::vector<int32_t> targets = some_ids(GetParam().vocab);
     run([&](const struct tv_tensor_axis &axis, struct tv_vocab_shard shard) {
-        std::vector<float> logits = logits_of(shard, zero_logit), lse(rows), work(3 * rows);
-        double loss = -1;
-        ASSERT_OK(tv_vocab_cross_entropy_forward(&axis, shard, rows, logits.data(), targets.data(),
-                                                 lse.data(), work.data(), &loss));
-        EXPECT_NEAR(std::log((double)GetParam().vocab), loss / rows, 1e-12);
+        for (const double smoothing : {0.0, 0.1, 0.9}) {
+            std::vector<float> logits = logits_of(shard, zero_logit), lse(rows), work(4 * rows);
+            const struct tv_vocab_loss loss = {shard,          rows,       logits.data(),
+                                               targets.data(), lse.data(), smoothing};
+            double sum = -1;
+            ASSERT_OK(tv_vocab_cross_entropy_forward(&axis, &loss, work.data(), &sum));
+            EXPECT_NEAR(std::log((double)GetParam().vocab), sum / rows, 1e-12);
+        }
     });
+}
+
+/* The targets' distribution, as Megatron-LM's comment has it. */
+double label_of(int64_t id, int64_t target, int64_t vocab, double smoothing)
+{
+    return id == target ? 1 - smoothing : smoothing / (double)(vocab - 1);
 }
 
 void check_loss(float (*logit)(int64_t r, int64_t v), const Case &which,
@@ -158,20 +168,21 @@ void check_loss(float (*logit)(int64_t r, int64_t v), const Case &which,
     std::vector<int32_t> targets = some_ids(which.vocab);
     targets[1] = -1;
     targets[4] = -100;
-    std::vector<float> logits = logits_of(shard, logit), lse(rows), work(3 * rows);
-    ASSERT_OK(tv_vocab_cross_entropy_forward(&axis, shard, rows, logits.data(), targets.data(),
-                                             lse.data(), work.data(), loss_out));
+    std::vector<float> logits = logits_of(shard, logit), lse(rows), work(4 * rows);
+    const struct tv_vocab_loss loss = {shard,          rows,       logits.data(),
+                                       targets.data(), lse.data(), which.smoothing};
+    ASSERT_OK(tv_vocab_cross_entropy_forward(&axis, &loss, work.data(), loss_out));
     double want = 0;
     for (int64_t r = 0; r < rows; r++) {
         const double row_lse = lse_of(logit, r, which.vocab);
         ASSERT_NEAR(row_lse, lse[(size_t)r], 2e-7 * (1 + std::fabs(row_lse)));
-        if (targets[(size_t)r] >= 0)
-            want += row_lse - (double)logit(r, targets[(size_t)r]);
+        for (int64_t v = 0; v < which.vocab && targets[(size_t)r] >= 0; v++)
+            want += label_of(v, targets[(size_t)r], which.vocab, which.smoothing) *
+                    (row_lse - (double)logit(r, v));
     }
     ASSERT_NEAR(want, *loss_out, 1e-6 * (1 + std::fabs(want)));
 
-    ASSERT_OK(tv_vocab_cross_entropy_backward(&axis, shard, rows, logits.data(), targets.data(),
-                                              lse.data()));
+    ASSERT_OK(tv_vocab_cross_entropy_backward(&axis, &loss));
     for (int64_t r = 0; r < rows; r++)
         for (int64_t v = 0; v < shard.padded; v++) {
             const float got = logits[(size_t)(r * shard.padded + v)];
@@ -183,7 +194,8 @@ void check_loss(float (*logit)(int64_t r, int64_t v), const Case &which,
             const double p = std::exp((double)logit(r, id) - lse_of(logit, r, which.vocab));
             /* the kept row_lse is a float: its rounding is relative to its own size */
             const double tolerance = 1e-6 + 6e-8 * std::fabs((double)lse[(size_t)r]);
-            ASSERT_NEAR(p - (targets[(size_t)r] == id), got, tolerance)
+            ASSERT_NEAR(p - label_of(id, targets[(size_t)r], which.vocab, which.smoothing), got,
+                        tolerance)
                 << "row " << r << ", id " << id;
         }
 }
@@ -210,11 +222,14 @@ TEST_P(Vocabulary, HugeLogitsStayFinite)
 
 /* 256: ln 256 = 5.545177. 97: uneven, ln 97 = 4.574711. 5 over 4: a rank with no rows. */
 INSTANTIATE_TEST_SUITE_P(Axis, Vocabulary,
-                         testing::Values(Case{1, 256}, Case{2, 256}, Case{4, 256}, Case{1, 97},
-                                         Case{2, 97}, Case{4, 97}, Case{4, 5}),
+                         testing::Values(Case{1, 256, 0}, Case{2, 256, 0}, Case{4, 256, 0},
+                                         Case{1, 97, 0}, Case{2, 97, 0}, Case{4, 97, 0},
+                                         Case{4, 5, 0}, Case{1, 8, 0.1}, Case{2, 8, 0.1},
+                                         Case{4, 97, 0.3}, Case{4, 5, 0.1}),
                          [](const testing::TestParamInfo<Case> &which) {
                              return "T" + std::to_string(which.param.T) + "Vocab" +
-                                    std::to_string(which.param.vocab);
+                                    std::to_string(which.param.vocab) +
+                                    (which.param.smoothing > 0 ? "Smooth" : "");
                          });
 
 } // namespace

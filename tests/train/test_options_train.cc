@@ -97,6 +97,24 @@ TEST(TrainOptions, FlagsOfTheScheduleReachTheirFields)
     EXPECT_STREQ(longer.options.stage_layout, "Et|L");
 }
 
+TEST(TrainOptions, DropoutHasADefaultOfItsOwn)
+{
+    Parsed none({});
+    EXPECT_EQ(none.options.dropout, 0);
+    EXPECT_EQ(none.options.attention_dropout, -1);
+    EXPECT_EQ(none.options.hidden_dropout, -1);
+    EXPECT_EQ(none.options.label_smoothing, 0);
+    EXPECT_EQ(none.options.is_sequence_parallel, 0);
+    Parsed p({"--dropout", "0.1", "--attention-dropout", "0", "--hidden-dropout", "0.2",
+              "--label-smoothing", "0.3", "--sequence-parallel"});
+    ASSERT_EQ(p.status, TV_OK) << tv_error_message();
+    EXPECT_EQ(p.options.dropout, 0.1);
+    EXPECT_EQ(p.options.attention_dropout, 0);
+    EXPECT_EQ(p.options.hidden_dropout, 0.2);
+    EXPECT_EQ(p.options.label_smoothing, 0.3);
+    EXPECT_EQ(p.options.is_sequence_parallel, 1);
+}
+
 TEST(TrainOptions, RefusesWhatItDoesNotKnow)
 {
     expect_refused({"--zero-stage", "1"}, "--zero-stage");
