@@ -41,9 +41,9 @@ static tv_status_t read_schedule(struct tv_run *run, const char *path)
 static tv_status_t resolve_schedule(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
+    if (o->schedule == NULL)
+        run->options.schedule = o->vpp > 1 ? "interleaved" : "1f1b";
     const char *name = o->schedule;
-    if (name == NULL)
-        name = o->vpp > 1 ? "interleaved" : "1f1b";
     if (is_file(name)) {
         TV_TRY(read_schedule(run, name));
         run->num_chunks = run->schedule.num_chunks;

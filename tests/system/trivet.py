@@ -166,6 +166,11 @@ def worst_difference(a, b):
     return worst
 
 
+def without_warnings(text):
+    """What a run said besides trivet's own warnings, as that more ranks than cores share them."""
+    return "".join(line for line in text.splitlines(True) if not line.startswith("trivet: warning:"))
+
+
 def relative(a, b):
     return abs(a - b) / max(abs(b), 1e-30) if math.isfinite(a) else math.inf
 
