@@ -254,6 +254,7 @@ void check(int seed, int most)
     ASSERT_LE(map->chosen.total, map->identity.total * (1 + 1e-12));
     ASSERT_LE(map->identity.total, map->worst.total);
     ASSERT_LE(map->lower_bound, map->chosen.total * (1 + 1e-12));
+    ASSERT_TRUE(Exhaustive(instance, map->chosen.total * (1 + 1e-9) + 1e-9).finds());
     ASSERT_FALSE(Exhaustive(instance, map->chosen.total * (1 - 1e-9)).finds())
         << "seed " << seed << ": " << instance.num_devices << " devices, pipe=" << instance.P
         << " data=" << instance.D << " tensor=" << instance.T << ", J=" << map->chosen.total;
