@@ -95,35 +95,61 @@ static tv_status_t add_nodes(struct tv_topology *topology, int count, const char
     return TV_OK;
 }
 
-/* The reader's warnings, with the name of the node, or of the first and the last. */
-static tv_status_t add_warnings(struct tv_topology *topology, int first_node,
-                                const struct tv_warnings *warnings)
+/* What is read so far. Warnings wait for the names of nodes, which a network may change. */
+struct pending {
+    int first_node, last_node;
+    struct tv_warnings warnings;
+};
+struct reading {
+    struct tv_topology *topology;
+    int is_generated; /* no file named a node */
+    int num_pending;
+    struct pending *pending;
+};
+
+static tv_status_t keep_warnings(struct reading *reading, int first_node,
+                                 struct tv_warnings *warnings)
 {
-    const int last = topology->num_nodes - 1;
-    for (int w = 0; w < warnings->num; w++) {
-        const char *first = topology->nodes[first_node].name, *text = warnings->sentences[w];
-        if (last > first_node)
-            TV_TRY(tv_topology_warn(topology, "%s to %s: %s", first, topology->nodes[last].name,
-                                    text));
+    struct pending *grown =
+        tv_topology_grown(reading->pending, reading->num_pending, sizeof(*grown));
+    if (grown == NULL)
+        return TV_ERR(TV_NO_MEMORY, "warnings");
+    reading->pending = grown;
+    grown[reading->num_pending++] = (struct pending){.first_node = first_node,
+                                                     .last_node = reading->topology->num_nodes - 1,
+                                                     .warnings = *warnings};
+    *warnings = (struct tv_warnings){0};
+    return TV_OK;
+}
+
+/* A reader's warnings, with the name of the node, or of the first and the last. */
+static tv_status_t add_warnings(struct tv_topology *topology, const struct pending *pending)
+{
+    const char *first = topology->nodes[pending->first_node].name;
+    const char *last = topology->nodes[pending->last_node].name;
+    for (int w = 0; w < pending->warnings.num; w++) {
+        const char *text = pending->warnings.sentences[w];
+        if (pending->last_node > pending->first_node)
+            TV_TRY(tv_topology_warn(topology, "%s to %s: %s", first, last, text));
         else
             TV_TRY(tv_topology_warn(topology, "%s: %s", first, text));
     }
     return TV_OK;
 }
 
-static tv_status_t add_read_node(struct tv_topology *topology, int count, struct tv_node_read *node,
-                                 int *is_generated)
+static tv_status_t add_read_node(struct reading *reading, int count, struct tv_node_read *node)
 {
+    struct tv_topology *topology = reading->topology;
     const int first = topology->num_nodes;
     const int has_name = count == 1 && node->name[0] != '\0';
     int shape;
     TV_TRY(tv_topology_add_shape(topology, &node->shape, &shape));
     TV_TRY(add_nodes(topology, count, has_name ? node->name : NULL, shape));
-    *is_generated = *is_generated && !has_name;
-    return add_warnings(topology, first, &node->warnings);
+    reading->is_generated = reading->is_generated && !has_name;
+    return keep_warnings(reading, first, &node->warnings);
 }
 
-static tv_status_t add_file(struct tv_topology *topology, char *spec, int *is_generated)
+static tv_status_t add_file(struct reading *reading, char *spec)
 {
     struct file_spec file;
     TV_TRY(parse_file_spec(spec, &file));
@@ -133,7 +159,7 @@ static tv_status_t add_file(struct tv_topology *topology, char *spec, int *is_ge
     tv_status_t status = tv_topology_parse_node(&text, file.section, &node);
     free(text.data);
     if (status == TV_OK)
-        status = add_read_node(topology, file.count, &node, is_generated);
+        status = add_read_node(reading, file.count, &node);
     tv_node_read_free(&node);
     return status;
 }
@@ -147,7 +173,7 @@ static tv_status_t add_words(struct tv_topology *topology, const char *words)
     return add_nodes(topology, count, NULL, index);
 }
 
-static tv_status_t add_spec(struct tv_topology *topology, char *spec, int *is_generated)
+static tv_status_t add_spec(struct reading *reading, char *spec)
 {
     spec += strspn(spec, " \t");
     for (size_t length = strlen(spec); length > 0 && strchr(" \t", spec[length - 1]) != NULL;)
@@ -155,28 +181,28 @@ static tv_status_t add_spec(struct tv_topology *topology, char *spec, int *is_ge
     if (*spec == '\0')
         return TV_ERR(TV_INVALID, "topology: an empty description between commas");
     if (tv_topology_is_words(spec))
-        return add_words(topology, spec);
-    return add_file(topology, spec, is_generated);
+        return add_words(reading->topology, spec);
+    return add_file(reading, spec);
 }
 
-static tv_status_t read_all(const char *spec, char *copy, const char *network,
-                            struct tv_topology *topology)
+static tv_status_t read_all(struct reading *reading, char *specs, const char *network)
 {
-    int is_generated = 1;
-    for (char *next = copy; next != NULL;) {
-        char *one = strsep(&next, ",");
-        TV_TRY(add_spec(topology, one, &is_generated));
+    struct tv_topology *topology = reading->topology;
+    for (char *next = specs; next != NULL;) {
+        char *spec = strsep(&next, ",");
+        TV_TRY(add_spec(reading, spec));
     }
     int64_t num_devices = 0;
     for (int n = 0; n < topology->num_nodes; n++)
         num_devices += tv_topology_shape(topology, n)->num_gpus;
     if (num_devices > INT_MAX)
-        return TV_ERR(TV_INVALID, "topology: %s: more than %d devices", spec, INT_MAX);
+        return TV_ERR(TV_INVALID, "topology: more than %d devices", INT_MAX);
     TV_TRY(tv_topology_check_names(topology));
-    TV_TRY(tv_topology_warn_unlike(topology));
     if (network != NULL)
-        TV_TRY(tv_topology_read_network(topology, network, is_generated));
-    return TV_OK;
+        TV_TRY(tv_topology_read_network(topology, network, reading->is_generated));
+    for (int i = 0; i < reading->num_pending; i++)
+        TV_TRY(add_warnings(topology, &reading->pending[i]));
+    return tv_topology_warn_unlike(topology);
 }
 
 tv_status_t tv_topology_read(const char *spec, const char *network,
@@ -186,7 +212,11 @@ tv_status_t tv_topology_read(const char *spec, const char *network,
     if (copy == NULL)
         return TV_ERR(TV_NO_MEMORY, "topology: %zu bytes of description", strlen(spec));
     struct tv_topology topology = {0};
-    const tv_status_t status = read_all(spec, copy, network, &topology);
+    struct reading reading = {.topology = &topology, .is_generated = 1};
+    const tv_status_t status = read_all(&reading, copy, network);
+    for (int i = 0; i < reading.num_pending; i++)
+        tv_warnings_free(&reading.pending[i].warnings);
+    free(reading.pending);
     free(copy);
     if (status != TV_OK) {
         tv_topology_free(&topology);

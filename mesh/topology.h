@@ -69,9 +69,10 @@ struct tv_topology {
     char **warnings; /* sentences that name node and device */
 };
 
-/* spec: "SPEC[,SPEC...]", each a file, FILE*COUNT, or words; nodes in that order, named by the
- * files or node0, node1, ... (natural order of names decides ties later, never the order of
- * arrival). network: a path, or NULL; its node names must be found.
+/* spec: "SPEC[,SPEC...]", each FILE[#SECTION][*COUNT] (sections: of matrices), or words; nodes in
+ * that order, named by the files or node0, node1, ... (natural order of names decides ties later,
+ * never the order of arrival). network: a path, or NULL; every node must be found in it, but where no
+ * file named a node and the network has other names, its own are taken in natural order.
  * Errors: TV_BAD_FILE (what cannot be read, naming file and line or object), TV_INVALID (words that
  * mean nothing; a node of no devices; a PCI id twice on a node), TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_topology_read(const char *spec, const char *network,

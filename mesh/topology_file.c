@@ -42,18 +42,52 @@ tv_status_t tv_text_read(const char *path, struct tv_text *text_out)
     return TV_OK;
 }
 
+struct root {
+    char element[TV_TOPO_NAME]; /* "" before the first element */
+    int major;                  /* of its version; hwloc 1 writes none */
+};
+
+static tv_status_t on_element(void *context, const char *element, const char **attributes, int line)
+{
+    (void)line;
+    struct root *root = context;
+    if (root->element[0] == '\0') {
+        const char *version = tv_xml_attribute(attributes, "version");
+        snprintf(root->element, sizeof(root->element), "%s", element);
+        root->major = version != NULL ? atoi(version) : 1;
+    }
+    return TV_OK;
+}
+
+static tv_status_t parse_xml(const struct tv_text *text, struct tv_node_read *node_out)
+{
+    struct root root = {0};
+    TV_TRY(tv_xml_read(text, &(struct tv_xml_walk){.context = &root, .start = on_element}));
+    if (strcmp(root.element, "system") == 0)
+        return tv_topology_parse_nccl(text, node_out);
+    if (strcmp(root.element, "topology") != 0)
+        return TV_ERR(TV_BAD_FILE,
+                      "%s: XML of a <%s>; a node is a <topology> of hwloc or a <system> of NCCL",
+                      text->path, root.element);
+    if (root.major > 2)
+        return TV_ERR(TV_BAD_FILE,
+                      "%s: hwloc XML of format %d, which only hwloc %d reads; export it again as "
+                      "format 2: lstopo --export-xml-flags v2 FILE.xml",
+                      text->path, root.major, root.major);
+    return tv_topology_parse_hwloc(text, node_out);
+}
+
 tv_status_t tv_topology_parse_node(const struct tv_text *text, const char *section,
                                    struct tv_node_read *node_out)
 {
-    (void)section;
-    (void)node_out;
-    return TV_ERR(TV_UNSUPPORTED, "%s: files of topologies are not read yet", text->path);
-}
-
-tv_status_t tv_topology_read_network(struct tv_topology *topology, const char *path,
-                                     int is_generated)
-{
-    (void)topology;
-    (void)is_generated;
-    return TV_ERR(TV_UNSUPPORTED, "%s: files of networks are not read yet", path);
+    if (strlen(text->data) != text->bytes)
+        return TV_ERR(TV_BAD_FILE, "%s: not text", text->path);
+    const char *start = text->data + strspn(text->data, " \t\r\n\xef\xbb\xbf");
+    if (*start == '\0')
+        return TV_ERR(TV_BAD_FILE, "%s: empty", text->path);
+    if (*start != '<')
+        return tv_topology_parse_matrix(text, section, node_out);
+    if (section != NULL)
+        return TV_ERR(TV_BAD_FILE, "%s: XML has no section %s", text->path, section);
+    return parse_xml(text, node_out);
 }

@@ -1,15 +1,21 @@
 /* mesh/topology_shape.c -- what all readers do with the shape of a node: check it, pair GPUs with
  * NICs, take over links, and warn of devices that are unlike their peers. */
 #include "mesh/topology_internal.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-tv_status_t tv_shape_check(const char *path, const struct tv_node_shape *shape)
+tv_status_t tv_shape_check_gpus(const char *path, const struct tv_node_shape *shape)
 {
     if (shape->num_gpus == 0)
         return TV_ERR(TV_INVALID,
                       "%s: no GPUs; ranks on CPUs are described by words such as \"node:1 cpu:8\"",
                       path);
+    return TV_OK;
+}
+
+tv_status_t tv_shape_check(const char *path, const struct tv_node_shape *shape)
+{
     if (shape->num_gpus > TV_TOPO_MAX_DEVICES || shape->num_nics > TV_TOPO_MAX_DEVICES ||
         shape->num_numas > TV_TOPO_MAX_DEVICES)
         return TV_ERR(TV_INVALID, "%s: %d GPUs, %d NICs and %d NUMA nodes, at most %d of a kind",
@@ -23,6 +29,26 @@ tv_status_t tv_shape_check(const char *path, const struct tv_node_shape *shape)
                               shape->gpus[g].pci);
         }
     }
+    return TV_OK;
+}
+
+tv_status_t tv_shape_add_numa(struct tv_node_shape *shape, int os_index, const char *cpus)
+{
+    int at = 0;
+    while (at < shape->num_numas && shape->numas[at].os_index < os_index)
+        at++;
+    if (at < shape->num_numas && shape->numas[at].os_index == os_index)
+        return TV_OK;
+    struct tv_numa *grown = tv_topology_grown(shape->numas, shape->num_numas, sizeof(*grown));
+    if (grown == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d NUMA nodes", shape->num_numas + 1);
+    shape->numas = grown;
+    char *copy = strdup(cpus);
+    if (copy == NULL)
+        return TV_ERR(TV_NO_MEMORY, "CPUs of a NUMA node");
+    memmove(&grown[at + 1], &grown[at], (size_t)(shape->num_numas - at) * sizeof(*grown));
+    grown[at] = (struct tv_numa){.os_index = os_index, .package = -1, .cpus = copy};
+    shape->num_numas++;
     return TV_OK;
 }
 
@@ -79,6 +105,19 @@ tv_status_t tv_shape_set_links(struct tv_node_shape *shape, const double *rates,
     return TV_OK;
 }
 
+struct label {
+    char text[32 + TV_TOPO_PCI];
+};
+
+/* "GPU 3 (0000:4e:00.0)", without the address where it is unknown. */
+static struct label label_of(const struct tv_node_shape *shape, int gpu)
+{
+    struct label label;
+    const char *pci = shape->gpus[gpu].pci;
+    snprintf(label.text, sizeof(label.text), *pci != '\0' ? "GPU %d (%s)" : "GPU %d", gpu, pci);
+    return label;
+}
+
 static int num_links(const struct tv_node_shape *shape, int gpu)
 {
     int num = 0;
@@ -98,8 +137,8 @@ static tv_status_t warn_links(const struct tv_node_shape *shape, struct tv_warni
         most = num_links(shape, g) > most ? num_links(shape, g) : most;
     for (int g = 0; g < shape->num_gpus; g++) {
         if (most > 0 && num_links(shape, g) == 0)
-            TV_TRY(tv_warn(warnings, "GPU %d (%s): no link, others have up to %d", g,
-                           shape->gpus[g].pci, most));
+            TV_TRY(tv_warn(warnings, "%s: no link, others have up to %d", label_of(shape, g).text,
+                           most));
     }
     return TV_OK;
 }
@@ -114,8 +153,8 @@ static tv_status_t warn_nics(const struct tv_node_shape *shape, struct tv_warnin
         num_paired += shape->gpus[g].nic >= 0;
     for (int g = 0; g < shape->num_gpus && num_paired > 0; g++) {
         if (shape->gpus[g].nic < 0)
-            TV_TRY(tv_warn(warnings, "GPU %d (%s): no NIC near it, %d other GPUs have one", g,
-                           shape->gpus[g].pci, num_paired));
+            TV_TRY(tv_warn(warnings, "%s: no NIC near it, %d other GPUs have one",
+                           label_of(shape, g).text, num_paired));
     }
     return TV_OK;
 }
@@ -124,9 +163,8 @@ tv_status_t tv_shape_warn(const struct tv_node_shape *shape, struct tv_warnings 
 {
     for (int g = 1; g < shape->num_gpus; g++) {
         if (strcmp(shape->gpus[g].model, shape->gpus[0].model) != 0)
-            TV_TRY(tv_warn(warnings, "GPU %d (%s) is \"%s\", GPU 0 (%s) is \"%s\"", g,
-                           shape->gpus[g].pci, shape->gpus[g].model, shape->gpus[0].pci,
-                           shape->gpus[0].model));
+            TV_TRY(tv_warn(warnings, "%s is \"%s\", %s is \"%s\"", label_of(shape, g).text,
+                           shape->gpus[g].model, label_of(shape, 0).text, shape->gpus[0].model));
     }
     TV_TRY(warn_links(shape, warnings));
     return warn_nics(shape, warnings);

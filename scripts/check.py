@@ -24,6 +24,9 @@ FOREIGN = {
     "cuda_runtime.h": r"_cuda\.cu$",
     "nccl.h": r"_nccl\.c$",
     "cblas.h": r"^kernels/",
+    "hwloc.h": r"^mesh/.*hwloc.*\.c$|^mesh/(binding|discover)|^tests/",
+    "expat.h": r"^mesh/topology_xml\.c$",
+    "yaml.h": r"^mesh/topology_topograph\.c$",
     "jansson.h": r"^train/|^tests/",
 }
 MAX_FILE, MAX_FUNCTION, MAX_COLUMNS = 500, 60, 120

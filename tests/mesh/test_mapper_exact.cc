@@ -1,6 +1,6 @@
 /* tests/mesh/test_mapper_exact.cc -- the mapper against exhaustive search on random machines of up to
  * 16 devices: no layout is cheaper, and the cost is what an independent count says. */
-#include "topologies.h"
+#include "mesh/machines.h"
 #include <array>
 #include <gtest/gtest.h>
 #include <map>
