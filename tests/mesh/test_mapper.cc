@@ -353,3 +353,36 @@ TEST(Mapper, SwitchesKeepTheirNodesTogether)
     EXPECT_EQ(stages_on(map, 1, 8), stages_on(map, 3, 8));
     EXPECT_NEAR(8 * 1e9 / 100e9, map->chosen.axis[TV_PIPE], 1e-9);
 }
+
+/* Leaf switches that cut through a domain constrain nothing; the switch above both domains does. */
+TEST(Mapper, ADomainSpansItsLeafSwitches)
+{
+    Machines machines;
+    const int shape = machines.shape(4, 900, 200), top = machines.add_switch(-1, 0);
+    for (int domain = 0; domain < 2; domain++) {
+        for (int leaf = 0; leaf < 2; leaf++) {
+            const int low = machines.add_switch(top, 1);
+            machines.node(shape, low, domain);
+            machines.node(shape, low, domain);
+        }
+    }
+    Map map(map_args(machines.view(), 2, 1, 16, 1e9, 0, 1e12));
+    ASSERT_EQ(TV_OK, map.status);
+    EXPECT_EQ(0, map->split_tensor_groups);
+    EXPECT_NEAR(1e12 / 900e9, map->chosen.axis[TV_TENSOR], 1e-9);
+    EXPECT_NEAR(16 * 1e9 / 800e9, map->chosen.axis[TV_PIPE], 1e-9);
+}
+
+/* 3 stages x 3 replicas x 4 tensor ranks on nodes of 12: whole pipelines of tensor groups inside nodes. */
+TEST(Mapper, PipelinesStayInsideNodesWhereStagesTalkMost)
+{
+    Machines machines;
+    const int shape = machines.shape(12, 450, 50);
+    for (int n = 0; n < 3; n++)
+        machines.node(shape);
+    Map map(map_args(machines.view(), 3, 3, 4, 50e9, 1e9, 1e12));
+    ASSERT_EQ(TV_OK, map.status);
+    EXPECT_EQ(0, map->split_tensor_groups);
+    EXPECT_NEAR(12 * 1e9 / 50e9, map->chosen.axis[TV_DATA], 1e-9);
+    EXPECT_NEAR(50e9 * 2 / 450e9, map->chosen.axis[TV_PIPE], 1e-9); /* each GPU's two neighbours */
+}

@@ -32,7 +32,8 @@ int pick(std::mt19937 &random, int low, int high)
 void add_node(Instance &instance, std::mt19937 &random, int size, bool is_uniform, int leaf)
 {
     const double rates[] = {1, 2, 4};
-    const double nic = is_uniform ? 2 : rates[pick(random, 0, 2)], gpu = 8;
+    const double nic = is_uniform ? 2 : rates[pick(random, 0, 2)],
+                 gpu = is_uniform || pick(random, 0, 1) == 0 ? 8 : 3;
     const int begin = instance.num_devices;
     instance.machines.node(instance.machines.shape(size, gpu, nic), leaf);
     for (int i = 0; i < size; i++) {
@@ -63,10 +64,10 @@ void add_machines(Instance &instance, std::mt19937 &random, int most)
     }
 }
 
-/* A mesh of as many devices, or of up to two fewer. */
+/* A mesh of as many devices, or of up to four fewer. */
 void add_mesh(Instance &instance, std::mt19937 &random)
 {
-    const int N = std::max(1, instance.num_devices - std::max(0, pick(random, -2, 2)));
+    const int N = std::max(1, instance.num_devices - std::max(0, pick(random, -4, 4)));
     std::vector<std::vector<int>> shapes;
     for (int P = 1; P <= N; P++) {
         for (int D = 1; D <= N / P; D++) {
