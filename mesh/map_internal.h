@@ -132,6 +132,17 @@ TV_MUST_CHECK tv_status_t tv_map_choose_spares(const struct tv_map_problem *prob
 TV_MUST_CHECK tv_status_t tv_map_arrange(const struct tv_topology *topology,
                                          const struct tv_map_problem *problem,
                                          struct tv_map_best *best);
+
+/* map_rings.c. GPUs of one node shared out to parts of tensor groups. */
+enum { TV_MAP_MAX_RING_GPUS = 16 };
+struct tv_map_parts {
+    int num_gpus, num_parts;
+    int gpu[TV_MAP_MAX_RING_GPUS];      /* of the node, in the order of rails */
+    int size[TV_MAP_MAX_RING_GPUS];     /* of the parts, descending; sum num_gpus */
+    unsigned set[TV_MAP_MAX_RING_GPUS]; /* of the parts: bit k is gpu[k] */
+};
+/* Fills in the sets. 0: no memory. */
+int tv_map_choose_parts(const struct tv_node_shape *shape, struct tv_map_parts *parts);
 /* Links are known on the node of these devices, and no ring of them joins all. */
 int tv_map_lacks_links(const struct tv_topology *topology, const struct tv_map_tree *tree,
                        const int *devices, int num);

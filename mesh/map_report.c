@@ -113,8 +113,8 @@ static tv_status_t warn_split(const struct tv_map_problem *problem, struct tv_ma
         return TV_OK;
     if (fits == T)
         return warn(map,
-                    "%d of %d tensor groups leave their node or NVLink domain: this traffic makes "
-                    "it cheaper than splitting other groups",
+                    "%d of %d tensor groups leave their node or NVLink domain, though all would "
+                    "fit: for this traffic that costs less",
                     map->split_tensor_groups, problem->num_cells / T);
     return warn(map,
                 "%d of %d tensor groups leave their node or NVLink domain: tensor=%d does not fit "

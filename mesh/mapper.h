@@ -31,8 +31,8 @@ struct tv_map_args {
     const struct tv_topology *topology;
     struct tv_mesh_coord extent;
     struct tv_traffic traffic;
-    /* Where the launcher put rank i; num_arrivals >= P D T. NULL: node by node. Two ranks on one
-     * device are refused, naming both. */
+    /* Where the launcher put rank i; num_arrivals >= P D T. NULL: a rank on every device, node by
+     * node, and num_arrivals is not read. Two ranks on one device are refused, naming both. */
     int num_arrivals;
     const struct tv_device_place *arrivals;
 };
@@ -53,18 +53,19 @@ struct tv_map {
     int num_unused;
     struct tv_device_place *unused; /* devices without a rank */
     int num_warnings;
-    char **warnings;
+    char **warnings; /* of this layout; those of the machines are in tv_topology.warnings */
 };
 
 /* Errors: TV_INVALID (fewer devices than ranks, naming both; two ranks on one device), TV_NO_MEMORY.
  */
 TV_MUST_CHECK tv_status_t tv_map_solve(const struct tv_map_args *args, struct tv_map *map_out);
 void tv_map_free(struct tv_map *map);
-/* Of any layout: mesh_rank [num_arrivals] as above, on the places of `map`. */
+/* Of any layout: mesh_rank [num_arrivals] as above, on the places that args say. Errors: as
+ * tv_map_solve; TV_INVALID when a mesh rank is given twice or not at all. */
 TV_MUST_CHECK tv_status_t tv_map_evaluate(const struct tv_map_args *args, const int *mesh_rank,
                                           struct tv_map_cost *cost_out,
                                           int *split_tensor_groups_out);
-/* Equal on ranks that have the same answer. */
+/* Of places and mesh ranks: equal on ranks that have the same answer. */
 uint64_t tv_map_hash(const struct tv_map *map);
 TV_END_C
 #endif

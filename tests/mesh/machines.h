@@ -1,9 +1,12 @@
-/* tests/mesh/topologies.h -- machines made by hand for the mapper's tests, and what they need. */
-#ifndef TV_TESTS_MESH_TOPOLOGIES_H
-#define TV_TESTS_MESH_TOPOLOGIES_H
+/* tests/mesh/machines.h -- machines made by hand for the mapper's tests, and what they need. */
+#ifndef TV_TESTS_MESH_MACHINES_H
+#define TV_TESTS_MESH_MACHINES_H
 #include "mesh/mapper.h"
+#include <algorithm>
 #include <cstring>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 inline void copy_text(char *to, size_t bytes, const std::string &text)
@@ -170,4 +173,83 @@ class Map
     tv_map map = {};
     tv_status_t status;
 };
+
+using Ranks = std::vector<int>;
+
+/* The ranks 0 .. num-1 on nodes of `size` devices one after the other. */
+inline std::vector<tv_device_place> block(int nodes, int size)
+{
+    std::vector<tv_device_place> places;
+    for (int n = 0; n < nodes; n++) {
+        for (int i = 0; i < size; i++)
+            places.push_back({n, i});
+    }
+    return places;
+}
+
+/* Rank r on node r mod nodes. */
+inline std::vector<tv_device_place> cyclic(int nodes, int size)
+{
+    std::vector<tv_device_place> places;
+    for (int i = 0; i < size; i++) {
+        for (int n = 0; n < nodes; n++)
+            places.push_back({n, i});
+    }
+    return places;
+}
+
+inline void set_arrivals(tv_map_args &args, const std::vector<tv_device_place> &places)
+{
+    args.num_arrivals = static_cast<int>(places.size());
+    args.arrivals = places.data();
+}
+
+/* Devices of `node` by tensor group, groups in order. */
+inline std::set<std::set<int>> groups_on(const Map &map, int node, int T)
+{
+    const Ranks ranks = map.on_node(node);
+    std::vector<std::set<int>> by_group(static_cast<size_t>(map->num_ranks / T));
+    for (size_t i = 0; i < ranks.size(); i++) {
+        if (ranks[i] >= 0)
+            by_group[static_cast<size_t>(ranks[i] / T)].insert(static_cast<int>(i));
+    }
+    std::set<std::set<int>> groups(by_group.begin(), by_group.end());
+    groups.erase(std::set<int>());
+    return groups;
+}
+
+/* Stages that have ranks on the node. */
+inline std::set<int> stages_on(const Map &map, int node, int stage_cells)
+{
+    std::set<int> stages;
+    for (int rank : map.on_node(node)) {
+        if (rank >= 0)
+            stages.insert(rank / stage_cells);
+    }
+    return stages;
+}
+
+inline std::set<std::pair<int, int>> unused(const Map &map)
+{
+    std::set<std::pair<int, int>> places;
+    for (int i = 0; i < map->num_unused; i++)
+        places.insert({map->unused[i].node, map->unused[i].device});
+    return places;
+}
+
+inline Machines nodes_of(std::vector<int> sizes, double gpu_gbps, double nic_gbps)
+{
+    Machines machines;
+    for (int size : sizes)
+        machines.node(machines.shape(size, gpu_gbps, nic_gbps));
+    return machines;
+}
+
+inline void set_packages(Machines &machines, int shape, const Ranks &packages, const Ranks &numas)
+{
+    for (size_t i = 0; i < packages.size(); i++) {
+        machines.gpu(shape, static_cast<int>(i)).package = packages[i];
+        machines.gpu(shape, static_cast<int>(i)).numa = numas[i];
+    }
+}
 #endif
