@@ -47,7 +47,6 @@ static void bench_destroy(struct bench *b)
 
 static tv_status_t bench_local(struct bench *b, const struct tv_run *run, int num_threads)
 {
-    const struct tv_train_options *o = &run->options;
     const int64_t rows = run->micro_batch * run->seq_length;
     const struct tv_model_chunk chunks[TV_NUM_UNIT_SORTS] = {
         {0, 1, 1, 1}, {1, 1, 1, 1}, {run->model.num_layers + 1, 1, 1, 1}};
@@ -62,20 +61,9 @@ static tv_status_t bench_local(struct bench *b, const struct tv_run *run, int nu
         return TV_ERR(TV_NO_MEMORY, "profile: %" PRId64 " tokens", rows);
     for (int64_t r = 0; r < rows; r++)
         b->tokens[r] = (int32_t)(r % run->model.vocab_size);
-    const struct tv_model_args args = {
-        .config = run->model,
-        .axis = {.comm = tv_mesh_comm(b->mesh, TV_TENSOR), .stream = b->stream, .kernels = kernels},
-        .micro_batch = (int)run->micro_batch,
-        .seq_length = (int)run->seq_length,
-        .num_chunks = TV_NUM_UNIT_SORTS,
-        .chunks = chunks,
-        .recompute = run->recompute,
-        .is_sequence_parallel = o->is_sequence_parallel,
-        .attention_dropout = o->attention_dropout,
-        .hidden_dropout = o->hidden_dropout,
-        .label_smoothing = o->label_smoothing,
-        .seed = (uint64_t)o->seed,
-    };
+    struct tv_model_args args = tv_run_args_of(run, TV_NUM_UNIT_SORTS, chunks);
+    args.axis = (struct tv_tensor_axis){
+        .comm = tv_mesh_comm(b->mesh, TV_TENSOR), .stream = b->stream, .kernels = kernels};
     return tv_model_create(&args, &b->model);
 }
 

@@ -62,7 +62,10 @@ TV_MUST_CHECK tv_status_t tv_run_build_schedule(const struct tv_run *run, int nu
                                                 struct tv_schedule *schedule_out);
 /* The stage that holds a unit. */
 int tv_run_stage_of_unit(const struct tv_run *run, int unit);
-/* What the model of one stage is made from; `axis` is left empty. chunks [v]: room that the result points to. */
+/* What a model of the run with these chunks is made from; `axis` is left empty. */
+struct tv_model_args tv_run_args_of(const struct tv_run *run, int num_chunks,
+                                    const struct tv_model_chunk *chunks);
+/* The same for one stage. chunks [v]: room that the result points to. */
 struct tv_model_args tv_run_model_args(const struct tv_run *run, int stage,
                                        struct tv_model_chunk *chunks);
 /* Does the optimizer treat this weight as a whole matrix (muon: the matrices of layers)? */

@@ -177,10 +177,28 @@ int64_t tv_run_message_count(const struct tv_run *run)
     return run->micro_batch * run->seq_length / parts * run->model.hidden_size;
 }
 
+struct tv_model_args tv_run_args_of(const struct tv_run *run, int num_chunks,
+                                    const struct tv_model_chunk *chunks)
+{
+    const struct tv_train_options *o = &run->options;
+    return (struct tv_model_args){
+        .config = run->model,
+        .micro_batch = (int)run->micro_batch,
+        .seq_length = (int)run->seq_length,
+        .num_chunks = num_chunks,
+        .chunks = chunks,
+        .recompute = run->recompute,
+        .is_sequence_parallel = o->is_sequence_parallel,
+        .attention_dropout = o->attention_dropout,
+        .hidden_dropout = o->hidden_dropout,
+        .label_smoothing = o->label_smoothing,
+        .seed = (uint64_t)o->seed,
+    };
+}
+
 struct tv_model_args tv_run_model_args(const struct tv_run *run, int stage,
                                        struct tv_model_chunk *chunks)
 {
-    const struct tv_train_options *o = &run->options;
     for (int c = 0; c < run->num_chunks; c++) {
         const struct tv_unit_range units =
             run->pieces[tv_schedule_position(&run->schedule, stage, c)];
@@ -190,17 +208,5 @@ struct tv_model_args tv_run_model_args(const struct tv_run *run, int stage,
                                     .num_slots = run->chunk_slots[stage * run->num_chunks + c],
                                     .num_works = run->chunk_works[stage * run->num_chunks + c]};
     }
-    return (struct tv_model_args){
-        .config = run->model,
-        .micro_batch = (int)run->micro_batch,
-        .seq_length = (int)run->seq_length,
-        .num_chunks = run->num_chunks,
-        .chunks = chunks,
-        .recompute = run->recompute,
-        .is_sequence_parallel = o->is_sequence_parallel,
-        .attention_dropout = o->attention_dropout,
-        .hidden_dropout = o->hidden_dropout,
-        .label_smoothing = o->label_smoothing,
-        .seed = (uint64_t)o->seed,
-    };
+    return tv_run_args_of(run, run->num_chunks, chunks);
 }

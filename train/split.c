@@ -55,12 +55,7 @@ static tv_status_t one_unit_bytes(const struct tv_run *run, int unit, int num_sl
                                   int64_t bytes[TV_NUM_MEM_KINDS])
 {
     const struct tv_model_chunk chunk = {unit, 1, num_slots, num_works};
-    struct tv_model_args args = {.config = run->model,
-                                 .micro_batch = (int)run->micro_batch,
-                                 .seq_length = (int)run->seq_length,
-                                 .num_chunks = 1,
-                                 .chunks = &chunk,
-                                 .recompute = run->recompute};
+    const struct tv_model_args args = tv_run_args_of(run, 1, &chunk);
     return tv_model_memory(&args, run->extent.at[TV_TENSOR], bytes);
 }
 
@@ -149,6 +144,38 @@ static void problem_free(struct problem *p)
     free(p->stage_fixed_bytes);
 }
 
+/* Weight, gradient and optimizer state of a tied matrix: a stage with both ends of the model has it once. */
+static tv_status_t tied_bytes(const struct tv_run *run, int64_t *bytes_out)
+{
+    const int head = run->model.num_layers + 1;
+    const struct tv_model_chunk ends[] = {{0, 1, 1, 1}, {head, 1, 1, 1}};
+    const struct tv_model_args args = tv_run_args_of(run, 2, ends);
+    int64_t first[TV_NUM_MEM_KINDS], last[TV_NUM_MEM_KINDS], both[TV_NUM_MEM_KINDS], optimizer[2];
+    TV_TRY(one_unit_bytes(run, 0, 1, 1, first));
+    TV_TRY(one_unit_bytes(run, head, 1, 1, last));
+    TV_TRY(tv_model_memory(&args, run->extent.at[TV_TENSOR], both));
+    const int64_t tied = first[TV_MEM_PARAMS] + last[TV_MEM_PARAMS] - both[TV_MEM_PARAMS];
+    TV_TRY(optimizer_bytes(run, 0, NULL, tied / (int64_t)sizeof(float), optimizer));
+    *bytes_out = 2 * tied + optimizer[0];
+    return TV_OK;
+}
+
+/* What units count more than a stage has: the input of a piece's first unit, which is in the executor's buffers, and
+ * a tied matrix with both ends on one stage. */
+static tv_status_t take_off(const struct tv_run *run, struct problem *p)
+{
+    const int last = p->args.num_pieces - 1;
+    const int64_t input = tv_run_message_count(run) * (int64_t)sizeof(float);
+    int64_t tied;
+    for (int i = 1; i <= last; i++)
+        p->stage_fixed_bytes[p->stage_of[i]] -=
+            input * (run->recompute == TV_RECOMPUTE_FULL ? p->num_works[i] : p->num_slots[i]);
+    TV_TRY(tied_bytes(run, &tied));
+    if (p->stage_of[0] == p->stage_of[last])
+        p->stage_fixed_bytes[p->stage_of[0]] -= tied;
+    return TV_OK;
+}
+
 static tv_status_t fill_places(const struct tv_run *run, struct problem *p)
 {
     const int num_pieces = p->args.num_pieces;
@@ -166,7 +193,7 @@ static tv_status_t fill_places(const struct tv_run *run, struct problem *p)
     for (int stage = 0; stage < p->args.num_stages; stage++)
         p->stage_fixed_bytes[stage] =
             scratch[TV_MEM_BUFFERS] + optimizer[1] + run->message_bytes[stage];
-    return TV_OK;
+    return take_off(run, p);
 }
 
 static tv_status_t problem_create(const struct tv_run *run, tv_partition_t partition,

@@ -140,6 +140,22 @@ class Memory(Plans):
                 self.assertLessEqual(b, 1.1 * none[stage]["activations"])
 
 
+    def test_the_limit_that_the_best_split_needs_is_enough(self):
+        three = [f"E{'t' * a}|{'t' * b}|{'t' * (6 - a - b)}L" for a in range(6) for b in range(1, 6 - a)]
+        v = [f"E{'t' * a}|{'t' * b}|{'t' * c}|{'t' * (5 - a - b - c)}L"
+             for a in range(3) for b in range(1, 3) for c in range(1, 6 - a - b)]
+        gpt2 = {"model": "gpt2", "untie_embeddings_and_output_weights": None}
+        for layouts, how in ((three, {"pp": 3, "schedule": "zb-h2"}),
+                             (three, {"pp": 3, "tp": 4, "sequence_parallel": True, "recompute": "selective"}),
+                             (v, {"pp": 2, "schedule": "zb-v", "hidden_dropout": 0.1, "recompute": "full", **gpt2})):
+            flags = TINY | {"num_layers": 6 if layouts is three else 5} | how
+            needed = [max(sum(m.values()) - m["total"] for m in stage_memory(plan(stage_layout=layout, **flags)))
+                      for layout in layouts]
+            limit = {"partition": "flops", "memory_limit": min(needed) / 2**20}
+            with self.subTest(**how):
+                dry = plan(**flags | limit)
+                self.assertEqual(max(m["total"] for m in stage_memory(dry)), min(needed))
+
 class Metrics(Plans):
     def check_steps(self, run, pp):
         for step in run.steps:
