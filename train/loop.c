@@ -174,18 +174,26 @@ static tv_status_t close_outputs(struct loop *loop, tv_status_t status)
     return status;
 }
 
-tv_status_t tv_train_loop(struct tv_comm *world, struct tv_run *run, int *is_common_out)
+static tv_status_t prepare(struct tv_comm *world, struct tv_run *run,
+                           struct tv_trainer **trainer_out)
 {
-    struct loop loop = {.run = run};
-    int first_failed;
-    *is_common_out = 1;
     tv_comm_set_timeout(world, run->options.timeout_seconds);
     TV_TRY(tv_run_find_place(world, run));
     if (!run->has_split)
         TV_TRY(split_by_profile(world, run));
-    TV_TRY(tv_trainer_create(world, run, &loop.trainer));
+    return tv_trainer_create(world, run, trainer_out);
+}
+
+tv_status_t tv_train_loop(struct tv_comm *world, struct tv_run *run, int *is_common_out)
+{
+    struct loop loop = {.run = run};
+    int first_failed;
+    tv_status_t status = prepare(world, run, &loop.trainer);
+    *is_common_out = status != TV_PEER; /* nobody is left to agree on that with */
+    TV_TRY(status);
     loop.is_root = tv_trainer_is_root(loop.trainer);
-    tv_status_t status = tv_comm_agree(world, open_outputs(&loop), &first_failed);
+    status = tv_comm_agree(world, open_outputs(&loop), &first_failed);
+    *is_common_out = status != TV_PEER;
     if (status == TV_OK) {
         status = run_steps(&loop);
         *is_common_out = status == TV_NUMERIC; /* decided from sums that every rank has */
