@@ -10,7 +10,7 @@ struct tv_device {
     tv_device_kind_t kind;
     int num_threads;
     struct tv_device_driver driver;
-    size_t bytes[TV_NUM_MEM_KINDS];
+    size_t bytes[TV_NUM_MEM_KINDS], kind_peaks[TV_NUM_MEM_KINDS];
     size_t total_bytes, peak_bytes;
 };
 
@@ -89,6 +89,11 @@ size_t tv_device_peak_bytes(const struct tv_device *device)
     return device->peak_bytes;
 }
 
+size_t tv_device_kind_peak_bytes(const struct tv_device *device, tv_mem_kind_t kind)
+{
+    return device->kind_peaks[kind];
+}
+
 static tv_status_t out_of_memory(const struct tv_device *device, size_t bytes, tv_mem_kind_t kind)
 {
     char breakdown[256] = "";
@@ -117,6 +122,8 @@ tv_status_t tv_buffer_create(struct tv_device *device, size_t bytes, tv_mem_kind
         TV_TRY(status);
     }
     device->bytes[kind] += bytes;
+    if (device->bytes[kind] > device->kind_peaks[kind])
+        device->kind_peaks[kind] = device->bytes[kind];
     device->total_bytes += bytes;
     if (device->total_bytes > device->peak_bytes)
         device->peak_bytes = device->total_bytes;

@@ -44,6 +44,8 @@ int tv_device_num_threads(const struct tv_device *device);
 const char *tv_device_name(const struct tv_device *device);
 size_t tv_device_bytes(const struct tv_device *device, tv_mem_kind_t kind); /* open now */
 size_t tv_device_peak_bytes(const struct tv_device *device); /* largest sum over kinds so far */
+size_t tv_device_kind_peak_bytes(const struct tv_device *device,
+                                 tv_mem_kind_t kind); /* most of this kind so far */
 
 /* A piece of device memory, 64-byte aligned and zero-filled when created. Plain handle: copy
  * freely, destroy once. */

@@ -77,6 +77,10 @@ struct tv_comm_stats {
     int64_t num_operations;
 };
 struct tv_comm_stats tv_comm_get_stats(const struct tv_comm *comm);
+/* What sent_bytes counts when rank `rank` of `size` takes part in an all-reduce of `count` elements:
+ * bytes to `peer`, or to all peers where it is negative. In a reduce-scatter or an all-gather of
+ * `count` each rank sends `count` elements to each of its peers. */
+int64_t tv_all_reduce_sent_bytes(int64_t count, tv_dtype_t dtype, int size, int rank, int peer);
 
 /* New groups of the ranks that pass the same color >= 0, ordered by (key, rank). A rank that passes
  * a negative color gets *comm_out = NULL. A group of one is a self communicator. Collective,

@@ -87,6 +87,18 @@ static int is_small(const struct tv_request *r)
     return bytes_of(r, r->count) <= SMALL_BYTES;
 }
 
+int64_t tv_all_reduce_sent_bytes(int64_t count, tv_dtype_t dtype, int size, int rank, int peer)
+{
+    const int64_t element = (int64_t)tv_dtype_bytes(dtype), num_peers = size - 1;
+    int64_t first;
+    if (count * element <= SMALL_BYTES)
+        return count * element * (peer < 0 ? num_peers : peer != rank);
+    const int64_t own = piece_of(count, size, rank, &first);
+    if (peer < 0)
+        return (count - own + num_peers * own) * element;
+    return peer == rank ? 0 : (piece_of(count, size, peer, &first) + own) * element;
+}
+
 /* The parts that a rank receives, and its result behind them. */
 static size_t scratch_bytes(const struct tv_comm *comm, tv_op_t op, int64_t count, tv_dtype_t dtype)
 {

@@ -225,6 +225,22 @@ tv_status_t tv_model_zero_grads(struct tv_model *model)
     return tv_stream_zero(model->args.axis.stream, model->grads.data, model->grads.bytes);
 }
 
+tv_status_t tv_model_plan_params(const struct tv_model_args *args, int T,
+                                 const struct tv_param_table *table,
+                                 struct tv_local_param **locals_out, int *num_out,
+                                 int64_t *param_count_out)
+{
+    struct tv_model_layout layout = {0};
+    TV_TRY(check_args(args, T));
+    TV_TRY(tv_model_layout_create(args, table, T, 0, &layout));
+    *locals_out = layout.local;
+    *num_out = layout.num_local;
+    *param_count_out = layout.param_count;
+    layout.local = NULL;
+    tv_model_layout_destroy(&layout);
+    return TV_OK;
+}
+
 tv_status_t tv_model_memory(const struct tv_model_args *args, int T,
                             int64_t bytes_out[TV_NUM_MEM_KINDS])
 {
@@ -287,4 +303,11 @@ tv_status_t tv_model_sync_replicated(struct tv_model *model)
                                            local->count, TV_F32, TV_SUM, model->args.axis.stream));
     }
     return TV_OK;
+}
+
+struct tv_comm_stats tv_model_comm_stats(const struct tv_model *model)
+{
+    if (model->kv_holders == NULL)
+        return (struct tv_comm_stats){0};
+    return tv_comm_get_stats(model->kv_holders);
 }

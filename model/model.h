@@ -76,6 +76,13 @@ float *tv_model_params(struct tv_model *model);     /* [param_count], device mem
 float *tv_model_grads(struct tv_model *model);      /* [param_count] */
 TV_MUST_CHECK tv_status_t tv_model_zero_grads(struct tv_model *model);
 
+/* The local weights that tv_model_create would lay out on each of T tensor ranks, and the length of
+ * the flat arrays, without making any. table: of args->config; the weights point into it.
+ * locals_out: [*num_out], freed by the caller. Errors: TV_INVALID, TV_NO_MEMORY. */
+TV_MUST_CHECK tv_status_t tv_model_plan_params(const struct tv_model_args *args, int T,
+                                               const struct tv_param_table *table,
+                                               struct tv_local_param **locals_out, int *num_out,
+                                               int64_t *param_count_out);
 /* Bytes that tv_model_create would ask for on each of T tensor ranks, by kind, computed without
  * making anything: for a dry run. args->axis is not read. Exact. */
 TV_MUST_CHECK tv_status_t tv_model_memory(const struct tv_model_args *args, int T,
@@ -131,5 +138,8 @@ TV_MUST_CHECK tv_status_t tv_model_grad_square_sum(struct tv_model *model, doubl
  * heads; under sequence parallelism norms and the biases of row matrices. Collective over the
  * tensor axis. */
 TV_MUST_CHECK tv_status_t tv_model_sync_replicated(struct tv_model *model);
+/* Of the model's own group, the tensor ranks that hold the same kv heads; zeros where it has none.
+ */
+struct tv_comm_stats tv_model_comm_stats(const struct tv_model *model);
 TV_END_C
 #endif

@@ -113,6 +113,16 @@ const struct tv_action_time *tv_executor_times(const struct tv_executor *e)
     return e->times;
 }
 
+struct tv_comm_stats tv_executor_comm_stats(const struct tv_executor *e)
+{
+    struct tv_comm_stats sum = tv_comm_get_stats(e->forward);
+    const struct tv_comm_stats backward = tv_comm_get_stats(e->backward);
+    sum.wait_seconds += backward.wait_seconds;
+    sum.sent_bytes += backward.sent_bytes;
+    sum.num_operations += backward.num_operations;
+    return sum;
+}
+
 /* ---- actions ---- */
 
 static tv_status_t call_stage(const struct tv_stage_functions *f, tv_action_kind_t kind,

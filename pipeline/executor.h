@@ -58,6 +58,8 @@ TV_MUST_CHECK tv_status_t tv_executor_create(struct tv_comm *pipe, struct tv_str
                                              int64_t message_count,
                                              struct tv_executor **executor_out);
 void tv_executor_destroy(struct tv_executor *executor);
+/* Of its two communicators together. */
+struct tv_comm_stats tv_executor_comm_stats(const struct tv_executor *executor);
 /* Bytes of message buffers for this schedule and stage, without making any: for a dry run. */
 int64_t tv_executor_buffer_bytes(const struct tv_schedule *schedule, int stage,
                                  int64_t message_count);

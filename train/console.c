@@ -1,6 +1,7 @@
 /* train/console.c -- the live line, the plain lines and the summary. */
 #include "train/console.h"
 #include "base/clock.h"
+#include "train/account_report.h"
 #include "train/place.h"
 #include "train/trainer_internal.h"
 #include <inttypes.h>
@@ -154,6 +155,7 @@ void tv_console_finish(struct tv_console *console, const struct tv_run *run,
                          flops, sizeof(flops)),
             short_number((double)last->peak_memory_bytes, memory, sizeof(memory)));
     print_stages(console->out, report);
+    tv_account_report_print(console->out, &report->account);
 }
 
 void tv_console_profile(FILE *out, const struct tv_run *run, const double *uniform,

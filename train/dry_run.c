@@ -1,6 +1,7 @@
 /* train/dry_run.c -- what a run would be, without training: mesh, layer map, parameters and memory of each stage.
  *
  * The numbers come from the same functions that make the real thing. */
+#include "train/account_report.h"
 #include "train/commands.h"
 #include "train/split.h"
 #include "train/trainer_internal.h"
@@ -11,13 +12,14 @@
 struct stage_plan {
     int64_t params; /* of one tensor rank, padding included */
     int64_t bytes[TV_NUM_MEM_KINDS];
+    struct tv_sent sent; /* in a step, by its ranks */
 };
 
 static tv_status_t plan_stage(const struct tv_run *run, int stage, struct stage_plan *plan)
 {
     TV_TRY(tv_run_stage_bytes(run, stage, plan->bytes));
     plan->params = plan->bytes[TV_MEM_PARAMS] / (int64_t)sizeof(float);
-    return TV_OK;
+    return tv_run_stage_sent(run, &run->schedule, stage, NULL, &plan->sent);
 }
 
 static int64_t total_bytes(const struct stage_plan *plan)
@@ -46,6 +48,26 @@ static void describe_units(const struct tv_run *run, struct tv_unit_range units,
                                  low, high);
     if (last == L + 1)
         snprintf(text + used, bytes - used, "%shead", used ? ", " : "");
+}
+
+static struct tv_sent sent_by_all(const struct tv_run *run, const struct stage_plan *plans)
+{
+    struct tv_sent sum = {0};
+    for (int p = 0; p < run->extent.at[TV_PIPE]; p++)
+        tv_sent_add(&sum, &plans[p].sent);
+    return sum;
+}
+
+static void print_sent(const struct tv_run *run, const struct stage_plan *plans, FILE *out)
+{
+    const struct tv_sent all = sent_by_all(run, plans);
+    tv_sent_print_head(out);
+    for (int p = 0; p < run->extent.at[TV_PIPE]; p++) {
+        char stage[16];
+        snprintf(stage, sizeof(stage), "%d", p);
+        tv_sent_print_row(out, stage, plans[p].sent.largest);
+    }
+    tv_sent_print_row(out, "all", all.bytes);
 }
 
 static void print_text(const struct tv_run *run, const struct stage_plan *plans, FILE *out)
@@ -79,6 +101,7 @@ static void print_text(const struct tv_run *run, const struct stage_plan *plans,
         }
         fputc('\n', out);
     }
+    print_sent(run, plans, out);
 }
 
 /* One chunk of a stage. Parameters and memory are the whole stage's, and stand with its first chunk. */
@@ -105,6 +128,7 @@ static json_t *chunk_json(const struct tv_run *run, const struct stage_plan *pla
     json_object_set_new(memory, "total", json_integer(total_bytes(plan)));
     json_object_set_new(row, "parameters_per_rank", json_integer(plan->params));
     json_object_set_new(row, "memory_bytes_per_rank", memory);
+    json_object_set_new(row, "sent_bytes_per_rank", tv_sent_json(plan->sent.largest));
     json_object_set_new(row, "peak_slots",
                         json_integer(tv_schedule_peak_slots(&run->schedule, stage)));
     return row;
@@ -113,20 +137,22 @@ static json_t *chunk_json(const struct tv_run *run, const struct stage_plan *pla
 static tv_status_t print_json(const struct tv_run *run, const struct stage_plan *plans, FILE *out)
 {
     const struct tv_mesh_coord e = run->extent;
+    const struct tv_sent all = sent_by_all(run, plans);
     json_t *stages = json_array();
     for (int p = 0; p < e.at[TV_PIPE]; p++) {
         for (int c = 0; c < run->num_chunks; c++)
             json_array_append_new(stages, chunk_json(run, &plans[p], p, c));
     }
     json_t *root =
-        json_pack("{s:{s:i, s:i, s:i}, s:s, s:i, s:s, s:s, s:i, s:I, s:I, s:s, s:I, s:o}", "mesh",
-                  "pp", e.at[TV_PIPE], "dp", e.at[TV_DATA], "tp", e.at[TV_TENSOR], "schedule",
-                  run->schedule.name, "vpp", run->num_chunks, "partition",
+        json_pack("{s:{s:i, s:i, s:i}, s:s, s:i, s:s, s:s, s:i, s:I, s:I, s:s, s:I, s:o, s:o}",
+                  "mesh", "pp", e.at[TV_PIPE], "dp", e.at[TV_DATA], "tp", e.at[TV_TENSOR],
+                  "schedule", run->schedule.name, "vpp", run->num_chunks, "partition",
                   run->options.stage_layout ? "layout" : run->options.partition, "recompute",
                   tv_recompute_name(run->recompute), "micro_batches", run->num_micro,
                   "micro_batch_size", (json_int_t)run->micro_batch, "global_batch_size",
                   (json_int_t)run->global_batch, "model", tv_model_family_name(run->model.family),
-                  "parameters", (json_int_t)tv_model_num_params(&run->model), "stages", stages);
+                  "parameters", (json_int_t)tv_model_num_params(&run->model), "sent_bytes",
+                  tv_sent_json(all.bytes), "stages", stages);
     if (root == NULL)
         return TV_ERR(TV_NO_MEMORY, "--dry-run --json");
     const int failed = json_dumpf(root, out, JSON_COMPACT) != 0 || fputc('\n', out) == EOF;

@@ -8,8 +8,9 @@
 tv_status_t tv_trainer_window(struct tv_trainer *tr, const struct tv_executor_report *walk,
                               double window_out[2])
 {
-    double edges[2] = {-(walk->started + tr->clock_offset), walk->ended + tr->clock_offset};
-    TV_TRY(tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), edges, 2, TV_F64, TV_MAX));
+    double edges[TV_WINDOW_SUMS] = {-(walk->started + tr->clock_offset),
+                                    walk->ended + tr->clock_offset};
+    TV_TRY(tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), edges, TV_WINDOW_SUMS, TV_F64, TV_MAX));
     window_out[0] = -edges[0];
     window_out[1] = edges[1];
     return TV_OK;
@@ -129,12 +130,14 @@ static tv_status_t sum_stages(struct tv_trainer *tr, double *table)
     const struct tv_rank_time *t = &tr->time;
     double *row = table + tr->here.at[TV_PIPE] * NUM_ROWS;
     row[ROW_BUSY] =
-        t->busy - t->wait_of[TV_TENSOR]; /* waits for tensor peers happen inside stage functions */
+        t->busy -
+        tr->exposed_sum
+            [TV_ACCOUNT_TENSOR]; /* waits for tensor peers happen inside stage functions */
     row[ROW_WARMUP] = t->warmup;
     row[ROW_WAIT] = t->wait;
     row[ROW_DRAIN] = t->drain;
-    row[ROW_TENSOR] = t->wait_of[TV_TENSOR];
-    row[ROW_DATA] = t->wait_of[TV_DATA];
+    row[ROW_TENSOR] = tr->exposed_sum[TV_ACCOUNT_TENSOR];
+    row[ROW_DATA] = tr->exposed_sum[TV_ACCOUNT_DATA];
     row[ROW_OPTIMIZER] = t->optimizer;
     row[ROW_TOTAL] = t->steps;
     return tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), table, P * NUM_ROWS, TV_F64, TV_SUM);
@@ -182,7 +185,8 @@ static tv_status_t fill_report(struct tv_trainer *tr, struct tv_pipeline_report 
     TV_TRY(tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), sums, 2, TV_F64, TV_SUM));
     report->measured_bubble = P > 1 && sums[1] > 0 ? 1 - sums[0] / sums[1] : 0;
     TV_TRY(predict(tr, &report->predicted_bubble));
-    return stage_peaks(tr, report);
+    TV_TRY(stage_peaks(tr, report));
+    return tv_trainer_account_report(tr, &report->account);
 }
 
 tv_status_t tv_trainer_pipeline_report(struct tv_trainer *tr, struct tv_pipeline_report *report_out)
@@ -202,6 +206,7 @@ tv_status_t tv_trainer_pipeline_report(struct tv_trainer *tr, struct tv_pipeline
 
 void tv_pipeline_report_free(struct tv_pipeline_report *report)
 {
+    tv_account_report_free(&report->account);
     free(report->stages);
     report->stages = NULL;
 }

@@ -1,5 +1,6 @@
 /* train/metrics.c -- one line, one object, one flush. */
 #include "train/metrics.h"
+#include "train/account_report.h"
 #include "train/files.h"
 #include "train/trainer.h"
 #include <errno.h>
@@ -81,23 +82,23 @@ tv_status_t tv_metrics_step(struct tv_metrics *metrics, const struct tv_step_rep
 {
     if (metrics != NULL)
         metrics->last_step = report->step;
-    return tv_metrics_object(
-        metrics, "step",
-        json_pack("{s:I, s:o, s:o, s:o, s:b, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:I}", "step",
-                  (json_int_t)report->step, "loss", tv_metrics_number(report->loss), "grad_norm",
-                  tv_metrics_number(report->grad_norm), "lr", tv_metrics_number(report->lr),
-                  "skipped", report->is_skipped, "counted_tokens",
-                  (json_int_t)report->counted_tokens, "global_batch_size",
-                  (json_int_t)report->global_batch, "consumed_samples",
-                  (json_int_t)report->consumed_samples, "step_seconds",
-                  tv_metrics_number(report->step_seconds), "tokens_per_second",
-                  tv_metrics_number(report->tokens_per_second), "model_flops_per_second",
-                  tv_metrics_number(report->model_flops_per_second), "bubble_fraction",
-                  tv_metrics_number(report->bubble_fraction), "idle",
-                  json_pack("{s:o, s:o, s:o}", "warmup", tv_metrics_number(report->idle_warmup),
-                            "wait", tv_metrics_number(report->idle_wait), "drain",
-                            tv_metrics_number(report->idle_drain)),
-                  "peak_memory_bytes", (json_int_t)report->peak_memory_bytes));
+    json_t *fields = json_pack(
+        "{s:I, s:o, s:o, s:o, s:b, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:I}", "step",
+        (json_int_t)report->step, "loss", tv_metrics_number(report->loss), "grad_norm",
+        tv_metrics_number(report->grad_norm), "lr", tv_metrics_number(report->lr), "skipped",
+        report->is_skipped, "counted_tokens", (json_int_t)report->counted_tokens,
+        "global_batch_size", (json_int_t)report->global_batch, "consumed_samples",
+        (json_int_t)report->consumed_samples, "step_seconds",
+        tv_metrics_number(report->step_seconds), "tokens_per_second",
+        tv_metrics_number(report->tokens_per_second), "model_flops_per_second",
+        tv_metrics_number(report->model_flops_per_second), "bubble_fraction",
+        tv_metrics_number(report->bubble_fraction), "idle",
+        json_pack("{s:o, s:o, s:o}", "warmup", tv_metrics_number(report->idle_warmup), "wait",
+                  tv_metrics_number(report->idle_wait), "drain",
+                  tv_metrics_number(report->idle_drain)),
+        "peak_memory_bytes", (json_int_t)report->peak_memory_bytes);
+    tv_account_step_json(fields, &report->account);
+    return tv_metrics_object(metrics, "step", fields);
 }
 
 tv_status_t tv_metrics_eval(struct tv_metrics *metrics, int64_t step, double loss,
@@ -130,11 +131,11 @@ tv_status_t tv_metrics_pipeline(struct tv_metrics *metrics, const struct tv_pipe
     json_t *stages = json_array();
     for (int p = 0; p < report->num_stages; p++)
         json_array_append_new(stages, stage_json(p, &report->stages[p]));
-    return tv_metrics_object(
-        metrics, "pipeline",
-        json_pack("{s:o, s:o, s:o}", "measured_bubble_fraction",
-                  tv_metrics_number(report->measured_bubble), "predicted_bubble_fraction",
-                  tv_metrics_number(report->predicted_bubble), "stages", stages));
+    json_t *fields = json_pack(
+        "{s:o, s:o, s:o}", "measured_bubble_fraction", tv_metrics_number(report->measured_bubble),
+        "predicted_bubble_fraction", tv_metrics_number(report->predicted_bubble), "stages", stages);
+    tv_account_report_json(fields, &report->account);
+    return tv_metrics_object(metrics, "pipeline", fields);
 }
 
 tv_status_t tv_metrics_end(struct tv_metrics *metrics, tv_status_t status)

@@ -20,6 +20,7 @@ enum {
     SUM_DRAIN,
     NUM_SUMS
 };
+_Static_assert((int)NUM_SUMS == (int)TV_STEP_SUMS, "account.h counts them");
 
 /* Each number is contributed by exactly one of the ranks that hold it. */
 static tv_status_t mesh_sums(struct tv_trainer *tr, const struct tv_rank_time *walk,
@@ -79,14 +80,6 @@ static void fill_report(struct tv_trainer *tr, int64_t step, const double sums[N
     tr->step_started_at = now;
 }
 
-/* Adds (sign 1) or takes away (-1) the seconds that the communicators have waited so far. */
-static void note_waits(struct tv_trainer *tr, double sign)
-{
-    for (int a = 0; a < TV_NUM_AXES; a++)
-        tr->time.wait_of[a] +=
-            sign * tv_comm_get_stats(tv_mesh_comm(tr->mesh, (enum tv_mesh_axis)a)).wait_seconds;
-}
-
 static void end_phase(struct tv_trainer *tr, int phase, double started)
 {
     tr->phases[phase] = (struct tv_action_time){started, tv_clock_seconds()};
@@ -133,7 +126,7 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     float *grads = tv_model_grads(tr->model);
     const struct tv_stage_functions stage = tv_trainer_stage(tr);
     TV_TRY(tv_trainer_fit_batch(tr));
-    note_waits(tr, -1);
+    tv_trainer_start_account(tr);
     tv_trainer_begin_pass(tr, step);
     TV_TRY(tv_model_zero_grads(tr->model));
 
@@ -167,10 +160,12 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     end_phase(tr, TV_PHASE_OPTIMIZER, tr->phases[TV_PHASE_SUMS].end);
     tr->consumed += tr->global_batch;
     tv_trainer_note_walk(tr, &walk_time);
-    note_waits(tr, 1);
+    tv_trainer_end_account(tr);
 
     if (tr->peak_memory == 0)
         TV_TRY(look_at_memory(tr));
+    if (tr->run->options.metrics != NULL)
+        TV_TRY(tv_trainer_sum_account(tr, &report.account));
     fill_report(tr, step, sums, &report);
     *report_out = report;
     return TV_OK;

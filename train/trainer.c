@@ -87,42 +87,27 @@ static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
     return tv_trainer_read_weights(tr, tr->run->options.init_from);
 }
 
-/* Buckets follow the flat gradients, which are in descending order of units; small units share one. */
 static tv_status_t create_buckets(struct tv_trainer *tr)
 {
-    const int64_t min_count = 1 << 18; /* 1 MiB: below it a message costs more than its bytes */
     const int n = tv_model_num_local_params(tr->model);
     struct tv_bucket_range *ranges = calloc((size_t)n, sizeof(*ranges));
+    struct tv_local_param *locals = calloc((size_t)n, sizeof(*locals));
     tr->bucket_units = calloc((size_t)n, sizeof(*tr->bucket_units));
     tr->unit_is_done = calloc((size_t)tr->run->model.num_layers + 2, 1);
-    if (ranges == NULL || tr->bucket_units == NULL || tr->unit_is_done == NULL) {
-        free(ranges);
-        return TV_ERR(TV_NO_MEMORY, "%d gradient buckets", n);
+    tv_status_t status = TV_OK;
+    if (ranges == NULL || locals == NULL || tr->bucket_units == NULL || tr->unit_is_done == NULL)
+        status = TV_ERR(TV_NO_MEMORY, "%d gradient buckets", n);
+    for (int i = 0; i < n && status == TV_OK; i++)
+        locals[i] = tv_model_local_param(tr->model, i);
+    if (status == TV_OK) {
+        tr->num_buckets =
+            tv_plan_buckets(locals, n, tv_model_param_count(tr->model),
+                            tr->embedding_stage == tr->head_stage, ranges, tr->bucket_units);
+        status =
+            tv_buckets_create(tv_mesh_comm(tr->mesh, TV_DATA), tr->stream,
+                              tv_model_grads(tr->model), tr->num_buckets, ranges, &tr->buckets);
     }
-    struct tv_bucket_units *bucket = tr->bucket_units;
-    int64_t first = 0;
-    int is_new = 1;
-    for (int i = 0; i < n; i++) {
-        const struct tv_local_param local = tv_model_local_param(tr->model, i);
-        const int is_last = i == n - 1;
-        const int64_t end = is_last ? tv_model_param_count(tr->model)
-                                    : tv_model_local_param(tr->model, i + 1).first;
-        const int ends_unit = is_last || tv_model_local_param(tr->model, i + 1).unit != local.unit;
-        if (is_new)
-            bucket->high = local.unit;
-        bucket->low = local.unit;
-        bucket->needs_head |=
-            local.param->tied_unit >= 0 && !local.is_copy && tr->embedding_stage == tr->head_stage;
-        is_new = is_last || (ends_unit && end - first >= min_count);
-        if (!is_new)
-            continue;
-        ranges[tr->num_buckets++] = (struct tv_bucket_range){first, end - first};
-        first = end;
-        bucket++;
-    }
-    const tv_status_t status =
-        tv_buckets_create(tv_mesh_comm(tr->mesh, TV_DATA), tr->stream, tv_model_grads(tr->model),
-                          tr->num_buckets, ranges, &tr->buckets);
+    free(locals);
     free(ranges);
     return status;
 }
@@ -180,6 +165,7 @@ static tv_status_t create_parts(struct tv_trainer *tr)
     TV_TRY(tv_trainer_fit_batch(tr));
     TV_TRY(create_tied(tr));
     TV_TRY(create_buckets(tr));
+    TV_TRY(tv_trainer_create_account(tr));
     return create_optimizer(tr);
 }
 
@@ -239,6 +225,7 @@ void tv_trainer_destroy(struct tv_trainer *tr)
     free(tr->bucket_units);
     free(tr->unit_is_done);
     free(tr->costs);
+    free(tr->account_rows);
     free(tr->ids);
     free(tr->targets);
     free(tr->sample);

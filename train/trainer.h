@@ -4,7 +4,7 @@
  * wait for it, so the program ends the job (tv_comm_abort). */
 #ifndef TV_TRAIN_TRAINER_H
 #define TV_TRAIN_TRAINER_H
-#include "train/run.h"
+#include "train/account.h"
 
 TV_BEGIN_C
 struct tv_trainer; /* opaque */
@@ -21,6 +21,7 @@ struct tv_step_report {
     double idle_warmup, idle_wait,
         idle_drain;            /* the bubble by cause, as fractions of the windows of all ranks */
     int64_t peak_memory_bytes; /* of the largest rank */
+    struct tv_mesh_account account; /* with --metrics; else zeros */
 };
 
 /* Shares of a stage's time in all steps, 0..1, the mean of its ranks; what is missing to 1 is everything else. */
@@ -38,6 +39,7 @@ struct tv_pipeline_report {
     double measured_bubble;         /* of all steps */
     double
         predicted_bubble; /* of the schedule with the mean times of this run's actions, sends free */
+    struct tv_account_report account;
 };
 
 /* Builds mesh, model, optimizer, files. `world` and `run` are borrowed. Every rank returns the same status.

@@ -7,21 +7,15 @@
 #include "data/samples.h"
 #include "model/model.h"
 #include "pipeline/executor.h"
+#include "train/bucket_plan.h"
 #include "train/trainer.h"
 
 TV_BEGIN_C
-/* A bucket holds gradients of units low .. high of those here, and is complete when all of them are. A tied weight
- * with both units here lies with the embedding and needs the head too. */
-struct tv_bucket_units {
-    int low, high, needs_head, is_started;
-};
-
 /* Where a rank's time went, in seconds. window: the pipeline's, from the first rank's start to the last one's end; it
  * is warm-up, busy, wait and drain. wait: between the first action and the last, for messages or for a core. */
 struct tv_rank_time {
     double window, busy, warmup, wait, drain;
-    double steps, optimizer,
-        wait_of[TV_NUM_AXES]; /* whole steps; their optimizer; waits inside communicators */
+    double steps, optimizer; /* whole steps; their optimizer */
 };
 
 /* Sums over the walks so far of one chunk's actions by kind. */
@@ -80,8 +74,11 @@ struct tv_trainer {
     struct tv_action_time phases[TV_NUM_PHASES]; /* of the last step */
     struct tv_action_costs *costs;               /* [v] what this rank's actions took so far */
     int64_t num_walks;
-    double window_started; /* of the last step, on rank 0's clock */
-    int64_t peak_memory;   /* of the largest rank, as of the last look */
+    double window_started;               /* of the last step, on rank 0's clock */
+    int64_t peak_memory;                 /* of the largest rank, as of the last look */
+    struct tv_rank_account account;      /* of this step, or the counters before it */
+    double exposed_sum[TV_NUM_ACCOUNTS]; /* of all steps so far */
+    double *account_rows;                /* of all ranks, as of the last look */
 };
 
 /* setup.c: the initial weights from a Hugging Face file or folder. */
@@ -100,6 +97,16 @@ struct tv_rank_time tv_trainer_walk_time(const struct tv_trainer *tr,
                                          const struct tv_executor_report *walk,
                                          const double window[2]);
 void tv_trainer_note_walk(struct tv_trainer *tr, const struct tv_rank_time *walk);
+
+/* account.c: counts from start to end of a step; the sum over the ranks (collective over the mesh, after end); and that
+ * of the whole run, after the last step. */
+TV_MUST_CHECK tv_status_t tv_trainer_create_account(struct tv_trainer *tr);
+void tv_trainer_start_account(struct tv_trainer *tr);
+void tv_trainer_end_account(struct tv_trainer *tr);
+TV_MUST_CHECK tv_status_t tv_trainer_sum_account(struct tv_trainer *tr,
+                                                 struct tv_mesh_account *sum_out);
+TV_MUST_CHECK tv_status_t tv_trainer_account_report(struct tv_trainer *tr,
+                                                    struct tv_account_report *report_out);
 
 /* batch.c: fill ids and targets for one micro-batch: from the training order, or the validation file. */
 TV_MUST_CHECK tv_status_t tv_batch_load(struct tv_trainer *tr, int micro);

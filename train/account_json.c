@@ -1,0 +1,58 @@
+/* train/account_json.c -- the accounts in the metrics file and in the dry run. */
+#include "train/account_report.h"
+#include "train/metrics.h"
+#include <jansson.h>
+
+json_t *tv_sent_json(const int64_t *bytes)
+{
+    json_t *fields = json_object();
+    for (int a = 0; a < TV_NUM_ACCOUNTS; a++)
+        json_object_set_new(fields, tv_account_name((enum tv_account)a), json_integer(bytes[a]));
+    return fields;
+}
+
+static json_t *seconds_json(const double *seconds)
+{
+    json_t *fields = json_object();
+    for (int a = 0; a < TV_NUM_ACCOUNTS; a++)
+        json_object_set_new(fields, tv_account_name((enum tv_account)a),
+                            tv_metrics_number(seconds[a]));
+    return fields;
+}
+
+static json_t *memory_json(const int64_t *bytes)
+{
+    json_t *fields = json_object();
+    for (int k = 0; k < TV_NUM_MEM_KINDS; k++)
+        json_object_set_new(fields, tv_mem_kind_name((tv_mem_kind_t)k), json_integer(bytes[k]));
+    return fields;
+}
+
+void tv_account_step_json(json_t *step, const struct tv_mesh_account *account)
+{
+    json_object_set_new(step, "sent_bytes", tv_sent_json(account->sent_bytes));
+    json_object_set_new(step, "largest_sent_bytes", tv_sent_json(account->largest_sent_bytes));
+    json_object_set_new(step, "exposed_seconds", seconds_json(account->exposed_seconds));
+    json_object_set_new(step, "memory_bytes", memory_json(account->peak_bytes));
+}
+
+void tv_account_report_json(json_t *line, const struct tv_account_report *report)
+{
+    const struct tv_mesh_account *m = &report->measured;
+    json_t *measured = json_pack("{s:o, s:o}", "sum", tv_sent_json(m->sent_bytes), "largest",
+                                 tv_sent_json(m->largest_sent_bytes));
+    json_t *predicted = json_pack("{s:o, s:o}", "sum", tv_sent_json(report->predicted.bytes),
+                                  "largest", tv_sent_json(report->predicted.largest));
+    if (report->num_nodes > 0)
+        json_object_set_new(predicted, "between_nodes", tv_sent_json(report->predicted.between));
+    json_object_set_new(line, "sent_bytes",
+                        json_pack("{s:o, s:o}", "measured", measured, "predicted", predicted));
+    json_object_set_new(line, "nodes", json_integer(report->num_nodes));
+    json_object_set_new(line, "exposed_seconds", seconds_json(m->exposed_seconds));
+    json_t *stages = json_array();
+    for (int p = 0; p < report->num_stages; p++)
+        json_array_append_new(
+            stages, json_pack("{s:o, s:o}", "measured", memory_json(report->stages[p].measured),
+                              "predicted", memory_json(report->stages[p].predicted)));
+    json_object_set_new(line, "memory_bytes", stages);
+}

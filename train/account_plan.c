@@ -1,0 +1,378 @@
+/* train/account_plan.c -- what the ranks of a stage send in a step: first the list of operations, which all of them
+ * share, then each rank's part of every operation. */
+#include "train/account.h"
+#include "train/bucket_plan.h"
+#include <stdlib.h>
+
+typedef enum {
+    OPERATION_SUM,    /* all-reduce of `count` elements */
+    OPERATION_PIECES, /* reduce-scatter or all-gather: `count` elements to every peer */
+    OPERATION_MESSAGE /* `count` elements to the member `peer` */
+} operation_kind_t;
+
+/* One kind of operation of a step, and who takes part in it: `num` ranks along an axis, `stride` apart, this rank
+ * among them; axis TV_NUM_AXES: the ranks of the mesh. */
+struct operation {
+    enum tv_account account;
+    operation_kind_t kind;
+    int axis, first, num, stride, peer;
+    tv_dtype_t dtype;
+    int64_t count, times;
+};
+
+struct plan {
+    const struct tv_run *run;
+    const struct tv_schedule *schedule;
+    int stage;
+    int num, capacity;
+    struct operation *operations; /* owned */
+};
+
+const char *tv_account_name(enum tv_account account)
+{
+    static const char *const names[TV_NUM_ACCOUNTS] = {[TV_ACCOUNT_PIPE] = "pipe",
+                                                       [TV_ACCOUNT_DATA] = "data",
+                                                       [TV_ACCOUNT_TENSOR] = "tensor",
+                                                       [TV_ACCOUNT_TIED] = "tied",
+                                                       [TV_ACCOUNT_WORLD] = "world"};
+    return names[account];
+}
+
+static tv_status_t add(struct plan *plan, struct operation operation)
+{
+    if (operation.times == 0 || operation.num < 2)
+        return TV_OK;
+    if (plan->num == plan->capacity) {
+        const int capacity = 2 * plan->capacity + 16;
+        struct operation *grown =
+            realloc(plan->operations, (size_t)capacity * sizeof(*plan->operations));
+        if (grown == NULL)
+            return TV_ERR(TV_NO_MEMORY, "%d operations of a step", capacity);
+        plan->operations = grown;
+        plan->capacity = capacity;
+    }
+    plan->operations[plan->num++] = operation;
+    return TV_OK;
+}
+
+/* An operation of fp32 elements over a whole axis. */
+static struct operation over_axis(const struct plan *plan, enum tv_mesh_axis axis,
+                                  operation_kind_t kind, int64_t count, int64_t times)
+{
+    return (struct operation){.account = (enum tv_account)axis,
+                              .kind = kind,
+                              .axis = axis,
+                              .num = plan->run->extent.at[axis],
+                              .stride = 1,
+                              .dtype = TV_F32,
+                              .count = count,
+                              .times = times};
+}
+
+/* ---- the walk of the schedule ---- */
+
+/* What passes through one chunk between pairs of matrices: sums of [R, C], which under sequence parallelism scatter
+ * the rows; gathers, of rows and under sequence parallelism alone; losses. */
+struct row_traffic {
+    int64_t sums, gathers, losses;
+};
+
+static void add_rows(struct row_traffic *total, int64_t times, struct row_traffic one)
+{
+    total->sums += times * one.sums;
+    total->gathers += times * one.gathers;
+    total->losses += times * one.losses;
+}
+
+/* num [TV_NUM_ACTION_KINDS]: the stage's actions of this chunk. */
+static struct row_traffic chunk_rows(const struct plan *plan, int chunk, const int64_t *num)
+{
+    const struct tv_run *run = plan->run;
+    const int head = run->model.num_layers + 1;
+    const struct tv_unit_range units =
+        run->pieces[tv_schedule_position(plan->schedule, plan->stage, chunk)];
+    const int E = units.first == 0, H = units.first + units.num == head + 1;
+    const int L = units.num - E - H;
+    const struct row_traffic forward = {.sums = 2 * L + E, .gathers = 2 * L + H, .losses = H};
+    /* Made again: the output of the chunk's last unit is not needed. */
+    const struct row_traffic again = {
+        .sums = forward.sums - !H, .gathers = forward.gathers, .losses = H};
+    const struct row_traffic norms = {.gathers = 2 * L + H};
+    /* Into the norms; and, with dy whole, into the row matrices and the token table. */
+    const struct row_traffic input = {.sums = 2 * L + H, .gathers = 2 * L};
+    const struct row_traffic table = {.gathers = E}, matrices = {.gathers = 2 * L + E};
+    const int64_t backwards = num[TV_ACT_BACKWARD] + num[TV_ACT_BACKWARD_INPUT];
+    struct row_traffic total = {0};
+    add_rows(&total, num[TV_ACT_FORWARD], forward);
+    add_rows(&total, backwards, input);
+    add_rows(&total, num[TV_ACT_BACKWARD], table);
+    add_rows(&total, num[TV_ACT_BACKWARD_WEIGHT], matrices);
+    if (run->recompute == TV_RECOMPUTE_SELECTIVE)
+        add_rows(&total, backwards, norms);
+    if (run->recompute == TV_RECOMPUTE_FULL)
+        add_rows(&total, backwards, again);
+    return total;
+}
+
+static tv_status_t add_row_traffic(struct plan *plan, struct row_traffic rows)
+{
+    const struct tv_run *run = plan->run;
+    const int is_parallel = run->options.is_sequence_parallel;
+    const int64_t R = run->micro_batch * run->seq_length;
+    const int64_t own = tv_run_message_count(run); /* elements of this rank's rows */
+    const int per_row = run->options.label_smoothing > 0 ? 3 : 2;
+    if (is_parallel)
+        TV_TRY(
+            add(plan, over_axis(plan, TV_TENSOR, OPERATION_PIECES, own, rows.sums + rows.gathers)));
+    else
+        TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, own, rows.sums)));
+    TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, R, rows.losses)));
+    return add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, per_row * R, rows.losses));
+}
+
+static tv_status_t add_messages(struct plan *plan, const struct tv_action *action)
+{
+    struct operation message =
+        over_axis(plan, TV_PIPE, OPERATION_MESSAGE, tv_run_message_count(plan->run), 1);
+    for (int i = 0; i < plan->num; i++) { /* as others before it */
+        struct operation *other = &plan->operations[i];
+        if (other->kind == OPERATION_MESSAGE && other->peer == action->peer) {
+            other->times++;
+            return TV_OK;
+        }
+    }
+    message.peer = action->peer;
+    return add(plan, message);
+}
+
+static tv_status_t add_walk(struct plan *plan)
+{
+    const struct tv_action_list *list = &plan->schedule->stages[plan->stage];
+    for (int c = 0; c < plan->schedule->num_chunks; c++) {
+        int64_t num[TV_NUM_ACTION_KINDS] = {0};
+        for (int i = 0; i < list->num_actions; i++)
+            num[list->actions[i].kind] += list->actions[i].chunk == c;
+        TV_TRY(add_row_traffic(plan, chunk_rows(plan, c, num)));
+    }
+    for (int i = 0; i < list->num_actions; i++) {
+        const tv_action_kind_t kind = list->actions[i].kind;
+        if (kind == TV_ACT_SEND_FORWARD || kind == TV_ACT_SEND_BACKWARD)
+            TV_TRY(add_messages(plan, &list->actions[i]));
+    }
+    return TV_OK;
+}
+
+/* ---- behind the walk ---- */
+
+/* Gradients that tensor ranks have in parts; matrices that muon needs whole. */
+static tv_status_t add_param(struct plan *plan, const struct tv_local_param *local)
+{
+    const struct tv_run *run = plan->run;
+    const struct tv_param *param = local->param;
+    const int T = run->extent.at[TV_TENSOR];
+    struct operation sum = over_axis(plan, TV_TENSOR, OPERATION_SUM, local->count, 1);
+    if (param->num_parts > 0) {
+        int first;
+        tv_param_holders(param, T, 0, &first, &sum.num);
+        TV_TRY(add(plan, sum));
+    } else if (param->is_for_rows && run->options.is_sequence_parallel) {
+        TV_TRY(add(plan, sum));
+    }
+    if (!tv_run_is_matrix(run, param) || param->split_dim < 0)
+        return TV_OK;
+    return add(plan, over_axis(plan, TV_TENSOR, OPERATION_PIECES, local->count, 1));
+}
+
+static tv_status_t add_tied(struct plan *plan, const struct tv_local_param *local)
+{
+    const int first = tv_run_stage_of_unit(plan->run, 0);
+    const int last = tv_run_stage_of_unit(plan->run, plan->run->model.num_layers + 1);
+    if (local->param->tied_unit < 0 || first == last)
+        return TV_OK;
+    return add(plan, (struct operation){.account = TV_ACCOUNT_TIED,
+                                        .kind = OPERATION_SUM,
+                                        .axis = TV_PIPE,
+                                        .first = first < last ? first : last,
+                                        .num = 2,
+                                        .stride = abs(last - first),
+                                        .dtype = TV_F32,
+                                        .count = local->count,
+                                        .times = 1});
+}
+
+static tv_status_t add_buckets(struct plan *plan, const struct tv_local_param *locals, int num,
+                               int64_t param_count)
+{
+    const struct tv_run *run = plan->run;
+    const int is_tied_here =
+        tv_run_stage_of_unit(run, 0) == tv_run_stage_of_unit(run, run->model.num_layers + 1);
+    struct tv_bucket_range *ranges = calloc((size_t)num, sizeof(*ranges));
+    struct tv_bucket_units *units = calloc((size_t)num, sizeof(*units));
+    tv_status_t status = TV_OK;
+    if (ranges == NULL || units == NULL)
+        status = TV_ERR(TV_NO_MEMORY, "%d gradient buckets", num);
+    else
+        num = tv_plan_buckets(locals, num, param_count, is_tied_here, ranges, units);
+    for (int b = 0; b < num && status == TV_OK; b++)
+        status = add(plan, over_axis(plan, TV_DATA, OPERATION_SUM, ranges[b].count, 1));
+    free(ranges);
+    free(units);
+    return status;
+}
+
+static tv_status_t add_params(struct plan *plan, const struct tv_param_table *table)
+{
+    const struct tv_run *run = plan->run;
+    struct tv_local_param *locals = NULL;
+    int num = 0;
+    int64_t param_count;
+    struct tv_model_chunk *chunks = calloc((size_t)run->num_chunks, sizeof(*chunks));
+    if (chunks == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d chunks", run->num_chunks);
+    const struct tv_model_args args = tv_run_model_args(run, plan->stage, chunks);
+    tv_status_t status =
+        tv_model_plan_params(&args, run->extent.at[TV_TENSOR], table, &locals, &num, &param_count);
+    if (status == TV_OK)
+        status = add_buckets(plan, locals, num, param_count);
+    for (int i = 0; i < num && status == TV_OK; i++) {
+        status = add_param(plan, &locals[i]);
+        if (status == TV_OK)
+            status = add_tied(plan, &locals[i]);
+    }
+    free(locals);
+    free(chunks);
+    return status;
+}
+
+static tv_status_t add_world(struct plan *plan)
+{
+    const struct tv_mesh_coord e = plan->run->extent;
+    struct operation sum = {.account = TV_ACCOUNT_WORLD,
+                            .kind = OPERATION_SUM,
+                            .axis = TV_NUM_AXES,
+                            .num = e.at[TV_PIPE] * e.at[TV_DATA] * e.at[TV_TENSOR],
+                            .stride = 1,
+                            .dtype = TV_F64,
+                            .count = TV_WINDOW_SUMS,
+                            .times = 1};
+    TV_TRY(add(plan, sum));
+    sum.count = TV_STEP_SUMS;
+    return add(plan, sum);
+}
+
+static tv_status_t plan_create(const struct tv_run *run, const struct tv_schedule *schedule,
+                               int stage, struct plan *plan_out)
+{
+    struct plan plan = {.run = run, .schedule = schedule, .stage = stage};
+    struct tv_param_table table = {0};
+    tv_status_t status = tv_model_param_table(&run->model, &table);
+    if (status == TV_OK)
+        status = add_walk(&plan);
+    if (status == TV_OK)
+        status = add_params(&plan, &table);
+    if (status == TV_OK)
+        status = add_world(&plan);
+    tv_param_table_destroy(&table);
+    *plan_out = plan;
+    return status;
+}
+
+/* ---- a rank's part ---- */
+
+/* This rank's number among the members of an operation. */
+static int member_of(const struct tv_run *run, const struct operation *o, struct tv_mesh_coord at)
+{
+    if (o->axis == TV_NUM_AXES)
+        return tv_mesh_rank_of(run->extent, at);
+    return (at.at[o->axis] - o->first) / o->stride % o->num;
+}
+
+/* Mesh rank of another member. */
+static int rank_of_member(const struct tv_run *run, const struct operation *o,
+                          struct tv_mesh_coord at, int member)
+{
+    if (o->axis == TV_NUM_AXES)
+        return member;
+    at.at[o->axis] += (member - member_of(run, o, at)) * o->stride;
+    return tv_mesh_rank_of(run->extent, at);
+}
+
+/* Bytes to one member, or to all where `peer` is negative. */
+static int64_t sent_once(const struct operation *o, int member, int peer)
+{
+    const int64_t bytes = o->count * (int64_t)tv_dtype_bytes(o->dtype);
+    if (o->kind == OPERATION_SUM)
+        return tv_all_reduce_sent_bytes(o->count, o->dtype, o->num, member, peer);
+    if (o->kind == OPERATION_MESSAGE)
+        return peer < 0 || peer == o->peer ? bytes : 0;
+    return bytes * (peer < 0 ? o->num - 1 : peer != member);
+}
+
+static void add_rank(const struct plan *plan, struct tv_mesh_coord at, const int *node_of,
+                     struct tv_sent *sent)
+{
+    const struct tv_run *run = plan->run;
+    int64_t bytes[TV_NUM_ACCOUNTS] = {0};
+    for (int i = 0; i < plan->num; i++) {
+        const struct operation *o = &plan->operations[i];
+        const int member = member_of(run, o, at);
+        bytes[o->account] += o->times * sent_once(o, member, -1);
+        for (int peer = 0; node_of != NULL && peer < o->num; peer++) {
+            if (node_of[rank_of_member(run, o, at, peer)] !=
+                node_of[tv_mesh_rank_of(run->extent, at)])
+                sent->between[o->account] += o->times * sent_once(o, member, peer);
+        }
+    }
+    for (int a = 0; a < TV_NUM_ACCOUNTS; a++) {
+        sent->bytes[a] += bytes[a];
+        sent->largest[a] = bytes[a] > sent->largest[a] ? bytes[a] : sent->largest[a];
+    }
+}
+
+tv_status_t tv_run_rank_sent(const struct tv_run *run, const struct tv_schedule *schedule,
+                             struct tv_mesh_coord at, const int *node_of, struct tv_sent *sent_out)
+{
+    struct plan plan;
+    *sent_out = (struct tv_sent){0};
+    const tv_status_t status = plan_create(run, schedule, at.at[TV_PIPE], &plan);
+    if (status == TV_OK)
+        add_rank(&plan, at, node_of, sent_out);
+    free(plan.operations);
+    return status;
+}
+
+tv_status_t tv_run_stage_sent(const struct tv_run *run, const struct tv_schedule *schedule,
+                              int stage, const int *node_of, struct tv_sent *sent_out)
+{
+    struct plan plan;
+    *sent_out = (struct tv_sent){0};
+    const tv_status_t status = plan_create(run, schedule, stage, &plan);
+    for (int d = 0; d < run->extent.at[TV_DATA] && status == TV_OK; d++) {
+        for (int t = 0; t < run->extent.at[TV_TENSOR]; t++)
+            add_rank(&plan, (struct tv_mesh_coord){{stage, d, t}}, node_of, sent_out);
+    }
+    free(plan.operations);
+    return status;
+}
+
+void tv_sent_add(struct tv_sent *sum, const struct tv_sent *stage)
+{
+    for (int a = 0; a < TV_NUM_ACCOUNTS; a++) {
+        sum->bytes[a] += stage->bytes[a];
+        sum->between[a] += stage->between[a];
+        sum->largest[a] = stage->largest[a] > sum->largest[a] ? stage->largest[a] : sum->largest[a];
+    }
+}
+
+tv_status_t tv_run_sent(const struct tv_run *run, const struct tv_schedule *schedule,
+                        const int *node_of, struct tv_sent *sent_out)
+{
+    struct tv_sent sum = {0};
+    for (int p = 0; p < run->extent.at[TV_PIPE]; p++) {
+        struct tv_sent stage;
+        TV_TRY(tv_run_stage_sent(run, schedule, p, node_of, &stage));
+        tv_sent_add(&sum, &stage);
+    }
+    *sent_out = sum;
+    return TV_OK;
+}
