@@ -308,6 +308,8 @@ class Maps(unittest.TestCase):
         self.refuse(2, ["--traffic", "--preset"], *good, "--preset", "gpt2")
         self.refuse(2, ["16", "8"], "--topology", PAIR, "--pp", 4, "--tp", 4, "--traffic", "1,1,1")
         self.refuse(2, ["16", "8"], *good, "--dp", 2)
+        self.refuse(2, "--pp 1048576, 4096 chunk", "--topology", "node:131072 gpu:8", "--pp", 2**20, "--vpp", 4096,
+                    "--preset", "gpt2")
         self.refuse(2, "8", *good, "--dp", 2147483647)
         self.refuse(2, "--traffic 1,1", *mesh, "--traffic", "1,1")
         self.refuse(2, ["--traffic", "-1"], *mesh, "--traffic", "1,-1,1")
