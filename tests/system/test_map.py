@@ -342,6 +342,7 @@ class Maps(unittest.TestCase):
         refuse(3, "line 1", "node0\n")
         refuse(3, "line 2", "node0 0\nnode0 1 2\n")
         refuse(3, "line 2", "node0 0\nnode0 -1\n")
+        refuse(3, ["line 1", "4294967296"], "node0 4294967296\nnode0 1\n")
         refuse(3, "line 1", "x" * 5000)
         refuse(3, "line 1", "\0\1\2\n")
         refuse(3, ["line 9", "8 devices"], "".join(f"node{n} {d}\n" for n in range(2) for d in range(4)) + "node0 0\n")
