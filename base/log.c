@@ -22,7 +22,7 @@ tv_status_t tv_log_level_parse(const char *word, tv_log_level_t *level_out)
             return TV_OK;
         }
     }
-    return TV_ERR(TV_INVALID, "log level '%s' is not one of debug, info, warn, error, off", word);
+    return TV_ERR(TV_INVALID, "--log-level %s is not one of debug, info, warn, error, off", word);
 }
 
 void tv_log_set_level(tv_log_level_t level)

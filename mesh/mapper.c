@@ -56,9 +56,8 @@ static tv_status_t check_places(struct input *input)
                           at.device, at.node);
         int *arrival = &input->arrival_of[input->base[at.node] + at.device];
         if (*arrival >= 0)
-            return TV_ERR(TV_INVALID, "ranks %d and %d are both on device %d (%s) of %s", *arrival,
-                          r, at.device, tv_topology_shape(topology, at.node)->gpus[at.device].pci,
-                          topology->nodes[at.node].name);
+            return TV_ERR(TV_INVALID, "ranks %d and %d are both on device %d of %s", *arrival, r,
+                          at.device, topology->nodes[at.node].name);
         *arrival = r;
     }
     return TV_OK;

@@ -123,7 +123,8 @@ static tv_status_t check_slots(const struct tv_schedule *schedule, int slot_limi
     if (slot_limit == 0 || most <= slot_limit)
         return TV_OK;
     return TV_ERR(TV_INVALID,
-                  "schedule %s with %d stages and %d micro-batches needs %d slots; the limit is %d",
+                  "schedule %s with %d stages and %d micro-batches needs %d slots; "
+                  "--slot-limit is %d",
                   schedule->name, schedule->num_stages, schedule->num_micro, most, slot_limit);
 }
 

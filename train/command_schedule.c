@@ -15,6 +15,9 @@ static tv_status_t check_flags(const struct tv_schedule_options *options)
     if (options->run_ms < 0 && options->local_ranks > 0)
         return TV_ERR(TV_INVALID, "--local-ranks %d: ranks are only started by --run",
                       options->local_ranks);
+    if (options->run_ms < 0 && was_given(options, "timeout"))
+        return TV_ERR(TV_INVALID, "--timeout %g: ranks are only started by --run",
+                      options->timeout_seconds);
     if (was_given(options, "csv-form") && options->csv == NULL)
         return TV_ERR(TV_INVALID, "--csv-form %s: there is no --csv FILE", options->csv_form);
     if (options->run_ms >= 0 && options->overlaps_pairs)

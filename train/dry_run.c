@@ -174,5 +174,7 @@ tv_status_t tv_dry_run_print(const struct tv_run *run, FILE *out)
     else if (status == TV_OK)
         print_text(run, plans, out);
     free(plans);
+    if (status == TV_OK && (fflush(out) != 0 || ferror(out)))
+        status = TV_ERR(TV_IO, "--dry-run: standard output cannot be written");
     return status;
 }

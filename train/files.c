@@ -138,7 +138,7 @@ tv_status_t tv_text_file_open(const char *flag, const char *path, FILE **file_ou
 tv_status_t tv_text_file_close(const char *flag, const char *path, FILE *file, tv_status_t status)
 {
     const int failed = ferror(file);
-    if ((fclose(file) != 0 || failed) && status == TV_OK)
+    if ((fclose(file) != 0 || failed) && (status == TV_OK || status == TV_IO))
         return TV_ERR(TV_IO, "--%s %s: writing failed: %s", flag, path, strerror(errno));
     return status;
 }
@@ -146,6 +146,9 @@ tv_status_t tv_text_file_close(const char *flag, const char *path, FILE *file, t
 tv_status_t tv_new_file_open(const char *path, struct tv_new_file *file_out)
 {
     struct tv_new_file file = {.fd = -1};
+    struct stat info;
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) /* a device would be renamed over */
+        return TV_ERR(TV_INVALID, "%s is there and is not a plain file", path);
     const size_t length = strlen(path);
     file.path = strdup(path);
     file.temporary = malloc(length + sizeof(".tmp"));

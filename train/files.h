@@ -32,7 +32,7 @@ TV_MUST_CHECK tv_status_t tv_file_read_json(const char *path, int64_t max_bytes,
 /* A text file that a flag names, for writing; its folder is made. flag: without dashes.
  * Errors: TV_INVALID with flag, path and reason. */
 TV_MUST_CHECK tv_status_t tv_text_file_open(const char *flag, const char *path, FILE **file_out);
-/* Returns `status`, or TV_IO when that is TV_OK and the file could not be written. */
+/* Returns `status`; TV_IO with flag, path and reason when the file could not be written. */
 TV_MUST_CHECK tv_status_t tv_text_file_close(const char *flag, const char *path, FILE *file,
                                              tv_status_t status);
 
@@ -42,7 +42,7 @@ struct tv_new_file {
     int fd;
     char *path, *temporary; /* owned */
 };
-/* Errors: TV_IO, TV_NO_MEMORY. */
+/* Errors: TV_INVALID (what is there is no plain file), TV_IO, TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_new_file_open(const char *path, struct tv_new_file *file_out);
 TV_MUST_CHECK tv_status_t tv_new_file_write(struct tv_new_file *file, const void *data,
                                             size_t bytes);

@@ -42,7 +42,7 @@ struct reader {
 static tv_status_t read_line(struct reader *r, const char *text, size_t length)
 {
     char line[256], name[TV_TOPO_NAME], rest[2];
-    int device;
+    long device; /* no int: a number that is too large must not become a small one */
     if (length >= sizeof(line))
         return TV_ERR(TV_BAD_FILE, "--arrival %s: line %d: %zu characters, at most %zu", r->path,
                       r->line, length, sizeof(line) - 1);
@@ -53,7 +53,7 @@ static tv_status_t read_line(struct reader *r, const char *text, size_t length)
     line[strcspn(line, "#")] = '\0';
     if (line[strspn(line, " \t\r")] == '\0')
         return TV_OK;
-    if (sscanf(line, "%63s %d %1s", name, &device, rest) != 2)
+    if (sscanf(line, "%63s %ld %1s", name, &device, rest) != 2)
         return TV_ERR(TV_BAD_FILE, "--arrival %s: line %d: not a node and a device's number",
                       r->path, r->line);
     const struct named_node key = {name, 0};
@@ -64,12 +64,12 @@ static tv_status_t read_line(struct reader *r, const char *text, size_t length)
                       r->line, name);
     const int num_devices = r->first_device[found->node + 1] - r->first_device[found->node];
     if (device < 0 || device >= num_devices)
-        return TV_ERR(TV_BAD_FILE, "--arrival %s: line %d: node %s has devices 0 to %d, not %d",
+        return TV_ERR(TV_BAD_FILE, "--arrival %s: line %d: node %s has devices 0 to %d, not %ld",
                       r->path, r->line, name, num_devices - 1, device);
     if (r->num == r->first_device[r->topology->num_nodes])
         return TV_ERR(TV_BAD_FILE, "--arrival %s: line %d: the topology has only %d devices",
                       r->path, r->line, r->num);
-    r->arrivals[r->num++] = (struct tv_device_place){found->node, device};
+    r->arrivals[r->num++] = (struct tv_device_place){found->node, (int)device};
     return TV_OK;
 }
 

@@ -68,7 +68,11 @@ static tv_status_t resolve_pieces(struct tv_run *run)
     if (tv_recompute_parse(o->recompute, &run->recompute) != TV_OK)
         return TV_ERR(TV_INVALID, "--recompute %s is not one of none, selective, full",
                       o->recompute);
-    const int num_pieces = run->extent.at[TV_PIPE] * run->num_chunks;
+    const int P = run->extent.at[TV_PIPE], L = run->model.num_layers;
+    if (run->num_chunks > L / P)
+        return TV_ERR(TV_INVALID, "--pp %d, %d chunk(s) per stage: more than the model's %d layers",
+                      P, run->num_chunks, L);
+    const int num_pieces = P * run->num_chunks;
     run->pieces = calloc((size_t)num_pieces, sizeof(*run->pieces));
     if (run->pieces == NULL)
         return TV_ERR(TV_NO_MEMORY, "%d pieces of the model", num_pieces);
@@ -81,7 +85,7 @@ static tv_status_t traffic_of_model(const struct tv_map_options *o, const struct
     const int is_fp32 =
         o->precision != NULL ? strcmp(o->precision, "fp32") == 0 : plan->topology.shapes[0].is_cpu;
     const int bytes = is_fp32 ? 4 : 2;
-    const struct tv_traffic_sizes sizes = {bytes, bytes, bytes, o->is_sequence_parallel};
+    const struct tv_traffic_sizes sizes = {bytes, bytes, bytes};
     struct tv_run run = {
         .options = o->train, .data_format = TV_TOKENS_U16, .extent = plan->args.extent};
     run.num_chunks = num_chunks;

@@ -206,6 +206,8 @@ tv_status_t tv_run_resolve_model(struct tv_run *run)
     return TV_OK;
 }
 
+enum { MAX_RANKS = 1 << 20 }; /* of a dry run */
+
 static tv_status_t resolve_mesh(struct tv_run *run, int num_ranks)
 {
     const struct tv_train_options *o = &run->options;
@@ -213,8 +215,11 @@ static tv_status_t resolve_mesh(struct tv_run *run, int num_ranks)
     int64_t replicas = o->dp;
     if (replicas == 0)
         replicas = num_ranks == 0 ? 1 : num_ranks / model_ranks;
+    if (num_ranks == 0 && model_ranks > MAX_RANKS / replicas)
+        return TV_ERR(TV_INVALID, "--pp %d x --tp %d x --dp %" PRId64 ": at most %d ranks", o->pp,
+                      o->tp, replicas, MAX_RANKS);
     if (num_ranks == 0)
-        num_ranks = model_ranks * replicas <= 1 << 20 ? (int)(model_ranks * replicas) : 0;
+        num_ranks = (int)(model_ranks * replicas);
     if (replicas == 0 || model_ranks * replicas != num_ranks) {
         if (o->dp != 0)
             return TV_ERR(TV_INVALID,
@@ -263,7 +268,8 @@ tv_status_t tv_run_resolve_batch(struct tv_run *run)
                       " is not a multiple of it",
                       T, run->micro_batch, run->seq_length);
     int64_t num_micro;
-    TV_TRY(tv_samples_check_batch(run->global_batch, run->micro_batch, D, &num_micro));
+    if (tv_samples_check_batch(run->global_batch, run->micro_batch, D, &num_micro) != TV_OK)
+        return TV_ERR(TV_INVALID, "--global-batch-size: %s", tv_error_message());
     if (num_micro > 1 << 20)
         return TV_ERR(TV_INVALID,
                       "--global-batch-size %" PRId64 " makes %" PRId64

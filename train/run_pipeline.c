@@ -148,6 +148,11 @@ static tv_status_t resolve_split(struct tv_run *run)
         TV_TRY(tv_profile_load(o->load_profile, run, &profile));
         return tv_run_split(run, partition, &profile);
     }
+    if (num_pieces > run->model.num_layers + 2) /* not only after measuring */
+        return TV_ERR(TV_INVALID,
+                      "--partition profile: %d layers, the embedding and the head cannot be split "
+                      "into %d pieces",
+                      run->model.num_layers, num_pieces);
     return o->is_dry_run ? TV_ERR(TV_INVALID, "--partition profile measures on the ranks of a run: "
                                               "with --dry-run give --load-profile FILE")
                          : TV_OK; /* measured by the ranks, train/loop.c */

@@ -227,7 +227,9 @@ tv_status_t tv_run_split(struct tv_run *run, tv_partition_t partition,
 {
     const int num_pieces = run->extent.at[TV_PIPE] * run->num_chunks;
     if (partition == TV_PARTITION_UNIFORM) {
-        TV_TRY(tv_partition_uniform(run->model.num_layers, num_pieces, run->pieces));
+        if (tv_partition_uniform(run->model.num_layers, num_pieces, run->pieces) != TV_OK)
+            return TV_ERR(TV_INVALID, "--pp %d, %d chunk(s) per stage: %s", run->extent.at[TV_PIPE],
+                          run->num_chunks, tv_error_message());
         return tv_run_accept_split(run);
     }
     struct problem p;

@@ -255,12 +255,12 @@ TEST(Schedule, SlotLimits)
             expect_refused({c.name, 4, c.v, 8, c.least - 1},
                            std::string("schedule ") + c.name +
                                " with 4 stages and 8 micro-batches needs " +
-                               std::to_string(c.least) + " slots; the limit is " +
+                               std::to_string(c.least) + " slots; --slot-limit is " +
                                std::to_string(c.least - 1));
     }
     expect_refused(
         {"zb-h2", 4, 1, 2, 1},
-        "schedule zb-h2 with 4 stages and 2 micro-batches needs 2 slots; the limit is 1");
+        "schedule zb-h2 with 4 stages and 2 micro-batches needs 2 slots; --slot-limit is 1");
     const Table usual = Table::built("zb-h1", 4, 8), roomy = Table::built("zb-h1", 4, 8, 1, 7);
     for (size_t s = 0; s < 4; s++)
         EXPECT_EQ(text_of(usual.stages[s]), text_of(roomy.stages[s])); /* extra room is left */

@@ -51,6 +51,16 @@ class DryRun(unittest.TestCase):
         self.assertEqual(result.code, 0)
         self.assertIn("embedding, layers 1-2", result.out)
 
+    def test_a_full_disk_and_too_many_ranks_are_refused(self):
+        words = dict(trivet.SMALL, **{"dry-run": True})
+        with open("/dev/full", "w") as out:
+            full = subprocess.run(trivet.command(words), stdout=out, stderr=subprocess.PIPE, text=True)
+        self.assertEqual(full.returncode, 1)
+        self.assertIn("cannot be written", full.stderr)
+        result = dry_run(num_layers=4, pp=2000000)
+        self.assertEqual(result.code, 2)
+        self.assertIn("--pp 2000000 x --tp 1 x --dp 1: at most 1048576", result.err)
+
     def test_under_a_launcher_it_prints_once(self):
         result = dry_run(ranks=4, mpi=True, num_layers=4, pp=2)
         self.assertEqual(result.code, 0, result.err)

@@ -308,6 +308,8 @@ class Maps(unittest.TestCase):
         self.refuse(2, ["--traffic", "--preset"], *good, "--preset", "gpt2")
         self.refuse(2, ["16", "8"], "--topology", PAIR, "--pp", 4, "--tp", 4, "--traffic", "1,1,1")
         self.refuse(2, ["16", "8"], *good, "--dp", 2)
+        self.refuse(2, "--pp 1048576, 4096 chunk", "--topology", "node:131072 gpu:8", "--pp", 2**20, "--vpp", 4096,
+                    "--preset", "gpt2")
         self.refuse(2, "8", *good, "--dp", 2147483647)
         self.refuse(2, "--traffic 1,1", *mesh, "--traffic", "1,1")
         self.refuse(2, ["--traffic", "-1"], *mesh, "--traffic", "1,-1,1")
@@ -340,6 +342,7 @@ class Maps(unittest.TestCase):
         refuse(3, "line 1", "node0\n")
         refuse(3, "line 2", "node0 0\nnode0 1 2\n")
         refuse(3, "line 2", "node0 0\nnode0 -1\n")
+        refuse(3, ["line 1", "4294967296"], "node0 4294967296\nnode0 1\n")
         refuse(3, "line 1", "x" * 5000)
         refuse(3, "line 1", "\0\1\2\n")
         refuse(3, ["line 9", "8 devices"], "".join(f"node{n} {d}\n" for n in range(2) for d in range(4)) + "node0 0\n")

@@ -2,6 +2,7 @@
 
 Names of tests carry the rows of the project's list of public faults (docs/faults.md)."""
 import json
+import os
 import unittest
 
 import trivet
@@ -222,6 +223,12 @@ class Profiles(Plans):
         dry = plan(pp=4, partition="profile", load_profile=path, **TINY)
         self.assertEqual([len(layers) + (i == 0) + (i == 3) for i, layers in enumerate(layer_map(dry))],
                          [num for _, num in measured.records[0]["units"]])
+
+    def test_what_is_no_plain_file_stays_as_it_is(self):
+        path = trivet.new_folder() / "pipe"
+        os.mkfifo(path)
+        self.refuse(2, [str(path), "not a plain file"], ranks=2, pp=2, partition="profile", save_profile=path)
+        self.assertTrue(path.is_fifo())
 
     def test_times_decide(self):
         path = self.save()

@@ -78,6 +78,9 @@ class Refusals(unittest.TestCase):
         self.refuse(2, ["--pp 2", "--tp 2", "--dp 2", "4"], ranks=4, pp=2, tp=2, dp=2)
         self.refuse(2, ["hidden", "heads"], num_attention_heads=3)
         self.refuse(2, ["3", "4"], ranks=4, pp=4, num_layers=3)
+        self.refuse(2, ["--partition profile", "6 pieces"], ranks=6, pp=6, partition="profile", num_layers=3)
+        self.refuse(2, ["--pp 4, 2 chunk"], ranks=4, pp=4, schedule="zb-v", num_layers=7)
+        self.refuse(2, "--global-batch-size", micro_batch_size=3, global_batch_size=7)
         self.refuse(2, "--seq-length", seq_length=64, max_position_embeddings=32)
         self.refuse(2, ["--sequence-parallel", "--tp 4", "1", "30"], ranks=4, tp=4, sequence_parallel=True, seq_length=30)
 
