@@ -43,8 +43,13 @@ void tv_account_report_json(json_t *line, const struct tv_account_report *report
                                  tv_sent_json(m->largest_sent_bytes));
     json_t *predicted = json_pack("{s:o, s:o}", "sum", tv_sent_json(report->predicted.bytes),
                                   "largest", tv_sent_json(report->predicted.largest));
-    if (report->num_nodes > 0)
+    int64_t within[TV_NUM_ACCOUNTS];
+    for (int a = 0; a < TV_NUM_ACCOUNTS; a++)
+        within[a] = report->predicted.bytes[a] - report->predicted.between[a];
+    if (report->num_nodes > 0) {
+        json_object_set_new(predicted, "within_nodes", tv_sent_json(within));
         json_object_set_new(predicted, "between_nodes", tv_sent_json(report->predicted.between));
+    }
     json_object_set_new(line, "sent_bytes",
                         json_pack("{s:o, s:o}", "measured", measured, "predicted", predicted));
     json_object_set_new(line, "nodes", json_integer(report->num_nodes));

@@ -20,6 +20,8 @@ TEST(Device, CountsBuffersByKindAndKeepsThePeak)
     EXPECT_EQ(tv_device_bytes(device, TV_MEM_PARAMS), 0u);
     EXPECT_EQ(tv_device_bytes(device, TV_MEM_GRADS), 24u);
     EXPECT_EQ(tv_device_peak_bytes(device), 1024u);
+    EXPECT_EQ(tv_device_kind_peak_bytes(device, TV_MEM_PARAMS), 1000u);
+    EXPECT_EQ(tv_device_kind_peak_bytes(device, TV_MEM_GRADS), 24u);
     tv_buffer_destroy(&b);
     tv_device_close(device);
 }
