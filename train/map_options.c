@@ -34,7 +34,7 @@ static const struct tv_option own_rows[] = {
      "T,P,D: the share of each that compute does not hide, 0 to 1"},
     {"precision", NULL, TV_OPTION_TEXT, AT(precision), 0, 0, NULL,
      "fp32 or bf16, of activations and gradients; by default bf16 on GPUs, fp32 on CPUs"},
-    {"sequence-parallel", NULL, TV_OPTION_SWITCH, AT(is_sequence_parallel), 0, 0, NULL,
+    {"sequence-parallel", NULL, TV_OPTION_SWITCH, AT(train.is_sequence_parallel), 0, 0, NULL,
      "stages send each other 1/tp of the activations per rank, not all of them"},
     {"Output", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
     {"json", NULL, TV_OPTION_SWITCH, AT(is_json), 0, 0, NULL,

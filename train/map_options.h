@@ -13,7 +13,6 @@ struct tv_map_options {
     const char *traffic_text, *exposed_text;
     double traffic[3], exposed[3]; /* tensor, pipe, data; bytes per step and group; shares */
     const char *precision;         /* fp32 or bf16; NULL: bf16 on GPUs */
-    int is_sequence_parallel;
     /* output */
     int is_json, width, wants_help;
     const char *svg, *emit, *log_level;

@@ -81,7 +81,7 @@ static tv_status_t traffic_of_model(const struct tv_map_options *o, const struct
     const int is_fp32 =
         o->precision != NULL ? strcmp(o->precision, "fp32") == 0 : plan->topology.shapes[0].is_cpu;
     const int bytes = is_fp32 ? 4 : 2;
-    const struct tv_traffic_sizes sizes = {bytes, bytes, bytes, o->is_sequence_parallel};
+    const struct tv_traffic_sizes sizes = {bytes, bytes, bytes};
     struct tv_run run = {
         .options = o->train, .data_format = TV_TOKENS_U16, .extent = plan->args.extent};
     run.num_chunks = num_chunks;

@@ -67,7 +67,8 @@ tv_status_t tv_run_traffic(const struct tv_run *run, struct tv_traffic_sizes siz
 {
     const struct tv_mesh_coord e = run->extent;
     const double D = e.at[TV_DATA], T = e.at[TV_TENSOR], m = run->num_micro;
-    const double whole = (double)sizes.activation * (double)tv_run_message_count(run);
+    const double whole = (double)sizes.activation * (double)(run->micro_batch * run->seq_length) *
+                         run->model.hidden_size;
     const int per_layer = run->recompute == TV_RECOMPUTE_FULL ? 6 : 4;
     struct tv_param_table table;
     TV_TRY(tv_model_param_table(&run->model, &table));
@@ -81,7 +82,8 @@ tv_status_t tv_run_traffic(const struct tv_run *run, struct tv_traffic_sizes siz
     struct tv_traffic traffic = {.exposed = {1, 1, 1}, .wraps_pipe = wraps(run)};
     traffic.load[TV_TENSOR] = 2 * (T - 1) / T * whole * per_layer * most_layers * m;
     if (e.at[TV_PIPE] > 1)
-        traffic.load[TV_PIPE] = m * run->num_chunks * (sizes.sends_parts ? whole / T : whole);
+        traffic.load[TV_PIPE] =
+            m * run->num_chunks * sizes.activation * (double)tv_run_message_count(run);
     traffic.load[TV_DATA] = (D - 1) / D * (sizes.gradient + sizes.gathered) * most_params;
     *traffic_out = traffic;
     return TV_OK;

@@ -6,7 +6,8 @@
  * gradient and per gathered parameter:
  *   tensor  2 (T-1)/T  a B S C  4 L_r m   4 all-reduces per layer, forward and backward; 6 with full
  *                                         recomputation
- *   pipe    m v a B S C                   one pair of neighbours, one direction
+ *   pipe    m v a B S C                   one pair of neighbours, one direction; 1/T of it with
+ *                                         sequence parallelism
  *   data    (D-1)/D (g + q) P_r           a reduce-scatter and an all-gather
  * A ring that visits machine after machine crosses each cut once each way, whatever the number of
  * members inside. First and last stage hold the embedding and the head, both when they are tied. */
@@ -19,9 +20,6 @@ TV_BEGIN_C
 /* Bytes. */
 struct tv_traffic_sizes {
     int activation, gradient, gathered;
-    /* Each tensor rank sends its T-th part of [B S C] to the next stage, as with sequence
-     * parallelism; else all of it. */
-    int sends_parts;
 };
 
 /* run: model, extent, batch, chunks, pieces and recomputation resolved; where it has no schedule,

@@ -5,7 +5,7 @@
 
 namespace
 {
-constexpr tv_traffic_sizes BF16 = {2, 2, 2, 0};
+constexpr tv_traffic_sizes BF16 = {2, 2, 2};
 
 // A run as tv_run_resolve leaves it, without a schedule: layers uniform over the pieces.
 struct ModelRun {
@@ -45,7 +45,8 @@ TEST(Traffic, IsThatOfGpt3AtItsScale)
     ModelRun r(96, 12288, 50257, {{8, 8, 8}});
     r.run.seq_length = 2048;
     r.run.num_micro = 192;
-    const tv_traffic t = r.traffic({2, 2, 2, 1});
+    r.run.options.is_sequence_parallel = 1;
+    const tv_traffic t = r.traffic();
     const double message = 2.0 * 2048 * 12288;
     EXPECT_DOUBLE_EQ(t.load[TV_TENSOR], 2 * 7.0 / 8 * message * 4 * 12 * 192);
     EXPECT_NEAR(t.load[TV_TENSOR], 812e9, 1e9);
@@ -71,10 +72,10 @@ TEST(Traffic, FollowsTheFullestStage)
 {
     // Five layers on two stages: three on the first, with the embeddings.
     const double layer = 12.0 * 32 * 32 + 13 * 32, tokens = 96 * 32, positions = 64 * 32;
-    const tv_traffic t = ModelRun(5, 32, 96, {{2, 3, 1}}).traffic({4, 4, 2, 0});
+    const tv_traffic t = ModelRun(5, 32, 96, {{2, 3, 1}}).traffic({4, 4, 2});
     EXPECT_DOUBLE_EQ(t.load[TV_DATA], 2.0 / 3 * 6 * (3 * layer + tokens + positions));
     EXPECT_DOUBLE_EQ(t.load[TV_PIPE], 8 * 4.0 * 64 * 32);
-    const tv_traffic cut = ModelRun(5, 32, 96, {{2, 1, 2}}).traffic({4, 4, 4, 0});
+    const tv_traffic cut = ModelRun(5, 32, 96, {{2, 1, 2}}).traffic({4, 4, 4});
     EXPECT_DOUBLE_EQ(cut.load[TV_TENSOR], 4.0 * 64 * 32 * 4 * 3 * 8);
 }
 
