@@ -71,9 +71,25 @@ static tv_status_t evaluate(const struct tv_map_args *args, const char *file, in
     return tv_map_evaluate(args, mesh_rank, &place->chosen, &place->split_tensor_groups);
 }
 
-static tv_status_t choose(const struct tv_run *run, const struct tv_topology *topology,
-                          const struct tv_device_place *arrivals, int num_ranks, int *mesh_rank,
-                          struct tv_run_place *place)
+/* Node i of --topology stands for the i-th node found, and holds its ranks. */
+static tv_status_t check_given(const struct tv_topology *given, const struct tv_nodes *nodes,
+                               const struct tv_device_place *arrivals, int num_ranks)
+{
+    if (given->num_nodes != nodes->num_nodes)
+        return TV_ERR(TV_INVALID, "--topology has %d node(s), the ranks are on %d",
+                      given->num_nodes, nodes->num_nodes);
+    for (int r = 0; r < num_ranks; r++) {
+        const int n = arrivals[r].node, num = tv_topology_shape(given, n)->num_gpus;
+        if (arrivals[r].device >= num)
+            return TV_ERR(TV_INVALID, "--topology has %d device(s) on node %d, %s has more ranks",
+                          num, n, nodes->names[n]);
+    }
+    return TV_OK;
+}
+
+static tv_status_t choose_on(const struct tv_run *run, const struct tv_topology *topology,
+                             const struct tv_device_place *arrivals, int num_ranks, int *mesh_rank,
+                             struct tv_run_place *place)
 {
     const char *name = run->options.placement;
     struct tv_map_args args = {.topology = topology,
@@ -84,6 +100,22 @@ static tv_status_t choose(const struct tv_run *run, const struct tv_topology *to
     if (strcmp(name, "auto") == 0)
         return solve(&args, mesh_rank, place);
     return evaluate(&args, strcmp(name, "identity") == 0 ? NULL : name, mesh_rank, place);
+}
+
+static tv_status_t choose(const struct tv_run *run, const struct tv_topology *found,
+                          const struct tv_device_place *arrivals, int num_ranks, int *mesh_rank,
+                          struct tv_run_place *place)
+{
+    struct tv_topology given = {0};
+    if (run->options.topology == NULL)
+        return choose_on(run, found, arrivals, num_ranks, mesh_rank, place);
+    TV_TRY(tv_topology_read(run->options.topology, run->options.network, &given));
+    tv_status_t status = check_given(&given, &place->nodes, arrivals, num_ranks);
+    tv_links_apply(&place->rates, &given);
+    if (status == TV_OK)
+        status = choose_on(run, &given, arrivals, num_ranks, mesh_rank, place);
+    tv_topology_free(&given);
+    return status;
 }
 
 /* ---- told to all ---- */
@@ -133,10 +165,11 @@ static tv_status_t place_ranks(struct tv_comm *world, const struct tv_run *run,
                                const struct tv_machine *machine, int position,
                                struct tv_run_place *place)
 {
-    const struct tv_discover_args args = {.nodes = &place->nodes,
-                                          .machine = machine,
-                                          .place = position,
-                                          .network = run->options.network};
+    const struct tv_discover_args args = {
+        .nodes = &place->nodes,
+        .machine = machine,
+        .place = position,
+        .network = run->options.topology == NULL ? run->options.network : NULL};
     struct tv_topology topology = {0};
     int first_failed;
     struct tv_device_place *arrivals = calloc((size_t)tv_comm_size(world), sizeof(*arrivals));

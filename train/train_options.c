@@ -21,6 +21,9 @@ static const struct tv_option rows[] = {
     {"network", NULL, TV_OPTION_TEXT, AT(network), 0, 0, NULL,
      "the switches between the nodes, from topology.conf or topograph YAML; as Slurm says by "
      "default"},
+    {"topology", NULL, TV_OPTION_TEXT, AT(topology), 0, 0, NULL,
+     "SPEC[,SPEC...] as of trivet map: take the nodes to be what it says, one after the other, in "
+     "place of what is found on them"},
     {"probe-links", NULL, TV_OPTION_SWITCH, AT(probe_links), 0, 0, NULL,
      "measure the links for a second in place of guessing their rates"},
     {"bind", NULL, TV_OPTION_TEXT, AT(bind), 0, 0, "auto",

@@ -154,6 +154,17 @@ class Placement(unittest.TestCase):
         file.write_text("SwitchName=leaf Nodes=elsewhere[1-4]\n")
         self.train(pp=2, tp=2, network=file, code=2)
 
+    def test_topology_in_place_of_what_is_found(self):
+        # Two layers of four all-reduces, 16 micro-batches of 32 tokens and 64 channels; places of 1 GB/s.
+        run = self.train(pp=2, tp=2, topology="node:1 cpu:4 gpu-bw:1")
+        cost = run.placement["predicted_seconds"]["chosen"]
+        self.assertAlmostEqual(cost["tensor"], 2 * 4 * 16 * 32 * 64 * 4 / 1e9, delta=1e-12)
+        self.assertAlmostEqual(cost["pipeline"], 16 * 32 * 64 * 4 / 1e9, delta=1e-12)
+        for words, said in (("node:2 cpu:2", "--topology has 2 node(s), the ranks are on 1"),
+                            ("node:1 cpu:3", "--topology has 3 device(s) on node 0")):
+            self.assertIn(said, self.train(pp=2, tp=2, topology=words, code=2).err)
+        self.train(pp=2, tp=2, topology="/nowhere.xml", code=3)
+
     def test_bench_links(self):
         for start, ranks in (([], ["--local-ranks", "2"]), ([trivet.MPIEXEC, "-n", "2"], [])):
             process = subprocess.run([*start, trivet.BINARY, "bench", "links", "--json", "--seconds", "0.1", *ranks],
