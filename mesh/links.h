@@ -1,7 +1,8 @@
 /* mesh/links.h -- how fast messages between ranks are, measured: within a node and across nodes.
  *
- * Small messages there and back give the latency, large ones the bandwidth. All pairs of a tier
- * measure at the same moment, as in training. */
+ * Small messages there and back give the latency, the largest the bandwidth: shorter ones fit into
+ * what a shaped link lets through at once. All pairs of a tier measure at the same moment, as in
+ * training. */
 #ifndef TV_MESH_LINKS_H
 #define TV_MESH_LINKS_H
 #include "mesh/nodes.h"

@@ -50,9 +50,9 @@ static void print_place(FILE *out, const struct tv_run *run)
     const struct tv_run_place *place = run->place;
     if (place == NULL)
         return;
-    if (place->is_solved && place->placement.num_ranks > 1)
-        fprintf(out, "placement: auto, predicted %.3g ms on the wire a step, identity %.3g ms\n",
-                1e3 * place->chosen.total, 1e3 * place->identity.total);
+    if (place->placement.num_ranks > 1)
+        fprintf(out, "placement: %s, predicted %.3g ms on the wire a step, identity %.3g ms\n",
+                run->options.placement, 1e3 * place->chosen.total, 1e3 * place->identity.total);
     for (int tier = 0; tier < TV_NUM_TIERS; tier++) {
         if (place->rates.gbps[tier] > 0)
             fprintf(out, "links, %s: %.3g us, %.3g GB/s\n", tv_tier_name((tv_tier_t)tier),

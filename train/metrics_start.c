@@ -125,11 +125,10 @@ static json_t *placement_json(const struct tv_run *run, int num_ranks)
     if (place == NULL)
         return fields;
     json_object_set_new(fields, "ranks", ranks_json(place));
-    if (place->is_solved)
-        json_object_set_new(fields, "predicted_seconds",
-                            json_pack("{s:o, s:o, s:i}", "chosen", cost_json(&place->chosen),
-                                      "identity", cost_json(&place->identity),
-                                      "split_tensor_groups", place->split_tensor_groups));
+    json_object_set_new(fields, "predicted_seconds",
+                        json_pack("{s:o, s:o, s:i}", "chosen", cost_json(&place->chosen),
+                                  "identity", cost_json(&place->identity), "split_tensor_groups",
+                                  place->split_tensor_groups));
     return fields;
 }
 

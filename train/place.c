@@ -1,4 +1,4 @@
-/* train/place.c -- nodes, CPUs, devices, then the layout: solved by one rank, checked by all. */
+/* train/place.c -- nodes, CPUs, devices, then the layout: chosen by one rank, checked by all. */
 #include "train/place.h"
 #include "base/log.h"
 #include "mesh/discover.h"
@@ -9,11 +9,6 @@
 #include <xxhash.h>
 
 static const double probe_seconds = 1;
-
-static int is_auto(const struct tv_run *run)
-{
-    return strcmp(run->options.placement, "auto") == 0;
-}
 
 /* What a step sends. Before a profile has split the model, the split by FLOPs stands in for it. */
 static tv_status_t find_traffic(const struct tv_run *run, struct tv_traffic *traffic_out)
@@ -35,19 +30,7 @@ static tv_status_t find_traffic(const struct tv_run *run, struct tv_traffic *tra
     return status;
 }
 
-/* ---- the layout ---- */
-
-static tv_status_t solve(const struct tv_run *run, const struct tv_topology *topology,
-                         const struct tv_device_place *arrivals, int num_ranks,
-                         struct tv_map *map_out)
-{
-    struct tv_map_args args = {.topology = topology,
-                               .extent = run->extent,
-                               .num_arrivals = num_ranks,
-                               .arrivals = arrivals};
-    TV_TRY(find_traffic(run, &args.traffic));
-    return tv_map_solve(&args, map_out);
-}
+/* ---- the layout, on rank 0 ---- */
 
 static void say_warnings(const struct tv_topology *topology, const struct tv_map *map)
 {
@@ -56,6 +39,86 @@ static void say_warnings(const struct tv_topology *topology, const struct tv_map
     for (int i = 0; i < map->num_warnings; i++)
         tv_log(TV_LOG_WARN, "%s", map->warnings[i]);
 }
+
+static tv_status_t solve(const struct tv_map_args *args, int *mesh_rank, struct tv_run_place *place)
+{
+    struct tv_map map = {0};
+    TV_TRY(tv_map_solve(args, &map));
+    say_warnings(args->topology, &map);
+    memcpy(mesh_rank, map.mesh_rank, (size_t)args->num_arrivals * sizeof(*mesh_rank));
+    place->chosen = map.chosen;
+    place->identity = map.identity;
+    place->split_tensor_groups = map.split_tensor_groups;
+    tv_map_free(&map);
+    return TV_OK;
+}
+
+/* A placement that was asked for, beside identity. */
+static tv_status_t evaluate(const struct tv_map_args *args, const char *file, int *mesh_rank,
+                            struct tv_run_place *place)
+{
+    const int num_ranks = args->num_arrivals;
+    struct tv_placement given;
+    for (int r = 0; r < num_ranks; r++)
+        mesh_rank[r] = r;
+    TV_TRY(tv_map_evaluate(args, mesh_rank, &place->identity, &place->split_tensor_groups));
+    place->chosen = place->identity;
+    if (file == NULL)
+        return TV_OK;
+    TV_TRY(tv_placement_read(file, num_ranks, &given));
+    memcpy(mesh_rank, given.place_of, (size_t)num_ranks * sizeof(*mesh_rank));
+    tv_placement_destroy(&given);
+    return tv_map_evaluate(args, mesh_rank, &place->chosen, &place->split_tensor_groups);
+}
+
+/* Node i of --topology stands for the i-th node found, and holds its ranks. */
+static tv_status_t check_given(const struct tv_topology *given, const struct tv_nodes *nodes,
+                               const struct tv_device_place *arrivals, int num_ranks)
+{
+    if (given->num_nodes != nodes->num_nodes)
+        return TV_ERR(TV_INVALID, "--topology has %d node(s), the ranks are on %d",
+                      given->num_nodes, nodes->num_nodes);
+    for (int r = 0; r < num_ranks; r++) {
+        const int n = arrivals[r].node, num = tv_topology_shape(given, n)->num_gpus;
+        if (arrivals[r].device >= num)
+            return TV_ERR(TV_INVALID, "--topology has %d device(s) on node %d, %s has more ranks",
+                          num, n, nodes->names[n]);
+    }
+    return TV_OK;
+}
+
+static tv_status_t choose_on(const struct tv_run *run, const struct tv_topology *topology,
+                             const struct tv_device_place *arrivals, int num_ranks, int *mesh_rank,
+                             struct tv_run_place *place)
+{
+    const char *name = run->options.placement;
+    struct tv_map_args args = {.topology = topology,
+                               .extent = run->extent,
+                               .num_arrivals = num_ranks,
+                               .arrivals = arrivals};
+    TV_TRY(find_traffic(run, &args.traffic));
+    if (strcmp(name, "auto") == 0)
+        return solve(&args, mesh_rank, place);
+    return evaluate(&args, strcmp(name, "identity") == 0 ? NULL : name, mesh_rank, place);
+}
+
+static tv_status_t choose(const struct tv_run *run, const struct tv_topology *found,
+                          const struct tv_device_place *arrivals, int num_ranks, int *mesh_rank,
+                          struct tv_run_place *place)
+{
+    struct tv_topology given = {0};
+    if (run->options.topology == NULL)
+        return choose_on(run, found, arrivals, num_ranks, mesh_rank, place);
+    TV_TRY(tv_topology_read(run->options.topology, run->options.network, &given));
+    tv_status_t status = check_given(&given, &place->nodes, arrivals, num_ranks);
+    tv_links_apply(&place->rates, &given);
+    if (status == TV_OK)
+        status = choose_on(run, &given, arrivals, num_ranks, mesh_rank, place);
+    tv_topology_free(&given);
+    return status;
+}
+
+/* ---- told to all ---- */
 
 /* All ranks hold what rank 0 has sent. */
 static tv_status_t check_alike(struct tv_comm *world, const int *mesh_rank, int num_ranks)
@@ -67,17 +130,9 @@ static tv_status_t check_alike(struct tv_comm *world, const int *mesh_rank, int 
     return ends[0] == -ends[1] ? TV_OK : TV_ERR(TV_INTERNAL, "ranks have different placements");
 }
 
-/* From rank 0, where the map is, to all. */
-static tv_status_t tell_map(struct tv_comm *world, const struct tv_map *map, int *mesh_rank,
-                            struct tv_run_place *place)
+static tv_status_t tell(struct tv_comm *world, int *mesh_rank, struct tv_run_place *place)
 {
     const int num_ranks = tv_comm_size(world);
-    if (tv_comm_rank(world) == 0) {
-        memcpy(mesh_rank, map->mesh_rank, (size_t)num_ranks * sizeof(*mesh_rank));
-        place->chosen = map->chosen;
-        place->identity = map->identity;
-        place->split_tensor_groups = map->split_tensor_groups;
-    }
     TV_TRY(tv_comm_broadcast_now(world, mesh_rank, num_ranks, TV_I32, 0));
     TV_TRY(tv_comm_broadcast_now(world, &place->chosen, (int64_t)sizeof(place->chosen), TV_U8, 0));
     TV_TRY(
@@ -87,40 +142,34 @@ static tv_status_t tell_map(struct tv_comm *world, const struct tv_map *map, int
     return tv_placement_create(num_ranks, mesh_rank, &place->placement);
 }
 
-static tv_status_t solve_and_tell(struct tv_comm *world, const struct tv_run *run,
-                                  const struct tv_topology *topology,
-                                  const struct tv_device_place *arrivals,
-                                  struct tv_run_place *place)
+static tv_status_t choose_and_tell(struct tv_comm *world, const struct tv_run *run,
+                                   const struct tv_topology *topology,
+                                   const struct tv_device_place *arrivals,
+                                   struct tv_run_place *place)
 {
-    const int num_ranks = tv_comm_size(world);
-    struct tv_map map = {0};
     int first_failed;
     tv_status_t status = TV_OK;
-    int *mesh_rank = calloc((size_t)num_ranks, sizeof(*mesh_rank));
+    int *mesh_rank = calloc((size_t)tv_comm_size(world), sizeof(*mesh_rank));
     if (mesh_rank == NULL)
-        status = TV_ERR(TV_NO_MEMORY, "placement of %d ranks", num_ranks);
-    if (status == TV_OK && tv_comm_rank(world) == 0) {
-        status = solve(run, topology, arrivals, num_ranks, &map);
-        if (status == TV_OK)
-            say_warnings(topology, &map);
-    }
+        status = TV_ERR(TV_NO_MEMORY, "placement of %d ranks", tv_comm_size(world));
+    if (status == TV_OK && tv_comm_rank(world) == 0)
+        status = choose(run, topology, arrivals, tv_comm_size(world), mesh_rank, place);
     status = tv_comm_agree(world, status, &first_failed);
     if (status == TV_OK)
-        status = tell_map(world, &map, mesh_rank, place);
-    tv_map_free(&map);
+        status = tell(world, mesh_rank, place);
     free(mesh_rank);
-    place->is_solved = status == TV_OK;
     return status;
 }
 
-static tv_status_t place_auto(struct tv_comm *world, const struct tv_run *run,
-                              const struct tv_machine *machine, int position,
-                              struct tv_run_place *place)
+static tv_status_t place_ranks(struct tv_comm *world, const struct tv_run *run,
+                               const struct tv_machine *machine, int position,
+                               struct tv_run_place *place)
 {
-    const struct tv_discover_args args = {.nodes = &place->nodes,
-                                          .machine = machine,
-                                          .place = position,
-                                          .network = run->options.network};
+    const struct tv_discover_args args = {
+        .nodes = &place->nodes,
+        .machine = machine,
+        .place = position,
+        .network = run->options.topology == NULL ? run->options.network : NULL};
     struct tv_topology topology = {0};
     int first_failed;
     struct tv_device_place *arrivals = calloc((size_t)tv_comm_size(world), sizeof(*arrivals));
@@ -132,7 +181,7 @@ static tv_status_t place_auto(struct tv_comm *world, const struct tv_run *run,
         status = tv_topology_discover(world, &args, &topology, arrivals);
     if (status == TV_OK) {
         tv_links_apply(&place->rates, &topology);
-        status = solve_and_tell(world, run, &topology, arrivals, place);
+        status = choose_and_tell(world, run, &topology, arrivals, place);
     }
     tv_topology_free(&topology);
     free(arrivals);
@@ -168,14 +217,7 @@ static tv_status_t find_place(struct tv_comm *world, const struct tv_run *run,
     TV_TRY(gather_bindings(world, &binding, place));
     if (run->options.probe_links)
         TV_TRY(tv_links_measure(world, &place->nodes, probe_seconds, &place->rates));
-    if (is_auto(run))
-        return place_auto(world, run, machine, binding.place, place);
-    tv_status_t status;
-    if (strcmp(run->options.placement, "identity") == 0)
-        status = tv_placement_identity(tv_comm_size(world), &place->placement);
-    else
-        status = tv_placement_read(run->options.placement, tv_comm_size(world), &place->placement);
-    return tv_comm_agree(world, status, &first_failed);
+    return place_ranks(world, run, machine, binding.place, place);
 }
 
 tv_status_t tv_run_find_place(struct tv_comm *world, struct tv_run *run)

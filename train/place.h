@@ -14,7 +14,6 @@ struct tv_run_place {
     struct tv_nodes nodes;               /* without their groups */
     struct tv_binding *bindings;         /* [ranks] */
     struct tv_link_rates rates;          /* as measured by --probe-links, else as guessed */
-    int is_solved;                       /* --placement auto: what follows is filled */
     struct tv_map_cost chosen, identity; /* predicted seconds on the wire of a step */
     int split_tensor_groups;             /* that leave their node or NVLink domain */
 };

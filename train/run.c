@@ -289,9 +289,6 @@ static tv_status_t check_placement(struct tv_run *run)
     if (strcmp(o->bind, "auto") != 0 && strcmp(o->bind, "none") != 0)
         return TV_ERR(TV_INVALID, "--bind %s is not one of auto, none", o->bind);
     run->is_bound = strcmp(o->bind, "auto") == 0;
-    if (strcmp(o->placement, "auto") != 0 && (o->network != NULL || o->probe_links))
-        return TV_ERR(TV_INVALID, "--%s belongs to --placement auto",
-                      o->network != NULL ? "network" : "probe-links");
     return TV_OK;
 }
 

@@ -17,14 +17,15 @@ static const struct tv_option rows[] = {
      "run N ranks as threads of this process, without a launcher"},
     {"placement", NULL, TV_OPTION_TEXT, AT(placement), 0, 0, "auto",
      "auto (least time on the wire), identity, or FILE with one mesh rank per line, line i for "
-     "world "
-     "rank i"},
+     "world rank i"},
     {"network", NULL, TV_OPTION_TEXT, AT(network), 0, 0, NULL,
-     "with --placement auto: the switches between the nodes, from topology.conf or topograph YAML; "
-     "as "
-     "Slurm says by default"},
+     "the switches between the nodes, from topology.conf or topograph YAML; as Slurm says by "
+     "default"},
+    {"topology", NULL, TV_OPTION_TEXT, AT(topology), 0, 0, NULL,
+     "SPEC[,SPEC...] as of trivet map: take the nodes to be what it says, one after the other, in "
+     "place of what is found on them"},
     {"probe-links", NULL, TV_OPTION_SWITCH, AT(probe_links), 0, 0, NULL,
-     "with --placement auto: measure the links for a second in place of guessing their rates"},
+     "measure the links for a second in place of guessing their rates"},
     {"bind", NULL, TV_OPTION_TEXT, AT(bind), 0, 0, "auto",
      "auto: each rank runs on its share of the node's CPUs, unless the launcher has bound it; or "
      "none"},

@@ -12,7 +12,7 @@ struct tv_train_options {
     int pp, tp, dp; /* dp 0: inferred */
     int is_sequence_parallel;
     int local_ranks;
-    const char *placement, *network, *bind;
+    const char *placement, *network, *topology, *bind;
     int probe_links;
     /* schedule */
     const char *schedule; /* NULL: 1f1b, or interleaved when vpp > 1 */

@@ -107,6 +107,30 @@ class Maps(unittest.TestCase):
         self.assertEqual((len(used), len(unused), used & unused), (12, 3, set()))
         self.assertEqual(out["split_tensor_groups"], 0)
 
+    def test_the_heavier_of_replicas_and_stages_shares_the_node(self):
+        """Two tensor pairs per node. A stage with two neighbours loads the NIC with 4 + 1 pairs and rings or with 2 +
+        2, so replicas stay inside above w_dp = 2 w_pp; of two stages and replicas, which have one neighbour each, above
+        w_dp = w_pp."""
+        for nodes, pp, dp, limit in ((12, 6, 4, 2e9), (2, 2, 2, 1e9)):
+            for factor, axis in ((1.01, 0), (0.99, 1), (8, 0), (0.1, 1)):
+                for arrival in ("block", "cyclic"):
+                    out = self.json("--topology", f"node:{nodes} gpu:4 link:nvswitch", "--pp", pp, "--dp", dp, "--tp",
+                                    2, "--arrival", arrival, "--traffic", f"1e12,1e9,{factor * limit}")
+                    for n in range(nodes):  # a stage of two replicas, or two stages of a replica
+                        inside = {r["coordinate"][axis] for r in out["placement"] if r["node"] == f"node{n}"}
+                        self.assertEqual(len(inside), 1, (nodes, factor, arrival))
+                    self.assertEqual(out["split_tensor_groups"], 0)
+
+    def test_two_nodes_of_six_and_tensor_groups_of_four(self):
+        """Row 10 of the mapper's cases. Where a GPU's slot is half as fast as the NIC, a second split group costs the
+        tensor axis nothing and saves the data axis a crossing; docs/mapping.md says so."""
+        words = ["--tp", 4, "--dp", 3]
+        for link, data, split, cost in (("nvswitch", 1e9, 1, 1e10 / 50e9 + 4e9 / 50e9), ("none", 0, 1, 1e10 / 25e9),
+                                        ("none", 1e9, 2, 1e10 / 25e9 + 3e9 / 50e9)):
+            out = self.json("--topology", f"node:2 numa:2 gpu:6 link:{link}", *words, "--traffic", f"1e10,0,{data}")
+            self.assertEqual(out["split_tensor_groups"], split)
+            self.assertAlmostEqual(out["cost"]["chosen"]["total"], cost, delta=1e-9)
+
     def test_traffic_of_a_model(self):
         # gpt2: L 12, C 768; S 1024, m 4, bf16, pp 2, dp 2, tp 2.
         words = ["--topology", "node:2 gpu:4 link:nvswitch", "--pp", 2, "--tp", 2, "--dp", 2, "--preset", "gpt2",
@@ -346,7 +370,7 @@ class Maps(unittest.TestCase):
         refuse(3, "line 1", "x" * 5000)
         refuse(3, "line 1", "\0\1\2\n")
         refuse(3, ["line 9", "8 devices"], "".join(f"node{n} {d}\n" for n in range(2) for d in range(4)) + "node0 0\n")
-        refuse(2, ["0", "1"], "node0 3\nnode0 3\n")  # one device, two ranks
+        refuse(2, ["ranks 0 and 1", "device 3", "node0"], "node0 3\nnode0 3\n")  # B49: one device, two ranks
         refuse(2, ["2", "1"], "node0 0\n")
         refuse(2, "2", "")
         self.refuse(3, "no-such-file", "--topology", PAIR, "--traffic", "1,1,1", "--arrival",

@@ -110,6 +110,17 @@ class Placement(unittest.TestCase):
             self.assertEqual(run.losses(), runs[0].losses())
             self.assertEqual(run.norms(), runs[0].norms())
         self.assertEqual(runs[2].placement["coordinates"], [[1, 0, 1], [0, 0, 1], [0, 0, 0], [1, 0, 0]])
+        for run in runs:  # one node: every order costs the same
+            predicted = run.placement["predicted_seconds"]
+            self.assertEqual(predicted["chosen"], runs[0].placement["predicted_seconds"]["identity"])
+            self.assertEqual(predicted["identity"], predicted["chosen"])
+            self.assertGreater(predicted["chosen"]["tensor"], 0)
+
+    def test_sequence_parallelism_cuts_what_stages_send_and_nothing_else(self):
+        whole, cut = (self.train(pp=2, tp=2, sequence_parallel=on).placement["predicted_seconds"]["chosen"]
+                      for on in (None, True))
+        self.assertEqual(cut["tensor"], whole["tensor"])
+        self.assertAlmostEqual(cut["pipeline"], whole["pipeline"] / 2, delta=1e-12)
 
     def test_auto_is_the_default_and_says_what_it_predicts(self):
         run = self.train(pp=2, tp=2)
@@ -131,7 +142,8 @@ class Placement(unittest.TestCase):
     def test_probed_links(self):
         run = self.train(ranks=2, tp=2, probe_links=True)
         self.assertRegex(run.out, r"links, same node: \S+ us, \S+ GB/s")
-        self.train(ranks=2, tp=2, probe_links=True, placement="identity", code=2)
+        run = self.train(ranks=2, tp=2, probe_links=True, placement="identity")
+        self.assertRegex(run.out, r"links, same node: \S+ us, \S+ GB/s")
         self.train(ranks=2, tp=2, network="/nowhere/topology.conf", code=3)
 
     def test_network_file(self):
@@ -141,6 +153,17 @@ class Placement(unittest.TestCase):
         self.assertGreater(run.placement["predicted_seconds"]["chosen"]["total"], 0)
         file.write_text("SwitchName=leaf Nodes=elsewhere[1-4]\n")
         self.train(pp=2, tp=2, network=file, code=2)
+
+    def test_topology_in_place_of_what_is_found(self):
+        # Two layers of four all-reduces, 16 micro-batches of 32 tokens and 64 channels; places of 1 GB/s.
+        run = self.train(pp=2, tp=2, topology="node:1 cpu:4 gpu-bw:1")
+        cost = run.placement["predicted_seconds"]["chosen"]
+        self.assertAlmostEqual(cost["tensor"], 2 * 4 * 16 * 32 * 64 * 4 / 1e9, delta=1e-12)
+        self.assertAlmostEqual(cost["pipeline"], 16 * 32 * 64 * 4 / 1e9, delta=1e-12)
+        for words, said in (("node:2 cpu:2", "--topology has 2 node(s), the ranks are on 1"),
+                            ("node:1 cpu:3", "--topology has 3 device(s) on node 0")):
+            self.assertIn(said, self.train(pp=2, tp=2, topology=words, code=2).err)
+        self.train(pp=2, tp=2, topology="/nowhere.xml", code=3)
 
     def test_bench_links(self):
         for start, ranks in (([], ["--local-ranks", "2"]), ([trivet.MPIEXEC, "-n", "2"], [])):

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import unittest
+from collections import Counter
 from pathlib import Path
 
 import trivet
@@ -53,6 +54,7 @@ class Nodes(unittest.TestCase):
         cls.folder = Path(tempfile.mkdtemp(prefix="trivet-testbed-"))
         cls.data = trivet.write_tokens(cls.folder / "walk.u16", trivet.walk_tokens(16 * 32 * 4 + 1))
         cls.expected = trivet.train(cls.data, dp=1, train_iters=5, **MESH).losses()
+        cls.expected_of_eight = trivet.train(cls.data, dp=2, train_iters=5, **MESH).losses()
 
     def start(self, start, **changes):
         """A training of 5 steps; start: the script's words and the launcher's."""
@@ -83,6 +85,18 @@ class Nodes(unittest.TestCase):
         self.assertEqual(result.losses(), self.expected)
         self.assertEqual(result.records[-1]["status"], "ok")
 
+    def layout(self, start):
+        """The node of each coordinate, in a run of 8 ranks with the losses of local ranks."""
+        done = self.finish(self.start(start, dp=2, placement="auto"))
+        self.assertEqual((done.returncode, trivet.without_warnings(done.stderr)), (0, ""))
+        result = trivet.Result(done, self.folder)
+        self.assertEqual(result.losses(), self.expected_of_eight)
+        placement = next(r for r in result.records if r["type"] == "placement")
+        self.assertEqual(placement["predicted_seconds"]["split_tensor_groups"], 0)
+        nodes = {tuple(at): rank["node"] for at, rank in zip(placement["coordinates"], placement["ranks"])}
+        self.assertEqual(len(nodes), 8)
+        return nodes
+
     def wait_for_steps(self):
         deadline = time.monotonic() + RUN_SECONDS
         metrics = self.folder / "metrics.jsonl"
@@ -105,6 +119,15 @@ class Testbed(Nodes):
             self.same_losses(["testbed", "1", "--per-node", "4", "--"])  # over TCP too
         self.same_losses([*self.WORDS, "--order", "cyclic", "--"])
         self.same_losses([*self.WORDS, "--rate", "none", "--"])
+
+    def test_block_and_cyclic_arrival_give_the_same_mesh(self):
+        """Also row B52: no tensor group leaves its node, whatever the order; the same losses under mpiexec."""
+        words = ["testbed", "2", "--per-node", "4", "--order"]
+        block = self.layout([*words, "block", "--"])
+        self.assertEqual(self.layout([*words, "cyclic", "--"]), block)
+        self.assertEqual(sorted(block.values()), ["node0"] * 4 + ["node1"] * 4)
+        self.assertEqual(trivet.train(self.data, dp=2, train_iters=5, mpi=True, **MESH).losses(),
+                         self.expected_of_eight)
 
     def test_ranks_lie_as_asked(self):
         for order, expected in (("block", "0 0 1 1"), ("cyclic", "0 1 0 1")):
@@ -159,6 +182,12 @@ class Slurm(Nodes):
         for _ in range(REPEATS):
             self.same_losses(self.WORDS)
         self.same_losses([*self.WORDS, "--distribution=cyclic"])
+
+    def test_block_and_cyclic_distribution_give_the_same_mesh(self):
+        words = ["slurm-testbed", "2", "--per-node", "4", "--", "srun", "--mpi=pmi2", "-N2", "-n8"]
+        block = self.layout(words)
+        self.assertEqual(self.layout([*words, "--distribution=cyclic"]), block)
+        self.assertEqual(sorted(Counter(block.values()).values()), [4, 4])
 
     def test_the_example(self):
         (self.folder / "corpus.txt").write_text("round and round it goes, " * 500)
