@@ -247,21 +247,51 @@ tv_status_t tv_model_memory(const struct tv_model_args *args, int T,
     return status;
 }
 
-tv_status_t tv_model_grad_square_sum(struct tv_model *model, double *sum_out)
+tv_status_t tv_model_place_params(const struct tv_model_args *args,
+                                  const struct tv_param_table *table, int T,
+                                  struct tv_local_params *params_out)
+{
+    struct tv_model_layout layout = {0};
+    TV_TRY(check_args(args, T));
+    TV_TRY(tv_model_layout_create(args, table, T, 0, &layout));
+    *params_out = (struct tv_local_params){layout.num_local, layout.local, layout.param_count};
+    layout.local = NULL;
+    tv_model_layout_destroy(&layout);
+    return TV_OK;
+}
+
+void tv_local_params_destroy(struct tv_local_params *params)
+{
+    free(params->params);
+    *params = (struct tv_local_params){0};
+}
+
+/* pieces NULL: the i-th local weight's whole gradient */
+static struct tv_grad_piece piece_at(struct tv_model *model, const struct tv_grad_piece *pieces,
+                                     int i)
+{
+    if (pieces != NULL)
+        return pieces[i];
+    const struct tv_local_param *local = &model->layout.local[i];
+    return (struct tv_grad_piece){i, local->count, (float *)model->grads.data + local->first};
+}
+
+tv_status_t tv_model_grad_square_sum(struct tv_model *model, int num_pieces,
+                                     const struct tv_grad_piece *pieces, double *sum_out)
 {
     const struct tv_model_sizes *s = &model->layout.sizes;
+    const int num = pieces != NULL ? num_pieces : model->layout.num_local;
     double total = 0;
-    for (int i = 0; i < model->layout.num_local; i++) {
-        const struct tv_local_param *local = &model->layout.local[i];
-        int first, num;
-        tv_param_holders(local->param, s->T, s->t, &first, &num);
+    for (int i = 0; i < num; i++) {
+        const struct tv_grad_piece piece = piece_at(model, pieces, i);
+        const struct tv_local_param *local = &model->layout.local[piece.local];
+        int first, holders;
+        tv_param_holders(local->param, s->T, s->t, &first, &holders);
         if (local->is_copy || first != s->t)
             continue; /* counted by another rank */
         double sum = 0;
-        const struct tv_square_sum_args args = {.count = local->count,
-                                                .x =
-                                                    (const float *)model->grads.data + local->first,
-                                                .sum_out = &sum};
+        const struct tv_square_sum_args args = {
+            .count = piece.count, .x = piece.grad, .sum_out = &sum};
         TV_TRY(model->args.axis.kernels->square_sum(model->args.axis.stream, &args));
         total += sum;
     }
@@ -277,14 +307,16 @@ static struct tv_comm *holders_of_parts(struct tv_model *model, const struct tv_
     return param->is_for_rows && model->args.is_sequence_parallel ? model->args.axis.comm : NULL;
 }
 
-tv_status_t tv_model_sync_replicated(struct tv_model *model)
+tv_status_t tv_model_sync_replicated(struct tv_model *model, int num_pieces,
+                                     const struct tv_grad_piece *pieces)
 {
-    for (int i = 0; i < model->layout.num_local; i++) {
-        const struct tv_local_param *local = &model->layout.local[i];
-        struct tv_comm *holders = holders_of_parts(model, local->param);
+    const int num = pieces != NULL ? num_pieces : model->layout.num_local;
+    for (int i = 0; i < num; i++) {
+        const struct tv_grad_piece piece = piece_at(model, pieces, i);
+        struct tv_comm *holders = holders_of_parts(model, model->layout.local[piece.local].param);
         if (holders != NULL)
-            TV_TRY(tv_comm_all_reduce_wait(holders, (float *)model->grads.data + local->first,
-                                           local->count, TV_F32, TV_SUM, model->args.axis.stream));
+            TV_TRY(tv_comm_all_reduce_wait(holders, piece.grad, piece.count, TV_F32, TV_SUM,
+                                           model->args.axis.stream));
     }
     return TV_OK;
 }

@@ -59,15 +59,26 @@ struct tv_local_param {
     int is_copy; /* the second copy of a tied weight: its embedding unit is on another rank */
 };
 
+/* Local weights of all chunks, grouped by unit in descending unit order (the order in which backward
+ * completes them), except that a tied weight with both units here comes with the embedding. */
+struct tv_local_params {
+    int num;
+    struct tv_local_param *params; /* [num], owned */
+    int64_t count;                 /* length of the flat arrays, gaps included */
+};
+/* Those that tv_model_create would place on each of T tensor ranks; args->axis is not read. table: of
+ * args->config, borrowed by the result. */
+TV_MUST_CHECK tv_status_t tv_model_place_params(const struct tv_model_args *args,
+                                                const struct tv_param_table *table, int T,
+                                                struct tv_local_params *params_out);
+void tv_local_params_destroy(struct tv_local_params *params);
+
 /* Weights are initialised by tv_param_init. Errors: TV_INVALID, TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_model_create(const struct tv_model_args *args,
                                           struct tv_model **model_out);
 void tv_model_destroy(struct tv_model *model);
 
 const struct tv_param_table *tv_model_table(const struct tv_model *model);
-/* Local weights of all chunks, grouped by unit in descending unit order (the order in which
- * backward completes them), except that a tied weight with both units here comes with the
- * embedding. */
 int tv_model_num_local_params(const struct tv_model *model);
 struct tv_local_param tv_model_local_param(const struct tv_model *model, int index);
 int64_t
@@ -123,13 +134,23 @@ TV_MUST_CHECK tv_status_t tv_model_backward_input(struct tv_model *model,
 TV_MUST_CHECK tv_status_t tv_model_backward_weight(struct tv_model *model,
                                                    const struct tv_model_call *call);
 
+/* A part of a local weight's gradient. */
+struct tv_grad_piece {
+    int local; /* index of the weight */
+    int64_t count;
+    float *grad;
+};
+/* Both work on num_pieces pieces; pieces NULL: on all of the flat array. */
 /* After tv_model_sync_replicated: sum of squares (double) of the gradients whose weights this rank
  * counts (each weight once over the tensor axis and the stages; not reduced over any axis). Padding
  * excluded. */
-TV_MUST_CHECK tv_status_t tv_model_grad_square_sum(struct tv_model *model, double *sum_out);
+TV_MUST_CHECK tv_status_t tv_model_grad_square_sum(struct tv_model *model, int num_pieces,
+                                                   const struct tv_grad_piece *pieces,
+                                                   double *sum_out);
 /* Sum gradients of weights that several tensor ranks hold but compute in parts: replicated kv
  * heads; under sequence parallelism norms and the biases of row matrices. Collective over the
- * tensor axis. */
-TV_MUST_CHECK tv_status_t tv_model_sync_replicated(struct tv_model *model);
+ * tensor axis, whose ranks pass the same pieces. */
+TV_MUST_CHECK tv_status_t tv_model_sync_replicated(struct tv_model *model, int num_pieces,
+                                                   const struct tv_grad_piece *pieces);
 TV_END_C
 #endif

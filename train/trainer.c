@@ -79,65 +79,53 @@ static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
     struct tv_model_args args = tv_run_model_args(tr->run, tr->here.at[TV_PIPE], chunks);
     args.axis = (struct tv_tensor_axis){
         .comm = tv_mesh_comm(tr->mesh, TV_TENSOR), .stream = tr->stream, .kernels = kernels};
-    const tv_status_t status = tv_model_create(&args, &tr->model);
+    tv_status_t status =
+        tv_sharding_create(tr->run, tr->here.at[TV_PIPE], tr->here.at[TV_DATA], &tr->sharding);
+    if (status == TV_OK)
+        status = tv_model_create(&args, &tr->model);
     free(chunks);
     TV_TRY(status);
+    tr->params = (struct tv_weight_array){tv_model_params(tr->model), 0, 1};
+    tr->grads = (struct tv_weight_array){tv_model_grads(tr->model), 0, tr->run->zero_stage == 0};
     if (tr->run->options.init_from == NULL)
         return TV_OK;
     return tv_trainer_read_weights(tr, tr->run->options.init_from);
 }
 
-/* Buckets follow the flat gradients, which are in descending order of units; small units share one. */
 static tv_status_t create_buckets(struct tv_trainer *tr)
 {
-    const int64_t min_count = 1 << 18; /* 1 MiB: below it a message costs more than its bytes */
-    const int n = tv_model_num_local_params(tr->model);
-    struct tv_bucket_range *ranges = calloc((size_t)n, sizeof(*ranges));
-    tr->bucket_units = calloc((size_t)n, sizeof(*tr->bucket_units));
+    const struct tv_sharding *s = &tr->sharding;
+    struct tv_comm *data = tv_mesh_comm(tr->mesh, TV_DATA);
+    tr->grad_pieces = calloc((size_t)s->num_pieces + 1, sizeof(*tr->grad_pieces));
     tr->unit_is_done = calloc((size_t)tr->run->model.num_layers + 2, 1);
-    if (ranges == NULL || tr->bucket_units == NULL || tr->unit_is_done == NULL) {
-        free(ranges);
-        return TV_ERR(TV_NO_MEMORY, "%d gradient buckets", n);
-    }
-    struct tv_bucket_units *bucket = tr->bucket_units;
-    int64_t first = 0;
-    int is_new = 1;
-    for (int i = 0; i < n; i++) {
-        const struct tv_local_param local = tv_model_local_param(tr->model, i);
-        const int is_last = i == n - 1;
-        const int64_t end = is_last ? tv_model_param_count(tr->model)
-                                    : tv_model_local_param(tr->model, i + 1).first;
-        const int ends_unit = is_last || tv_model_local_param(tr->model, i + 1).unit != local.unit;
-        if (is_new)
-            bucket->high = local.unit;
-        bucket->low = local.unit;
-        bucket->needs_head |=
-            local.param->tied_unit >= 0 && !local.is_copy && tr->embedding_stage == tr->head_stage;
-        is_new = is_last || (ends_unit && end - first >= min_count);
-        if (!is_new)
-            continue;
-        ranges[tr->num_buckets++] = (struct tv_bucket_range){first, end - first};
-        first = end;
-        bucket++;
-    }
-    const tv_status_t status =
-        tv_buckets_create(tv_mesh_comm(tr->mesh, TV_DATA), tr->stream, tv_model_grads(tr->model),
-                          tr->num_buckets, ranges, &tr->buckets);
-    free(ranges);
-    return status;
+    if (tr->grad_pieces == NULL || tr->unit_is_done == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d pieces of gradients", s->num_pieces);
+    for (int i = 0; i < s->num_pieces; i++)
+        tr->grad_pieces[i] =
+            (struct tv_grad_piece){s->pieces[i].local, s->pieces[i].count,
+                                   tr->grads.data + tv_piece_offset(&tr->grads, &s->pieces[i])};
+    if (tr->run->zero_stage > 0)
+        return tv_buckets_create_sharded(data, tr->stream, tr->grads.data, &s->shards,
+                                         &tr->buckets);
+    return tv_buckets_create(data, tr->stream, tr->grads.data, s->shards.num_buckets,
+                             s->shards.buckets, &tr->buckets);
 }
 
 static tv_status_t create_optimizer(struct tv_trainer *tr)
 {
-    const int n = tv_model_num_local_params(tr->model);
-    struct tv_optimizer_range *ranges = calloc((size_t)n, sizeof(*ranges));
+    const struct tv_sharding *s = &tr->sharding;
+    const int n = s->num_pieces;
+    struct tv_optimizer_range *ranges = calloc((size_t)n + 1, sizeof(*ranges));
     if (ranges == NULL)
         return TV_ERR(TV_NO_MEMORY, "%d optimizer ranges", n);
     for (int i = 0; i < n; i++) {
-        const struct tv_local_param local = tv_model_local_param(tr->model, i);
+        const struct tv_owned_piece *piece = &s->pieces[i];
+        const struct tv_local_param local = s->locals.params[piece->local];
         ranges[i] = (struct tv_optimizer_range){
-            .first = local.first,
-            .count = local.count,
+            .param = tv_piece_offset(&tr->params, piece),
+            .grad = tv_piece_offset(&tr->grads, piece),
+            .state = piece->place,
+            .count = piece->count,
             .has_decay = local.param->has_decay,
             .lr_group = local.param->is_vocabulary ? TV_LR_VOCABULARY : TV_LR_BODY,
             .matrix = tv_run_is_matrix(tr->run, local.param) ? local.param : NULL};
@@ -145,7 +133,7 @@ static tv_status_t create_optimizer(struct tv_trainer *tr)
     struct tv_optimizer_args args = {.stream = tr->stream,
                                      .tensor = tv_mesh_comm(tr->mesh, TV_TENSOR),
                                      .config = tr->run->optimizer,
-                                     .count = tv_model_param_count(tr->model),
+                                     .count = s->shards.own_count,
                                      .num_ranges = n,
                                      .ranges = ranges};
     tv_status_t status = tv_kernels_open(tr->device, &args.kernels);
@@ -167,9 +155,8 @@ static tv_status_t create_tied(struct tv_trainer *tr)
     if (tr->tied != NULL)
         tv_comm_set_name(tr->tied, "pipe (tied embeddings)");
     for (int i = 0; i < tv_model_num_local_params(tr->model); i++) {
-        const struct tv_local_param local = tv_model_local_param(tr->model, i);
-        if (local.param->tied_unit >= 0)
-            tr->tied_param = local;
+        if (tv_model_local_param(tr->model, i).param->tied_unit >= 0)
+            tr->tied_local = i;
     }
     return TV_OK;
 }
@@ -236,7 +223,8 @@ void tv_trainer_destroy(struct tv_trainer *tr)
     tv_tokens_close(tr->valid_tokens);
     if (tr->sample_log != NULL)
         fclose(tr->sample_log);
-    free(tr->bucket_units);
+    tv_sharding_destroy(&tr->sharding);
+    free(tr->grad_pieces);
     free(tr->unit_is_done);
     free(tr->costs);
     free(tr->ids);

@@ -7,15 +7,10 @@
 #include "data/samples.h"
 #include "model/model.h"
 #include "pipeline/executor.h"
+#include "train/sharding.h"
 #include "train/trainer.h"
 
 TV_BEGIN_C
-/* A bucket holds gradients of units low .. high of those here, and is complete when all of them are. A tied weight
- * with both units here lies with the embedding and needs the head too. */
-struct tv_bucket_units {
-    int low, high, needs_head, is_started;
-};
-
 /* Where a rank's time went, in seconds. window: the pipeline's, from the first rank's start to the last one's end; it
  * is warm-up, busy, wait and drain. wait: between the first action and the last, for messages or for a core. */
 struct tv_rank_time {
@@ -42,6 +37,9 @@ struct tv_trainer {
     struct tv_device *device;
     struct tv_stream *stream;
     struct tv_model *model;
+    struct tv_sharding sharding;
+    struct tv_weight_array params, grads; /* this rank's */
+    struct tv_grad_piece *grad_pieces;    /* [sharding.num_pieces] of what it owns */
     /* Of the current batch, which grows with --rampup-batch-size. */
     int64_t global_batch;
     const struct tv_schedule *schedule;  /* the run's, or the one below */
@@ -52,14 +50,12 @@ struct tv_trainer {
     struct tv_bad_steps bad_steps;
     int64_t num_updates; /* steps so far that were not skipped */
 
-    int num_buckets;
-    struct tv_bucket_units *bucket_units; /* [num_buckets] */
-    unsigned char *unit_is_done;          /* [L + 2] its gradients of this step are complete */
+    unsigned char *unit_is_done; /* [L + 2] its gradients of this step are complete */
 
     int embedding_stage, head_stage;
     /* The copies of a tied weight on those two stages; NULL when there is one copy. */
     struct tv_comm *tied;
-    struct tv_local_param tied_param;
+    int tied_local; /* index of the weight */
 
     struct tv_tokens *tokens, *valid_tokens;
     struct tv_sample_order order;
@@ -114,6 +110,7 @@ struct tv_stage_functions tv_trainer_stage(struct tv_trainer *tr);
 
 /* gather.c: one safetensors folder from the pieces of all ranks: weights (scale 1) or gradients. */
 TV_MUST_CHECK tv_status_t tv_trainer_write_tensors(struct tv_trainer *tr, const char *folder,
-                                                   const float *flat, double scale);
+                                                   const struct tv_weight_array *array,
+                                                   double scale);
 TV_END_C
 #endif
