@@ -122,7 +122,7 @@ static tv_status_t create_buffers(struct tv_model *model)
 {
     struct tv_device *device = tv_stream_device(model->args.axis.stream);
     const struct tv_model_layout *l = &model->layout;
-    const size_t params = (size_t)l->param_count * sizeof(float);
+    const size_t params = model->args.store != NULL ? 0 : (size_t)l->param_count * sizeof(float);
     TV_TRY(tv_buffer_create(device, params, TV_MEM_PARAMS, &model->params));
     TV_TRY(tv_buffer_create(device, params, TV_MEM_GRADS, &model->grads));
     TV_TRY(tv_buffer_create(device, (size_t)l->activation_count * sizeof(float), TV_MEM_ACTIVATIONS,
@@ -161,7 +161,7 @@ tv_status_t tv_model_create(const struct tv_model_args *args, struct tv_model **
         status = tv_model_layout_create(args, &model->table, T, t, &model->layout);
     if (status == TV_OK)
         status = create_buffers(model);
-    if (status == TV_OK)
+    if (status == TV_OK && args->store == NULL)
         status = fill_params(model);
     if (status == TV_OK)
         status = fill_positions(model);
@@ -237,7 +237,8 @@ tv_status_t tv_model_memory(const struct tv_model_args *args, int T,
         const int64_t f = sizeof(float);
         for (int k = 0; k < TV_NUM_MEM_KINDS; k++)
             bytes_out[k] = 0;
-        bytes_out[TV_MEM_PARAMS] = bytes_out[TV_MEM_GRADS] = layout.param_count * f;
+        if (args->store == NULL)
+            bytes_out[TV_MEM_PARAMS] = bytes_out[TV_MEM_GRADS] = layout.param_count * f;
         bytes_out[TV_MEM_ACTIVATIONS] = layout.activation_count * f;
         bytes_out[TV_MEM_BUFFERS] =
             layout.scratch_count * f + layout.tokens_count * (int64_t)sizeof(int32_t);

@@ -35,6 +35,29 @@ struct tv_model_chunk {
     int num_works;             /* working sets; not read without recomputation */
 };
 
+/* Weights and gradients of a unit for one use of it: where its first local weight lies, the others
+ * behind it as in the flat arrays; and of the head's tied weight, if there is one. NULL: not needed. */
+struct tv_unit_memory {
+    const float *params;
+    float *grads;
+    const float *tied_params;
+    float *tied_grads;
+};
+typedef enum {
+    TV_USE_FORWARD,
+    TV_USE_BACKWARD,
+    TV_USE_BACKWARD_INPUT, /* gives gradients of weights `is_for_rows` alone */
+    TV_USE_BACKWARD_WEIGHT /* needs no weights; gives the others' */
+} tv_unit_use_t;
+/* Lends a unit's memory while it computes. Gradients are added to what is there. next: the unit that
+ * this pass uses next, or -1. */
+struct tv_unit_store {
+    void *context;
+    tv_status_t (*acquire)(void *context, int unit, int next, tv_unit_use_t use,
+                           struct tv_unit_memory *memory_out);
+    tv_status_t (*release)(void *context, int unit, tv_unit_use_t use);
+};
+
 struct tv_model_args {
     struct tv_model_config config;
     struct tv_tensor_axis axis;  /* borrowed parts outlive the model */
@@ -47,6 +70,9 @@ struct tv_model_args {
      * of a layer add to the residual stream; tensor/tensor.h. */
     double attention_dropout, hidden_dropout, label_smoothing;
     uint64_t seed; /* of the initial values and dropout masks */
+    /* Who has weights and gradients, borrowed; the model then has no flat arrays, and the store fills
+     * in the initial values. NULL: the model. */
+    const struct tv_unit_store *store;
 };
 
 /* One weight's place in this rank's flat arrays; each starts at a multiple of 16 elements, gaps are
@@ -83,8 +109,9 @@ int tv_model_num_local_params(const struct tv_model *model);
 struct tv_local_param tv_model_local_param(const struct tv_model *model, int index);
 int64_t
 tv_model_param_count(const struct tv_model *model); /* length of the flat arrays, gaps included */
-float *tv_model_params(struct tv_model *model);     /* [param_count], device memory */
-float *tv_model_grads(struct tv_model *model);      /* [param_count] */
+/* [param_count], device memory; NULL with a store, as below */
+float *tv_model_params(struct tv_model *model);
+float *tv_model_grads(struct tv_model *model); /* [param_count] */
 TV_MUST_CHECK tv_status_t tv_model_zero_grads(struct tv_model *model);
 
 /* Bytes that tv_model_create would ask for on each of T tensor ranks, by kind, computed without

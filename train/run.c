@@ -225,9 +225,6 @@ static tv_status_t resolve_mesh(struct tv_run *run, int num_ranks)
                       " does not divide the %d rank(s); start a multiple of it",
                       o->pp, o->tp, model_ranks, num_ranks);
     }
-    if (o->zero_stage > 1)
-        return TV_ERR(TV_UNSUPPORTED, "--zero-stage %d is not there yet; 0 and 1 are",
-                      o->zero_stage);
     run->extent = (struct tv_mesh_coord){{o->pp, (int)replicas, o->tp}};
     run->zero_stage = replicas > 1 ? o->zero_stage : 0;
     return tv_mesh_check(run->extent, num_ranks);

@@ -1,6 +1,6 @@
 /* train/split.c -- what a unit costs, and the split that the solver (pipeline/partition.h) makes of it. */
 #include "train/split.h"
-#include "train/sharding.h"
+#include "train/store.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -255,7 +255,11 @@ static tv_status_t add_replica_bytes(const struct tv_run *run, int stage, int d,
     struct tv_sharding sharding;
     int64_t optimizer[2];
     TV_TRY(tv_sharding_create(run, stage, d, &sharding));
-    const tv_status_t status = tv_sharding_optimizer_bytes(run, &sharding, optimizer);
+    tv_status_t status = tv_sharding_optimizer_bytes(run, &sharding, optimizer);
+    if (status == TV_OK && run->zero_stage >= 2) {
+        bytes[TV_MEM_PARAMS] = bytes[TV_MEM_GRADS] = 0;
+        status = tv_store_bytes(run, &sharding, bytes);
+    }
     tv_sharding_destroy(&sharding);
     TV_TRY(status);
     bytes[TV_MEM_OPTIMIZER] += optimizer[0] + optimizer[1];

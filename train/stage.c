@@ -69,7 +69,7 @@ static tv_status_t stage_backward(void *context, const struct tv_stage_call *cal
     struct tv_trainer *tr = context;
     const struct tv_unit_done done = {tr, unit_done};
     struct tv_model_call backward = model_call(tr, call);
-    backward.unit_done = call->is_last_backward ? &done : NULL;
+    backward.unit_done = call->is_last_backward && tr->store == NULL ? &done : NULL;
     return tv_model_backward(tr->model, &backward);
 }
 
@@ -85,7 +85,7 @@ static tv_status_t stage_backward_weight(void *context, const struct tv_stage_ca
     struct tv_trainer *tr = context;
     const struct tv_unit_done done = {tr, unit_done};
     struct tv_model_call weight = model_call(tr, call);
-    weight.unit_done = call->is_last_backward ? &done : NULL;
+    weight.unit_done = call->is_last_backward && tr->store == NULL ? &done : NULL;
     return tv_model_backward_weight(tr->model, &weight);
 }
 

@@ -143,14 +143,14 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     TV_TRY(tv_trainer_fit_batch(tr));
     note_waits(tr, -1);
     tv_trainer_begin_pass(tr, step);
-    TV_TRY(tv_model_zero_grads(tr->model));
+    TV_TRY(tr->store != NULL ? tv_store_zero_grads(tr->store) : tv_model_zero_grads(tr->model));
 
     /* 1. Walk the pipeline: the schedule is a checked list of forwards, backwards and messages. The last backward of
      *    each unit starts the sum of its gradients over the replicas. */
     TV_TRY(tv_executor_run(tr->executor, &stage, &walk));
 
     /* 2. Replicas agree, then whoever else shares a weight: tied embeddings, replicated key/value heads. */
-    TV_TRY(tv_buckets_finish(tr->buckets));
+    TV_TRY(tr->store != NULL ? tv_store_finish(tr->store) : tv_buckets_finish(tr->buckets));
     TV_TRY(sync_shared(tr));
     end_phase(tr, TV_PHASE_GRADIENTS, walk.ended);
 

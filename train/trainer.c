@@ -64,6 +64,23 @@ static tv_status_t alloc_host(struct tv_trainer *tr)
     return TV_OK;
 }
 
+/* What this rank owns, and from ZeRO stage 2 on the place that it is in. */
+static tv_status_t create_store(struct tv_trainer *tr, const struct tv_kernels *kernels)
+{
+    TV_TRY(tv_sharding_create(tr->run, tr->here.at[TV_PIPE], tr->here.at[TV_DATA], &tr->sharding));
+    if (tr->run->zero_stage < 2)
+        return TV_OK;
+    const struct tv_store_args args = {.run = tr->run,
+                                       .sharding = &tr->sharding,
+                                       .data = tv_mesh_comm(tr->mesh, TV_DATA),
+                                       .stream = tr->stream,
+                                       .kernels = kernels};
+    TV_TRY(tv_store_create(&args, &tr->store));
+    tr->params = tv_store_params(tr->store);
+    tr->grads = tv_store_grads(tr->store);
+    return TV_OK;
+}
+
 static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
 {
     const struct tv_kernels *kernels;
@@ -79,17 +96,20 @@ static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
     struct tv_model_args args = tv_run_model_args(tr->run, tr->here.at[TV_PIPE], chunks);
     args.axis = (struct tv_tensor_axis){
         .comm = tv_mesh_comm(tr->mesh, TV_TENSOR), .stream = tr->stream, .kernels = kernels};
-    tv_status_t status =
-        tv_sharding_create(tr->run, tr->here.at[TV_PIPE], tr->here.at[TV_DATA], &tr->sharding);
+    tv_status_t status = create_store(tr, kernels);
+    args.store = tr->store != NULL ? tv_store_lender(tr->store) : NULL;
     if (status == TV_OK)
         status = tv_model_create(&args, &tr->model);
     free(chunks);
     TV_TRY(status);
-    tr->params = (struct tv_weight_array){tv_model_params(tr->model), 0, 1};
-    tr->grads = (struct tv_weight_array){tv_model_grads(tr->model), 0, tr->run->zero_stage == 0};
-    if (tr->run->options.init_from == NULL)
-        return TV_OK;
-    return tv_trainer_read_weights(tr, tr->run->options.init_from);
+    if (tr->store == NULL) {
+        const int is_whole = tr->run->zero_stage == 0;
+        tr->params = (struct tv_weight_array){tv_model_params(tr->model), 0, 1};
+        tr->grads = (struct tv_weight_array){tv_model_grads(tr->model), 0, is_whole};
+        if (tr->run->options.init_from == NULL)
+            return TV_OK;
+    }
+    return tv_trainer_fill_weights(tr, tr->run->options.init_from);
 }
 
 static tv_status_t create_buckets(struct tv_trainer *tr)
@@ -104,6 +124,8 @@ static tv_status_t create_buckets(struct tv_trainer *tr)
         tr->grad_pieces[i] =
             (struct tv_grad_piece){s->pieces[i].local, s->pieces[i].count,
                                    tr->grads.data + tv_piece_offset(&tr->grads, &s->pieces[i])};
+    if (tr->store != NULL)
+        return TV_OK;
     if (tr->run->zero_stage > 0)
         return tv_buckets_create_sharded(data, tr->stream, tr->grads.data, &s->shards,
                                          &tr->buckets);
@@ -215,6 +237,7 @@ void tv_trainer_destroy(struct tv_trainer *tr)
     tv_executor_destroy(tr->executor);
     tv_schedule_destroy(&tr->smaller_schedule);
     tv_model_destroy(tr->model);
+    tv_store_destroy(tr->store);
     tv_comm_destroy(tr->tied);
     tv_stream_destroy(tr->stream);
     tv_device_close(tr->device);

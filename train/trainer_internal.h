@@ -7,7 +7,7 @@
 #include "data/samples.h"
 #include "model/model.h"
 #include "pipeline/executor.h"
-#include "train/sharding.h"
+#include "train/store.h"
 #include "train/trainer.h"
 
 TV_BEGIN_C
@@ -38,6 +38,7 @@ struct tv_trainer {
     struct tv_stream *stream;
     struct tv_model *model;
     struct tv_sharding sharding;
+    struct tv_store *store; /* has weights and gradients from ZeRO stage 2 on, else NULL */
     struct tv_weight_array params, grads; /* this rank's */
     struct tv_grad_piece *grad_pieces;    /* [sharding.num_pieces] of what it owns */
     /* Of the current batch, which grows with --rampup-batch-size. */
@@ -80,8 +81,8 @@ struct tv_trainer {
     int64_t peak_memory;   /* of the largest rank, as of the last look */
 };
 
-/* setup.c: the initial weights from a Hugging Face file or folder. */
-TV_MUST_CHECK tv_status_t tv_trainer_read_weights(struct tv_trainer *tr, const char *path);
+/* setup.c: the initial weights, from a Hugging Face file or folder, or of the seed (path NULL). */
+TV_MUST_CHECK tv_status_t tv_trainer_fill_weights(struct tv_trainer *tr, const char *path);
 
 /* ramp.c: schedule and executor of the next step's batch; nothing to do where it is the last one's. Collective over
  * the pipe axis. */
