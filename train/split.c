@@ -94,7 +94,7 @@ static tv_status_t optimizer_bytes(const struct tv_run *run, int num_ranges,
     return status;
 }
 
-/* Of what the replicas share from a ZeRO stage on, about this one's part; the split is checked exactly when it is made. */
+/* Of what the replicas share from a ZeRO stage on, about one's part; the split, once made, is checked exactly. */
 static int64_t share(const struct tv_run *run, int zero_stage, int64_t bytes)
 {
     const int64_t D = run->zero_stage >= zero_stage ? run->extent.at[TV_DATA] : 1;
