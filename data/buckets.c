@@ -1,5 +1,6 @@
-/* data/buckets.c -- one all-reduce per bucket, in flight while backward goes on. */
+/* data/buckets.c -- one all-reduce or reduce-scatter per bucket, in flight while backward goes on. */
 #include "data/buckets.h"
+#include "data/shards.h"
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -10,9 +11,10 @@ struct bucket {
 };
 
 struct tv_buckets {
-    struct tv_comm *data;     /* borrowed */
-    struct tv_stream *stream; /* borrowed */
-    float *grads;             /* borrowed */
+    struct tv_comm *data;           /* borrowed */
+    struct tv_stream *stream;       /* borrowed */
+    float *grads;                   /* borrowed */
+    const struct tv_shards *shards; /* borrowed, or NULL: all sums on every rank */
     int num_buckets;
     struct bucket *buckets; /* [num_buckets] */
 };
@@ -60,6 +62,16 @@ tv_status_t tv_buckets_create(struct tv_comm *data, struct tv_stream *stream, fl
     return TV_OK;
 }
 
+tv_status_t tv_buckets_create_sharded(struct tv_comm *data, struct tv_stream *stream, float *grads,
+                                      const struct tv_shards *shards,
+                                      struct tv_buckets **buckets_out)
+{
+    TV_TRY(
+        tv_buckets_create(data, stream, grads, shards->num_buckets, shards->buckets, buckets_out));
+    (*buckets_out)->shards = shards;
+    return TV_OK;
+}
+
 void tv_buckets_destroy(struct tv_buckets *buckets)
 {
     if (buckets == NULL)
@@ -72,6 +84,19 @@ void tv_buckets_destroy(struct tv_buckets *buckets)
     free(buckets);
 }
 
+static tv_status_t start_sum(struct tv_buckets *buckets, int index)
+{
+    struct bucket *bucket = &buckets->buckets[index];
+    float *grads = buckets->grads + bucket->range.first;
+    if (buckets->shards == NULL)
+        return tv_comm_all_reduce(buckets->data, grads, bucket->range.count, TV_F32, TV_SUM,
+                                  buckets->stream, &bucket->request);
+    const int rank = tv_comm_rank(buckets->data);
+    return tv_comm_reduce_scatter_v(
+        buckets->data, grads, buckets->grads + tv_shards_of(buckets->shards, index, rank).first,
+        tv_shards_counts(buckets->shards, index), TV_F32, buckets->stream, &bucket->request);
+}
+
 tv_status_t tv_buckets_start(struct tv_buckets *buckets, int index)
 {
     if (index < 0 || index >= buckets->num_buckets)
@@ -79,9 +104,7 @@ tv_status_t tv_buckets_start(struct tv_buckets *buckets, int index)
     struct bucket *bucket = &buckets->buckets[index];
     if (bucket->is_started)
         return TV_ERR(TV_INTERNAL, "bucket %d is started twice in one step", index);
-    TV_TRY(tv_comm_all_reduce(buckets->data, buckets->grads + bucket->range.first,
-                              bucket->range.count, TV_F32, TV_SUM, buckets->stream,
-                              &bucket->request));
+    TV_TRY(start_sum(buckets, index));
     bucket->is_started = 1;
     return TV_OK;
 }
@@ -106,4 +129,30 @@ tv_status_t tv_buckets_finish(struct tv_buckets *buckets)
     for (int i = 0; i < buckets->num_buckets; i++)
         buckets->buckets[i].is_started = 0;
     return TV_OK;
+}
+
+static tv_status_t gather_all(struct tv_comm *data, struct tv_stream *stream,
+                              const struct tv_shards *shards, float *params,
+                              struct tv_request **requests)
+{
+    for (int b = 0; b < shards->num_buckets; b++)
+        TV_TRY(tv_comm_all_gather_v(data, params + tv_shards_of(shards, b, shards->rank).first,
+                                    params + shards->buckets[b].first, tv_shards_counts(shards, b),
+                                    TV_F32, stream, &requests[b]));
+    for (int b = 0; b < shards->num_buckets; b++)
+        TV_TRY(tv_request_wait(&requests[b]));
+    return TV_OK;
+}
+
+tv_status_t tv_buckets_gather(struct tv_comm *data, struct tv_stream *stream,
+                              const struct tv_shards *shards, float *params)
+{
+    struct tv_request **requests = calloc((size_t)shards->num_buckets + 1, sizeof(*requests));
+    if (requests == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d requests", shards->num_buckets);
+    const tv_status_t status = gather_all(data, stream, shards, params, requests);
+    for (int b = 0; b < shards->num_buckets; b++)
+        tv_request_cancel(&requests[b]); /* in flight only after a failure */
+    free(requests);
+    return status;
 }

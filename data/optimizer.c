@@ -77,13 +77,13 @@ static tv_status_t check_ranges(int64_t count, int num_ranges,
 {
     int64_t end = 0;
     for (int i = 0; i < num_ranges; i++) {
-        if (ranges[i].first < end || ranges[i].count < 0 ||
-            ranges[i].count > count - ranges[i].first)
+        if (ranges[i].state < end || ranges[i].count < 0 ||
+            ranges[i].count > count - ranges[i].state)
             return TV_ERR(TV_INTERNAL,
                           "optimizer range %d: [%" PRId64 ", +%" PRId64
                           ") overlaps its predecessor or leaves [0, %" PRId64 ")",
-                          i, ranges[i].first, ranges[i].count, count);
-        end = ranges[i].first + ranges[i].count;
+                          i, ranges[i].state, ranges[i].count, count);
+        end = ranges[i].state + ranges[i].count;
     }
     return TV_OK;
 }
@@ -162,7 +162,7 @@ void tv_optimizer_destroy(struct tv_optimizer *optimizer)
 
 float *tv_optimizer_moment(struct tv_optimizer *optimizer, int range, int moment)
 {
-    int64_t first = optimizer->ranges[range].first;
+    int64_t first = optimizer->ranges[range].state;
     if (moment == 0)
         return (float *)optimizer->m.data + first;
     if (optimizer->v.data == NULL || takes_muon(optimizer, &optimizer->ranges[range]))
@@ -277,10 +277,10 @@ tv_status_t tv_optimizer_step(struct tv_optimizer *optimizer, float *params, con
         const struct tv_optimizer_range *range = &optimizer->ranges[i];
         const struct update update = {
             .count = range->count,
-            .param = params + range->first,
+            .param = params + range->param,
             .m = tv_optimizer_moment(optimizer, i, 0),
             .v = tv_optimizer_moment(optimizer, i, 1),
-            .grad = grads + range->first,
+            .grad = grads + range->grad,
             .lr = lr[range->lr_group],
             .weight_decay = range->has_decay ? optimizer->args.config.weight_decay : 0,
             .grad_scale = grad_scale,

@@ -32,9 +32,11 @@ struct tv_optimizer_config {
 /* Weights that may have a learning rate of their own. */
 enum { TV_LR_BODY, TV_LR_VOCABULARY, TV_NUM_LR_GROUPS };
 
-/* A range of the flat arrays with one rule. */
+/* Weights with one rule, and where their first element lies in the arrays given to each step and in
+ * the optimizer's state: the arrays of weights, gradients and state may be of different extents. */
 struct tv_optimizer_range {
-    int64_t first, count;
+    int64_t param, grad, state;
+    int64_t count;
     int has_decay;
     int lr_group;
     /* muon: this range is a piece of that matrix of a layer; borrowed. NULL: anything else. */
@@ -46,15 +48,15 @@ struct tv_optimizer_args {
     const struct tv_kernels *kernels; /* borrowed */
     struct tv_comm *tensor;           /* muon: the tensor axis; borrowed, NULL for the others */
     struct tv_optimizer_config config;
-    int64_t count; /* of the flat arrays */
+    int64_t count; /* of the state */
     int num_ranges;
-    const struct tv_optimizer_range *ranges; /* ascending; copied */
+    const struct tv_optimizer_range *ranges; /* ascending in the state; copied */
 };
 struct tv_optimizer; /* opaque: owns the state, zero at the start */
 TV_MUST_CHECK tv_status_t tv_optimizer_create(const struct tv_optimizer_args *args,
                                               struct tv_optimizer **optimizer_out);
 void tv_optimizer_destroy(struct tv_optimizer *optimizer);
-/* One step over params [count] given grads [count], scaled by grad_scale. lr [TV_NUM_LR_GROUPS].
+/* One step over the ranges of params given those of grads, scaled by grad_scale. lr [TV_NUM_LR_GROUPS].
  * step counts from 1, the updates made so far included. muon: collective over the tensor axis. */
 TV_MUST_CHECK tv_status_t tv_optimizer_step(struct tv_optimizer *optimizer, float *params,
                                             const float *grads, const double *lr, double grad_scale,

@@ -259,7 +259,8 @@ struct start {
     int64_t count;
     tv_dtype_t dtype;
     tv_reduce_op_t reduce;
-    int root; /* or the peer */
+    int root;              /* or the peer */
+    const int64_t *counts; /* [size] of the _v forms, else NULL */
 };
 
 static tv_status_t check_reduction(const struct tv_comm *comm, const struct start *s)
@@ -282,6 +283,13 @@ static tv_status_t check_start(const struct tv_comm *comm, const struct start *s
     TV_TRY(check_reduction(comm, s));
     if (s->count < 0 || s->count > INT64_MAX / (int64_t)bytes / comm->size)
         return TV_ERR(TV_INVALID, "%s axis: a count of %" PRId64 " elements", comm->name, s->count);
+    int64_t left = INT64_MAX / (int64_t)bytes;
+    for (int r = 0; s->counts != NULL && r < comm->size; r++) {
+        if (s->counts[r] < 0 || s->counts[r] > left)
+            return TV_ERR(TV_INVALID, "%s axis: a count of %" PRId64 " elements for rank %d",
+                          comm->name, s->counts[r], r);
+        left -= s->counts[r];
+    }
     if (s->root < 0 || s->root >= comm->size)
         return TV_ERR(TV_INVALID, "%s axis: there is no rank %d among %d", comm->name, s->root,
                       comm->size);
@@ -321,6 +329,7 @@ static tv_status_t begin(struct tv_comm *comm, const struct start *s, struct tv_
     request->dtype = s->dtype;
     request->root = s->root;
     request->count = s->count;
+    request->counts = s->counts;
     request->send = s->send;
     request->recv = s->recv;
     const tv_status_t status = is_message ? post_message(request) : start_collective(request);
@@ -337,7 +346,7 @@ tv_status_t tv_comm_all_reduce(struct tv_comm *comm, void *buffer, int64_t count
                                tv_reduce_op_t op, struct tv_stream *stream,
                                struct tv_request **request_out)
 {
-    const struct start s = {TV_OP_ALL_REDUCE, buffer, buffer, count, dtype, op, 0};
+    const struct start s = {TV_OP_ALL_REDUCE, buffer, buffer, count, dtype, op, 0, NULL};
     return begin(comm, &s, stream, request_out);
 }
 
@@ -345,7 +354,7 @@ tv_status_t tv_comm_reduce_scatter(struct tv_comm *comm, const void *send, void 
                                    int64_t count, tv_dtype_t dtype, tv_reduce_op_t op,
                                    struct tv_stream *stream, struct tv_request **request_out)
 {
-    const struct start s = {TV_OP_REDUCE_SCATTER, send, recv, count, dtype, op, 0};
+    const struct start s = {TV_OP_REDUCE_SCATTER, send, recv, count, dtype, op, 0, NULL};
     return begin(comm, &s, stream, request_out);
 }
 
@@ -353,27 +362,45 @@ tv_status_t tv_comm_all_gather(struct tv_comm *comm, const void *send, void *rec
                                tv_dtype_t dtype, struct tv_stream *stream,
                                struct tv_request **request_out)
 {
-    const struct start s = {TV_OP_ALL_GATHER, send, recv, count, dtype, TV_SUM, 0};
+    const struct start s = {TV_OP_ALL_GATHER, send, recv, count, dtype, TV_SUM, 0, NULL};
+    return begin(comm, &s, stream, request_out);
+}
+
+tv_status_t tv_comm_reduce_scatter_v(struct tv_comm *comm, const void *send, void *recv,
+                                     const int64_t *counts, tv_dtype_t dtype,
+                                     struct tv_stream *stream, struct tv_request **request_out)
+{
+    const int64_t count = counts[comm->rank];
+    const struct start s = {TV_OP_REDUCE_SCATTER, send, recv, count, dtype, TV_SUM, 0, counts};
+    return begin(comm, &s, stream, request_out);
+}
+
+tv_status_t tv_comm_all_gather_v(struct tv_comm *comm, const void *send, void *recv,
+                                 const int64_t *counts, tv_dtype_t dtype, struct tv_stream *stream,
+                                 struct tv_request **request_out)
+{
+    const int64_t count = counts[comm->rank];
+    const struct start s = {TV_OP_ALL_GATHER, send, recv, count, dtype, TV_SUM, 0, counts};
     return begin(comm, &s, stream, request_out);
 }
 
 tv_status_t tv_comm_broadcast(struct tv_comm *comm, void *buffer, int64_t count, tv_dtype_t dtype,
                               int root, struct tv_stream *stream, struct tv_request **request_out)
 {
-    const struct start s = {TV_OP_BROADCAST, buffer, buffer, count, dtype, TV_SUM, root};
+    const struct start s = {TV_OP_BROADCAST, buffer, buffer, count, dtype, TV_SUM, root, NULL};
     return begin(comm, &s, stream, request_out);
 }
 
 tv_status_t tv_comm_send(struct tv_comm *comm, const void *buffer, int64_t count, tv_dtype_t dtype,
                          int peer, struct tv_stream *stream, struct tv_request **request_out)
 {
-    const struct start s = {TV_OP_SEND, buffer, NULL, count, dtype, TV_SUM, peer};
+    const struct start s = {TV_OP_SEND, buffer, NULL, count, dtype, TV_SUM, peer, NULL};
     return begin(comm, &s, stream, request_out);
 }
 
 tv_status_t tv_comm_recv(struct tv_comm *comm, void *buffer, int64_t count, tv_dtype_t dtype,
                          int peer, struct tv_stream *stream, struct tv_request **request_out)
 {
-    const struct start s = {TV_OP_RECV, NULL, buffer, count, dtype, TV_SUM, peer};
+    const struct start s = {TV_OP_RECV, NULL, buffer, count, dtype, TV_SUM, peer, NULL};
     return begin(comm, &s, stream, request_out);
 }

@@ -104,6 +104,17 @@ TV_MUST_CHECK tv_status_t tv_comm_all_gather(struct tv_comm *comm, const void *s
                                              int64_t count, tv_dtype_t dtype,
                                              struct tv_stream *stream,
                                              struct tv_request **request_out);
+/* The same with pieces of any sizes, empty ones too: counts [size], borrowed until the request is
+ * done; pieces lie one behind the other. Bytes sent by all ranks together: (size - 1) x those of all
+ * pieces. reduce_scatter_v: recv may be its own place in send. */
+TV_MUST_CHECK tv_status_t tv_comm_reduce_scatter_v(struct tv_comm *comm, const void *send,
+                                                   void *recv, const int64_t *counts,
+                                                   tv_dtype_t dtype, struct tv_stream *stream,
+                                                   struct tv_request **request_out); /* sum */
+TV_MUST_CHECK tv_status_t tv_comm_all_gather_v(struct tv_comm *comm, const void *send, void *recv,
+                                               const int64_t *counts, tv_dtype_t dtype,
+                                               struct tv_stream *stream,
+                                               struct tv_request **request_out);
 TV_MUST_CHECK tv_status_t tv_comm_broadcast(struct tv_comm *comm, void *buffer, int64_t count,
                                             tv_dtype_t dtype, int root, struct tv_stream *stream,
                                             struct tv_request **request_out);

@@ -82,6 +82,25 @@ static int64_t piece_of(int64_t total, int n, int rank, int64_t *first)
     return total - *first < whole ? total - *first : whole;
 }
 
+/* The same for the pieces of a request, whose sizes the caller may have given. */
+static int64_t part_of(const struct tv_request *r, int rank, int64_t *first)
+{
+    if (r->op == TV_OP_ALL_REDUCE)
+        return piece_of(r->count, r->comm->size, rank, first);
+    *first = r->counts == NULL ? r->count * rank : 0;
+    for (int before = 0; r->counts != NULL && before < rank; before++)
+        *first += r->counts[before];
+    return r->counts == NULL ? r->count : r->counts[rank];
+}
+
+/* The rank's piece in an array of all pieces, which may be NULL when it is empty; its bytes. */
+static char *part_at(const struct tv_request *r, const void *data, int rank, int64_t *bytes)
+{
+    int64_t first;
+    *bytes = bytes_of(r, part_of(r, rank, &first));
+    return *bytes > 0 ? (char *)(uintptr_t)data + bytes_of(r, first) : NULL;
+}
+
 static int is_small(const struct tv_request *r)
 {
     return bytes_of(r, r->count) <= SMALL_BYTES;
@@ -111,7 +130,7 @@ static size_t scratch_bytes(const struct tv_comm *comm, tv_op_t op, int64_t coun
                (size_t)piece_of(count, comm->size, comm->rank, &first);
     if (op == TV_OP_ALL_REDUCE)
         return (size_t)comm->size * bytes;
-    return op == TV_OP_REDUCE_SCATTER ? (size_t)(comm->size - 1) * bytes : 0;
+    return op == TV_OP_REDUCE_SCATTER ? (size_t)comm->size * bytes : 0;
 }
 
 /* Receive [size - 1, count] elements, a row from every other rank, into scratch. */
@@ -146,14 +165,25 @@ static tv_status_t send_to_all(struct tv_request *r, const void *data, int64_t b
     return TV_OK;
 }
 
-/* Send the peer's piece of `data` to each peer. */
-static tv_status_t send_pieces(struct tv_request *r, const char *data, int64_t total)
+/* Send the peer's piece of r->send to each peer. */
+static tv_status_t send_pieces(struct tv_request *r)
 {
     for (int i = 1; i < r->comm->size; i++) {
-        int64_t first;
-        const int64_t count = piece_of(total, r->comm->size, nth_peer(r, i), &first);
-        TV_TRY(tv_request_post(r, 0, (void *)(uintptr_t)(data + bytes_of(r, first)),
-                               bytes_of(r, count), nth_peer(r, i)));
+        int64_t bytes;
+        char *part = part_at(r, r->send, nth_peer(r, i), &bytes);
+        TV_TRY(tv_request_post(r, 0, part, bytes, nth_peer(r, i)));
+    }
+    return TV_OK;
+}
+
+/* Receive every peer's piece where it belongs in r->recv. */
+static tv_status_t receive_pieces(struct tv_request *r)
+{
+    for (int peer = 0; peer < r->comm->size; peer++) {
+        int64_t bytes;
+        char *part = part_at(r, r->recv, peer, &bytes);
+        if (peer != r->comm->rank)
+            TV_TRY(tv_request_post(r, 1, part, bytes, peer));
     }
     return TV_OK;
 }
@@ -167,19 +197,16 @@ static tv_status_t start_all_reduce(struct tv_request *r)
     }
     r->peers_need_step = 1;
     TV_TRY(receive_all(r, piece_of(r->count, r->comm->size, r->comm->rank, &first)));
-    return send_pieces(r, r->send, r->count);
+    return send_pieces(r);
 }
 
 static tv_status_t start_all_gather(struct tv_request *r)
 {
-    const int64_t bytes = bytes_of(r, r->count);
-    char *own = (char *)r->recv + bytes * r->comm->rank;
+    int64_t bytes;
+    char *own = part_at(r, r->recv, r->comm->rank, &bytes);
     if (bytes > 0 && own != r->send)
         memmove(own, r->send, (size_t)bytes);
-    for (int peer = 0; peer < r->comm->size; peer++) {
-        if (peer != r->comm->rank)
-            TV_TRY(tv_request_post(r, 1, (char *)r->recv + bytes * peer, bytes, peer));
-    }
+    TV_TRY(receive_pieces(r));
     return send_to_all(r, own, bytes);
 }
 
@@ -196,7 +223,7 @@ static tv_status_t start(struct tv_request *r)
         return start_all_reduce(r);
     case TV_OP_REDUCE_SCATTER:
         TV_TRY(receive_all(r, r->count));
-        return send_pieces(r, r->send, r->count * r->comm->size);
+        return send_pieces(r);
     case TV_OP_ALL_GATHER:
         return start_all_gather(r);
     default:
@@ -221,14 +248,7 @@ static tv_status_t hand_round(struct tv_request *r)
     r->num_messages = r->num_done = 0;
     r->phase = 1;
     r->peers_need_step = 0;
-    for (int peer = 0; peer < n; peer++) {
-        if (peer == r->comm->rank)
-            continue;
-        int64_t from;
-        const int64_t theirs = piece_of(r->count, n, peer, &from);
-        char *place = (char *)r->recv + bytes_of(r, from);
-        TV_TRY(tv_request_post(r, 1, place, bytes_of(r, theirs), peer));
-    }
+    TV_TRY(receive_pieces(r));
     return send_to_all(r, mine, bytes_of(r, count));
 }
 
@@ -247,8 +267,12 @@ static tv_status_t advance(struct tv_request *r, int *done_out)
         if (r->count > 0)
             memcpy(r->recv, result, (size_t)bytes_of(r, r->count));
     } else if (r->op == TV_OP_REDUCE_SCATTER) {
-        const char *own = (const char *)r->send + bytes_of(r, r->count) * r->comm->rank;
-        reduce_in_rank_order(r, own, r->scratch, r->count, r->recv);
+        int64_t bytes;
+        const char *own = part_at(r, r->send, r->comm->rank, &bytes);
+        char *out = r->recv == own ? result_place(r, r->count) : r->recv;
+        reduce_in_rank_order(r, own, r->scratch, r->count, out);
+        if (out != r->recv && bytes > 0)
+            memcpy(r->recv, out, (size_t)bytes);
     }
     return TV_OK;
 }

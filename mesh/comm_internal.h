@@ -49,8 +49,9 @@ struct tv_request {
     tv_reduce_op_t reduce;
     tv_dtype_t dtype;
     int phase, tag, root;
-    int peers_need_step; /* its peers wait for what this rank does when the messages are done */
-    int64_t count;       /* elements, as the caller gave it */
+    int peers_need_step;   /* its peers wait for what this rank does when the messages are done */
+    int64_t count;         /* elements, as the caller gave it; this rank's of `counts` */
+    const int64_t *counts; /* [size] uneven pieces of a reduce_scatter or all_gather, or NULL */
     const void *send;
     void *recv;                  /* equal to send when in place */
     int num_messages, num_done;  /* the first num_done are done */

@@ -64,6 +64,31 @@ static const float *input_of(const struct tv_pass *pass, int u, const float *x)
     return u == 0 ? x : tv_pass_at(pass, pass->chunk->units[u].input);
 }
 
+/* Unit u of the chunk and its memory; `next` is the one that follows in this pass. */
+static tv_status_t enter(struct tv_pass *pass, int u, int next, tv_unit_use_t use)
+{
+    struct tv_model *model = pass->model;
+    const struct tv_unit_store *store = model->args.store;
+    const int num_units = pass->chunk->args.num_units;
+    const struct tv_unit *unit = pass->unit = &pass->chunk->units[u];
+    if (store != NULL)
+        return store->acquire(store->context, unit->index,
+                              next >= 0 && next < num_units ? pass->chunk->units[next].index : -1,
+                              use, &pass->memory);
+    float *params = model->params.data, *grads = model->grads.data;
+    const int is_tied = unit->tied_first >= 0;
+    pass->memory = (struct tv_unit_memory){params + unit->first, grads + unit->first,
+                                           is_tied ? params + unit->tied_first : NULL,
+                                           is_tied ? grads + unit->tied_first : NULL};
+    return TV_OK;
+}
+
+static tv_status_t leave(const struct tv_pass *pass, tv_unit_use_t use)
+{
+    const struct tv_unit_store *store = pass->model->args.store;
+    return store == NULL ? TV_OK : store->release(store->context, pass->unit->index, use);
+}
+
 static tv_status_t forward_units(struct tv_pass *pass, const float *x, float *y,
                                  double *loss_sum_out)
 {
@@ -72,13 +97,14 @@ static tv_status_t forward_units(struct tv_pass *pass, const float *x, float *y,
         const int is_last = u + 1 == chunk->args.num_units;
         const float *in = input_of(pass, u, x);
         float *out = is_last ? y : tv_pass_at(pass, chunk->units[u + 1].input);
-        pass->unit = &chunk->units[u];
+        TV_TRY(enter(pass, u, u + 1, TV_USE_FORWARD));
         if (pass->unit->index == 0)
             TV_TRY(tv_embedding_unit_forward(pass, out));
         else if (is_head(pass))
             TV_TRY(tv_head_forward(pass, in, loss_sum_out));
         else
             TV_TRY(tv_layer_forward(pass, in, out));
+        TV_TRY(leave(pass, TV_USE_FORWARD));
     }
     return TV_OK;
 }
@@ -109,6 +135,7 @@ static tv_status_t backward_unit(const struct tv_pass *pass, const float *x, flo
 static tv_status_t backward_units(struct tv_pass *pass, const struct tv_model_call *call)
 {
     const struct tv_chunk_layout *chunk = pass->chunk;
+    const tv_unit_use_t use = pass->is_split ? TV_USE_BACKWARD_INPUT : TV_USE_BACKWARD;
     /* gradient of the residual stream, in place through the units */
     float *grad = pass->scratch + pass->model->layout.grad;
     if (pass->model->args.recompute == TV_RECOMPUTE_FULL) {
@@ -118,8 +145,9 @@ static tv_status_t backward_units(struct tv_pass *pass, const struct tv_model_ca
     if (call->dy != NULL)
         TV_TRY(copy_activation(pass, grad, call->dy));
     for (int u = chunk->args.num_units - 1; u >= 0; u--) {
-        pass->unit = &chunk->units[u];
+        TV_TRY(enter(pass, u, u - 1, use));
         TV_TRY(backward_unit(pass, input_of(pass, u, call->x), grad));
+        TV_TRY(leave(pass, use));
         if (!pass->is_split)
             TV_TRY(report(pass, call->unit_done));
         else if (u > 0) /* dy of unit u - 1, for its weights */
@@ -150,13 +178,14 @@ tv_status_t tv_model_backward_weight(struct tv_model *model, const struct tv_mod
     for (int u = pass.chunk->args.num_units - 1; u >= 0; u--) {
         const int is_last = u + 1 == pass.chunk->args.num_units;
         const float *dy = is_last ? call->dy : tv_pass_at(&pass, pass.chunk->units[u + 1].input);
-        pass.unit = &pass.chunk->units[u];
+        TV_TRY(enter(&pass, u, u - 1, TV_USE_BACKWARD_WEIGHT));
         if (pass.unit->index == 0)
             TV_TRY(tv_embedding_unit_backward_weight(&pass, dy));
         else if (is_head(&pass))
             TV_TRY(tv_head_backward_weight(&pass));
         else
             TV_TRY(tv_layer_backward_weight(&pass, dy));
+        TV_TRY(leave(&pass, TV_USE_BACKWARD_WEIGHT));
         TV_TRY(report(&pass, call->unit_done));
     }
     return TV_OK;

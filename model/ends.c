@@ -9,18 +9,17 @@ float *tv_pass_at(const struct tv_pass *pass, struct tv_place place)
 
 struct tv_weight tv_pass_weight(const struct tv_pass *pass, int index)
 {
-    const int64_t first = pass->unit->weight_first[index];
-    return (struct tv_weight){(const float *)pass->model->params.data + first,
-                              (float *)pass->model->grads.data + first};
+    const struct tv_unit_memory *memory = &pass->memory;
+    const int64_t place = pass->unit->weight_first[index] - pass->unit->first;
+    return (struct tv_weight){memory->params != NULL ? memory->params + place : NULL,
+                              memory->grads != NULL ? memory->grads + place : NULL};
 }
 
 struct tv_weight tv_pass_output_matrix(const struct tv_pass *pass)
 {
-    const int64_t first = pass->unit->tied_first;
-    if (first < 0)
+    if (pass->unit->tied_first < 0)
         return tv_pass_weight(pass, pass->unit->num_weights - 1);
-    return (struct tv_weight){(const float *)pass->model->params.data + first,
-                              (float *)pass->model->grads.data + first};
+    return (struct tv_weight){pass->memory.tied_params, pass->memory.tied_grads};
 }
 
 tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use use, const float *x)

@@ -107,6 +107,7 @@ static void place_weights(const struct tv_model_args *args, const struct tv_para
     const int has_embedding = layout->units[0].index == 0;
     for (int u = layout->num_units - 1; u >= 0; u--) {
         struct tv_unit *unit = &layout->units[u];
+        unit->first = layout->param_count;
         for (int i = 0; i < table->num_params; i++) {
             const struct tv_param *param = &table->params[i];
             if (param->unit == unit->index)

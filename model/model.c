@@ -122,7 +122,7 @@ static tv_status_t create_buffers(struct tv_model *model)
 {
     struct tv_device *device = tv_stream_device(model->args.axis.stream);
     const struct tv_model_layout *l = &model->layout;
-    const size_t params = (size_t)l->param_count * sizeof(float);
+    const size_t params = model->args.store != NULL ? 0 : (size_t)l->param_count * sizeof(float);
     TV_TRY(tv_buffer_create(device, params, TV_MEM_PARAMS, &model->params));
     TV_TRY(tv_buffer_create(device, params, TV_MEM_GRADS, &model->grads));
     TV_TRY(tv_buffer_create(device, (size_t)l->activation_count * sizeof(float), TV_MEM_ACTIVATIONS,
@@ -161,7 +161,7 @@ tv_status_t tv_model_create(const struct tv_model_args *args, struct tv_model **
         status = tv_model_layout_create(args, &model->table, T, t, &model->layout);
     if (status == TV_OK)
         status = create_buffers(model);
-    if (status == TV_OK)
+    if (status == TV_OK && args->store == NULL)
         status = fill_params(model);
     if (status == TV_OK)
         status = fill_positions(model);
@@ -225,22 +225,6 @@ tv_status_t tv_model_zero_grads(struct tv_model *model)
     return tv_stream_zero(model->args.axis.stream, model->grads.data, model->grads.bytes);
 }
 
-tv_status_t tv_model_plan_params(const struct tv_model_args *args, int T,
-                                 const struct tv_param_table *table,
-                                 struct tv_local_param **locals_out, int *num_out,
-                                 int64_t *param_count_out)
-{
-    struct tv_model_layout layout = {0};
-    TV_TRY(check_args(args, T));
-    TV_TRY(tv_model_layout_create(args, table, T, 0, &layout));
-    *locals_out = layout.local;
-    *num_out = layout.num_local;
-    *param_count_out = layout.param_count;
-    layout.local = NULL;
-    tv_model_layout_destroy(&layout);
-    return TV_OK;
-}
-
 tv_status_t tv_model_memory(const struct tv_model_args *args, int T,
                             int64_t bytes_out[TV_NUM_MEM_KINDS])
 {
@@ -253,7 +237,8 @@ tv_status_t tv_model_memory(const struct tv_model_args *args, int T,
         const int64_t f = sizeof(float);
         for (int k = 0; k < TV_NUM_MEM_KINDS; k++)
             bytes_out[k] = 0;
-        bytes_out[TV_MEM_PARAMS] = bytes_out[TV_MEM_GRADS] = layout.param_count * f;
+        if (args->store == NULL)
+            bytes_out[TV_MEM_PARAMS] = bytes_out[TV_MEM_GRADS] = layout.param_count * f;
         bytes_out[TV_MEM_ACTIVATIONS] = layout.activation_count * f;
         bytes_out[TV_MEM_BUFFERS] =
             layout.scratch_count * f + layout.tokens_count * (int64_t)sizeof(int32_t);
@@ -263,21 +248,51 @@ tv_status_t tv_model_memory(const struct tv_model_args *args, int T,
     return status;
 }
 
-tv_status_t tv_model_grad_square_sum(struct tv_model *model, double *sum_out)
+tv_status_t tv_model_place_params(const struct tv_model_args *args,
+                                  const struct tv_param_table *table, int T,
+                                  struct tv_local_params *params_out)
+{
+    struct tv_model_layout layout = {0};
+    TV_TRY(check_args(args, T));
+    TV_TRY(tv_model_layout_create(args, table, T, 0, &layout));
+    *params_out = (struct tv_local_params){layout.num_local, layout.local, layout.param_count};
+    layout.local = NULL;
+    tv_model_layout_destroy(&layout);
+    return TV_OK;
+}
+
+void tv_local_params_destroy(struct tv_local_params *params)
+{
+    free(params->params);
+    *params = (struct tv_local_params){0};
+}
+
+/* pieces NULL: the i-th local weight's whole gradient */
+static struct tv_grad_piece piece_at(struct tv_model *model, const struct tv_grad_piece *pieces,
+                                     int i)
+{
+    if (pieces != NULL)
+        return pieces[i];
+    const struct tv_local_param *local = &model->layout.local[i];
+    return (struct tv_grad_piece){i, local->count, (float *)model->grads.data + local->first};
+}
+
+tv_status_t tv_model_grad_square_sum(struct tv_model *model, int num_pieces,
+                                     const struct tv_grad_piece *pieces, double *sum_out)
 {
     const struct tv_model_sizes *s = &model->layout.sizes;
+    const int num = pieces != NULL ? num_pieces : model->layout.num_local;
     double total = 0;
-    for (int i = 0; i < model->layout.num_local; i++) {
-        const struct tv_local_param *local = &model->layout.local[i];
-        int first, num;
-        tv_param_holders(local->param, s->T, s->t, &first, &num);
+    for (int i = 0; i < num; i++) {
+        const struct tv_grad_piece piece = piece_at(model, pieces, i);
+        const struct tv_local_param *local = &model->layout.local[piece.local];
+        int first, holders;
+        tv_param_holders(local->param, s->T, s->t, &first, &holders);
         if (local->is_copy || first != s->t)
             continue; /* counted by another rank */
         double sum = 0;
-        const struct tv_square_sum_args args = {.count = local->count,
-                                                .x =
-                                                    (const float *)model->grads.data + local->first,
-                                                .sum_out = &sum};
+        const struct tv_square_sum_args args = {
+            .count = piece.count, .x = piece.grad, .sum_out = &sum};
         TV_TRY(model->args.axis.kernels->square_sum(model->args.axis.stream, &args));
         total += sum;
     }
@@ -293,14 +308,16 @@ static struct tv_comm *holders_of_parts(struct tv_model *model, const struct tv_
     return param->is_for_rows && model->args.is_sequence_parallel ? model->args.axis.comm : NULL;
 }
 
-tv_status_t tv_model_sync_replicated(struct tv_model *model)
+tv_status_t tv_model_sync_replicated(struct tv_model *model, int num_pieces,
+                                     const struct tv_grad_piece *pieces)
 {
-    for (int i = 0; i < model->layout.num_local; i++) {
-        const struct tv_local_param *local = &model->layout.local[i];
-        struct tv_comm *holders = holders_of_parts(model, local->param);
+    const int num = pieces != NULL ? num_pieces : model->layout.num_local;
+    for (int i = 0; i < num; i++) {
+        const struct tv_grad_piece piece = piece_at(model, pieces, i);
+        struct tv_comm *holders = holders_of_parts(model, model->layout.local[piece.local].param);
         if (holders != NULL)
-            TV_TRY(tv_comm_all_reduce_wait(holders, (float *)model->grads.data + local->first,
-                                           local->count, TV_F32, TV_SUM, model->args.axis.stream));
+            TV_TRY(tv_comm_all_reduce_wait(holders, piece.grad, piece.count, TV_F32, TV_SUM,
+                                           model->args.axis.stream));
     }
     return TV_OK;
 }

@@ -35,6 +35,29 @@ struct tv_model_chunk {
     int num_works;             /* working sets; not read without recomputation */
 };
 
+/* Weights and gradients of a unit for one use of it: where its first local weight lies, the others
+ * behind it as in the flat arrays; and of the head's tied weight, if there is one. NULL: not needed. */
+struct tv_unit_memory {
+    const float *params;
+    float *grads;
+    const float *tied_params;
+    float *tied_grads;
+};
+typedef enum {
+    TV_USE_FORWARD,
+    TV_USE_BACKWARD,
+    TV_USE_BACKWARD_INPUT, /* gives gradients of weights `is_for_rows` alone */
+    TV_USE_BACKWARD_WEIGHT /* needs no weights; gives the others' */
+} tv_unit_use_t;
+/* Lends a unit's memory while it computes. Gradients are added to what is there. next: the unit that
+ * this pass uses next, or -1. */
+struct tv_unit_store {
+    void *context;
+    tv_status_t (*acquire)(void *context, int unit, int next, tv_unit_use_t use,
+                           struct tv_unit_memory *memory_out);
+    tv_status_t (*release)(void *context, int unit, tv_unit_use_t use);
+};
+
 struct tv_model_args {
     struct tv_model_config config;
     struct tv_tensor_axis axis;  /* borrowed parts outlive the model */
@@ -47,6 +70,9 @@ struct tv_model_args {
      * of a layer add to the residual stream; tensor/tensor.h. */
     double attention_dropout, hidden_dropout, label_smoothing;
     uint64_t seed; /* of the initial values and dropout masks */
+    /* Who has weights and gradients, borrowed; the model then has no flat arrays, and the store fills
+     * in the initial values. NULL: the model. */
+    const struct tv_unit_store *store;
 };
 
 /* One weight's place in this rank's flat arrays; each starts at a multiple of 16 elements, gaps are
@@ -59,30 +85,35 @@ struct tv_local_param {
     int is_copy; /* the second copy of a tied weight: its embedding unit is on another rank */
 };
 
+/* Local weights of all chunks, grouped by unit in descending unit order (the order in which backward
+ * completes them), except that a tied weight with both units here comes with the embedding. */
+struct tv_local_params {
+    int num;
+    struct tv_local_param *params; /* [num], owned */
+    int64_t count;                 /* length of the flat arrays, gaps included */
+};
+/* Those that tv_model_create would place on each of T tensor ranks; args->axis is not read. table: of
+ * args->config, borrowed by the result. */
+TV_MUST_CHECK tv_status_t tv_model_place_params(const struct tv_model_args *args,
+                                                const struct tv_param_table *table, int T,
+                                                struct tv_local_params *params_out);
+void tv_local_params_destroy(struct tv_local_params *params);
+
 /* Weights are initialised by tv_param_init. Errors: TV_INVALID, TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_model_create(const struct tv_model_args *args,
                                           struct tv_model **model_out);
 void tv_model_destroy(struct tv_model *model);
 
 const struct tv_param_table *tv_model_table(const struct tv_model *model);
-/* Local weights of all chunks, grouped by unit in descending unit order (the order in which
- * backward completes them), except that a tied weight with both units here comes with the
- * embedding. */
 int tv_model_num_local_params(const struct tv_model *model);
 struct tv_local_param tv_model_local_param(const struct tv_model *model, int index);
 int64_t
 tv_model_param_count(const struct tv_model *model); /* length of the flat arrays, gaps included */
-float *tv_model_params(struct tv_model *model);     /* [param_count], device memory */
-float *tv_model_grads(struct tv_model *model);      /* [param_count] */
+/* [param_count], device memory; NULL with a store, as below */
+float *tv_model_params(struct tv_model *model);
+float *tv_model_grads(struct tv_model *model); /* [param_count] */
 TV_MUST_CHECK tv_status_t tv_model_zero_grads(struct tv_model *model);
 
-/* The local weights that tv_model_create would lay out on each of T tensor ranks, and the length of
- * the flat arrays, without making any. table: of args->config; the weights point into it.
- * locals_out: [*num_out], freed by the caller. Errors: TV_INVALID, TV_NO_MEMORY. */
-TV_MUST_CHECK tv_status_t tv_model_plan_params(const struct tv_model_args *args, int T,
-                                               const struct tv_param_table *table,
-                                               struct tv_local_param **locals_out, int *num_out,
-                                               int64_t *param_count_out);
 /* Bytes that tv_model_create would ask for on each of T tensor ranks, by kind, computed without
  * making anything: for a dry run. args->axis is not read. Exact. */
 TV_MUST_CHECK tv_status_t tv_model_memory(const struct tv_model_args *args, int T,
@@ -130,14 +161,24 @@ TV_MUST_CHECK tv_status_t tv_model_backward_input(struct tv_model *model,
 TV_MUST_CHECK tv_status_t tv_model_backward_weight(struct tv_model *model,
                                                    const struct tv_model_call *call);
 
+/* A part of a local weight's gradient. */
+struct tv_grad_piece {
+    int local; /* index of the weight */
+    int64_t count;
+    float *grad;
+};
+/* Both work on num_pieces pieces; pieces NULL: on all of the flat array. */
 /* After tv_model_sync_replicated: sum of squares (double) of the gradients whose weights this rank
  * counts (each weight once over the tensor axis and the stages; not reduced over any axis). Padding
  * excluded. */
-TV_MUST_CHECK tv_status_t tv_model_grad_square_sum(struct tv_model *model, double *sum_out);
+TV_MUST_CHECK tv_status_t tv_model_grad_square_sum(struct tv_model *model, int num_pieces,
+                                                   const struct tv_grad_piece *pieces,
+                                                   double *sum_out);
 /* Sum gradients of weights that several tensor ranks hold but compute in parts: replicated kv
  * heads; under sequence parallelism norms and the biases of row matrices. Collective over the
- * tensor axis. */
-TV_MUST_CHECK tv_status_t tv_model_sync_replicated(struct tv_model *model);
+ * tensor axis, whose ranks pass the same pieces. */
+TV_MUST_CHECK tv_status_t tv_model_sync_replicated(struct tv_model *model, int num_pieces,
+                                                   const struct tv_grad_piece *pieces);
 /* Of the model's own group, the tensor ranks that hold the same kv heads; zeros where it has none.
  */
 struct tv_comm_stats tv_model_comm_stats(const struct tv_model *model);

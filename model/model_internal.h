@@ -57,6 +57,7 @@ struct tv_weight {
 struct tv_unit {
     int index;       /* in the chain of units */
     int num_weights; /* rows of the table that belong to the unit, in table order */
+    int64_t first;   /* of its weights in the flat arrays */
     int64_t weight_first[TV_MAX_UNIT_PARAMS]; /* elements of the flat arrays */
     int64_t tied_first;                       /* head: place of the tied matrix, else -1 */
     struct tv_place input;                    /* [own rows, C]; not of a chunk's first unit */
@@ -110,7 +111,8 @@ struct tv_pass {
     const struct tv_model_sizes *sizes;
     const struct tv_chunk_layout *chunk;
     const struct tv_unit *unit;
-    float *slot, *work; /* this micro-batch's */
+    struct tv_unit_memory memory; /* the unit's, while it computes */
+    float *slot, *work;           /* this micro-batch's */
     float *scratch;
     int32_t *ids, *targets;    /* [rows], the slot's */
     const int32_t *positions;  /* [rows] */

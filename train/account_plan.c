@@ -1,13 +1,15 @@
 /* train/account_plan.c -- what the ranks of a stage send in a step: first the list of operations, which all of them
  * share, then each rank's part of every operation. */
 #include "train/account.h"
-#include "train/bucket_plan.h"
+#include "train/sharding.h"
 #include <stdlib.h>
 
 typedef enum {
-    OPERATION_SUM,    /* all-reduce of `count` elements */
-    OPERATION_PIECES, /* reduce-scatter or all-gather: `count` elements to every peer */
-    OPERATION_MESSAGE /* `count` elements to the member `peer` */
+    OPERATION_SUM,     /* all-reduce of `count` elements */
+    OPERATION_PIECES,  /* reduce-scatter or all-gather: `count` elements to every peer */
+    OPERATION_SCATTER, /* reduce-scatter of pieces of any sizes: counts[peer] elements to each */
+    OPERATION_GATHER,  /* all-gather of them: counts[this member] elements to every peer */
+    OPERATION_MESSAGE  /* `count` elements to the member `peer` */
 } operation_kind_t;
 
 /* One kind of operation of a step, and who takes part in it: `num` ranks along an axis, `stride` apart, this rank
@@ -18,6 +20,8 @@ struct operation {
     int axis, first, num, stride, peer;
     tv_dtype_t dtype;
     int64_t count, times;
+    const int64_t *
+        counts; /* of pieces of any sizes, by member; of a sum by replica, in place of count; or NULL */
 };
 
 struct plan {
@@ -26,6 +30,7 @@ struct plan {
     int stage;
     int num, capacity;
     struct operation *operations; /* owned */
+    struct tv_sharding sharding;  /* owned */
 };
 
 const char *tv_account_name(enum tv_account account)
@@ -183,65 +188,77 @@ static tv_status_t add_param(struct plan *plan, const struct tv_local_param *loc
     return add(plan, over_axis(plan, TV_TENSOR, OPERATION_PIECES, local->count, 1));
 }
 
+/* The bucket of a local weight. */
+static int bucket_of(const struct tv_shards *shards, const struct tv_local_param *local)
+{
+    int b = 0;
+    while (local->first >= shards->buckets[b].first + shards->buckets[b].count)
+        b++;
+    return b;
+}
+
+/* Both stages sum what their replicas own of the weight. */
 static tv_status_t add_tied(struct plan *plan, const struct tv_local_param *local)
 {
+    const struct tv_shards *shards = &plan->sharding.shards;
     const int first = tv_run_stage_of_unit(plan->run, 0);
     const int last = tv_run_stage_of_unit(plan->run, plan->run->model.num_layers + 1);
     if (local->param->tied_unit < 0 || first == last)
         return TV_OK;
-    return add(plan, (struct operation){.account = TV_ACCOUNT_TIED,
-                                        .kind = OPERATION_SUM,
-                                        .axis = TV_PIPE,
-                                        .first = first < last ? first : last,
-                                        .num = 2,
-                                        .stride = abs(last - first),
-                                        .dtype = TV_F32,
-                                        .count = local->count,
-                                        .times = 1});
+    return add(plan, (struct operation){
+                         .account = TV_ACCOUNT_TIED,
+                         .kind = OPERATION_SUM,
+                         .axis = TV_PIPE,
+                         .first = first < last ? first : last,
+                         .num = 2,
+                         .stride = abs(last - first),
+                         .dtype = TV_F32,
+                         .count = local->count,
+                         .times = 1,
+                         .counts = plan->run->zero_stage == 0
+                                       ? NULL
+                                       : tv_shards_counts(shards, bucket_of(shards, local))});
 }
 
-static tv_status_t add_buckets(struct plan *plan, const struct tv_local_param *locals, int num,
-                               int64_t param_count)
+/* How often a bucket's gradients are scattered and its weights gathered in a step. A weight that two units of a stage
+ * use moves for each of them. */
+static tv_status_t add_sharded_bucket(struct plan *plan, int b)
 {
     const struct tv_run *run = plan->run;
-    const int is_tied_here =
-        tv_run_stage_of_unit(run, 0) == tv_run_stage_of_unit(run, run->model.num_layers + 1);
-    struct tv_bucket_range *ranges = calloc((size_t)num, sizeof(*ranges));
-    struct tv_bucket_units *units = calloc((size_t)num, sizeof(*units));
-    tv_status_t status = TV_OK;
-    if (ranges == NULL || units == NULL)
-        status = TV_ERR(TV_NO_MEMORY, "%d gradient buckets", num);
-    else
-        num = tv_plan_buckets(locals, num, param_count, is_tied_here, ranges, units);
-    for (int b = 0; b < num && status == TV_OK; b++)
-        status = add(plan, over_axis(plan, TV_DATA, OPERATION_SUM, ranges[b].count, 1));
-    free(ranges);
-    free(units);
-    return status;
+    const struct tv_sharding *s = &plan->sharding;
+    const int64_t m = plan->schedule->num_micro;
+    const int64_t uses = s->bucket_units[b].needs_head ? 2 : 1;
+    const int64_t passes = run->recompute == TV_RECOMPUTE_FULL ? 3 : 2;
+    struct operation scatter =
+        over_axis(plan, TV_DATA, OPERATION_SCATTER, 0, run->zero_stage >= 2 ? m * uses : 1);
+    struct operation gather =
+        over_axis(plan, TV_DATA, OPERATION_GATHER, 0, run->zero_stage == 3 ? passes * m * uses : 1);
+    scatter.counts = gather.counts = tv_shards_counts(&s->shards, b);
+    TV_TRY(add(plan, scatter));
+    return add(plan, gather);
 }
 
-static tv_status_t add_params(struct plan *plan, const struct tv_param_table *table)
+static tv_status_t add_buckets(struct plan *plan)
 {
-    const struct tv_run *run = plan->run;
-    struct tv_local_param *locals = NULL;
-    int num = 0;
-    int64_t param_count;
-    struct tv_model_chunk *chunks = calloc((size_t)run->num_chunks, sizeof(*chunks));
-    if (chunks == NULL)
-        return TV_ERR(TV_NO_MEMORY, "%d chunks", run->num_chunks);
-    const struct tv_model_args args = tv_run_model_args(run, plan->stage, chunks);
-    tv_status_t status =
-        tv_model_plan_params(&args, run->extent.at[TV_TENSOR], table, &locals, &num, &param_count);
-    if (status == TV_OK)
-        status = add_buckets(plan, locals, num, param_count);
-    for (int i = 0; i < num && status == TV_OK; i++) {
-        status = add_param(plan, &locals[i]);
-        if (status == TV_OK)
-            status = add_tied(plan, &locals[i]);
+    const struct tv_shards *shards = &plan->sharding.shards;
+    for (int b = 0; b < shards->num_buckets; b++) {
+        if (plan->run->zero_stage > 0)
+            TV_TRY(add_sharded_bucket(plan, b));
+        else
+            TV_TRY(add(plan, over_axis(plan, TV_DATA, OPERATION_SUM, shards->buckets[b].count, 1)));
     }
-    free(locals);
-    free(chunks);
-    return status;
+    return TV_OK;
+}
+
+static tv_status_t add_params(struct plan *plan)
+{
+    TV_TRY(tv_sharding_create(plan->run, plan->stage, 0, &plan->sharding));
+    TV_TRY(add_buckets(plan));
+    for (int i = 0; i < plan->sharding.locals.num; i++) {
+        TV_TRY(add_param(plan, &plan->sharding.locals.params[i]));
+        TV_TRY(add_tied(plan, &plan->sharding.locals.params[i]));
+    }
+    return TV_OK;
 }
 
 static tv_status_t add_world(struct plan *plan)
@@ -260,21 +277,19 @@ static tv_status_t add_world(struct plan *plan)
     return add(plan, sum);
 }
 
+static void plan_destroy(struct plan *plan)
+{
+    tv_sharding_destroy(&plan->sharding);
+    free(plan->operations);
+}
+
 static tv_status_t plan_create(const struct tv_run *run, const struct tv_schedule *schedule,
                                int stage, struct plan *plan_out)
 {
-    struct plan plan = {.run = run, .schedule = schedule, .stage = stage};
-    struct tv_param_table table = {0};
-    tv_status_t status = tv_model_param_table(&run->model, &table);
-    if (status == TV_OK)
-        status = add_walk(&plan);
-    if (status == TV_OK)
-        status = add_params(&plan, &table);
-    if (status == TV_OK)
-        status = add_world(&plan);
-    tv_param_table_destroy(&table);
-    *plan_out = plan;
-    return status;
+    *plan_out = (struct plan){.run = run, .schedule = schedule, .stage = stage};
+    TV_TRY(add_walk(plan_out));
+    TV_TRY(add_params(plan_out));
+    return add_world(plan_out);
 }
 
 /* ---- a rank's part ---- */
@@ -298,11 +313,21 @@ static int rank_of_member(const struct tv_run *run, const struct operation *o,
 }
 
 /* Bytes to one member, or to all where `peer` is negative. */
-static int64_t sent_once(const struct operation *o, int member, int peer)
+static int64_t sent_once(const struct operation *o, struct tv_mesh_coord at, int member, int peer)
 {
-    const int64_t bytes = o->count * (int64_t)tv_dtype_bytes(o->dtype);
+    const int64_t element = (int64_t)tv_dtype_bytes(o->dtype);
+    const int64_t bytes = o->count * element;
     if (o->kind == OPERATION_SUM)
-        return tv_all_reduce_sent_bytes(o->count, o->dtype, o->num, member, peer);
+        return tv_all_reduce_sent_bytes(o->counts != NULL ? o->counts[at.at[TV_DATA]] : o->count,
+                                        o->dtype, o->num, member, peer);
+    if (o->kind == OPERATION_GATHER)
+        return o->counts[member] * element * (peer < 0 ? o->num - 1 : peer != member);
+    if (o->kind == OPERATION_SCATTER) {
+        int64_t count = 0;
+        for (int other = 0; other < o->num; other++)
+            count += other != member && (peer < 0 || peer == other) ? o->counts[other] : 0;
+        return count * element;
+    }
     if (o->kind == OPERATION_MESSAGE)
         return peer < 0 || peer == o->peer ? bytes : 0;
     return bytes * (peer < 0 ? o->num - 1 : peer != member);
@@ -316,11 +341,11 @@ static void add_rank(const struct plan *plan, struct tv_mesh_coord at, const int
     for (int i = 0; i < plan->num; i++) {
         const struct operation *o = &plan->operations[i];
         const int member = member_of(run, o, at);
-        bytes[o->account] += o->times * sent_once(o, member, -1);
+        bytes[o->account] += o->times * sent_once(o, at, member, -1);
         for (int peer = 0; node_of != NULL && peer < o->num; peer++) {
             if (node_of[rank_of_member(run, o, at, peer)] !=
                 node_of[tv_mesh_rank_of(run->extent, at)])
-                sent->between[o->account] += o->times * sent_once(o, member, peer);
+                sent->between[o->account] += o->times * sent_once(o, at, member, peer);
         }
     }
     for (int a = 0; a < TV_NUM_ACCOUNTS; a++) {
@@ -337,7 +362,7 @@ tv_status_t tv_run_rank_sent(const struct tv_run *run, const struct tv_schedule 
     const tv_status_t status = plan_create(run, schedule, at.at[TV_PIPE], &plan);
     if (status == TV_OK)
         add_rank(&plan, at, node_of, sent_out);
-    free(plan.operations);
+    plan_destroy(&plan);
     return status;
 }
 
@@ -351,7 +376,7 @@ tv_status_t tv_run_stage_sent(const struct tv_run *run, const struct tv_schedule
         for (int t = 0; t < run->extent.at[TV_TENSOR]; t++)
             add_rank(&plan, (struct tv_mesh_coord){{stage, d, t}}, node_of, sent_out);
     }
-    free(plan.operations);
+    plan_destroy(&plan);
     return status;
 }
 

@@ -18,7 +18,10 @@ struct stage_plan {
 static tv_status_t plan_stage(const struct tv_run *run, int stage, struct stage_plan *plan)
 {
     TV_TRY(tv_run_stage_bytes(run, stage, plan->bytes));
-    plan->params = plan->bytes[TV_MEM_PARAMS] / (int64_t)sizeof(float);
+    struct tv_sharding sharding;
+    TV_TRY(tv_sharding_create(run, stage, 0, &sharding));
+    plan->params = sharding.locals.count;
+    tv_sharding_destroy(&sharding);
     return tv_run_stage_sent(run, &run->schedule, stage, NULL, &plan->sent);
 }
 

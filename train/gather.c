@@ -4,6 +4,7 @@
 #include "train/hf.h"
 #include "train/trainer_internal.h"
 #include <stdlib.h>
+#include <string.h>
 
 /* Mesh rank of tensor coordinate t on the stage that holds the unit of `param`, replica 0. */
 static int holder_of(const struct tv_trainer *tr, const struct tv_param *param, int t)
@@ -12,29 +13,96 @@ static int holder_of(const struct tv_trainer *tr, const struct tv_param *param, 
     return tv_mesh_rank_of(tr->run->extent, (struct tv_mesh_coord){{stage, 0, t}});
 }
 
-/* This rank's local piece of `param`, or NULL. */
-static const float *local_piece(const struct tv_trainer *tr, const struct tv_param *param,
-                                const float *flat)
+/* Index of `param` among this rank's local weights, or -1. */
+static int local_index(const struct tv_trainer *tr, const struct tv_param *param)
 {
     for (int i = 0; i < tv_model_num_local_params(tr->model); i++) {
         const struct tv_local_param local = tv_model_local_param(tr->model, i);
         if (local.param == param && !local.is_copy)
-            return flat + local.first;
+            return i;
+    }
+    return -1;
+}
+
+/* The part of a local weight that this rank has, in `array`; elements of the whole from *first_out. */
+static const float *own_part(const struct tv_trainer *tr, const struct tv_weight_array *array,
+                             int local, int64_t *first_out, int64_t *count_out)
+{
+    const struct tv_local_param whole = tv_model_local_param(tr->model, local);
+    *first_out = *count_out = 0;
+    if (array->is_whole) {
+        *count_out = whole.count;
+        return array->data + whole.first;
+    }
+    for (int i = 0; i < tr->sharding.num_pieces; i++) {
+        const struct tv_owned_piece *piece = &tr->sharding.pieces[i];
+        if (piece->local != local)
+            continue;
+        *first_out = piece->first - whole.first;
+        *count_out = piece->count;
+        return array->data + tv_piece_offset(array, piece);
     }
     return NULL;
 }
 
+/* Send what replica d owns of a weight, [first, count] ahead of it, to replica 0, which puts it into `piece`. */
+static tv_status_t collect_from(struct tv_trainer *tr, const struct tv_weight_array *array,
+                                int local, int d, float *piece)
+{
+    struct tv_comm *data = tv_mesh_comm(tr->mesh, TV_DATA);
+    struct tv_request *request = NULL;
+    int64_t range[2];
+    const float *part = own_part(tr, array, local, &range[0], &range[1]);
+    if (tr->here.at[TV_DATA] == d && d > 0) {
+        TV_TRY(tv_comm_send(data, range, 2, TV_I64, 0, NULL, &request));
+        TV_TRY(tv_request_wait(&request));
+        TV_TRY(tv_comm_send(data, part, range[1], TV_F32, 0, tr->stream, &request));
+        return tv_request_wait(&request);
+    }
+    if (tr->here.at[TV_DATA] != 0)
+        return TV_OK;
+    if (d == 0) {
+        if (range[1] > 0)
+            memcpy(piece + range[0], part, (size_t)range[1] * sizeof(float));
+        return TV_OK;
+    }
+    TV_TRY(tv_comm_recv(data, range, 2, TV_I64, d, NULL, &request));
+    TV_TRY(tv_request_wait(&request));
+    TV_TRY(tv_comm_recv(data, piece + range[0], range[1], TV_F32, d, tr->stream, &request));
+    return tv_request_wait(&request);
+}
+
+/* Of ranks that hold `param`: its local piece, complete on replica 0. `room` is for those that have it in parts. */
+static tv_status_t complete_piece(struct tv_trainer *tr, const struct tv_weight_array *array,
+                                  const struct tv_param *param, float *room,
+                                  const float **piece_out)
+{
+    const int local = local_index(tr, param);
+    if (array->is_whole) {
+        *piece_out = array->data + tv_model_local_param(tr->model, local).first;
+        return TV_OK;
+    }
+    for (int d = 0; d < tr->run->extent.at[TV_DATA]; d++)
+        TV_TRY(collect_from(tr, array, local, d, room));
+    *piece_out = room;
+    return TV_OK;
+}
+
 /* Bring piece t to `buffer` on the root. */
 static tv_status_t move_piece(struct tv_trainer *tr, const struct tv_param *param, int t,
-                              const float *flat, float *buffer)
+                              const struct tv_weight_array *array, float *room, float *buffer)
 {
     struct tv_comm *world = tv_mesh_world(tr->mesh);
     const int64_t count = tv_param_local_count(param, tr->run->extent.at[TV_TENSOR]);
     const int from = holder_of(tr, param, t);
+    const int holds = tr->here.at[TV_TENSOR] == t &&
+                      tr->here.at[TV_PIPE] == tv_run_stage_of_unit(tr->run, param->unit);
+    const float *piece = NULL;
     struct tv_request *send = NULL, *recv = NULL;
+    if (holds)
+        TV_TRY(complete_piece(tr, array, param, room, &piece));
     if (tv_mesh_rank(tr->mesh) == from)
-        TV_TRY(
-            tv_comm_send(world, local_piece(tr, param, flat), count, TV_F32, 0, tr->stream, &send));
+        TV_TRY(tv_comm_send(world, piece, count, TV_F32, 0, tr->stream, &send));
     if (tv_mesh_rank(tr->mesh) == 0) {
         TV_TRY(tv_comm_recv(world, buffer, count, TV_F32, from, tr->stream, &recv));
         TV_TRY(tv_request_wait(&recv));
@@ -42,8 +110,14 @@ static tv_status_t move_piece(struct tv_trainer *tr, const struct tv_param *para
     return tv_request_wait(&send);
 }
 
+/* Host memory of the largest tensor each: a local piece in the making; on the root one that came, and all of it. */
+struct gather_room {
+    float *local, *piece, *whole;
+};
+
 static tv_status_t gather_tensor(struct tv_trainer *tr, const struct tv_param *param,
-                                 const float *flat, float *piece, float *whole)
+                                 const struct tv_weight_array *array,
+                                 const struct gather_room *room)
 {
     const int T = tr->run->extent.at[TV_TENSOR];
     for (int t = 0; t < T; t++) {
@@ -51,25 +125,26 @@ static tv_status_t gather_tensor(struct tv_trainer *tr, const struct tv_param *p
         tv_param_holders(param, T, t, &first, &num);
         if (t != first)
             continue; /* the same elements as an earlier rank's */
-        TV_TRY(move_piece(tr, param, t, flat, piece));
+        TV_TRY(move_piece(tr, param, t, array, room->local, room->piece));
         if (tv_mesh_rank(tr->mesh) == 0)
-            tv_param_gather(param, T, t, piece, whole);
+            tv_param_gather(param, T, t, room->piece, room->whole);
     }
     return TV_OK;
 }
 
-static tv_status_t write_all(struct tv_trainer *tr, struct tv_hf_export *file, const float *flat,
-                             double scale, float *piece, float *whole)
+static tv_status_t write_all(struct tv_trainer *tr, struct tv_hf_export *file,
+                             const struct tv_weight_array *array, double scale,
+                             const struct gather_room *room)
 {
     const struct tv_param_table *table = tv_model_table(tr->model);
     for (int i = 0; i < table->num_params; i++) {
-        TV_TRY(gather_tensor(tr, &table->params[i], flat, piece, whole));
+        TV_TRY(gather_tensor(tr, &table->params[i], array, room));
         if (file == NULL)
             continue;
         const int64_t count = tv_param_count(&table->params[i]);
         for (int64_t e = 0; scale != 1 && e < count; e++)
-            whole[e] = (float)(whole[e] * scale);
-        TV_TRY(tv_hf_export_tensor(file, whole));
+            room->whole[e] = (float)(room->whole[e] * scale);
+        TV_TRY(tv_hf_export_tensor(file, room->whole));
     }
     return TV_OK;
 }
@@ -84,34 +159,42 @@ static int64_t largest_tensor(const struct tv_param_table *table)
     return largest;
 }
 
-tv_status_t tv_trainer_write_tensors(struct tv_trainer *tr, const char *folder, const float *flat,
-                                     double scale)
+static tv_status_t create_room(const struct tv_trainer *tr, const struct tv_weight_array *array,
+                               const char *folder, struct gather_room *room)
 {
-    const struct tv_param_table *table = tv_model_table(tr->model);
-    struct tv_hf_export *file = NULL;
-    float *piece = NULL, *whole = NULL;
-    tv_status_t status = TV_OK;
-    if (tv_mesh_rank(tr->mesh) == 0) {
-        const size_t bytes = (size_t)largest_tensor(table) * sizeof(float);
-        piece = malloc(bytes);
-        whole = calloc(1, bytes);
-        if (piece == NULL || whole == NULL)
-            status =
-                TV_ERR(TV_NO_MEMORY, "%s: %zu bytes for its largest tensor", folder, 2 * bytes);
-        else
-            status = tv_hf_export_begin(folder, &tr->run->model, table, &file);
+    const size_t bytes = (size_t)largest_tensor(tv_model_table(tr->model)) * sizeof(float);
+    const int is_root = tv_mesh_rank(tr->mesh) == 0;
+    if (!array->is_whole)
+        room->local = malloc(bytes);
+    if (is_root) {
+        room->piece = malloc(bytes);
+        room->whole = calloc(1, bytes);
     }
+    if ((!array->is_whole && room->local == NULL) || (is_root && (!room->piece || !room->whole)))
+        return TV_ERR(TV_NO_MEMORY, "%s: %zu bytes for its largest tensor", folder, 2 * bytes);
+    return TV_OK;
+}
+
+tv_status_t tv_trainer_write_tensors(struct tv_trainer *tr, const char *folder,
+                                     const struct tv_weight_array *array, double scale)
+{
+    struct tv_hf_export *file = NULL;
+    struct gather_room room = {0};
+    tv_status_t status = create_room(tr, array, folder, &room);
+    if (status == TV_OK && tv_mesh_rank(tr->mesh) == 0)
+        status = tv_hf_export_begin(folder, &tr->run->model, tv_model_table(tr->model), &file);
     if (status == TV_OK)
-        status = write_all(tr, file, flat, scale, piece, whole);
+        status = write_all(tr, file, array, scale, &room);
     if (file != NULL && status == TV_OK)
         status = tv_hf_export_finish(&file);
     tv_hf_export_abandon(&file);
-    free(piece);
-    free(whole);
+    free(room.local);
+    free(room.piece);
+    free(room.whole);
     return status;
 }
 
 tv_status_t tv_trainer_export(struct tv_trainer *tr, const char *folder)
 {
-    return tv_trainer_write_tensors(tr, folder, tv_model_params(tr->model), 1);
+    return tv_trainer_write_tensors(tr, folder, &tr->params, 1);
 }

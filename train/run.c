@@ -231,6 +231,7 @@ static tv_status_t resolve_mesh(struct tv_run *run, int num_ranks)
                       o->pp, o->tp, model_ranks, num_ranks);
     }
     run->extent = (struct tv_mesh_coord){{o->pp, (int)replicas, o->tp}};
+    run->zero_stage = replicas > 1 ? o->zero_stage : 0;
     return tv_mesh_check(run->extent, num_ranks);
 }
 

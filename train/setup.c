@@ -121,28 +121,52 @@ tv_status_t tv_run_mesh_create(struct tv_comm *world, const struct tv_run *run,
                           mesh_out);
 }
 
-tv_status_t tv_trainer_read_weights(struct tv_trainer *tr, const char *path)
+/* What this rank keeps of a local weight, from host memory. */
+static tv_status_t keep_local(struct tv_trainer *tr, int index, const float *host)
 {
-    struct tv_comm *tensor = tv_mesh_comm(tr->mesh, TV_TENSOR);
-    struct tv_hf *file = NULL;
-    TV_TRY(tv_hf_open(path, &tr->run->model, tv_model_table(tr->model), &file));
-    tv_status_t status = TV_OK;
-    for (int i = 0; i < tv_model_num_local_params(tr->model) && status == TV_OK; i++) {
-        const struct tv_local_param local = tv_model_local_param(tr->model, i);
-        float *host = calloc((size_t)local.count, sizeof(*host));
-        if (host == NULL) {
-            status = TV_ERR(TV_NO_MEMORY, "%s: %s", path, local.param->name);
-            break;
-        }
-        status =
-            tv_hf_read_piece(file, local.param, tv_comm_size(tensor), tv_comm_rank(tensor), host);
-        if (status == TV_OK)
-            status = tv_stream_copy(tr->stream, tv_model_params(tr->model) + local.first, host,
-                                    (size_t)local.count * sizeof(*host));
-        if (status == TV_OK)
-            status = tv_stream_synchronize(tr->stream);
-        free(host);
+    const struct tv_local_param local = tv_model_local_param(tr->model, index);
+    if (tr->params.is_whole)
+        TV_TRY(tv_stream_copy(tr->stream, tr->params.data + local.first, host,
+                              (size_t)local.count * sizeof(*host)));
+    for (int i = 0; i < tr->sharding.num_pieces && !tr->params.is_whole; i++) {
+        const struct tv_owned_piece *piece = &tr->sharding.pieces[i];
+        if (piece->local == index)
+            TV_TRY(tv_stream_copy(tr->stream, tr->params.data + tv_piece_offset(&tr->params, piece),
+                                  host + piece->first - local.first,
+                                  (size_t)piece->count * sizeof(*host)));
     }
+    return tv_stream_synchronize(tr->stream);
+}
+
+/* file NULL: of the seed */
+static tv_status_t fill_local(struct tv_trainer *tr, struct tv_hf *file, int index)
+{
+    const struct tv_run *run = tr->run;
+    const struct tv_param *param = tv_model_local_param(tr->model, index).param;
+    const int T = run->extent.at[TV_TENSOR], t = tr->here.at[TV_TENSOR];
+    float *host = calloc((size_t)tv_param_local_count(param, T), sizeof(*host));
+    if (host == NULL)
+        return TV_ERR(TV_NO_MEMORY, "initial values of %s", param->name);
+    tv_status_t status = TV_OK;
+    if (file != NULL)
+        status = tv_hf_read_piece(file, param, T, t, host);
+    else
+        tv_param_init(param, T, t, (uint64_t)run->options.seed, run->model.init_std,
+                      run->model.num_layers, host);
+    if (status == TV_OK)
+        status = keep_local(tr, index, host);
+    free(host);
+    return status;
+}
+
+tv_status_t tv_trainer_fill_weights(struct tv_trainer *tr, const char *path)
+{
+    struct tv_hf *file = NULL;
+    if (path != NULL)
+        TV_TRY(tv_hf_open(path, &tr->run->model, tv_model_table(tr->model), &file));
+    tv_status_t status = TV_OK;
+    for (int i = 0; i < tv_model_num_local_params(tr->model) && status == TV_OK; i++)
+        status = fill_local(tr, file, i);
     tv_hf_close(file);
     return status;
 }

@@ -1,5 +1,6 @@
 /* train/split.c -- what a unit costs, and the split that the solver (pipeline/partition.h) makes of it. */
 #include "train/split.h"
+#include "train/store.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,6 +89,13 @@ static tv_status_t optimizer_bytes(const struct tv_run *run, int num_ranges,
     return status;
 }
 
+/* Of what the replicas share from a ZeRO stage on, about one's part; the split, once made, is checked exactly. */
+static int64_t share(const struct tv_run *run, int zero_stage, int64_t bytes)
+{
+    const int64_t D = run->zero_stage >= zero_stage ? run->extent.at[TV_DATA] : 1;
+    return (bytes + D - 1) / D;
+}
+
 /* What a unit adds to a stage: weights, gradients, optimizer state; activations of a slot and of a working set, with
  * the input that a unit behind another one keeps. */
 static tv_status_t count_bytes(const struct tv_run *run, int unit, struct tv_unit_cost *cost)
@@ -101,7 +109,8 @@ static tv_status_t count_bytes(const struct tv_run *run, int unit, struct tv_uni
     TV_TRY(optimizer_bytes(run, 1, &only, one[TV_MEM_PARAMS] / (int64_t)sizeof(float), optimizer));
     const int64_t input = unit > 0 ? tv_run_message_count(run) * (int64_t)sizeof(float) : 0;
     const int is_full = run->recompute == TV_RECOMPUTE_FULL;
-    cost->fixed_bytes = 2 * one[TV_MEM_PARAMS] + optimizer[0];
+    const int64_t params = one[TV_MEM_PARAMS], grads = one[TV_MEM_GRADS];
+    cost->fixed_bytes = share(run, 3, params) + share(run, 2, grads) + share(run, 1, optimizer[0]);
     cost->slot_bytes = slot[TV_MEM_ACTIVATIONS] - one[TV_MEM_ACTIVATIONS] + (is_full ? 0 : input);
     cost->work_bytes = work[TV_MEM_ACTIVATIONS] - one[TV_MEM_ACTIVATIONS] + (is_full ? input : 0);
     return TV_OK;
@@ -269,20 +278,29 @@ tv_status_t tv_split_seconds(const struct tv_run *run, const struct tv_profile *
     return status;
 }
 
-static tv_status_t stage_optimizer_bytes(const struct tv_run *run, int stage, int64_t *bytes)
+/* Of replica d. `bytes` has what the model takes when it holds all weights and gradients. */
+static tv_status_t add_replica_bytes(const struct tv_run *run, int stage, int d, int64_t *bytes)
 {
+    struct tv_sharding sharding;
     int64_t optimizer[2];
-    struct tv_unit_range *units = calloc((size_t)run->num_chunks, sizeof(*units));
-    if (units == NULL)
-        return TV_ERR(TV_NO_MEMORY, "%d chunks", run->num_chunks);
-    for (int c = 0; c < run->num_chunks; c++)
-        units[c] = run->pieces[tv_schedule_position(&run->schedule, stage, c)];
-    const int64_t count = bytes[TV_MEM_PARAMS] / (int64_t)sizeof(float);
-    const tv_status_t status = optimizer_bytes(run, run->num_chunks, units, count, optimizer);
-    free(units);
+    TV_TRY(tv_sharding_create(run, stage, d, &sharding));
+    tv_status_t status = tv_sharding_optimizer_bytes(run, &sharding, optimizer);
+    if (status == TV_OK && run->zero_stage >= 2) {
+        bytes[TV_MEM_PARAMS] = bytes[TV_MEM_GRADS] = 0;
+        status = tv_store_bytes(run, &sharding, bytes);
+    }
+    tv_sharding_destroy(&sharding);
     TV_TRY(status);
     bytes[TV_MEM_OPTIMIZER] += optimizer[0] + optimizer[1];
     return TV_OK;
+}
+
+static int64_t total_of(const int64_t *bytes)
+{
+    int64_t total = 0;
+    for (int k = 0; k < TV_NUM_MEM_KINDS; k++)
+        total += bytes[k];
+    return total;
 }
 
 tv_status_t tv_run_stage_bytes(const struct tv_run *run, int stage, int64_t *bytes_out)
@@ -291,11 +309,18 @@ tv_status_t tv_run_stage_bytes(const struct tv_run *run, int stage, int64_t *byt
     if (chunks == NULL)
         return TV_ERR(TV_NO_MEMORY, "%d chunks", run->num_chunks);
     const struct tv_model_args args = tv_run_model_args(run, stage, chunks);
-    const tv_status_t status = tv_model_memory(&args, run->extent.at[TV_TENSOR], bytes_out);
+    int64_t model[TV_NUM_MEM_KINDS];
+    const tv_status_t status = tv_model_memory(&args, run->extent.at[TV_TENSOR], model);
     free(chunks);
     TV_TRY(status);
-    TV_TRY(stage_optimizer_bytes(run, stage, bytes_out));
-    bytes_out[TV_MEM_BUFFERS] += run->message_bytes[stage];
+    model[TV_MEM_BUFFERS] += run->message_bytes[stage];
+    for (int d = 0; d < (run->zero_stage > 0 ? run->extent.at[TV_DATA] : 1); d++) {
+        int64_t replica[TV_NUM_MEM_KINDS];
+        memcpy(replica, model, sizeof(replica));
+        TV_TRY(add_replica_bytes(run, stage, d, replica));
+        if (d == 0 || total_of(replica) > total_of(bytes_out))
+            memcpy(bytes_out, replica, sizeof(replica));
+    }
     return TV_OK;
 }
 
@@ -305,10 +330,9 @@ tv_status_t tv_run_accept_split(struct tv_run *run)
     const double limit = run->options.memory_limit_mib;
     TV_TRY(tv_partition_check(run->model.num_layers, P * run->num_chunks, run->pieces));
     for (int stage = 0; limit > 0 && stage < P; stage++) {
-        int64_t bytes[TV_NUM_MEM_KINDS], total = 0;
+        int64_t bytes[TV_NUM_MEM_KINDS];
         TV_TRY(tv_run_stage_bytes(run, stage, bytes));
-        for (int k = 0; k < TV_NUM_MEM_KINDS; k++)
-            total += bytes[k];
+        const int64_t total = total_of(bytes);
         if ((double)total > limit * 1048576.0)
             return TV_ERR(TV_INVALID,
                           "--memory-limit %g: stage %d needs %.1f MiB; see --dry-run, and "

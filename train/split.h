@@ -26,7 +26,8 @@ TV_MUST_CHECK tv_status_t tv_run_accept_split(struct tv_run *run);
 TV_MUST_CHECK tv_status_t tv_split_seconds(const struct tv_run *run,
                                            const struct tv_profile *profile, int is_uniform,
                                            double *seconds_out);
-/* Bytes of one rank of a stage by kind: what training will allocate, exactly. bytes_out [TV_NUM_MEM_KINDS]. */
+/* Bytes of one rank of a stage by kind, of the replica with most: what training will allocate, exactly.
+ * bytes_out [TV_NUM_MEM_KINDS]. */
 TV_MUST_CHECK tv_status_t tv_run_stage_bytes(const struct tv_run *run, int stage,
                                              int64_t *bytes_out);
 TV_END_C

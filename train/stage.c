@@ -54,8 +54,8 @@ static tv_status_t unit_done(void *context, int unit)
 {
     struct tv_trainer *tr = context;
     tr->unit_is_done[unit] = 1;
-    for (int b = 0; b < tr->num_buckets; b++) {
-        struct tv_bucket_units *bucket = &tr->bucket_units[b];
+    for (int b = 0; b < tr->sharding.shards.num_buckets; b++) {
+        struct tv_bucket_units *bucket = &tr->sharding.bucket_units[b];
         if (bucket->is_started || !is_complete(tr, bucket))
             continue;
         bucket->is_started = 1;
@@ -69,7 +69,7 @@ static tv_status_t stage_backward(void *context, const struct tv_stage_call *cal
     struct tv_trainer *tr = context;
     const struct tv_unit_done done = {tr, unit_done};
     struct tv_model_call backward = model_call(tr, call);
-    backward.unit_done = call->is_last_backward ? &done : NULL;
+    backward.unit_done = call->is_last_backward && tr->store == NULL ? &done : NULL;
     return tv_model_backward(tr->model, &backward);
 }
 
@@ -85,7 +85,7 @@ static tv_status_t stage_backward_weight(void *context, const struct tv_stage_ca
     struct tv_trainer *tr = context;
     const struct tv_unit_done done = {tr, unit_done};
     struct tv_model_call weight = model_call(tr, call);
-    weight.unit_done = call->is_last_backward ? &done : NULL;
+    weight.unit_done = call->is_last_backward && tr->store == NULL ? &done : NULL;
     return tv_model_backward_weight(tr->model, &weight);
 }
 
@@ -105,6 +105,6 @@ void tv_trainer_begin_pass(struct tv_trainer *tr, int64_t step)
     tr->counted = 0;
     for (int unit = 0; unit < tr->run->model.num_layers + 2; unit++)
         tr->unit_is_done[unit] = 0;
-    for (int b = 0; b < tr->num_buckets; b++)
-        tr->bucket_units[b].is_started = 0;
+    for (int b = 0; b < tr->sharding.shards.num_buckets; b++)
+        tr->sharding.bucket_units[b].is_started = 0;
 }

@@ -29,10 +29,11 @@ static tv_status_t mesh_sums(struct tv_trainer *tr, const struct tv_rank_time *w
     const struct tv_mesh_coord here = tr->here;
     const int counts = here.at[TV_PIPE] == tr->head_stage && here.at[TV_TENSOR] == 0;
     double squares = 0;
-    TV_TRY(tv_model_grad_square_sum(tr->model, &squares));
+    TV_TRY(tv_model_grad_square_sum(tr->model, tr->sharding.num_pieces, tr->grad_pieces, &squares));
     sums[SUM_LOSS] = counts ? tr->loss_sum : 0;
     sums[SUM_COUNTED] = counts ? (double)tr->counted : 0;
-    sums[SUM_SQUARES] = here.at[TV_DATA] == 0 ? squares : 0; /* replicas hold the same sums */
+    /* replicas own the same gradients, or each its shards */
+    sums[SUM_SQUARES] = here.at[TV_DATA] == 0 || tr->run->zero_stage > 0 ? squares : 0;
     sums[SUM_WINDOW] = walk->window;
     sums[SUM_BUSY] = walk->busy;
     sums[SUM_WARMUP] = walk->warmup;
@@ -41,14 +42,18 @@ static tv_status_t mesh_sums(struct tv_trainer *tr, const struct tv_rank_time *w
     return tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), sums, NUM_SUMS, TV_F64, TV_SUM);
 }
 
-/* Weights that two stages or several tensor ranks hold get one gradient. */
+/* Weights that two stages or several tensor ranks hold get one gradient, each piece from those that own it. */
 static tv_status_t sync_shared(struct tv_trainer *tr)
 {
-    TV_TRY(tv_model_sync_replicated(tr->model));
-    if (tr->tied == NULL)
-        return TV_OK;
-    return tv_comm_all_reduce_wait(tr->tied, tv_model_grads(tr->model) + tr->tied_param.first,
-                                   tr->tied_param.count, TV_F32, TV_SUM, tr->stream);
+    const int num_pieces = tr->sharding.num_pieces;
+    TV_TRY(tv_model_sync_replicated(tr->model, num_pieces, tr->grad_pieces));
+    for (int i = 0; tr->tied != NULL && i < num_pieces; i++) {
+        const struct tv_grad_piece *piece = &tr->grad_pieces[i];
+        if (piece->local == tr->tied_local)
+            TV_TRY(tv_comm_all_reduce_wait(tr->tied, piece->grad, piece->count, TV_F32, TV_SUM,
+                                           tr->stream));
+    }
+    return TV_OK;
 }
 
 static tv_status_t look_at_memory(struct tv_trainer *tr)
@@ -114,8 +119,12 @@ static tv_status_t update_weights(struct tv_trainer *tr, int64_t step, double pe
     double lr[TV_NUM_LR_GROUPS];
     for (int g = 0; g < TV_NUM_LR_GROUPS; g++)
         lr[g] = tv_lr_at(&tr->run->lr[g], step);
-    return tv_optimizer_step(tr->optimizer, tv_model_params(tr->model), tv_model_grads(tr->model),
-                             lr, scale, ++tr->num_updates);
+    TV_TRY(tv_optimizer_step(tr->optimizer, tr->params.data, tr->grads.data, lr, scale,
+                             ++tr->num_updates));
+    if (tr->run->zero_stage == 0 || !tr->params.is_whole)
+        return TV_OK;
+    return tv_buckets_gather(tv_mesh_comm(tr->mesh, TV_DATA), tr->stream, &tr->sharding.shards,
+                             tr->params.data);
 }
 
 tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_report *report_out)
@@ -123,19 +132,18 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     struct tv_step_report report = {0};
     struct tv_executor_report walk;
     double window[2], sums[NUM_SUMS];
-    float *grads = tv_model_grads(tr->model);
     const struct tv_stage_functions stage = tv_trainer_stage(tr);
     TV_TRY(tv_trainer_fit_batch(tr));
     tv_trainer_start_account(tr);
     tv_trainer_begin_pass(tr, step);
-    TV_TRY(tv_model_zero_grads(tr->model));
+    TV_TRY(tr->store != NULL ? tv_store_zero_grads(tr->store) : tv_model_zero_grads(tr->model));
 
     /* 1. Walk the pipeline: the schedule is a checked list of forwards, backwards and messages. The last backward of
      *    each unit starts the sum of its gradients over the replicas. */
     TV_TRY(tv_executor_run(tr->executor, &stage, &walk));
 
     /* 2. Replicas agree, then whoever else shares a weight: tied embeddings, replicated key/value heads. */
-    TV_TRY(tv_buckets_finish(tr->buckets));
+    TV_TRY(tr->store != NULL ? tv_store_finish(tr->store) : tv_buckets_finish(tr->buckets));
     TV_TRY(sync_shared(tr));
     end_phase(tr, TV_PHASE_GRADIENTS, walk.ended);
 
@@ -152,7 +160,7 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     report.lr = tv_lr_at(&tr->run->lr[TV_LR_BODY], step);
     TV_TRY(judge(tr, step, &report));
     if (step == 1 && tr->run->options.dump_grads != NULL && !report.is_skipped)
-        TV_TRY(tv_trainer_write_tensors(tr, tr->run->options.dump_grads, grads, per_token));
+        TV_TRY(tv_trainer_write_tensors(tr, tr->run->options.dump_grads, &tr->grads, per_token));
 
     /* 4. Step. */
     if (!report.is_skipped)

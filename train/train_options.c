@@ -13,6 +13,9 @@ static const struct tv_option rows[] = {
      "cut activations between matrices over the tp ranks by rows"},
     {"dp", "data-parallel-size", TV_OPTION_INT, AT(dp), 1, TV_OPTION_TOP, NULL,
      "replicas; inferred from the number of ranks, checked when given"},
+    {"zero-stage", NULL, TV_OPTION_INT, AT(zero_stage), 0, 3, "0",
+     "what replicas share instead of each holding all: 1 optimizer state, 2 gradients too, 3 "
+     "weights too"},
     {"local-ranks", NULL, TV_OPTION_INT, AT(local_ranks), 1, 1024, NULL,
      "run N ranks as threads of this process, without a launcher"},
     {"placement", NULL, TV_OPTION_TEXT, AT(placement), 0, 0, "auto",

@@ -11,6 +11,7 @@ struct tv_train_options {
     /* mesh */
     int pp, tp, dp; /* dp 0: inferred */
     int is_sequence_parallel;
+    int zero_stage;
     int local_ranks;
     const char *placement, *network, *topology, *bind;
     int probe_links;

@@ -64,6 +64,23 @@ static tv_status_t alloc_host(struct tv_trainer *tr)
     return TV_OK;
 }
 
+/* What this rank owns, and from ZeRO stage 2 on the place that it is in. */
+static tv_status_t create_store(struct tv_trainer *tr, const struct tv_kernels *kernels)
+{
+    TV_TRY(tv_sharding_create(tr->run, tr->here.at[TV_PIPE], tr->here.at[TV_DATA], &tr->sharding));
+    if (tr->run->zero_stage < 2)
+        return TV_OK;
+    const struct tv_store_args args = {.run = tr->run,
+                                       .sharding = &tr->sharding,
+                                       .data = tv_mesh_comm(tr->mesh, TV_DATA),
+                                       .stream = tr->stream,
+                                       .kernels = kernels};
+    TV_TRY(tv_store_create(&args, &tr->store));
+    tr->params = tv_store_params(tr->store);
+    tr->grads = tv_store_grads(tr->store);
+    return TV_OK;
+}
+
 static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
 {
     const struct tv_kernels *kernels;
@@ -79,50 +96,58 @@ static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
     struct tv_model_args args = tv_run_model_args(tr->run, tr->here.at[TV_PIPE], chunks);
     args.axis = (struct tv_tensor_axis){
         .comm = tv_mesh_comm(tr->mesh, TV_TENSOR), .stream = tr->stream, .kernels = kernels};
-    const tv_status_t status = tv_model_create(&args, &tr->model);
+    tv_status_t status = create_store(tr, kernels);
+    args.store = tr->store != NULL ? tv_store_lender(tr->store) : NULL;
+    if (status == TV_OK)
+        status = tv_model_create(&args, &tr->model);
     free(chunks);
     TV_TRY(status);
-    if (tr->run->options.init_from == NULL)
-        return TV_OK;
-    return tv_trainer_read_weights(tr, tr->run->options.init_from);
+    if (tr->store == NULL) {
+        const int is_whole = tr->run->zero_stage == 0;
+        tr->params = (struct tv_weight_array){tv_model_params(tr->model), 0, 1};
+        tr->grads = (struct tv_weight_array){tv_model_grads(tr->model), 0, is_whole};
+        if (tr->run->options.init_from == NULL)
+            return TV_OK;
+    }
+    return tv_trainer_fill_weights(tr, tr->run->options.init_from);
 }
 
 static tv_status_t create_buckets(struct tv_trainer *tr)
 {
-    const int n = tv_model_num_local_params(tr->model);
-    struct tv_bucket_range *ranges = calloc((size_t)n, sizeof(*ranges));
-    struct tv_local_param *locals = calloc((size_t)n, sizeof(*locals));
-    tr->bucket_units = calloc((size_t)n, sizeof(*tr->bucket_units));
+    const struct tv_sharding *s = &tr->sharding;
+    struct tv_comm *data = tv_mesh_comm(tr->mesh, TV_DATA);
+    tr->grad_pieces = calloc((size_t)s->num_pieces + 1, sizeof(*tr->grad_pieces));
     tr->unit_is_done = calloc((size_t)tr->run->model.num_layers + 2, 1);
-    tv_status_t status = TV_OK;
-    if (ranges == NULL || locals == NULL || tr->bucket_units == NULL || tr->unit_is_done == NULL)
-        status = TV_ERR(TV_NO_MEMORY, "%d gradient buckets", n);
-    for (int i = 0; i < n && status == TV_OK; i++)
-        locals[i] = tv_model_local_param(tr->model, i);
-    if (status == TV_OK) {
-        tr->num_buckets =
-            tv_plan_buckets(locals, n, tv_model_param_count(tr->model),
-                            tr->embedding_stage == tr->head_stage, ranges, tr->bucket_units);
-        status =
-            tv_buckets_create(tv_mesh_comm(tr->mesh, TV_DATA), tr->stream,
-                              tv_model_grads(tr->model), tr->num_buckets, ranges, &tr->buckets);
-    }
-    free(locals);
-    free(ranges);
-    return status;
+    if (tr->grad_pieces == NULL || tr->unit_is_done == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d pieces of gradients", s->num_pieces);
+    for (int i = 0; i < s->num_pieces; i++)
+        tr->grad_pieces[i] =
+            (struct tv_grad_piece){s->pieces[i].local, s->pieces[i].count,
+                                   tr->grads.data + tv_piece_offset(&tr->grads, &s->pieces[i])};
+    if (tr->store != NULL)
+        return TV_OK;
+    if (tr->run->zero_stage > 0)
+        return tv_buckets_create_sharded(data, tr->stream, tr->grads.data, &s->shards,
+                                         &tr->buckets);
+    return tv_buckets_create(data, tr->stream, tr->grads.data, s->shards.num_buckets,
+                             s->shards.buckets, &tr->buckets);
 }
 
 static tv_status_t create_optimizer(struct tv_trainer *tr)
 {
-    const int n = tv_model_num_local_params(tr->model);
-    struct tv_optimizer_range *ranges = calloc((size_t)n, sizeof(*ranges));
+    const struct tv_sharding *s = &tr->sharding;
+    const int n = s->num_pieces;
+    struct tv_optimizer_range *ranges = calloc((size_t)n + 1, sizeof(*ranges));
     if (ranges == NULL)
         return TV_ERR(TV_NO_MEMORY, "%d optimizer ranges", n);
     for (int i = 0; i < n; i++) {
-        const struct tv_local_param local = tv_model_local_param(tr->model, i);
+        const struct tv_owned_piece *piece = &s->pieces[i];
+        const struct tv_local_param local = s->locals.params[piece->local];
         ranges[i] = (struct tv_optimizer_range){
-            .first = local.first,
-            .count = local.count,
+            .param = tv_piece_offset(&tr->params, piece),
+            .grad = tv_piece_offset(&tr->grads, piece),
+            .state = piece->place,
+            .count = piece->count,
             .has_decay = local.param->has_decay,
             .lr_group = local.param->is_vocabulary ? TV_LR_VOCABULARY : TV_LR_BODY,
             .matrix = tv_run_is_matrix(tr->run, local.param) ? local.param : NULL};
@@ -130,7 +155,7 @@ static tv_status_t create_optimizer(struct tv_trainer *tr)
     struct tv_optimizer_args args = {.stream = tr->stream,
                                      .tensor = tv_mesh_comm(tr->mesh, TV_TENSOR),
                                      .config = tr->run->optimizer,
-                                     .count = tv_model_param_count(tr->model),
+                                     .count = s->shards.own_count,
                                      .num_ranges = n,
                                      .ranges = ranges};
     tv_status_t status = tv_kernels_open(tr->device, &args.kernels);
@@ -152,9 +177,8 @@ static tv_status_t create_tied(struct tv_trainer *tr)
     if (tr->tied != NULL)
         tv_comm_set_name(tr->tied, "pipe (tied embeddings)");
     for (int i = 0; i < tv_model_num_local_params(tr->model); i++) {
-        const struct tv_local_param local = tv_model_local_param(tr->model, i);
-        if (local.param->tied_unit >= 0)
-            tr->tied_param = local;
+        if (tv_model_local_param(tr->model, i).param->tied_unit >= 0)
+            tr->tied_local = i;
     }
     return TV_OK;
 }
@@ -214,6 +238,7 @@ void tv_trainer_destroy(struct tv_trainer *tr)
     tv_executor_destroy(tr->executor);
     tv_schedule_destroy(&tr->smaller_schedule);
     tv_model_destroy(tr->model);
+    tv_store_destroy(tr->store);
     tv_comm_destroy(tr->tied);
     tv_stream_destroy(tr->stream);
     tv_device_close(tr->device);
@@ -222,7 +247,8 @@ void tv_trainer_destroy(struct tv_trainer *tr)
     tv_tokens_close(tr->valid_tokens);
     if (tr->sample_log != NULL)
         fclose(tr->sample_log);
-    free(tr->bucket_units);
+    tv_sharding_destroy(&tr->sharding);
+    free(tr->grad_pieces);
     free(tr->unit_is_done);
     free(tr->costs);
     free(tr->account_rows);

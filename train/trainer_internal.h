@@ -7,7 +7,7 @@
 #include "data/samples.h"
 #include "model/model.h"
 #include "pipeline/executor.h"
-#include "train/bucket_plan.h"
+#include "train/store.h"
 #include "train/trainer.h"
 
 TV_BEGIN_C
@@ -36,6 +36,10 @@ struct tv_trainer {
     struct tv_device *device;
     struct tv_stream *stream;
     struct tv_model *model;
+    struct tv_sharding sharding;
+    struct tv_store *store; /* has weights and gradients from ZeRO stage 2 on, else NULL */
+    struct tv_weight_array params, grads; /* this rank's */
+    struct tv_grad_piece *grad_pieces;    /* [sharding.num_pieces] of what it owns */
     /* Of the current batch, which grows with --rampup-batch-size. */
     int64_t global_batch;
     const struct tv_schedule *schedule;  /* the run's, or the one below */
@@ -46,14 +50,12 @@ struct tv_trainer {
     struct tv_bad_steps bad_steps;
     int64_t num_updates; /* steps so far that were not skipped */
 
-    int num_buckets;
-    struct tv_bucket_units *bucket_units; /* [num_buckets] */
-    unsigned char *unit_is_done;          /* [L + 2] its gradients of this step are complete */
+    unsigned char *unit_is_done; /* [L + 2] its gradients of this step are complete */
 
     int embedding_stage, head_stage;
     /* The copies of a tied weight on those two stages; NULL when there is one copy. */
     struct tv_comm *tied;
-    struct tv_local_param tied_param;
+    int tied_local; /* index of the weight */
 
     struct tv_tokens *tokens, *valid_tokens;
     struct tv_sample_order order;
@@ -81,8 +83,8 @@ struct tv_trainer {
     double *account_rows;                /* of all ranks, as of the last look */
 };
 
-/* setup.c: the initial weights from a Hugging Face file or folder. */
-TV_MUST_CHECK tv_status_t tv_trainer_read_weights(struct tv_trainer *tr, const char *path);
+/* setup.c: the initial weights, from a Hugging Face file or folder, or of the seed (path NULL). */
+TV_MUST_CHECK tv_status_t tv_trainer_fill_weights(struct tv_trainer *tr, const char *path);
 
 /* ramp.c: schedule and executor of the next step's batch; nothing to do where it is the last one's. Collective over
  * the pipe axis. */
@@ -121,6 +123,7 @@ struct tv_stage_functions tv_trainer_stage(struct tv_trainer *tr);
 
 /* gather.c: one safetensors folder from the pieces of all ranks: weights (scale 1) or gradients. */
 TV_MUST_CHECK tv_status_t tv_trainer_write_tensors(struct tv_trainer *tr, const char *folder,
-                                                   const float *flat, double scale);
+                                                   const struct tv_weight_array *array,
+                                                   double scale);
 TV_END_C
 #endif

@@ -151,9 +151,10 @@ void train_piece(tv_comm *tensor, tv_stream *stream, const tv_param &param,
     for (size_t i = 0; i < whole; i++)
         global[i] = (float)noise(i, 99);
     tv_param_scatter(&param, T, t, global.data(), params.data() + 16);
-    const std::vector<tv_optimizer_range> ranges = {{0, 16, 0, TV_LR_VOCABULARY, nullptr},
-                                                    {16, piece, 1, TV_LR_BODY, &param},
-                                                    {16 + piece, 3, 0, TV_LR_BODY, nullptr}};
+    const std::vector<tv_optimizer_range> ranges = {
+        {0, 0, 0, 16, 0, TV_LR_VOCABULARY, nullptr},
+        {16, 16, 16, piece, 1, TV_LR_BODY, &param},
+        {16 + piece, 16 + piece, 16 + piece, 3, 0, TV_LR_BODY, nullptr}};
     const tv_optimizer_args args = {
         stream,       tv_kernels_cpu(),
         tensor,       {TV_OPTIMIZER_MUON, 0.9, 0.95, 1e-8, momentum, decay},

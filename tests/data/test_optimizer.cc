@@ -16,7 +16,7 @@ constexpr int64_t count = 40;
 
 tv_optimizer_range range(int64_t first, int64_t num, int has_decay, int group = TV_LR_BODY)
 {
-    return {first, num, has_decay, group, nullptr};
+    return {first, first, first, num, has_decay, group, nullptr};
 }
 
 tv_optimizer_config adam(double eps)
@@ -124,7 +124,7 @@ TEST_F(Optimizer, EachRuleFollowsItsDefinitionAndLeavesGapsAlone)
                 grads[(size_t)i] = std::sin((float)(i * 7 + k * 3));
             ASSERT_EQ(step(params, grads, lr, scale, k), TV_OK);
             for (const auto &r : ranges)
-                for (int64_t i = r.first; i < r.first + r.count; i++)
+                for (int64_t i = r.param; i < r.param + r.count; i++)
                     want[(size_t)i].step(grads[(size_t)i] * scale,
                                          r.lr_group == TV_LR_BODY ? lr : lr / 2,
                                          r.has_decay ? 0.1 : 0, config, k);

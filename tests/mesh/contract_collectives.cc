@@ -1,7 +1,9 @@
 /* tests/mesh/contract_collectives.cc -- collectives: every operation, type and size against sums in rank order. */
 #include "mesh/ranks.h"
 #include "mesh/values.h"
+#include <algorithm>
 #include <array>
+#include <numeric>
 
 static const int64_t counts[] = {0, 1, 3, 1000, 5000, 100003};
 
@@ -215,11 +217,65 @@ static void steady_state_allocates_nothing(struct tv_comm *world)
     EXPECT_EQ(before, num_allocations());
 }
 
+/* Sums in rank order, in place and not; every rank's pieces; (size - 1) x all bytes over the ranks. */
+static void check_uneven(struct tv_comm *world, const std::vector<int64_t> &parts)
+{
+    const int rank = tv_comm_rank(world), size = tv_comm_size(world);
+    const int64_t total = std::accumulate(parts.begin(), parts.end(), (int64_t)0);
+    const int64_t first = std::accumulate(parts.begin(), parts.begin() + rank, (int64_t)0);
+    const std::vector<float> all = reduced<float>(size, total, TV_SUM);
+    const std::vector<float> want(all.begin() + first, all.begin() + first + parts[(size_t)rank]);
+    for (bool is_in_place : {false, true}) {
+        struct tv_request *request = nullptr;
+        std::vector<float> send = values_of<float>(rank, total), apart(want.size());
+        float *const place = is_in_place ? send.data() + first : apart.data();
+        int64_t sent = -tv_comm_get_stats(world).sent_bytes;
+        ASSERT_OK(tv_comm_reduce_scatter_v(world, send.data(), place, parts.data(), TV_F32, nullptr,
+                                           &request));
+        ASSERT_OK(tv_request_wait(&request));
+        sent += tv_comm_get_stats(world).sent_bytes;
+        EXPECT_EQ(size > 1 ? 4 * (total - parts[(size_t)rank]) : 0, sent);
+        const std::vector<float> piece(place, place + want.size());
+        EXPECT_TRUE(same_bits(piece, want)) << "reduce_scatter_v, " << total << ", rank " << rank;
+
+        std::vector<float> whole((size_t)total);
+        float *const own = is_in_place ? whole.data() + first : apart.data();
+        std::copy(want.begin(), want.end(), own);
+        sent = -tv_comm_get_stats(world).sent_bytes;
+        ASSERT_OK(tv_comm_all_gather_v(world, own, whole.data(), parts.data(), TV_F32, nullptr,
+                                       &request));
+        ASSERT_OK(tv_request_wait(&request));
+        sent += tv_comm_get_stats(world).sent_bytes;
+        EXPECT_EQ((size - 1) * 4 * parts[(size_t)rank], sent);
+        EXPECT_TRUE(same_bits(whole, all)) << "all_gather_v, " << total << ", rank " << rank;
+    }
+}
+
+static void uneven_pieces(struct tv_comm *world)
+{
+    const int size = tv_comm_size(world);
+    std::vector<int64_t> parts((size_t)size, 0);
+    check_uneven(world, parts); /* nothing at all */
+    parts.back() = 1;
+    check_uneven(world, parts); /* fewer elements than ranks */
+    for (int r = 0; r < size; r++)
+        parts[(size_t)r] = r * 1001 % 4096;
+    check_uneven(world, parts); /* the first one empty */
+    std::reverse(parts.begin(), parts.end());
+    check_uneven(world, parts);
+    parts[0] = -1;
+    struct tv_request *request = nullptr;
+    float nothing = 0;
+    EXPECT_EQ(TV_INVALID, tv_comm_all_gather_v(world, &nothing, &nothing, parts.data(), TV_F32,
+                                               nullptr, &request));
+}
+
 const std::vector<RankCase> &collective_cases()
 {
     static const std::vector<RankCase> cases = {
         {"reductions", reductions},
         {"movers", movers},
+        {"uneven_pieces", uneven_pieces},
         {"inputs_show_the_order", inputs_show_the_order},
         {"nan_survives_max_and_min", nan_survives_max_and_min},
         {"bits_are_pinned", bits_are_pinned},

@@ -194,8 +194,8 @@ void Rank::sum_gradients()
     }
     for (const Model &model : models) {
         double sum = 0;
-        ASSERT_OK(tv_model_sync_replicated(model.get()));
-        ASSERT_OK(tv_model_grad_square_sum(model.get(), &sum));
+        ASSERT_OK(tv_model_sync_replicated(model.get(), 0, nullptr));
+        ASSERT_OK(tv_model_grad_square_sum(model.get(), 0, nullptr, &sum));
         run.grad_square_sum += sum;
         for (int i = 0; i < tv_model_num_local_params(model.get()); i++) {
             const struct tv_local_param local = tv_model_local_param(model.get(), i);

@@ -1,0 +1,264 @@
+// --zero-stage inside whole runs, ranks as threads: bytes sent over the data axis, bytes held, copies
+// of a tied weight, and memory that does not grow.
+#include "train/temporary.h"
+#include <map>
+#include <thread>
+#include <vector>
+
+// A struct and a function of one name (tv_comm_stats) are usual in C; C++ calls it shadowing.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#include "train/split.h"
+#include "train/trainer_internal.h"
+#pragma GCC diagnostic pop
+
+namespace
+{
+using Words = std::vector<std::string>;
+constexpr int64_t element = sizeof(float);
+
+const Words gpt2 = {"--model", "gpt2"}; // tied
+const Words untied = {"--model", "llama", "--untie-embeddings-and-output-weights"};
+
+struct Rank {
+    tv_mesh_coord here = {};
+    int num_micro = 0;
+    int64_t params = 0, tied = 0, tied_uses = 0; // elements; units here that use the tied weight
+    std::vector<int64_t> sent;                   // over the data axis, by step
+    std::vector<double> losses, norms;
+    std::vector<int64_t> held;                     // by kind, at the end
+    std::vector<int64_t> planned;                  // by kind, of the fullest replica
+    std::vector<std::pair<size_t, size_t>> memory; // now and peak, by step
+    std::map<int64_t, float> tied_piece;           // what this rank has of its copy, by place
+};
+
+void look(struct tv_trainer *tr, Rank *rank)
+{
+    const struct tv_sharding *s = &tr->sharding;
+    const int head = tr->run->model.num_layers + 1, p = tr->here.at[TV_PIPE];
+    rank->here = tr->here;
+    rank->num_micro = tr->run->num_micro;
+    rank->params = s->locals.count;
+    for (int kind = 0; kind < TV_NUM_MEM_KINDS; kind++)
+        rank->held.push_back((int64_t)tv_device_bytes(tr->device, (tv_mem_kind_t)kind));
+    rank->planned.resize(TV_NUM_MEM_KINDS);
+    ASSERT_EQ(tv_run_stage_bytes(tr->run, p, rank->planned.data()), TV_OK);
+    for (int i = 0; i < s->locals.num; i++) {
+        const struct tv_local_param *local = &s->locals.params[i];
+        if (local->param->tied_unit < 0)
+            continue;
+        rank->tied = local->count;
+        rank->tied_uses =
+            (tv_run_stage_of_unit(tr->run, 0) == p) + (tv_run_stage_of_unit(tr->run, head) == p);
+        for (int k = 0; k < s->num_pieces; k++) {
+            const struct tv_owned_piece *piece = &s->pieces[k];
+            const float *values = tr->params.data + tv_piece_offset(&tr->params, piece);
+            for (int64_t e = 0; piece->local == i && e < piece->count; e++)
+                rank->tied_piece[piece->first - local->first + e] = values[e];
+        }
+    }
+}
+
+void train_rank(struct tv_comm *world, const struct tv_train_options *options, int num_steps,
+                Rank *rank)
+{
+    struct tv_run run = {};
+    struct tv_trainer *tr = nullptr;
+    ASSERT_EQ(tv_run_resolve(options, tv_comm_size(world), &run), TV_OK) << tv_error_message();
+    ASSERT_EQ(tv_trainer_create(world, &run, &tr), TV_OK) << tv_error_message();
+    struct tv_comm *data = tv_mesh_comm(tr->mesh, TV_DATA);
+    for (int step = 1; step <= num_steps; step++) {
+        struct tv_step_report report = {};
+        const int64_t before = tv_comm_get_stats(data).sent_bytes;
+        ASSERT_EQ(tv_train_step(tr, step, &report), TV_OK) << tv_error_message();
+        rank->sent.push_back(tv_comm_get_stats(data).sent_bytes - before);
+        rank->losses.push_back(report.loss);
+        rank->norms.push_back(report.grad_norm);
+        rank->memory.emplace_back(tv_device_bytes(tr->device, TV_MEM_BUFFERS),
+                                  tv_device_peak_bytes(tr->device));
+    }
+    look(tr, rank);
+    tv_trainer_destroy(tr);
+    tv_run_free(&run);
+}
+
+// A model of four layers on threads.
+std::vector<Rank> train(int pp, int dp, int tp, int zero, int num_steps, const Words &more)
+{
+    Temporary folder;
+    std::ofstream file(folder.path("tokens"), std::ios::binary);
+    for (int i = 0; i < 4000; i++)
+        file.put((char)(i * i % 61 + i % 7)).put(0);
+    file.close();
+    Words words = {"train",
+                   "--data",
+                   folder.path("tokens"),
+                   "--data-format",
+                   "u16",
+                   "--threads",
+                   "1",
+                   "--num-layers",
+                   "4",
+                   "--hidden-size",
+                   "48",
+                   "--num-attention-heads",
+                   "4",
+                   "--ffn-hidden-size",
+                   "112",
+                   "--vocab-size",
+                   "75",
+                   "--seq-length",
+                   "8",
+                   "--global-batch-size",
+                   std::to_string(4 * dp),
+                   "--train-iters",
+                   std::to_string(num_steps),
+                   "--pp",
+                   std::to_string(pp),
+                   "--tp",
+                   std::to_string(tp),
+                   "--dp",
+                   std::to_string(dp),
+                   "--zero-stage",
+                   std::to_string(zero)};
+    words.insert(words.end(), more.begin(), more.end());
+    std::vector<char *> argv;
+    for (std::string &word : words)
+        argv.push_back(word.data());
+    struct tv_train_options options = {};
+    EXPECT_EQ(tv_train_options_parse((int)argv.size(), argv.data(), &options), TV_OK)
+        << tv_error_message();
+    const size_t size = (size_t)(pp * dp * tp);
+    std::vector<Rank> ranks(size);
+    std::vector<struct tv_comm *> comms(size);
+    EXPECT_EQ(tv_comm_thread_create((int)size, comms.data()), TV_OK);
+    std::vector<std::thread> threads;
+    for (size_t r = 0; r < size; r++)
+        threads.emplace_back([&, r] {
+            train_rank(comms[r], &options, num_steps, &ranks[r]);
+            if (::testing::Test::HasFatalFailure())
+                tv_comm_abort(comms[r], 1);
+            tv_comm_destroy(comms[r]);
+        });
+    for (auto &thread : threads)
+        thread.join();
+    tv_train_options_free(&options);
+    return ranks;
+}
+
+// Sums over the replicas of each place in the pipe and tensor axes.
+struct Group {
+    int64_t sent = 0, state = 0;
+    const Rank *one = nullptr;
+};
+
+std::vector<Group> groups_of(const std::vector<Rank> &ranks)
+{
+    std::map<std::pair<int, int>, Group> groups;
+    for (const Rank &rank : ranks) {
+        Group &group = groups[{rank.here.at[TV_PIPE], rank.here.at[TV_TENSOR]}];
+        group.sent += rank.sent.back();
+        group.state +=
+            rank.held[TV_MEM_PARAMS] + rank.held[TV_MEM_GRADS] + rank.held[TV_MEM_OPTIMIZER];
+        group.one = &rank;
+    }
+    std::vector<Group> all;
+    for (const auto &entry : groups)
+        all.push_back(entry.second);
+    return all;
+}
+
+Words operator+(Words a, const Words &b)
+{
+    a.insert(a.end(), b.begin(), b.end());
+    return a;
+}
+
+// Bytes that all replicas together send per element of weights in a step of m micro-batches, over
+// (D - 1): 2 (g + q) / 2 and so on with g = q = 4.
+int64_t sent_per_element(int zero, int64_t m, bool is_full)
+{
+    switch (zero) {
+    case 2:
+        return (m + 1) * element;
+    case 3:
+        return m * (is_full ? 4 : 3) * element;
+    default:
+        return 2 * element;
+    }
+}
+
+void check_bytes(int pp, int dp, int tp, int zero, const Words &more, bool is_full = false)
+{
+    SCOPED_TRACE("pp " + std::to_string(pp) + " dp " + std::to_string(dp) + " tp " +
+                 std::to_string(tp) + " zero " + std::to_string(zero));
+    const std::vector<Rank> ranks = train(pp, dp, tp, zero, 2, more);
+    for (const Group &group : groups_of(ranks)) {
+        const int64_t n = group.one->params, m = group.one->num_micro;
+        // From stage 2 on units take turns: a weight of two of them moves for each.
+        const int64_t twice = group.one->tied_uses == 2 ? group.one->tied : 0;
+        const int64_t gathers = zero == 2 ? m * element : sent_per_element(zero, m, is_full);
+        EXPECT_EQ(group.sent, (dp - 1) * (n * sent_per_element(zero, m, is_full) +
+                                          (zero >= 2 ? twice * gathers : 0)));
+        const int64_t state[] = {16 * dp * n, (8 * dp + 8) * n, (4 * dp + 12) * n, 16 * n};
+        EXPECT_EQ(group.state, state[zero]);
+    }
+    int64_t most = 0, planned = 0;
+    for (const Rank &rank : ranks) {
+        int64_t held = 0, plan = 0;
+        for (int kind = 0; kind < TV_NUM_MEM_KINDS; kind++) {
+            held += rank.held[(size_t)kind];
+            plan += rank.planned[(size_t)kind];
+        }
+        EXPECT_LE(held, plan);
+        most = std::max(most, held);
+        planned = std::max(planned, plan);
+        EXPECT_EQ(rank.norms, ranks[0].norms);
+        EXPECT_EQ(rank.losses, ranks[0].losses);
+    }
+    EXPECT_EQ(most, planned);
+}
+} // namespace
+
+TEST(Zero, SendsAndHoldsWhatTheFormulasSay)
+{
+    for (int zero = 1; zero <= 3; zero++) {
+        check_bytes(1, 2, 1, zero, untied);
+        check_bytes(1, 3, 1, zero, gpt2);
+        check_bytes(1, 4, 1, zero, untied + Words{"--recompute", "full"}, true);
+        check_bytes(2, 2, 1, zero, gpt2 + Words{"--schedule", "zb-v"});
+        check_bytes(2, 3, 1, zero, gpt2 + Words{"--schedule", "zb-h1", "--recompute", "selective"});
+        check_bytes(2, 2, 2, zero, gpt2 + Words{"--sequence-parallel"});
+    }
+}
+
+TEST(Zero, CopiesOfATiedWeightStayEqual)
+{
+    for (int zero = 0; zero <= 3; zero++) {
+        const std::vector<Rank> ranks = train(2, 2, 1, zero, 20, gpt2);
+        for (int d = 0; d < 2; d++) {
+            const Rank *copies[2] = {};
+            for (const Rank &rank : ranks)
+                if (rank.here.at[TV_DATA] == d)
+                    copies[rank.here.at[TV_PIPE]] = &rank;
+            EXPECT_FALSE(copies[0]->tied_piece.empty());
+            EXPECT_EQ(copies[0]->tied_piece, copies[1]->tied_piece) << "zero " << zero;
+        }
+    }
+}
+
+TEST(Zero, MemoryDoesNotGrow)
+{
+    for (int zero = 1; zero <= 3; zero++) {
+        for (const Rank &rank : train(2, 2, 1, zero, 100, gpt2 + Words{"--schedule", "zb-h1"}))
+            EXPECT_EQ(rank.memory.back(), rank.memory[1]);
+    }
+}
+
+TEST(Zero, OneReplicaHasNobodyToShareWith)
+{
+    const std::vector<Rank> plain = train(2, 1, 1, 0, 3, gpt2),
+                            sharded = train(2, 1, 1, 3, 3, gpt2);
+    EXPECT_EQ(plain[0].losses, sharded[0].losses);
+    EXPECT_EQ(plain[1].held, sharded[1].held);
+}

@@ -1,0 +1,169 @@
+/* train/sharding.c -- buckets along the flat arrays, and what a replica owns of them. */
+#include "train/sharding.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* The buckets while they are found. */
+struct builder {
+    const struct tv_run *run;
+    struct tv_sharding *sharding;
+    struct tv_bucket_range *buckets, *whole; /* [locals.num] each */
+    int num_buckets, num_whole, is_tied_here;
+};
+
+static int is_sharded_tied(const struct builder *b, const struct tv_local_param *local)
+{
+    return b->run->zero_stage > 0 && local->param->tied_unit >= 0;
+}
+
+static int64_t end_of(const struct tv_local_params *locals, int i)
+{
+    return i + 1 < locals->num ? locals->params[i + 1].first : locals->count;
+}
+
+/* Does a bucket that began at element `first` end with local weight i? */
+static int ends_bucket(const struct builder *b, int i, int64_t first)
+{
+    const struct tv_local_params *locals = &b->sharding->locals;
+    /* 1 MiB: below it a message costs more than its bytes. Sharded gradients move unit by unit. */
+    const int64_t min_count = b->run->zero_stage >= 2 ? 0 : 1 << 18;
+    if (i + 1 == locals->num)
+        return 1;
+    const struct tv_local_param *local = &locals->params[i], *next = local + 1;
+    if (is_sharded_tied(b, local) || is_sharded_tied(b, next))
+        return 1;
+    return next->unit != local->unit && end_of(locals, i) - first >= min_count;
+}
+
+/* Buckets follow the flat gradients, which are in descending order of units; small units share one. */
+static void find_buckets(struct builder *b)
+{
+    const struct tv_local_params *locals = &b->sharding->locals;
+    struct tv_bucket_units *units = b->sharding->bucket_units;
+    int64_t first = 0;
+    int is_new = 1;
+    for (int i = 0; i < locals->num; i++) {
+        const struct tv_local_param *local = &locals->params[i];
+        if (is_new)
+            units->high = local->unit;
+        units->low = local->unit;
+        units->needs_head |= local->param->tied_unit >= 0 && !local->is_copy && b->is_tied_here;
+        if (tv_run_is_matrix(b->run, local->param))
+            b->whole[b->num_whole++] = (struct tv_bucket_range){local->first, local->count};
+        is_new = ends_bucket(b, i, first);
+        if (!is_new)
+            continue;
+        b->buckets[b->num_buckets++] = (struct tv_bucket_range){first, end_of(locals, i) - first};
+        first = end_of(locals, i);
+        units++;
+    }
+}
+
+/* The own shards, weight by weight; gaps between weights are nobody's. */
+static void find_pieces(struct tv_sharding *s)
+{
+    for (int b = 0; b < s->shards.num_buckets; b++) {
+        const struct tv_bucket_range shard = tv_shards_of(&s->shards, b, s->shards.rank);
+        const int64_t place = tv_shards_place(&s->shards, b), end = shard.first + shard.count;
+        for (int i = 0; i < s->locals.num; i++) {
+            const struct tv_local_param *local = &s->locals.params[i];
+            const int64_t from = local->first > shard.first ? local->first : shard.first;
+            const int64_t local_end = local->first + local->count;
+            const int64_t to = local_end < end ? local_end : end;
+            if (from < to)
+                s->pieces[s->num_pieces++] =
+                    (struct tv_owned_piece){i, from, to - from, place + from - shard.first};
+        }
+    }
+}
+
+static tv_status_t divide(const struct tv_run *run, int stage, int d, struct builder *b)
+{
+    struct tv_sharding *s = b->sharding;
+    const size_t n = (size_t)s->locals.num;
+    b->is_tied_here = stage == tv_run_stage_of_unit(run, 0) &&
+                      stage == tv_run_stage_of_unit(run, run->model.num_layers + 1);
+    b->buckets = calloc(n, sizeof(*b->buckets));
+    b->whole = calloc(n, sizeof(*b->whole));
+    s->bucket_units = calloc(n, sizeof(*s->bucket_units));
+    s->pieces = calloc(n, sizeof(*s->pieces));
+    if (!b->buckets || !b->whole || !s->bucket_units || !s->pieces)
+        return TV_ERR(TV_NO_MEMORY, "%zu gradient buckets", n);
+    find_buckets(b);
+    const int is_sharded = run->zero_stage > 0;
+    const struct tv_shards_args args = {.num_ranks = is_sharded ? run->extent.at[TV_DATA] : 1,
+                                        .rank = is_sharded ? d : 0,
+                                        .num_buckets = b->num_buckets,
+                                        .num_whole = b->num_whole,
+                                        .buckets = b->buckets,
+                                        .whole = b->whole};
+    TV_TRY(tv_shards_create(&args, &s->shards));
+    find_pieces(s);
+    return TV_OK;
+}
+
+static tv_status_t place_locals(const struct tv_run *run, int stage, struct tv_sharding *s)
+{
+    struct tv_model_chunk *chunks = calloc((size_t)run->num_chunks, sizeof(*chunks));
+    if (chunks == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d chunks", run->num_chunks);
+    const struct tv_model_args args = tv_run_model_args(run, stage, chunks);
+    tv_status_t status = tv_model_param_table(&run->model, &s->table);
+    if (status == TV_OK)
+        status = tv_model_place_params(&args, &s->table, run->extent.at[TV_TENSOR], &s->locals);
+    free(chunks);
+    return status;
+}
+
+tv_status_t tv_sharding_create(const struct tv_run *run, int stage, int d,
+                               struct tv_sharding *sharding_out)
+{
+    struct tv_sharding sharding = {0};
+    struct builder b = {.run = run, .sharding = &sharding};
+    tv_status_t status = place_locals(run, stage, &sharding);
+    if (status == TV_OK)
+        status = divide(run, stage, d, &b);
+    free(b.buckets);
+    free(b.whole);
+    if (status != TV_OK) {
+        tv_sharding_destroy(&sharding);
+        return status;
+    }
+    *sharding_out = sharding;
+    return TV_OK;
+}
+
+void tv_sharding_destroy(struct tv_sharding *sharding)
+{
+    tv_shards_destroy(&sharding->shards);
+    tv_local_params_destroy(&sharding->locals);
+    tv_param_table_destroy(&sharding->table);
+    free(sharding->bucket_units);
+    free(sharding->pieces);
+    memset(sharding, 0, sizeof(*sharding));
+}
+
+int64_t tv_piece_offset(const struct tv_weight_array *array, const struct tv_owned_piece *piece)
+{
+    return array->is_compact ? piece->place : piece->first;
+}
+
+tv_status_t tv_sharding_optimizer_bytes(const struct tv_run *run,
+                                        const struct tv_sharding *sharding, int64_t bytes_out[2])
+{
+    const int T = run->extent.at[TV_TENSOR], num_pieces = sharding->num_pieces;
+    const struct tv_param **matrices = calloc((size_t)num_pieces + 1, sizeof(*matrices));
+    if (matrices == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d matrices", num_pieces);
+    int num = 0;
+    for (int i = 0; i < num_pieces; i++) {
+        const struct tv_param *param = sharding->locals.params[sharding->pieces[i].local].param;
+        if (tv_run_is_matrix(run, param))
+            matrices[num++] = param;
+    }
+    const tv_optimizer_kind_t kind = run->optimizer.kind;
+    bytes_out[0] = tv_optimizer_state_bytes(kind, sharding->shards.own_count, T, num, matrices);
+    bytes_out[1] = tv_optimizer_work_bytes(kind, T, num, matrices);
+    free(matrices);
+    return TV_OK;
+}

@@ -1,0 +1,404 @@
+/* train/store.c -- two buffers for gradients, two for weights, and the collectives between them and
+ * the shards. */
+#include "train/store.h"
+#include <stdlib.h>
+
+enum { NUM_BUFFERS = 2, MAX_PARTS = 2 };
+
+/* A bucket of a unit, and its place in the unit's buffers. */
+struct part {
+    int bucket;
+    int64_t offset;
+};
+
+/* A unit in a buffer: its own weights, as in the flat arrays from `first`; behind them a tied weight
+ * that lies with another unit of this rank. */
+struct lent_unit {
+    int unit, num_parts;
+    struct part parts[MAX_PARTS];
+    int64_t first, own_count, count;
+    int64_t tied_offset; /* of the head's tied weight, or -1 */
+    int64_t kept_first;  /* of its norms' gradients */
+};
+
+struct lent_buffer {
+    float *data;                  /* [the largest unit's count] */
+    const struct lent_unit *unit; /* whose weights or gradients these are, or NULL */
+    struct tv_request *requests[MAX_PARTS];
+};
+
+struct tv_store {
+    struct tv_store_args args;
+    struct tv_unit_store lender;
+    int num_units;
+    struct lent_unit *units;
+    int64_t largest, kept_count;
+    struct tv_buffer params, grads, params_room, grads_room, kept;
+    struct lent_buffer weights[NUM_BUFFERS], gradients[NUM_BUFFERS];
+    int oldest; /* of the gradients' buffers */
+};
+
+/* ---- places ---- */
+
+static void add_part(struct lent_unit *unit, int bucket, int64_t offset, int64_t count)
+{
+    unit->parts[unit->num_parts++] = (struct part){bucket, offset};
+    unit->count = offset + count;
+}
+
+/* The bucket of the tied weight, or -1 when no weight here is tied. */
+static int tied_bucket(const struct tv_sharding *s)
+{
+    for (int i = 0; i < s->locals.num; i++) {
+        for (int b = 0; s->locals.params[i].param->tied_unit >= 0; b++) {
+            if (s->shards.buckets[b].first == s->locals.params[i].first)
+                return b;
+        }
+    }
+    return -1;
+}
+
+static void place_unit(struct tv_store *store, const struct tv_sharding *s, int index, int head)
+{
+    struct lent_unit *unit = &store->units[store->num_units++];
+    const int tied = tied_bucket(s);
+    *unit = (struct lent_unit){.unit = index, .tied_offset = -1, .kept_first = store->kept_count};
+    for (int b = 0; b < s->shards.num_buckets; b++) {
+        const struct tv_bucket_range *bucket = &s->shards.buckets[b];
+        if (s->bucket_units[b].low != index)
+            continue;
+        if (unit->num_parts == 0)
+            unit->first = bucket->first;
+        if (b == tied && index == head)
+            unit->tied_offset = bucket->first - unit->first;
+        add_part(unit, b, bucket->first - unit->first, bucket->count);
+    }
+    unit->own_count = unit->count;
+    if (index == head && tied >= 0 && unit->tied_offset < 0) {
+        unit->tied_offset = unit->own_count;
+        add_part(unit, tied, unit->tied_offset, s->shards.buckets[tied].count);
+    }
+    for (int i = 0; i < s->locals.num; i++) {
+        const struct tv_local_param *local = &s->locals.params[i];
+        store->kept_count += local->unit == index && local->param->is_for_rows ? local->count : 0;
+    }
+    store->largest = unit->count > store->largest ? unit->count : store->largest;
+}
+
+/* Fills units and counts; the rest of the store is not read. */
+static tv_status_t place_units(struct tv_store *store, const struct tv_run *run,
+                               const struct tv_sharding *s)
+{
+    const int head = run->model.num_layers + 1;
+    store->units = calloc((size_t)s->shards.num_buckets + 1, sizeof(*store->units));
+    if (store->units == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d units", s->shards.num_buckets);
+    for (int b = 0; b < s->shards.num_buckets; b++) {
+        const int index = s->bucket_units[b].low;
+        if (b == 0 || index != s->bucket_units[b - 1].low)
+            place_unit(store, s, index, head);
+    }
+    return TV_OK;
+}
+
+static size_t bytes_of(int64_t count)
+{
+    return (size_t)count * sizeof(float);
+}
+
+static int has_weight_shards(const struct tv_run *run)
+{
+    return run->zero_stage >= 3;
+}
+
+static tv_status_t create_buffers(struct tv_store *store)
+{
+    const struct tv_sharding *s = store->args.sharding;
+    const int is_sharded = has_weight_shards(store->args.run);
+    struct tv_device *device = tv_stream_device(store->args.stream);
+    const int64_t own = s->shards.own_count, room = NUM_BUFFERS * store->largest;
+    TV_TRY(tv_buffer_create(device, bytes_of(is_sharded ? own : s->locals.count), TV_MEM_PARAMS,
+                            &store->params));
+    TV_TRY(tv_buffer_create(device, bytes_of(own), TV_MEM_GRADS, &store->grads));
+    TV_TRY(tv_buffer_create(device, bytes_of(room), TV_MEM_BUFFERS, &store->grads_room));
+    TV_TRY(tv_buffer_create(device, bytes_of(is_sharded ? room : 0), TV_MEM_BUFFERS,
+                            &store->params_room));
+    TV_TRY(tv_buffer_create(device, bytes_of(store->kept_count), TV_MEM_BUFFERS, &store->kept));
+    for (int i = 0; i < NUM_BUFFERS; i++) {
+        store->gradients[i].data = (float *)store->grads_room.data + i * store->largest;
+        if (is_sharded)
+            store->weights[i].data = (float *)store->params_room.data + i * store->largest;
+    }
+    return TV_OK;
+}
+
+tv_status_t tv_store_bytes(const struct tv_run *run, const struct tv_sharding *s,
+                           int64_t bytes_out[TV_NUM_MEM_KINDS])
+{
+    struct tv_store store = {0};
+    TV_TRY(place_units(&store, run, s));
+    const int64_t f = sizeof(float), room = NUM_BUFFERS * store.largest * f;
+    const int is_sharded = has_weight_shards(run);
+    bytes_out[TV_MEM_PARAMS] += (is_sharded ? s->shards.own_count : s->locals.count) * f;
+    bytes_out[TV_MEM_GRADS] += s->shards.own_count * f;
+    bytes_out[TV_MEM_BUFFERS] += room + (is_sharded ? room : 0) + store.kept_count * f;
+    free(store.units);
+    return TV_OK;
+}
+
+/* ---- weights ---- */
+
+static const struct lent_unit *find_unit(const struct tv_store *store, int unit)
+{
+    int i = 0;
+    while (i < store->num_units && store->units[i].unit != unit)
+        i++;
+    return i < store->num_units ? &store->units[i] : NULL;
+}
+
+static tv_status_t wait_all(struct lent_buffer *buffer)
+{
+    for (int i = 0; i < MAX_PARTS; i++)
+        TV_TRY(tv_request_wait(&buffer->requests[i]));
+    return TV_OK;
+}
+
+static tv_status_t start_gather(struct tv_store *store, const struct lent_unit *unit,
+                                struct lent_buffer *buffer)
+{
+    const struct tv_shards *shards = &store->args.sharding->shards;
+    const float *own = store->params.data;
+    buffer->unit = unit;
+    for (int i = 0; i < unit->num_parts; i++) {
+        const struct part *part = &unit->parts[i];
+        TV_TRY(tv_comm_all_gather_v(store->args.data, own + tv_shards_place(shards, part->bucket),
+                                    buffer->data + part->offset,
+                                    tv_shards_counts(shards, part->bucket), TV_F32,
+                                    store->args.stream, &buffer->requests[i]));
+    }
+    return TV_OK;
+}
+
+/* The buffer that has the unit's weights, or will have them; NULL: none is free. */
+static struct lent_buffer *weights_of(struct tv_store *store, const struct lent_unit *unit)
+{
+    for (int i = 0; i < NUM_BUFFERS; i++) {
+        if (store->weights[i].unit == unit)
+            return &store->weights[i];
+    }
+    return NULL;
+}
+
+static tv_status_t gather_weights(struct tv_store *store, const struct lent_unit *unit,
+                                  const struct lent_unit *next, const float **weights_out)
+{
+    struct lent_buffer *buffer = weights_of(store, unit);
+    if (buffer == NULL) {
+        buffer = weights_of(store, NULL);
+        if (buffer == NULL)
+            return TV_ERR(TV_INTERNAL, "no room for the weights of unit %d", unit->unit);
+        TV_TRY(start_gather(store, unit, buffer));
+    }
+    TV_TRY(wait_all(buffer));
+    struct lent_buffer *other = weights_of(store, NULL);
+    if (next != NULL && other != NULL)
+        TV_TRY(start_gather(store, next, other));
+    *weights_out = buffer->data;
+    return TV_OK;
+}
+
+static tv_status_t lend_weights(struct tv_store *store, const struct lent_unit *unit, int next,
+                                struct tv_unit_memory *memory)
+{
+    if (has_weight_shards(store->args.run)) {
+        TV_TRY(gather_weights(store, unit, find_unit(store, next), &memory->params));
+        memory->tied_params = unit->tied_offset >= 0 ? memory->params + unit->tied_offset : NULL;
+        return TV_OK;
+    }
+    const struct tv_sharding *s = store->args.sharding;
+    const float *params = store->params.data;
+    memory->params = params + unit->first;
+    if (unit->tied_offset >= 0)
+        memory->tied_params = params + s->shards.buckets[tied_bucket(s)].first;
+    return TV_OK;
+}
+
+/* ---- gradients ---- */
+
+/* Wait for a buffer's sums and add them to the shards. */
+static tv_status_t settle(struct tv_store *store, struct lent_buffer *buffer)
+{
+    const struct tv_shards *shards = &store->args.sharding->shards;
+    TV_TRY(wait_all(buffer));
+    for (int i = 0; buffer->unit != NULL && i < buffer->unit->num_parts; i++) {
+        const struct part *part = &buffer->unit->parts[i];
+        const struct tv_bucket_range own = tv_shards_of(shards, part->bucket, shards->rank);
+        float *sum = (float *)store->grads.data + tv_shards_place(shards, part->bucket);
+        const struct tv_add_args add = {.count = own.count,
+                                        .a = buffer->data + part->offset + own.first -
+                                             shards->buckets[part->bucket].first,
+                                        .b = sum,
+                                        .y = sum};
+        TV_TRY(store->args.kernels->add(store->args.stream, &add));
+    }
+    buffer->unit = NULL;
+    return TV_OK;
+}
+
+static tv_status_t start_reduce(struct tv_store *store, const struct lent_unit *unit,
+                                struct lent_buffer *buffer)
+{
+    const struct tv_shards *shards = &store->args.sharding->shards;
+    buffer->unit = unit;
+    for (int i = 0; i < unit->num_parts; i++) {
+        const struct part *part = &unit->parts[i];
+        const struct tv_bucket_range own = tv_shards_of(shards, part->bucket, shards->rank);
+        float *all = buffer->data + part->offset;
+        TV_TRY(tv_comm_reduce_scatter_v(store->args.data, all,
+                                        all + own.first - shards->buckets[part->bucket].first,
+                                        tv_shards_counts(shards, part->bucket), TV_F32,
+                                        store->args.stream, &buffer->requests[i]));
+    }
+    return TV_OK;
+}
+
+/* The norms' gradients: from the first part of a backward into what is kept (to_kept), added; or out of it into the
+ * second part's buffer, which leaves zeros. A sum of several micro-batches goes with the first that asks for it. */
+static tv_status_t move_kept(struct tv_store *store, const struct lent_unit *unit, float *grads,
+                             int to_kept)
+{
+    const struct tv_local_params *locals = &store->args.sharding->locals;
+    float *kept = store->kept.data;
+    int64_t place = unit->kept_first;
+    for (int i = 0; i < locals->num; i++) {
+        const struct tv_local_param *local = &locals->params[i];
+        if (local->unit != unit->unit || !local->param->is_for_rows)
+            continue;
+        float *grad = grads + local->first - unit->first;
+        const struct tv_add_args add = {.count = local->count,
+                                        .a = grad,
+                                        .b = kept + place,
+                                        .y = to_kept ? kept + place : grad};
+        TV_TRY(store->args.kernels->add(store->args.stream, &add));
+        if (!to_kept)
+            TV_TRY(tv_stream_zero(store->args.stream, kept + place, bytes_of(local->count)));
+        place += local->count;
+    }
+    return TV_OK;
+}
+
+static tv_status_t lend_grads(struct tv_store *store, const struct lent_unit *unit,
+                              tv_unit_use_t use, struct tv_unit_memory *memory)
+{
+    struct lent_buffer *buffer = &store->gradients[store->oldest];
+    TV_TRY(settle(store, buffer));
+    TV_TRY(tv_stream_zero(store->args.stream, buffer->data, bytes_of(unit->count)));
+    if (use == TV_USE_BACKWARD_WEIGHT)
+        TV_TRY(move_kept(store, unit, buffer->data, 0));
+    memory->grads = buffer->data;
+    memory->tied_grads = unit->tied_offset >= 0 ? buffer->data + unit->tied_offset : NULL;
+    return TV_OK;
+}
+
+static tv_status_t take_back_grads(struct tv_store *store, const struct lent_unit *unit,
+                                   tv_unit_use_t use)
+{
+    struct lent_buffer *buffer = &store->gradients[store->oldest];
+    if (use == TV_USE_BACKWARD_INPUT)
+        return move_kept(store, unit, buffer->data, 1);
+    store->oldest = (store->oldest + 1) % NUM_BUFFERS;
+    return start_reduce(store, unit, buffer);
+}
+
+/* ---- the store ---- */
+
+static tv_status_t acquire(void *context, int unit, int next, tv_unit_use_t use,
+                           struct tv_unit_memory *memory_out)
+{
+    struct tv_store *store = context;
+    const struct lent_unit *lent = find_unit(store, unit);
+    struct tv_unit_memory memory = {0};
+    if (lent == NULL)
+        return TV_ERR(TV_INTERNAL, "unit %d is not on this rank", unit);
+    if (use != TV_USE_BACKWARD_WEIGHT) /* products of activations and gradients alone */
+        TV_TRY(lend_weights(store, lent, next, &memory));
+    if (use != TV_USE_FORWARD)
+        TV_TRY(lend_grads(store, lent, use, &memory));
+    *memory_out = memory;
+    return TV_OK;
+}
+
+static tv_status_t release(void *context, int unit, tv_unit_use_t use)
+{
+    struct tv_store *store = context;
+    const struct lent_unit *lent = find_unit(store, unit);
+    struct lent_buffer *weights = weights_of(store, lent);
+    if (use != TV_USE_BACKWARD_WEIGHT && weights != NULL)
+        weights->unit = NULL;
+    return use == TV_USE_FORWARD ? TV_OK : take_back_grads(store, lent, use);
+}
+
+tv_status_t tv_store_create(const struct tv_store_args *args, struct tv_store **store_out)
+{
+    struct tv_store *store = calloc(1, sizeof(*store));
+    if (store == NULL)
+        return TV_ERR(TV_NO_MEMORY, "store: %zu bytes", sizeof(*store));
+    store->args = *args;
+    store->lender = (struct tv_unit_store){store, acquire, release};
+    tv_status_t status = place_units(store, args->run, args->sharding);
+    if (status == TV_OK)
+        status = create_buffers(store);
+    if (status != TV_OK) {
+        tv_store_destroy(store);
+        return status;
+    }
+    *store_out = store;
+    return TV_OK;
+}
+
+void tv_store_destroy(struct tv_store *store)
+{
+    if (store == NULL)
+        return;
+    for (int i = 0; i < NUM_BUFFERS * MAX_PARTS; i++) { /* in flight only after a failure */
+        tv_request_cancel(&store->weights[i / MAX_PARTS].requests[i % MAX_PARTS]);
+        tv_request_cancel(&store->gradients[i / MAX_PARTS].requests[i % MAX_PARTS]);
+    }
+    tv_buffer_destroy(&store->params);
+    tv_buffer_destroy(&store->grads);
+    tv_buffer_destroy(&store->params_room);
+    tv_buffer_destroy(&store->grads_room);
+    tv_buffer_destroy(&store->kept);
+    free(store->units);
+    free(store);
+}
+
+const struct tv_unit_store *tv_store_lender(struct tv_store *store)
+{
+    return &store->lender;
+}
+
+struct tv_weight_array tv_store_params(struct tv_store *store)
+{
+    const int is_sharded = has_weight_shards(store->args.run);
+    return (struct tv_weight_array){store->params.data, is_sharded, !is_sharded};
+}
+
+struct tv_weight_array tv_store_grads(struct tv_store *store)
+{
+    return (struct tv_weight_array){store->grads.data, 1, 0};
+}
+
+tv_status_t tv_store_zero_grads(struct tv_store *store)
+{
+    return tv_stream_zero(store->args.stream, store->grads.data, store->grads.bytes);
+}
+
+tv_status_t tv_store_finish(struct tv_store *store)
+{
+    for (int i = 0; i < NUM_BUFFERS; i++) {
+        TV_TRY(settle(store, &store->gradients[store->oldest]));
+        store->oldest = (store->oldest + 1) % NUM_BUFFERS;
+    }
+    return TV_OK;
+}
