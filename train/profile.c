@@ -71,6 +71,7 @@ static tv_status_t bench_local(struct bench *b, const struct tv_run *run, int nu
         .chunks = chunks,
         .recompute = run->recompute,
         .is_sequence_parallel = o->is_sequence_parallel,
+        .is_tensor_overlapped = o->is_tensor_overlapped,
         .attention_dropout = o->attention_dropout,
         .hidden_dropout = o->hidden_dropout,
         .label_smoothing = o->label_smoothing,

@@ -11,6 +11,7 @@ struct tv_train_options {
     /* mesh */
     int pp, tp, dp; /* dp 0: inferred */
     int is_sequence_parallel;
+    int is_tensor_overlapped, is_grad_reduce_late;
     int local_ranks;
     const char *placement, *network, *bind;
     int probe_links;
