@@ -130,6 +130,9 @@ TV_MUST_CHECK tv_status_t tv_comm_recv(struct tv_comm *comm, void *buffer, int64
 TV_MUST_CHECK tv_status_t tv_request_test(struct tv_request **request, int *done_out);
 /* Poll until done; frees the request, also on failure. */
 TV_MUST_CHECK tv_status_t tv_request_wait(struct tv_request **request);
+/* Move this rank's operations in flight on, in all groups split from one another, without waiting:
+ * for long work between their start and their wait. A failure shows at the operation's own wait. */
+void tv_comm_progress(struct tv_comm *comm);
 /* Give up an operation after a failure, before its buffer goes; frees the request. The group is
  * only good for tv_comm_abort and tv_comm_destroy afterwards. NULL is a no-op. */
 void tv_request_cancel(struct tv_request **request);

@@ -81,6 +81,18 @@ static tv_status_t step_others(const struct tv_request *request)
     return TV_OK;
 }
 
+void tv_comm_progress(struct tv_comm *comm)
+{
+    struct tv_request *request = comm->shared->in_flight;
+    for (; request != NULL; request = request->next) {
+        int done;
+        if (request->status != TV_OK)
+            continue;
+        request->status =
+            request->peers_need_step ? try_step(request, &done) : test_messages(request);
+    }
+}
+
 static void finish(struct tv_request **request)
 {
     tv_request_release(*request);

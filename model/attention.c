@@ -58,19 +58,34 @@ static tv_status_t rotate(const struct tv_pass *pass, float *qkv, int inverse)
     return pass->axis->kernels->rotary(pass->axis->stream, &args);
 }
 
-static tv_status_t project(const struct tv_pass *pass, const float *n1, float *qkv)
+/* n1, qkv: of `rows` rows */
+static tv_status_t multiply(const struct tv_pass *pass, int64_t rows, const float *n1, float *qkv)
 {
     const struct tv_model_sizes *s = pass->sizes;
     if (pass->model->args.config.family == TV_GPT2) {
         const struct tv_linear fused = gpt2_fused(pass);
-        return tv_column_linear_forward(pass->axis, &fused, s->rows, n1, qkv, s->qkv_cols);
+        return tv_column_linear_forward(pass->axis, &fused, rows, n1, qkv, s->qkv_cols);
     }
     for (int index = LLAMA_Q; index <= LLAMA_V; index++) {
         const struct tv_linear linear = llama_matrix(pass, index);
-        TV_TRY(tv_column_linear_forward(pass->axis, &linear, s->rows, n1, qkv + column_of(s, index),
+        TV_TRY(tv_column_linear_forward(pass->axis, &linear, rows, n1, qkv + column_of(s, index),
                                         s->qkv_cols));
     }
-    return rotate(pass, qkv, 0);
+    return TV_OK;
+}
+
+/* The rows of n1 as they are gathered -> qkv */
+static tv_status_t project(const struct tv_pass *pass, float *qkv)
+{
+    const struct tv_model_sizes *s = pass->sizes;
+    struct tv_row_gather *n1 = &pass->model->gather;
+    for (int i = 0; i < n1->num_parts; i++) {
+        struct tv_row_shard part;
+        TV_TRY(tv_row_gather_next(n1, &part));
+        TV_TRY(multiply(pass, part.num, n1->whole + part.first * s->C,
+                        qkv + part.first * s->qkv_cols));
+    }
+    return pass->model->args.config.family == TV_LLAMA ? rotate(pass, qkv, 0) : TV_OK;
 }
 
 /* dn1 = sum over the three matrices, partial over the tensor axis */
@@ -113,7 +128,7 @@ tv_status_t tv_attention_part_forward(const struct tv_pass *pass)
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_layer_places *l = &pass->unit->layer;
     float *qkv = tv_pass_at(pass, l->qkv);
-    TV_TRY(project(pass, tv_pass_at(pass, l->norm1.y), qkv));
+    TV_TRY(project(pass, qkv));
     const struct tv_attention_args args = {
         .batch = pass->model->args.micro_batch,
         .seq_length = pass->model->args.seq_length,
@@ -170,7 +185,7 @@ tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const float *
         TV_TRY(rotate(pass, d_qkv, 1));
     TV_TRY(project_backward(pass, d_qkv, dn1));
     if (!pass->is_split)
-        return tv_attention_part_backward_weight(pass, d_qkv);
+        return TV_OK;
     return tv_stream_copy(pass->axis->stream, qkv, d_qkv,
                           (size_t)(s->rows * s->qkv_cols) * sizeof(float));
 }

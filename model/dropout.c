@@ -47,7 +47,7 @@ tv_status_t tv_unit_drop(const struct tv_pass *pass, enum tv_dropout_kind kind, 
 }
 
 tv_status_t tv_unit_branch_gradient(const struct tv_pass *pass, enum tv_dropout_kind kind,
-                                    const float *dy, const float **whole_out)
+                                    const float *dy)
 {
     const struct tv_model_sizes *s = pass->sizes;
     float *dropped = pass->scratch + pass->model->layout.own;
@@ -60,6 +60,6 @@ tv_status_t tv_unit_branch_gradient(const struct tv_pass *pass, enum tv_dropout_
         TV_TRY(pass->axis->kernels->dropout(pass->axis->stream, &args));
         dy = dropped;
     }
-    return tv_tensor_whole_rows(pass->axis, s->rows, s->C, dy,
-                                pass->scratch + pass->model->layout.whole, whole_out);
+    return tv_row_gather_start(pass->axis, s->rows, s->C, dy,
+                               pass->scratch + pass->model->layout.whole, &pass->model->gather);
 }

@@ -42,7 +42,21 @@ tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use 
         args.mean = tv_pass_at(pass, use.places.mean);
         TV_TRY(pass->axis->kernels->layernorm_forward(pass->axis->stream, &args));
     }
-    return tv_tensor_gather_rows(pass->axis, s->rows, s->C, y);
+    return tv_row_gather_start(pass->axis, s->rows, s->C, args.y, y, &pass->model->gather);
+}
+
+/* Where a norm finds the sum of its dy. */
+static float *norm_dy(const struct tv_pass *pass)
+{
+    const struct tv_model_layout *layout = &pass->model->layout;
+    return pass->scratch + (pass->axis->is_sequence_parallel ? layout->own : layout->whole);
+}
+
+tv_status_t tv_unit_start_norm_sum(const struct tv_pass *pass)
+{
+    float *partial = pass->scratch + pass->model->layout.whole;
+    return tv_tensor_sum_rows_start(pass->axis, pass->sizes->rows, pass->sizes->C, partial,
+                                    norm_dy(pass), &pass->model->sum);
 }
 
 tv_status_t tv_unit_norm_backward(const struct tv_pass *pass, struct tv_norm_use use,
@@ -50,15 +64,12 @@ tv_status_t tv_unit_norm_backward(const struct tv_pass *pass, struct tv_norm_use
 {
     const struct tv_model_sizes *s = pass->sizes;
     const int is_llama = pass->model->args.config.family == TV_LLAMA;
-    float *partial = pass->scratch + pass->model->layout.whole;
-    float *dy =
-        pass->axis->is_sequence_parallel ? pass->scratch + pass->model->layout.own : partial;
-    TV_TRY(tv_tensor_sum_rows(pass->axis, s->rows, s->C, partial, dy));
+    TV_TRY(tv_request_wait(&pass->model->sum));
     const struct tv_weight weight = tv_pass_weight(pass, use.weight);
     struct tv_norm_backward_args args = {
         .rows = s->own.num,
         .cols = s->C,
-        .dy = dy,
+        .dy = norm_dy(pass),
         .x = x,
         .weight = weight.value,
         .rstd = tv_pass_at(pass, use.places.rstd),
@@ -106,8 +117,10 @@ tv_status_t tv_embedding_unit_backward_weight(const struct tv_pass *pass, const 
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_vocab_lookup lookup = lookup_of(pass);
-    const float *whole;
-    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_EMBEDDING, dy, &whole));
+    struct tv_row_gather *gather = &pass->model->gather;
+    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_EMBEDDING, dy));
+    TV_TRY(tv_row_gather_finish(gather));
+    const float *whole = gather->whole;
     TV_TRY(tv_vocab_embedding_backward(pass->axis, &lookup, whole, tv_pass_weight(pass, 0).grad));
     if (pass->model->args.config.family == TV_LLAMA)
         return TV_OK;
@@ -154,12 +167,17 @@ static struct tv_vocab_loss loss_of(const struct tv_pass *pass)
 tv_status_t tv_head_forward(const struct tv_pass *pass, const float *x, double *loss_sum_out)
 {
     const struct tv_model_sizes *s = pass->sizes;
-    const struct tv_head_places *h = &pass->unit->head;
+    struct tv_row_gather *gather = &pass->model->gather;
     const struct tv_linear linear = output_linear(pass);
     const struct tv_vocab_loss loss = loss_of(pass);
     TV_TRY(tv_unit_norm_forward(pass, final_norm(pass), x));
-    TV_TRY(tv_column_linear_forward(pass->axis, &linear, s->rows, tv_pass_at(pass, h->norm.y),
-                                    loss.logits, s->vocab.padded));
+    for (int i = 0; i < gather->num_parts; i++) {
+        struct tv_row_shard part;
+        TV_TRY(tv_row_gather_next(gather, &part));
+        TV_TRY(tv_column_linear_forward(
+            pass->axis, &linear, part.num, gather->whole + part.first * s->C,
+            loss.logits + part.first * s->vocab.padded, s->vocab.padded));
+    }
     return tv_vocab_cross_entropy_forward(
         pass->axis, &loss, pass->scratch + pass->model->layout.loss_work, loss_sum_out);
 }
@@ -170,11 +188,14 @@ tv_status_t tv_head_backward(const struct tv_pass *pass, const float *x, float *
     const struct tv_linear linear = output_linear(pass);
     const struct tv_vocab_loss loss = loss_of(pass);
     float *dn = pass->scratch + pass->model->layout.whole;
-    if (pass->model->args.recompute == TV_RECOMPUTE_SELECTIVE)
+    if (pass->model->args.recompute == TV_RECOMPUTE_SELECTIVE) {
         TV_TRY(tv_unit_norm_forward(pass, final_norm(pass), x));
+        TV_TRY(tv_row_gather_finish(&pass->model->gather));
+    }
     TV_TRY(tv_vocab_cross_entropy_backward(pass->axis, &loss));
     TV_TRY(tv_column_linear_backward_input(pass->axis, &linear, s->rows, loss.logits,
                                            s->vocab.padded, 0, dn));
+    TV_TRY(tv_unit_start_norm_sum(pass));
     if (!pass->is_split)
         TV_TRY(tv_head_backward_weight(pass));
     return tv_unit_norm_backward(pass, final_norm(pass), x, 0, grad);

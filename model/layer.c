@@ -143,15 +143,21 @@ static struct ff_up ff_up(const struct tv_pass *pass)
                           {matrix(pass, C, F, LLAMA_GATE, -1), matrix(pass, C, F, LLAMA_UP, -1)}};
 }
 
+/* The rows of n2 as they are gathered -> ff */
 static tv_status_t ff_up_forward(const struct tv_pass *pass)
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct ff_up up = ff_up(pass);
-    const float *n2 = tv_pass_at(pass, pass->unit->layer.norm2.y);
-    float *ff = tv_pass_at(pass, pass->unit->layer.ff);
-    for (int i = 0; i < up.num; i++)
-        TV_TRY(tv_column_linear_forward(pass->axis, &up.linears[i], s->rows, n2, ff + i * s->F,
-                                        up.num * s->F));
+    struct tv_row_gather *n2 = &pass->model->gather;
+    const int64_t ld = up.num * s->F;
+    for (int part = 0; part < n2->num_parts; part++) {
+        struct tv_row_shard rows;
+        TV_TRY(tv_row_gather_next(n2, &rows));
+        float *ff = tv_pass_at(pass, pass->unit->layer.ff) + rows.first * ld;
+        for (int i = 0; i < up.num; i++)
+            TV_TRY(tv_column_linear_forward(pass->axis, &up.linears[i], rows.num,
+                                            n2->whole + rows.first * s->C, ff + i * s->F, ld));
+    }
     return TV_OK;
 }
 
@@ -176,6 +182,21 @@ static tv_status_t ff_up_backward_weight(const struct tv_pass *pass)
     for (int i = 0; i < up.num; i++)
         TV_TRY(tv_column_linear_backward_weight(pass->axis, &up.linears[i], s->rows, n2,
                                                 d_ff + i * s->F, up.num * s->F));
+    return TV_OK;
+}
+
+/* The rows of dy as they are gathered -> dx [rows, cols], of a row matrix */
+static tv_status_t row_backward_input(const struct tv_pass *pass, const struct tv_linear *linear,
+                                      float *dx, int64_t cols)
+{
+    struct tv_row_gather *dy = &pass->model->gather;
+    for (int i = 0; i < dy->num_parts; i++) {
+        struct tv_row_shard part;
+        TV_TRY(tv_row_gather_next(dy, &part));
+        TV_TRY(tv_row_linear_backward_input(pass->axis, linear, part.num,
+                                            dy->whole + part.first * pass->sizes->C,
+                                            dx + part.first * cols, cols));
+    }
     return TV_OK;
 }
 
@@ -232,9 +253,12 @@ tv_status_t tv_layer_forward(const struct tv_pass *pass, const float *x, float *
 /* What selective recomputation did not keep. */
 static tv_status_t recompute(const struct tv_pass *pass, const float *x)
 {
+    struct tv_row_gather *gather = &pass->model->gather;
     TV_TRY(tv_unit_norm_forward(pass, norm1(pass), x));
+    TV_TRY(tv_row_gather_finish(gather));
     TV_TRY(tv_unit_norm_forward(pass, norm2(pass), tv_pass_at(pass, pass->unit->layer.mid)));
-    return activate(pass);
+    TV_TRY(activate(pass));
+    return tv_row_gather_finish(gather);
 }
 
 tv_status_t tv_layer_backward(const struct tv_pass *pass, const float *x, float *grad)
@@ -242,7 +266,8 @@ tv_status_t tv_layer_backward(const struct tv_pass *pass, const float *x, float 
     const struct tv_model_sizes *s = pass->sizes;
     float *mid = tv_pass_at(pass, pass->unit->layer.mid);
     float *dn = pass->scratch + pass->model->layout.whole; /* partial */
-    const float *whole; /* dead before dn is written: under sequence parallelism both lie there */
+    /* its rows are dead before dn is written: under sequence parallelism both lie there */
+    const struct tv_row_gather *branch = &pass->model->gather;
     float *d_act = pass->scratch + pass->model->layout.d_act,
           *d_att = pass->scratch + pass->model->layout.d_att;
     const struct tv_linear proj = attention_out(pass), down = ff_down(pass);
@@ -250,36 +275,43 @@ tv_status_t tv_layer_backward(const struct tv_pass *pass, const float *x, float 
         TV_TRY(recompute(pass, x));
 
     /* grad is dy, and stays in place as the residual's share of d(mid). */
-    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_FF, grad, &whole));
-    TV_TRY(tv_row_linear_backward_input(pass->axis, &down, s->rows, whole, d_act, s->F));
+    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_FF, grad));
+    TV_TRY(row_backward_input(pass, &down, d_act, s->F));
     if (!pass->is_split)
-        TV_TRY(down_backward_weight(pass, whole));
+        TV_TRY(down_backward_weight(pass, branch->whole));
     TV_TRY(activate_backward(pass, d_act));
     TV_TRY(ff_up_backward(pass, dn));
+    TV_TRY(tv_unit_start_norm_sum(pass));
     if (!pass->is_split)
         TV_TRY(ff_up_backward_weight(pass));
     TV_TRY(tv_unit_norm_backward(pass, norm2(pass), mid, 1, grad));
 
     /* grad is d(mid), and stays as the residual's share of dx. */
-    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_MID, grad, &whole));
-    TV_TRY(tv_row_linear_backward_input(pass->axis, &proj, s->rows, whole, d_att, s->q_cols));
+    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_MID, grad));
+    TV_TRY(row_backward_input(pass, &proj, d_att, s->q_cols));
     if (pass->is_split)
         TV_TRY(tv_stream_copy(pass->axis->stream, mid, grad,
                               (size_t)(s->own.num * s->C) * sizeof(float)));
     else
-        TV_TRY(proj_backward_weight(pass, whole));
+        TV_TRY(proj_backward_weight(pass, branch->whole));
     TV_TRY(tv_attention_part_backward(pass, d_att, dn));
+    TV_TRY(tv_unit_start_norm_sum(pass));
+    if (!pass->is_split)
+        TV_TRY(tv_attention_part_backward_weight(pass, pass->scratch + pass->model->layout.d_qkv));
     return tv_unit_norm_backward(pass, norm1(pass), x, 1, grad);
 }
 
 tv_status_t tv_layer_backward_weight(const struct tv_pass *pass, const float *dy)
 {
     const struct tv_layer_places *l = &pass->unit->layer;
-    const float *whole;
-    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_FF, dy, &whole));
-    TV_TRY(down_backward_weight(pass, whole));
+    struct tv_row_gather *gather = &pass->model->gather;
+    /* Column matrices do not need the rows that are gathered beside them. */
+    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_FF, dy));
     TV_TRY(ff_up_backward_weight(pass));
-    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_MID, tv_pass_at(pass, l->mid), &whole));
-    TV_TRY(proj_backward_weight(pass, whole));
-    return tv_attention_part_backward_weight(pass, tv_pass_at(pass, l->qkv));
+    TV_TRY(tv_row_gather_finish(gather));
+    TV_TRY(down_backward_weight(pass, gather->whole));
+    TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_MID, tv_pass_at(pass, l->mid)));
+    TV_TRY(tv_attention_part_backward_weight(pass, tv_pass_at(pass, l->qkv)));
+    TV_TRY(tv_row_gather_finish(gather));
+    return proj_backward_weight(pass, gather->whole);
 }

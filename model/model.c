@@ -156,6 +156,7 @@ tv_status_t tv_model_create(const struct tv_model_args *args, struct tv_model **
     model->args = *args;
     model->args.chunks = NULL;
     model->args.axis.is_sequence_parallel = args->is_sequence_parallel;
+    model->args.axis.is_overlapped = args->is_tensor_overlapped;
     tv_status_t status = tv_model_param_table(&args->config, &model->table);
     if (status == TV_OK)
         status = tv_model_layout_create(args, &model->table, T, t, &model->layout);
@@ -179,6 +180,8 @@ void tv_model_destroy(struct tv_model *model)
 {
     if (model == NULL)
         return;
+    tv_row_gather_cancel(&model->gather); /* in flight only after a failure */
+    tv_request_cancel(&model->sum);
     tv_comm_destroy(model->kv_holders);
     tv_buffer_destroy(&model->params);
     tv_buffer_destroy(&model->grads);

@@ -65,7 +65,8 @@ struct tv_model_args {
     int num_chunks;
     const struct tv_model_chunk *chunks; /* [num_chunks], copied */
     tv_recompute_t recompute;
-    int is_sequence_parallel; /* B S is then a multiple of T; the axis' own flag is not read */
+    int is_sequence_parallel; /* B S is then a multiple of T; the axis' own flags are not read */
+    int is_tensor_overlapped; /* tensor/tensor.h; changes no bit */
     /* Of training, in [0, 1): of the attention's weights; of the embeddings and of what the parts
      * of a layer add to the residual stream; tensor/tensor.h. */
     double attention_dropout, hidden_dropout, label_smoothing;

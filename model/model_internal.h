@@ -94,6 +94,10 @@ struct tv_model {
     struct tv_param_table table;
     struct tv_model_layout layout;
     struct tv_buffer params, grads, activations, scratch, tokens;
+    /* What is in flight over the tensor axis: rows on their way to the matrices behind a norm, or
+     * their gradient to a row matrix; the sum behind the column matrices' input gradients. */
+    struct tv_row_gather gather;
+    struct tv_request *sum;
     struct tv_comm
         *kv_holders; /* tensor ranks with the same kv heads; NULL when each has its own */
 };
@@ -126,7 +130,8 @@ struct tv_weight tv_pass_output_matrix(const struct tv_pass *pass);
 
 /* layer.c, attention.c, ends.c. x, y, dy, grad: [own rows, C].
  * forward: x -> y; y NULL: nobody reads it (recomputation).
- * backward: grad is dy and becomes dx in place.
+ * backward: grad is dy and becomes dx in place; of the attention part dn1, partial, and d(qkv), which
+ * its weight part reads: in scratch, of a split backward in the place of qkv.
  * backward_weight: what a split backward left out. */
 TV_MUST_CHECK tv_status_t tv_layer_forward(const struct tv_pass *pass, const float *x, float *y);
 TV_MUST_CHECK tv_status_t tv_layer_backward(const struct tv_pass *pass, const float *x,
@@ -152,10 +157,10 @@ struct tv_dropout tv_pass_dropout(const struct tv_pass *pass, enum tv_dropout_ki
 TV_MUST_CHECK tv_status_t tv_unit_drop(const struct tv_pass *pass, enum tv_dropout_kind kind,
                                        float *y);
 /* From dy[own rows, C] of the residual stream all rows of the gradient of what was added to it, for
- * a row matrix or an embedding: dropped into scratch `own`, gathered into `whole`, or dy itself. */
+ * a row matrix or an embedding: dropped into scratch `own`, gathered into `whole`, or dy itself.
+ * Starts the model's gather of them, which the caller takes. */
 TV_MUST_CHECK tv_status_t tv_unit_branch_gradient(const struct tv_pass *pass,
-                                                  enum tv_dropout_kind kind, const float *dy,
-                                                  const float **whole_out);
+                                                  enum tv_dropout_kind kind, const float *dy);
 
 /* Norm of the family, shared by layers and head. weight, bias: indices of the unit's weights (bias
  * unused by Llama). */
@@ -163,11 +168,14 @@ struct tv_norm_use {
     int weight, bias;
     struct tv_norm_places places;
 };
-/* x[own rows, C] -> all rows of y, for the column matrices behind it. */
+/* x[own rows, C] -> all rows of y, for the column matrices behind it: starts the model's gather of
+ * them, which the caller takes. */
 TV_MUST_CHECK tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use use,
                                                const float *x);
-/* dy: the partial sums of the column matrices, in scratch `whole`, which are summed first.
- * add_dx: dx[own rows, C] += */
+/* Start the sum of what the column matrices behind the norm gave, in scratch `whole`. Until
+ * norm_backward waits for it there is time for their weights' gradients. */
+TV_MUST_CHECK tv_status_t tv_unit_start_norm_sum(const struct tv_pass *pass);
+/* dy: that sum. add_dx: dx[own rows, C] += */
 TV_MUST_CHECK tv_status_t tv_unit_norm_backward(const struct tv_pass *pass, struct tv_norm_use use,
                                                 const float *x, int add_dx, float *dx);
 TV_END_C

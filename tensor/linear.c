@@ -1,6 +1,30 @@
 /* tensor/linear.c -- column- and row-parallel matrices (Shoeybi et al. 2019, arXiv:1909.08053). */
 #include "tensor/tensor.h"
 
+/* Rows of c that are multiplied at once: some milliseconds of one core. Fixed by sizes. */
+static int64_t rows_of_block(const struct tv_matmul_args *args)
+{
+    enum { MULTIPLE = 64, PRODUCTS = 16 << 20 };
+    const int64_t of_a_row = args->n * args->k > 0 ? args->n * args->k : 1;
+    return (PRODUCTS / of_a_row + MULTIPLE) / MULTIPLE * MULTIPLE;
+}
+
+/* One product in blocks of rows; between them what this rank has in flight moves on. */
+static tv_status_t multiply_by_blocks(const struct tv_tensor_axis *axis,
+                                      const struct tv_matmul_args *whole)
+{
+    const int64_t most = rows_of_block(whole);
+    for (int64_t i = 0; i < whole->m; i += most) {
+        struct tv_matmul_args block = *whole;
+        block.m = whole->m - i < most ? whole->m - i : most;
+        block.a += whole->trans_a ? i : i * whole->ld_a;
+        block.c += i * whole->ld_c;
+        TV_TRY(axis->kernels->matmul(axis->stream, &block));
+        tv_comm_progress(axis->comm);
+    }
+    return TV_OK;
+}
+
 /* y[rows, out] = x[rows, in] W (+ bias) */
 static tv_status_t multiply(const struct tv_tensor_axis *axis, const struct tv_linear *linear,
                             int64_t rows, const float *x, int64_t ld_x, const float *bias, float *y,
@@ -20,7 +44,7 @@ static tv_status_t multiply(const struct tv_tensor_axis *axis, const struct tv_l
         .c = y,
         .ld_c = ld_y,
     };
-    return axis->kernels->matmul(axis->stream, &args);
+    return multiply_by_blocks(axis, &args);
 }
 
 /* dx[rows, in] = (+=) dy[rows, out] W^T */
@@ -42,7 +66,7 @@ static tv_status_t input_gradient(const struct tv_tensor_axis *axis, const struc
         .c = dx,
         .ld_c = ld_dx,
     };
-    return axis->kernels->matmul(axis->stream, &args);
+    return multiply_by_blocks(axis, &args);
 }
 
 tv_status_t tv_column_linear_forward(const struct tv_tensor_axis *axis,
@@ -59,14 +83,121 @@ tv_status_t tv_column_linear_backward_input(const struct tv_tensor_axis *axis,
     return input_gradient(axis, linear, rows, dy, ld_dy, add_dx, dx, linear->in);
 }
 
+int tv_num_row_pieces(int64_t rows, int64_t cols)
+{
+    enum { LEAST_ROWS = 64, LEAST_BYTES = 16384 };
+    const int64_t by_rows = rows / LEAST_ROWS;
+    const int64_t by_bytes = rows * cols * (int64_t)sizeof(float) / LEAST_BYTES;
+    const int64_t num = by_rows < by_bytes ? by_rows : by_bytes;
+    return num < 1 ? 1 : num < TV_MAX_ROW_PIECES ? (int)num : TV_MAX_ROW_PIECES;
+}
+
+/* The rows of a product whose sum is cut: those of each of `parts` ranks (share) in `num` blocks,
+ * the same with and without sequence parallelism, so that the bits are the same. */
+struct row_cut {
+    int parts, num;
+    int64_t share;
+};
+
+static struct row_cut cut_of(const struct tv_tensor_axis *axis, int64_t rows, int64_t cols)
+{
+    const int T = tv_comm_size(axis->comm);
+    const int parts = rows % T == 0 ? T : 1;
+    const int64_t share = rows / parts;
+    /* One rank has nothing to sum. */
+    return (struct row_cut){parts, T > 1 ? tv_num_row_pieces(share, cols) : 1, share};
+}
+
+/* Without sequence parallelism a sum takes some blocks of all rows; with it, block i of every rank. */
+static int num_sums(const struct tv_tensor_axis *axis, const struct row_cut *cut, int64_t cols)
+{
+    const int num_blocks = cut->parts * cut->num;
+    const int num = tv_num_row_pieces(cut->parts * cut->share, cols);
+    if (axis->is_sequence_parallel)
+        return cut->num;
+    return num < num_blocks ? num : num_blocks;
+}
+
+/* Block i of one rank's share, counted from its first row. */
+static struct tv_row_shard block_of(const struct row_cut *cut, int i)
+{
+    const int64_t first = cut->share * i / cut->num;
+    return (struct tv_row_shard){first, cut->share * (i + 1) / cut->num - first};
+}
+
+/* What a row matrix multiplies, and where the sums go. */
+struct row_product {
+    const struct tv_tensor_axis *axis;
+    const struct tv_linear *linear;
+    struct row_cut cut;
+    const float *x;
+    int64_t ld_x;
+    float *room, *y;
+};
+
+/* Block i of rank r's share -> partial [num, out] */
+static tv_status_t multiply_block(const struct row_product *p, int r, int i, float *partial)
+{
+    /* The bias enters the sum once: through rank 0's part. */
+    const float *bias = tv_comm_rank(p->axis->comm) == 0 ? p->linear->bias : NULL;
+    const struct tv_row_shard block = block_of(&p->cut, i);
+    const int64_t first = r * p->cut.share + block.first;
+    return multiply(p->axis, p->linear, block.num, p->x + first * p->ld_x, p->ld_x, bias, partial,
+                    p->linear->out);
+}
+
+/* Piece i of all ranks' shares, one rank's behind the other's, then their sum to its rank. */
+static tv_status_t start_scattered(const struct row_product *p, int i, struct tv_request **request)
+{
+    const int64_t out = p->linear->out;
+    const struct tv_row_shard block = block_of(&p->cut, i);
+    float *partial = p->room + p->cut.parts * block.first * out;
+    for (int r = 0; r < p->cut.parts; r++)
+        TV_TRY(multiply_block(p, r, i, partial + r * block.num * out));
+    return tv_tensor_sum_rows_start(p->axis, p->cut.parts * block.num, out, partial,
+                                    p->y + block.first * out, request);
+}
+
+/* Piece i of all rows, some blocks of them, and its sum in place. */
+static tv_status_t start_whole(const struct row_product *p, int i, int num_pieces,
+                               struct tv_request **request)
+{
+    const int64_t out = p->linear->out;
+    const int num_blocks = p->cut.parts * p->cut.num;
+    float *partial = NULL;
+    int64_t rows = 0;
+    for (int b = num_blocks * i / num_pieces; b < num_blocks * (i + 1) / num_pieces; b++) {
+        const int r = b / p->cut.num;
+        const struct tv_row_shard block = block_of(&p->cut, b % p->cut.num);
+        float *y = p->y + (r * p->cut.share + block.first) * out;
+        TV_TRY(multiply_block(p, r, b % p->cut.num, y));
+        partial = rows == 0 ? y : partial;
+        rows += block.num;
+    }
+    return tv_tensor_sum_rows_start(p->axis, rows, out, partial, partial, request);
+}
+
 tv_status_t tv_row_linear_forward(const struct tv_tensor_axis *axis, const struct tv_linear *linear,
                                   int64_t rows, const float *x, int64_t ld_x, float *room, float *y)
 {
-    /* The bias enters the sum once: through rank 0's part. */
-    const float *bias = tv_comm_rank(axis->comm) == 0 ? linear->bias : NULL;
-    float *partial = axis->is_sequence_parallel ? room : y;
-    TV_TRY(multiply(axis, linear, rows, x, ld_x, bias, partial, linear->out));
-    return tv_tensor_sum_rows(axis, rows, linear->out, partial, y);
+    const struct row_product product = {.axis = axis,
+                                        .linear = linear,
+                                        .cut = cut_of(axis, rows, linear->out),
+                                        .x = x,
+                                        .ld_x = ld_x,
+                                        .room = room,
+                                        .y = y};
+    const int num_pieces = num_sums(axis, &product.cut, linear->out);
+    struct tv_request *sums[TV_MAX_ROW_PIECES] = {NULL};
+    tv_status_t status = TV_OK;
+    for (int i = 0; i < num_pieces && status == TV_OK; i++)
+        status = axis->is_sequence_parallel ? start_scattered(&product, i, &sums[i])
+                                            : start_whole(&product, i, num_pieces, &sums[i]);
+    for (int i = 0; i < num_pieces && status == TV_OK; i++)
+        status = tv_request_wait(&sums[i]);
+    for (int i = 0; i < num_pieces; i++)
+        tv_request_cancel(&sums[i]); /* after a failure */
+    return status;
 }
 
 tv_status_t tv_row_linear_backward_input(const struct tv_tensor_axis *axis,
@@ -95,7 +226,7 @@ static tv_status_t weight_gradient(const struct tv_tensor_axis *axis,
         .c = linear->dweight,
         .ld_c = is_out_in ? linear->in : linear->out,
     };
-    return axis->kernels->matmul(axis->stream, &args);
+    return multiply_by_blocks(axis, &args);
 }
 
 /* dbias += column sums of dy[rows, out] */

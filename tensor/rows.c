@@ -20,41 +20,103 @@ struct tv_row_shard tv_tensor_own_rows(const struct tv_tensor_axis *axis, int64_
                            tv_comm_rank(axis->comm));
 }
 
+tv_status_t tv_tensor_sum_rows_start(const struct tv_tensor_axis *axis, int64_t rows, int64_t cols,
+                                     float *partial, float *y, struct tv_request **request_out)
+{
+    const int64_t count = tv_tensor_own_rows(axis, rows).num * cols;
+    if (axis->is_sequence_parallel)
+        TV_TRY(tv_comm_reduce_scatter(axis->comm, partial, y, count, TV_F32, TV_SUM, axis->stream,
+                                      request_out));
+    else
+        TV_TRY(tv_comm_all_reduce(axis->comm, partial, count, TV_F32, TV_SUM, axis->stream,
+                                  request_out));
+    return axis->is_overlapped ? TV_OK : tv_request_wait(request_out);
+}
+
 tv_status_t tv_tensor_sum_rows(const struct tv_tensor_axis *axis, int64_t rows, int64_t cols,
                                float *partial, float *y)
 {
     struct tv_request *request;
-    if (!axis->is_sequence_parallel)
-        return tv_tensor_sum(axis, partial, rows * cols);
-    const int64_t count = tv_tensor_own_rows(axis, rows).num * cols;
-    TV_TRY(tv_comm_reduce_scatter(axis->comm, partial, y, count, TV_F32, TV_SUM, axis->stream,
-                                  &request));
+    TV_TRY(tv_tensor_sum_rows_start(axis, rows, cols, partial, y, &request));
     return tv_request_wait(&request);
 }
 
-/* x: [own rows, cols] */
-static tv_status_t gather(const struct tv_tensor_axis *axis, int64_t rows, int64_t cols,
-                          const float *x, float *whole)
+/* The rows that are part `index` of this rank: its own, then those of the ranks before it. */
+static struct tv_row_shard part_at(const struct tv_row_gather *gather, int index)
 {
-    struct tv_request *request;
-    const int64_t count = tv_tensor_own_rows(axis, rows).num * cols;
-    TV_TRY(tv_comm_all_gather(axis->comm, x, whole, count, TV_F32, axis->stream, &request));
-    return tv_request_wait(&request);
+    const int n = gather->num_parts;
+    const int rank = (tv_comm_rank(gather->axis->comm) - index + n) % n;
+    return tv_row_shard_of(gather->rows, n > 1, n, rank);
 }
 
-tv_status_t tv_tensor_gather_rows(const struct tv_tensor_axis *axis, int64_t rows, int64_t cols,
-                                  float *x)
+/* Own rows to the rank `index` behind this one, its part `index` from the one before. */
+static tv_status_t start_part(struct tv_row_gather *gather, int index)
 {
+    const struct tv_tensor_axis *axis = gather->axis;
+    const int T = gather->num_parts, t = tv_comm_rank(axis->comm);
+    const struct tv_row_shard own = part_at(gather, 0), part = part_at(gather, index);
+    TV_TRY(tv_comm_recv(axis->comm, gather->room + part.first * gather->cols,
+                        part.num * gather->cols, TV_F32, (t - index + T) % T, axis->stream,
+                        &gather->recv));
+    return tv_comm_send(axis->comm, gather->room + own.first * gather->cols, own.num * gather->cols,
+                        TV_F32, (t + index) % T, axis->stream, &gather->send);
+}
+
+static tv_status_t wait_for_part(struct tv_row_gather *gather)
+{
+    TV_TRY(tv_request_wait(&gather->recv));
+    return tv_request_wait(&gather->send);
+}
+
+static tv_status_t gather_all_parts(struct tv_row_gather *gather)
+{
+    for (int i = 1; i < gather->num_parts; i++) {
+        TV_TRY(start_part(gather, i));
+        TV_TRY(wait_for_part(gather));
+    }
+    return TV_OK;
+}
+
+tv_status_t tv_row_gather_start(const struct tv_tensor_axis *axis, int64_t rows, int64_t cols,
+                                const float *x, float *room, struct tv_row_gather *gather_out)
+{
+    const struct tv_row_shard own = tv_tensor_own_rows(axis, rows);
+    const int T = tv_comm_size(axis->comm);
+    *gather_out = (struct tv_row_gather){
+        .axis = axis, .num_parts = rows % T == 0 ? T : 1, .rows = rows, .cols = cols, .whole = x};
     if (!axis->is_sequence_parallel)
         return TV_OK;
-    return gather(axis, rows, cols, x + tv_tensor_own_rows(axis, rows).first * cols, x);
+    gather_out->whole = gather_out->room = room;
+    if (x != room + own.first * cols)
+        TV_TRY(tv_stream_copy(axis->stream, room + own.first * cols, x,
+                              (size_t)(own.num * cols) * sizeof(float)));
+    if (!axis->is_overlapped)
+        return gather_all_parts(gather_out);
+    return T > 1 ? start_part(gather_out, 1) : TV_OK;
 }
 
-tv_status_t tv_tensor_whole_rows(const struct tv_tensor_axis *axis, int64_t rows, int64_t cols,
-                                 const float *x, float *room, const float **whole_out)
+tv_status_t tv_row_gather_next(struct tv_row_gather *gather, struct tv_row_shard *part_out)
 {
-    if (axis->is_sequence_parallel)
-        TV_TRY(gather(axis, rows, cols, x, room));
-    *whole_out = axis->is_sequence_parallel ? room : x;
+    const int index = gather->num_given++;
+    const int is_in_flight = gather->room != NULL && gather->axis->is_overlapped && index > 0;
+    if (is_in_flight)
+        TV_TRY(wait_for_part(gather));
+    if (is_in_flight && index + 1 < gather->num_parts)
+        TV_TRY(start_part(gather, index + 1));
+    *part_out = part_at(gather, index);
     return TV_OK;
+}
+
+tv_status_t tv_row_gather_finish(struct tv_row_gather *gather)
+{
+    struct tv_row_shard part;
+    while (gather->num_given < gather->num_parts)
+        TV_TRY(tv_row_gather_next(gather, &part));
+    return TV_OK;
+}
+
+void tv_row_gather_cancel(struct tv_row_gather *gather)
+{
+    tv_request_cancel(&gather->recv);
+    tv_request_cancel(&gather->send);
 }

@@ -11,6 +11,11 @@
  * and an all-gather of the rows stands before a matrix that needs the whole. Both add in rank order
  * and move half the bytes of a sum each: same bits, same bytes, 1/T of the activations.
  *
+ * Overlap: a sum or gather needs no result of the matrix product beside it, so it goes on meanwhile.
+ * Products are in blocks of rows, fixed by their sizes, with tv_comm_progress between: that moves
+ * whatever this rank has in flight on any axis. Pieces and blocks are the same with overlap and
+ * without, and so are the bits.
+ *
  * Every function is called by all ranks of the axis together, in the same order. With T = 1 the
  * same code runs on a self communicator. */
 #ifndef TV_TENSOR_TENSOR_H
@@ -25,6 +30,9 @@ struct tv_tensor_axis {
     struct tv_stream *stream;
     const struct tv_kernels *kernels;
     int is_sequence_parallel;
+    /* Sums and gathers go on behind matrices; 0: the same pieces, each waited for at once. The same
+     * bits. */
+    int is_overlapped;
 };
 
 /* x[count] becomes its sum over the axis, in place; returns when done. */
@@ -42,14 +50,35 @@ struct tv_row_shard tv_tensor_own_rows(const struct tv_tensor_axis *axis, int64_
  * partial itself without sequence parallelism, and apart from it with. */
 TV_MUST_CHECK tv_status_t tv_tensor_sum_rows(const struct tv_tensor_axis *axis, int64_t rows,
                                              int64_t cols, float *partial, float *y);
-/* x[rows, cols] holds this rank's rows at their place; the others' are filled in. */
-TV_MUST_CHECK tv_status_t tv_tensor_gather_rows(const struct tv_tensor_axis *axis, int64_t rows,
-                                                int64_t cols, float *x);
-/* *whole_out = all rows [rows, cols] of what each rank has its own rows of: x itself without
- * sequence parallelism, else `room`, filled. */
-TV_MUST_CHECK tv_status_t tv_tensor_whole_rows(const struct tv_tensor_axis *axis, int64_t rows,
-                                               int64_t cols, const float *x, float *room,
-                                               const float **whole_out);
+/* The same, started: partial and y are borrowed until tv_request_wait. */
+TV_MUST_CHECK tv_status_t tv_tensor_sum_rows_start(const struct tv_tensor_axis *axis, int64_t rows,
+                                                   int64_t cols, float *partial, float *y,
+                                                   struct tv_request **request_out);
+
+/* All rows [rows, cols] of what each rank has its own rows of, in parts: this rank's rows first,
+ * the others' as they arrive, one part in flight while the caller works on the one before. Without
+ * sequence parallelism all rows are there, in the same parts, so that a product by parts gives the
+ * same bits. */
+struct tv_row_gather {
+    const struct tv_tensor_axis *axis;
+    int num_parts, num_given; /* T parts, or 1 where T does not divide the rows; given so far */
+    int64_t rows, cols;
+    const float *whole;             /* complete after the last part */
+    float *room;                    /* whole, where there is something to gather */
+    struct tv_request *send, *recv; /* of the next part, or NULL */
+};
+/* x[own rows, cols] -> whole: x itself without sequence parallelism, else `room` [rows, cols]; x
+ * may be its own place in room. */
+TV_MUST_CHECK tv_status_t tv_row_gather_start(const struct tv_tensor_axis *axis, int64_t rows,
+                                              int64_t cols, const float *x, float *room,
+                                              struct tv_row_gather *gather_out);
+/* Waits for the next part; to be called num_parts times. */
+TV_MUST_CHECK tv_status_t tv_row_gather_next(struct tv_row_gather *gather,
+                                             struct tv_row_shard *part_out);
+/* Waits for all parts that are left. */
+TV_MUST_CHECK tv_status_t tv_row_gather_finish(struct tv_row_gather *gather);
+/* After a failure: nothing is in flight any more. */
+void tv_row_gather_cancel(struct tv_row_gather *gather);
 
 /* How a weight is stored: Hugging Face's Conv1D (GPT-2) is [in, out], Linear (Llama) is [out, in].
  */
@@ -75,6 +104,12 @@ TV_MUST_CHECK tv_status_t tv_column_linear_backward_input(const struct tv_tensor
                                                           const struct tv_linear *linear,
                                                           int64_t rows, const float *dy,
                                                           int64_t ld_dy, int add_dx, float *dx);
+/* A sum behind a row matrix is in pieces of the own rows, each started when its product is there
+ * and summed while the next is multiplied: at most TV_MAX_ROW_PIECES, each of at least 64 rows and
+ * 16 KiB (of which a sum costs the same bytes as of more). */
+enum { TV_MAX_ROW_PIECES = 4 };
+int tv_num_row_pieces(int64_t rows, int64_t cols);
+
 /* y[own rows, out] = sum over the axis of x[rows, in] W, and bias once. room [rows, out]: for the
  * partial sums under sequence parallelism; not read or written without. */
 TV_MUST_CHECK tv_status_t tv_row_linear_forward(const struct tv_tensor_axis *axis,

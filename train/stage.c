@@ -54,6 +54,8 @@ static tv_status_t unit_done(void *context, int unit)
 {
     struct tv_trainer *tr = context;
     tr->unit_is_done[unit] = 1;
+    if (tr->run->options.is_grad_reduce_late)
+        return TV_OK; /* tv_buckets_finish starts them all */
     for (int b = 0; b < tr->sharding.shards.num_buckets; b++) {
         struct tv_bucket_units *bucket = &tr->sharding.bucket_units[b];
         if (bucket->is_started || !is_complete(tr, bucket))

@@ -12,6 +12,7 @@ struct tv_train_options {
     int pp, tp, dp; /* dp 0: inferred */
     int is_sequence_parallel;
     int zero_stage;
+    int is_tensor_overlapped, is_grad_reduce_late;
     int local_ranks;
     const char *placement, *network, *topology, *bind;
     int probe_links;

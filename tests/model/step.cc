@@ -97,6 +97,7 @@ void Rank::create_stage(size_t stage)
     args.chunks = chunks.data();
     args.recompute = step.recompute;
     args.is_sequence_parallel = step.is_sequence_parallel;
+    args.is_tensor_overlapped = step.is_tensor_overlapped;
     args.attention_dropout = step.attention_dropout;
     args.hidden_dropout = step.hidden_dropout;
     args.label_smoothing = step.label_smoothing;

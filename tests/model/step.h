@@ -22,7 +22,7 @@ struct StepCase {
     Tensors weights;                   /* whole tensors */
     const struct tv_kernels *kernels;
     int T = 1;
-    int is_sequence_parallel = 0;
+    int is_sequence_parallel = 0, is_tensor_overlapped = 0;
     std::vector<int> first_units = {0}; /* of each chunk, ascending */
     std::vector<int> stages;            /* of each chunk; empty: each has a stage of its own */
     tv_recompute_t recompute = TV_RECOMPUTE_NONE;

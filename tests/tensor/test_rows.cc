@@ -57,18 +57,42 @@ TEST_P(CutRows, SumLeavesOwnRows)
     });
 }
 
-TEST_P(CutRows, GatherFillsInTheOthers)
+TEST_P(CutRows, GatherGivesOwnRowsFirstThenTheOthers)
+{
+    for (const int is_overlapped : {0, 1})
+        run([=](struct tv_tensor_axis axis, struct tv_row_shard own) {
+            const int T = tv_comm_size(axis.comm), t = tv_comm_rank(axis.comm);
+            axis.is_overlapped = is_overlapped;
+            std::vector<float> room((size_t)(rows * cols), -1);
+            const std::vector<float> mine = values(own.first, own.num);
+            struct tv_row_gather gather;
+            ASSERT_OK(tv_row_gather_start(&axis, rows, cols, mine.data(), room.data(), &gather));
+            EXPECT_EQ(room.data(), gather.whole);
+            ASSERT_EQ(T, gather.num_parts);
+            for (int i = 0; i < T; i++) {
+                struct tv_row_shard part;
+                ASSERT_OK(tv_row_gather_next(&gather, &part));
+                EXPECT_EQ((t - i + T) % T * own.num, part.first);
+                ASSERT_EQ(own.num, part.num);
+                for (int64_t k = 0; k < part.num * cols; k++)
+                    EXPECT_EQ(value_at(part.first + k / cols, k % cols),
+                              room[(size_t)(part.first * cols + k)]);
+            }
+            EXPECT_EQ(values(0, rows), room);
+        });
+}
+
+TEST_P(CutRows, GatherInPlaceIsFinishedAtOnce)
 {
     run([](const struct tv_tensor_axis &axis, struct tv_row_shard own) {
-        std::vector<float> x((size_t)(rows * cols), -1), room = x;
+        std::vector<float> x((size_t)(rows * cols), -1);
         const std::vector<float> mine = values(own.first, own.num);
         std::copy(mine.begin(), mine.end(), x.begin() + own.first * cols);
-        ASSERT_OK(tv_tensor_gather_rows(&axis, rows, cols, x.data()));
+        struct tv_row_gather gather;
+        ASSERT_OK(
+            tv_row_gather_start(&axis, rows, cols, x.data() + own.first * cols, x.data(), &gather));
+        ASSERT_OK(tv_row_gather_finish(&gather));
         EXPECT_EQ(values(0, rows), x);
-        const float *whole = nullptr;
-        ASSERT_OK(tv_tensor_whole_rows(&axis, rows, cols, mine.data(), room.data(), &whole));
-        EXPECT_EQ(room.data(), whole);
-        EXPECT_EQ(values(0, rows), room);
     });
 }
 

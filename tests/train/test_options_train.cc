@@ -115,6 +115,17 @@ TEST(TrainOptions, DropoutHasADefaultOfItsOwn)
     EXPECT_EQ(p.options.is_sequence_parallel, 1);
 }
 
+TEST(TrainOptions, OverlapHasASwitchForEachAxis)
+{
+    Parsed none({});
+    EXPECT_EQ(none.options.is_tensor_overlapped, 0);
+    EXPECT_EQ(none.options.is_grad_reduce_late, 0);
+    Parsed p({"--tp-comm-overlap", "--no-overlap-grad-reduce"});
+    ASSERT_EQ(p.status, TV_OK) << tv_error_message();
+    EXPECT_EQ(p.options.is_tensor_overlapped, 1);
+    EXPECT_EQ(p.options.is_grad_reduce_late, 1);
+}
+
 TEST(TrainOptions, RefusesWhatItDoesNotKnow)
 {
     expect_refused({"--zero-stage", "1"}, "--zero-stage");
