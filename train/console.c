@@ -74,8 +74,8 @@ void tv_console_start(struct tv_console *console, const struct tv_run *run,
             "%" PRId64 " steps of %" PRId64 " x %" PRId64
             " tokens (%s), %d micro-batch(es) of %" PRId64 "\n",
             run->train_iters, run->global_batch, run->seq_length,
-            short_number((double)(run->train_iters * run->global_batch * run->seq_length), tokens,
-                         sizeof(tokens)),
+            short_number((double)run->train_iters * (double)(run->global_batch * run->seq_length),
+                         tokens, sizeof(tokens)),
             run->num_micro, run->micro_batch);
     if (run->ramp.increment > 0)
         fprintf(console->out, "at first %" PRId64 " a step, growing over %" PRId64 " samples\n",

@@ -56,6 +56,21 @@ struct json_t *tv_metrics_number(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
+struct json_t *tv_metrics_text(const char *text)
+{
+    if (text == NULL)
+        return json_null();
+    json_t *json = json_string(text);
+    char *ascii = json == NULL ? strdup(text) : NULL;
+    if (ascii == NULL)
+        return json;
+    for (char *c = ascii; *c != '\0'; c++)
+        *c = (unsigned char)*c < 0x80 ? *c : '?';
+    json = json_string(ascii);
+    free(ascii);
+    return json;
+}
+
 tv_status_t tv_metrics_object(struct tv_metrics *metrics, const char *type, struct json_t *fields)
 {
     if (metrics == NULL) {

@@ -42,5 +42,7 @@ TV_MUST_CHECK tv_status_t tv_metrics_pipeline(struct tv_metrics *metrics,
 TV_MUST_CHECK tv_status_t tv_metrics_end(struct tv_metrics *metrics, tv_status_t status);
 /* A number for `fields`: null when it is not finite. */
 struct json_t *tv_metrics_number(double value);
+/* A text, as the name of a file: null for NULL; where it is no UTF-8, which JSON is, '?' for each byte beyond ASCII. */
+struct json_t *tv_metrics_text(const char *text);
 TV_END_C
 #endif

@@ -46,10 +46,10 @@ static json_t *optimizer_json(const struct tv_run *run)
 static json_t *data_json(const struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
-    return json_pack("{s:s?, s:s, s:s?, s:I, s:b, s:I}", "data", o->data, "data_format",
-                     tv_tokens_format_name(run->data_format), "valid_data", o->valid_data,
-                     "eval_interval", (json_int_t)o->eval_interval, "shuffle", run->shuffle,
-                     "mask_token", (json_int_t)o->mask_token);
+    return json_pack("{s:o, s:s, s:o, s:I, s:b, s:I}", "data", tv_metrics_text(o->data),
+                     "data_format", tv_tokens_format_name(run->data_format), "valid_data",
+                     tv_metrics_text(o->valid_data), "eval_interval", (json_int_t)o->eval_interval,
+                     "shuffle", run->shuffle, "mask_token", (json_int_t)o->mask_token);
 }
 
 /* First unit and number of units of each position. */
@@ -67,8 +67,7 @@ static json_t *config_json(const struct tv_run *run)
     const struct tv_train_options *o = &run->options;
     return json_pack(
         "{s:i, s:i, s:i, s:b, s:i, s:s, s:s, s:s?, s:o, s:s, s:i, s:I, s:I, s:s?, s:I, s:I, s:I, "
-        "s:s, "
-        "s:s?, s:o, s:o, s:o}",
+        "s:s, s:o, s:o, s:o, s:o}",
         "pp", run->extent.at[TV_PIPE], "dp", run->extent.at[TV_DATA], "tp",
         run->extent.at[TV_TENSOR], "sequence_parallel", o->is_sequence_parallel, "vpp",
         run->num_chunks, "schedule", run->schedule.name, "partition",
@@ -78,8 +77,8 @@ static json_t *config_json(const struct tv_run *run)
         (json_int_t)run->global_batch, "rampup_batch_size", o->rampup_batch, "seq_length",
         (json_int_t)run->seq_length, "train_iters", (json_int_t)run->train_iters, "seed",
         (json_int_t)o->seed, "device", run->device_kind == TV_DEVICE_CPU ? "cpu" : "cuda",
-        "init_from", o->init_from, "model", model_json(run), "optimizer", optimizer_json(run),
-        "data", data_json(run));
+        "init_from", tv_metrics_text(o->init_from), "model", model_json(run), "optimizer",
+        optimizer_json(run), "data", data_json(run));
 }
 
 /* Coordinates [p, d, t] of each rank, in launch order. */
@@ -120,8 +119,8 @@ static json_t *ranks_json(const struct tv_run_place *place)
 static json_t *placement_json(const struct tv_run *run, int num_ranks)
 {
     const struct tv_run_place *place = run->place;
-    json_t *fields = json_pack("{s:s, s:o}", "placement", run->options.placement, "coordinates",
-                               coordinates_json(run, num_ranks));
+    json_t *fields = json_pack("{s:o, s:o}", "placement", tv_metrics_text(run->options.placement),
+                               "coordinates", coordinates_json(run, num_ranks));
     if (place == NULL)
         return fields;
     json_object_set_new(fields, "ranks", ranks_json(place));

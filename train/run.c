@@ -284,6 +284,22 @@ tv_status_t tv_run_resolve_batch(struct tv_run *run)
     return TV_OK;
 }
 
+/* Bytes are counted in 64 bits: sizes with which no count of them is near the end of that. */
+static tv_status_t check_sizes(const struct tv_run *run)
+{
+    const struct tv_model_config *c = &run->model;
+    const double H = c->hidden_size, F = c->ffn_size, L = c->num_layers, V = (double)c->vocab_size;
+    const double rows = (double)(run->micro_batch * run->seq_length);
+    const double weights = L * (4 * H * H + 3 * H * F) + 2 * V * H;
+    const double floats = L * (12 * H + 4 * F + 2 * c->num_heads) + 2 * V;
+    if (16 * weights + 4 * rows * run->num_micro * floats > 0x1p61)
+        return TV_ERR(TV_INVALID,
+                      "the model and a step of --global-batch-size %" PRId64
+                      " x --seq-length %" PRId64 " tokens are too large to be counted in bytes",
+                      run->global_batch, run->seq_length);
+    return TV_OK;
+}
+
 static tv_status_t check_placement(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
@@ -336,6 +352,8 @@ tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks
         status = resolve_length(&run);
     if (status == TV_OK)
         status = tv_run_resolve_batch(&run);
+    if (status == TV_OK)
+        status = check_sizes(&run);
     if (status == TV_OK)
         status = tv_run_resolve_optimizer(&run);
     if (status == TV_OK)

@@ -78,6 +78,8 @@ class Refusals(unittest.TestCase):
         self.refuse(2, ["--pp 2", "--tp 2", "--dp 2", "4"], ranks=4, pp=2, tp=2, dp=2)
         self.refuse(2, ["hidden", "heads"], num_attention_heads=3)
         self.refuse(2, ["3", "4"], ranks=4, pp=4, num_layers=3)
+        self.refuse(2, ["--seq-length 2147483647", "too large"], dry_run=True, seq_length=2**31 - 1, schedule="gpipe",
+                    global_batch_size=2**20, hidden_size=10**7)
         self.refuse(2, ["--partition profile", "6 pieces"], ranks=6, pp=6, partition="profile", num_layers=3)
         self.refuse(2, ["--pp 4, 2 chunk"], ranks=4, pp=4, schedule="zb-v", num_layers=7)
         self.refuse(2, "--global-batch-size", micro_batch_size=3, global_batch_size=7)

@@ -116,6 +116,20 @@ TEST_F(Metrics, EveryKindOfLine)
     EXPECT_EQ(dir.read("sub/run.jsonl").rfind("{\"type\":\"config\",\"pp\":2}\n", 0), 0u);
 }
 
+TEST_F(Metrics, NamesOfFilesNeedNotBeUtf8)
+{
+    open(0);
+    ASSERT_EQ(tv_metrics_object(metrics, "config",
+                                json_pack("{s:o, s:o, s:o}", "data", tv_metrics_text("a/\xff.txt"),
+                                          "valid_data", tv_metrics_text(nullptr), "init_from",
+                                          tv_metrics_text("\xc3\xa9"))),
+              TV_OK);
+    const json_t *config = parse().at(0);
+    EXPECT_STREQ(json_string_value(json_object_get(config, "data")), "a/?.txt");
+    EXPECT_TRUE(json_is_null(json_object_get(config, "valid_data")));
+    EXPECT_STREQ(json_string_value(json_object_get(config, "init_from")), "\xc3\xa9");
+}
+
 static void expect_place(const json_t *line)
 {
     const json_t *rank = json_array_get(json_object_get(line, "ranks"), 2);
