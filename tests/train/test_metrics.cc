@@ -170,7 +170,6 @@ TEST_F(Metrics, TheStartTellsWhatTheRunIsAndWhoSitsWhere)
     place.nodes.names = names;
     place.nodes.node_of = node_of;
     place.bindings = bindings;
-    place.is_solved = 1;
     place.chosen.total = 0.25;
     place.identity.axis[TV_TENSOR] = 0.5;
     open(0);
