@@ -33,7 +33,7 @@ class Refusals(unittest.TestCase):
             self.assertIn(word, errors[0])
 
     def test_flags(self):
-        self.refuse(2, "--zero-stage", **{"zero-stage": 1})
+        self.refuse(2, "--zero-stage 4", **{"zero-stage": 4})
         self.refuse(2, "--no-such-flag", **{"no-such-flag": True})
         self.refuse(2, "--train-it", **{"train-it": 3})
         for name in ("pp", "tp", "dp"):

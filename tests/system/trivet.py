@@ -29,7 +29,8 @@ TWO_CHUNKS = ["interleaved"] + V_PLACEMENT
 SCHEDULES = ONE_CHUNK + TWO_CHUNKS
 
 # Flags that say how to train, and change no number.
-HOW = {"schedule", "vpp", "recompute", "partition", "stage_layout", "load_profile", "micro_batch_size", "mpi"}
+HOW = {"schedule", "vpp", "recompute", "partition", "stage_layout", "load_profile", "micro_batch_size", "mpi",
+       "sequence_parallel", "zero_stage", "tp_comm_overlap"}
 
 scratch = tempfile.TemporaryDirectory(prefix="trivet-test-")
 

@@ -128,7 +128,7 @@ TEST(TrainOptions, OverlapHasASwitchForEachAxis)
 
 TEST(TrainOptions, RefusesWhatItDoesNotKnow)
 {
-    expect_refused({"--zero-stage", "1"}, "--zero-stage");
+    expect_refused({"--zero-stage", "4"}, "--zero-stage 4");
     expect_refused({"--train-it", "3"}, "--train-it");
     expect_refused({"-p", "3"}, "-p");
     expect_refused({"words"}, "'words'");
