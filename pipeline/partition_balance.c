@@ -185,6 +185,8 @@ void tv_partition_costs(const struct tv_partition_args *args, const struct tv_un
 static tv_status_t check_args(const struct tv_partition_args *args)
 {
     const int num_units = args->num_layers + 2;
+    const double most_seconds = 1e150; /* of all units: squares are added up too */
+    double sum = 0;
     if (args->num_layers < 1 || args->num_pieces < 1 || args->num_pieces > num_units)
         return TV_ERR(TV_INVALID,
                       "%d layers, the embedding and the head cannot be split into %d pieces of one "
@@ -203,7 +205,11 @@ static tv_status_t check_args(const struct tv_partition_args *args)
                           "unit %d costs %g s, %" PRId64 " + %" PRId64 " + %" PRId64
                           " bytes: each must be a number >= 0",
                           u, c->seconds, c->fixed_bytes, c->slot_bytes, c->work_bytes);
+        sum += c->seconds;
     }
+    if (sum > most_seconds)
+        return TV_ERR(TV_INVALID, "%d layers take %g s: at most %g", args->num_layers, sum,
+                      most_seconds);
     return TV_OK;
 }
 

@@ -340,7 +340,15 @@ TEST(Balance, BadNumbersAreRefused)
                  tv_error_message());
     p.units[3] = {1, 0, -1, 0};
     EXPECT_EQ(TV_INVALID, tv_partition_balance(&args, ranges.data()));
-    p.units[3] = {1, 0, 0, 0};
+    for (auto &unit : p.units) // sums and squares would be infinite
+        unit.seconds = 1e308;
+    EXPECT_EQ(TV_INVALID, tv_partition_balance(&args, ranges.data()));
+    for (auto &unit : p.units)
+        unit.seconds = 1e200;
+    p.units[3] = {2e200, 0, 0, 0}; // the search of different layers
+    EXPECT_EQ(TV_INVALID, tv_partition_balance(&args, ranges.data()));
+    for (auto &unit : p.units)
+        unit.seconds = 1;
     p.stage_of[1] = 2;
     EXPECT_EQ(TV_INVALID, tv_partition_balance(&args, ranges.data()));
     EXPECT_STREQ("piece 1 is on stage 2 of 2", tv_error_message());

@@ -253,6 +253,10 @@ class Profiles(Plans):
         self.refuse(2, ["/proc/nothing"], save_profile="/proc/nothing/p.json", **load)
         self.refuse(3, ["missing.json"], load_profile=self.folder / "missing.json", **load)
 
+    def test_absurd_times_are_refused(self):
+        path = self.edited(self.save(), embedding=0.0, layer=1e308, head=0.0)
+        self.refuse(2, ["--partition profile", "1e+150"], ranks=2, pp=2, partition="profile", load_profile=path)
+
     def test_damaged_files(self):
         good = self.save().read_text()
         for i, text in enumerate(("", "{", "[]", "{}", good[:-3], good.replace('"layer"', '"player"'), good + "}",
