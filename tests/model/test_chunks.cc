@@ -1,5 +1,6 @@
 /* One arithmetic, whatever the order and the memory: backward in two parts, recomputation and
- * several chunks on a stage give the bits of one chunk that keeps everything. */
+ * several chunks on a stage give the bits of one chunk that keeps everything; so do weights and
+ * gradients that a store lends. */
 #include "base/status.h"
 #include "model/step.h"
 #include <gtest/gtest.h>
@@ -39,6 +40,7 @@ class SameBits : public testing::TestWithParam<Which>
         const StepResult got = run_step(step);
         ASSERT_FALSE(HasFatalFailure());
         EXPECT_EQ(want.loss_sum, got.loss_sum);
+        EXPECT_NEAR(want.grad_square_sum, got.grad_square_sum, 1e-12 * want.grad_square_sum);
         ASSERT_EQ(want.grads.size(), got.grads.size());
         for (const auto &[name, grad] : want.grads)
             EXPECT_TRUE(is_same_bits(got.grads.at(name), grad)) << name;
@@ -78,6 +80,23 @@ TEST_P(SameBits, InChunksOfOneStage)
                 step.weight_delay = delay;
                 ASSERT_NO_FATAL_FAILURE(expect_same());
             }
+}
+
+TEST_P(SameBits, WithLentMemory)
+{
+    step.is_lent = true;
+    for (const std::vector<int> &first_units : std::vector<std::vector<int>>{{0}, {0, 1, 4}})
+        for (const bool is_one_stage : {true, false})
+            for (const tv_recompute_t recompute : recomputes)
+                for (const int delay : {-1, 1}) {
+                    step.first_units = first_units;
+                    step.stages.clear();
+                    if (is_one_stage)
+                        step.stages.assign(first_units.size(), 0);
+                    step.recompute = recompute;
+                    step.weight_delay = delay;
+                    ASSERT_NO_FATAL_FAILURE(expect_same());
+                }
 }
 
 /* A stage with both ends, and another with what lies between. */
