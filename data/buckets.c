@@ -131,28 +131,30 @@ tv_status_t tv_buckets_finish(struct tv_buckets *buckets)
     return TV_OK;
 }
 
+enum { NUM_GATHERS = 2 }; /* in flight */
+
 static tv_status_t gather_all(struct tv_comm *data, struct tv_stream *stream,
                               const struct tv_shards *shards, float *params,
-                              struct tv_request **requests)
+                              struct tv_request *requests[NUM_GATHERS])
 {
-    for (int b = 0; b < shards->num_buckets; b++)
+    for (int b = 0; b < shards->num_buckets; b++) {
+        struct tv_request **request = &requests[b % NUM_GATHERS];
+        TV_TRY(tv_request_wait(request));
         TV_TRY(tv_comm_all_gather_v(data, params + tv_shards_of(shards, b, shards->rank).first,
                                     params + shards->buckets[b].first, tv_shards_counts(shards, b),
-                                    TV_F32, stream, &requests[b]));
-    for (int b = 0; b < shards->num_buckets; b++)
-        TV_TRY(tv_request_wait(&requests[b]));
+                                    TV_F32, stream, request));
+    }
+    for (int i = 0; i < NUM_GATHERS; i++)
+        TV_TRY(tv_request_wait(&requests[i]));
     return TV_OK;
 }
 
 tv_status_t tv_buckets_gather(struct tv_comm *data, struct tv_stream *stream,
                               const struct tv_shards *shards, float *params)
 {
-    struct tv_request **requests = calloc((size_t)shards->num_buckets + 1, sizeof(*requests));
-    if (requests == NULL)
-        return TV_ERR(TV_NO_MEMORY, "%d requests", shards->num_buckets);
+    struct tv_request *requests[NUM_GATHERS] = {NULL};
     const tv_status_t status = gather_all(data, stream, shards, params, requests);
-    for (int b = 0; b < shards->num_buckets; b++)
-        tv_request_cancel(&requests[b]); /* in flight only after a failure */
-    free(requests);
+    for (int i = 0; i < NUM_GATHERS; i++)
+        tv_request_cancel(&requests[i]); /* in flight only after a failure */
     return status;
 }

@@ -23,30 +23,39 @@ static int64_t cut_of(const struct tv_shards_args *args, const struct tv_bucket_
 tv_status_t tv_shards_create(const struct tv_shards_args *args, struct tv_shards *shards_out)
 {
     const size_t num = (size_t)args->num_buckets, D = (size_t)args->num_ranks;
-    struct tv_shards shards = {args->num_ranks,
-                               args->rank,
-                               args->num_buckets,
-                               calloc(num + 1, sizeof(*shards.buckets)),
-                               calloc(num * D + 1, sizeof(*shards.counts)),
-                               0};
-    if (shards.buckets == NULL || shards.counts == NULL) {
+    struct tv_shards shards = {.num_ranks = args->num_ranks,
+                               .num_buckets = args->num_buckets,
+                               .buckets = calloc(num + 1, sizeof(*shards.buckets)),
+                               .firsts = calloc(num * D + 1, sizeof(*shards.firsts)),
+                               .counts = calloc(num * D + 1, sizeof(*shards.counts))};
+    if (shards.buckets == NULL || shards.firsts == NULL || shards.counts == NULL) {
         tv_shards_destroy(&shards);
         return TV_ERR(TV_NO_MEMORY, "shards of %d buckets", args->num_buckets);
     }
     for (int b = 0; b < args->num_buckets; b++) {
-        shards.buckets[b] = args->buckets[b];
-        int64_t *counts = shards.counts + (size_t)b * D;
-        for (int d = 0; d < args->num_ranks; d++)
-            counts[d] = cut_of(args, &args->buckets[b], d + 1) - cut_of(args, &args->buckets[b], d);
-        shards.own_count += counts[args->rank];
+        const struct tv_bucket_range *bucket = &args->buckets[b];
+        int64_t *firsts = shards.firsts + (size_t)b * D, *counts = shards.counts + (size_t)b * D;
+        shards.buckets[b] = *bucket;
+        for (int d = 0; d < args->num_ranks; d++) {
+            firsts[d] = cut_of(args, bucket, d);
+            counts[d] = cut_of(args, bucket, d + 1) - firsts[d];
+        }
     }
+    tv_shards_become(&shards, args->rank);
     *shards_out = shards;
     return TV_OK;
+}
+
+void tv_shards_become(struct tv_shards *shards, int rank)
+{
+    shards->rank = rank;
+    shards->own_count = tv_shards_place(shards, shards->num_buckets);
 }
 
 void tv_shards_destroy(struct tv_shards *shards)
 {
     free(shards->buckets);
+    free(shards->firsts);
     free(shards->counts);
     memset(shards, 0, sizeof(*shards));
 }
@@ -58,11 +67,8 @@ const int64_t *tv_shards_counts(const struct tv_shards *shards, int bucket)
 
 struct tv_bucket_range tv_shards_of(const struct tv_shards *shards, int bucket, int rank)
 {
-    const int64_t *counts = tv_shards_counts(shards, bucket);
-    struct tv_bucket_range shard = {shards->buckets[bucket].first, counts[rank]};
-    for (int before = 0; before < rank; before++)
-        shard.first += counts[before];
-    return shard;
+    const size_t at = (size_t)bucket * (size_t)shards->num_ranks + (size_t)rank;
+    return (struct tv_bucket_range){shards->firsts[at], shards->counts[at]};
 }
 
 int64_t tv_shards_place(const struct tv_shards *shards, int bucket)

@@ -13,8 +13,9 @@ TV_BEGIN_C
 struct tv_shards {
     int num_ranks, rank, num_buckets;
     struct tv_bucket_range *buckets; /* [num_buckets], owned */
-    int64_t *counts;                 /* [num_buckets, num_ranks], owned: elements of each shard */
-    int64_t own_count;               /* of the compact array */
+    /* [num_buckets, num_ranks], owned: where each shard begins in the flat array, and its elements */
+    int64_t *firsts, *counts;
+    int64_t own_count; /* of the compact array */
 };
 struct tv_shards_args {
     int num_ranks, rank; /* D, d; one rank owns all */
@@ -26,6 +27,8 @@ struct tv_shards_args {
 TV_MUST_CHECK tv_status_t tv_shards_create(const struct tv_shards_args *args,
                                            struct tv_shards *shards_out);
 void tv_shards_destroy(struct tv_shards *shards);
+/* The same shards as another rank sees them. */
+void tv_shards_become(struct tv_shards *shards, int rank);
 /* The shard of a rank, elements of the flat array. */
 struct tv_bucket_range tv_shards_of(const struct tv_shards *shards, int bucket, int rank);
 /* Counts of a bucket for the collectives that take pieces of any sizes, [num_ranks]. */

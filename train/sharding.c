@@ -62,6 +62,7 @@ static void find_buckets(struct builder *b)
 /* The own shards, weight by weight; gaps between weights are nobody's. */
 static void find_pieces(struct tv_sharding *s)
 {
+    s->num_pieces = 0;
     for (int b = 0; b < s->shards.num_buckets; b++) {
         const struct tv_bucket_range shard = tv_shards_of(&s->shards, b, s->shards.rank);
         const int64_t place = tv_shards_place(&s->shards, b), end = shard.first + shard.count;
@@ -131,6 +132,12 @@ tv_status_t tv_sharding_create(const struct tv_run *run, int stage, int d,
     }
     *sharding_out = sharding;
     return TV_OK;
+}
+
+void tv_sharding_become(struct tv_sharding *sharding, int d)
+{
+    tv_shards_become(&sharding->shards, d);
+    find_pieces(sharding);
 }
 
 void tv_sharding_destroy(struct tv_sharding *sharding)

@@ -34,6 +34,8 @@ struct tv_sharding {
  * Muon's matrices are not cut. Errors: TV_INVALID, TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_sharding_create(const struct tv_run *run, int stage, int d,
                                              struct tv_sharding *sharding_out);
+/* The same as replica d sees it. */
+void tv_sharding_become(struct tv_sharding *sharding, int d);
 void tv_sharding_destroy(struct tv_sharding *sharding);
 
 /* An array of weights or gradients: flat or compact; of a flat one that is not whole only the own shards count. */

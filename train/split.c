@@ -278,21 +278,17 @@ tv_status_t tv_split_seconds(const struct tv_run *run, const struct tv_profile *
     return status;
 }
 
-/* Of replica d. `bytes` has what the model takes when it holds all weights and gradients. */
-static tv_status_t add_replica_bytes(const struct tv_run *run, int stage, int d, int64_t *bytes)
+/* Of the replica that `sharding` is of. `bytes` has what the model takes when it holds all weights and gradients. */
+static tv_status_t add_replica_bytes(const struct tv_run *run, const struct tv_sharding *sharding,
+                                     int64_t *bytes)
 {
-    struct tv_sharding sharding;
     int64_t optimizer[2];
-    TV_TRY(tv_sharding_create(run, stage, d, &sharding));
-    tv_status_t status = tv_sharding_optimizer_bytes(run, &sharding, optimizer);
-    if (status == TV_OK && run->zero_stage >= 2) {
-        bytes[TV_MEM_PARAMS] = bytes[TV_MEM_GRADS] = 0;
-        status = tv_store_bytes(run, &sharding, bytes);
-    }
-    tv_sharding_destroy(&sharding);
-    TV_TRY(status);
+    TV_TRY(tv_sharding_optimizer_bytes(run, sharding, optimizer));
     bytes[TV_MEM_OPTIMIZER] += optimizer[0] + optimizer[1];
-    return TV_OK;
+    if (run->zero_stage < 2)
+        return TV_OK;
+    bytes[TV_MEM_PARAMS] = bytes[TV_MEM_GRADS] = 0;
+    return tv_store_bytes(run, sharding, bytes);
 }
 
 static int64_t total_of(const int64_t *bytes)
@@ -310,18 +306,22 @@ tv_status_t tv_run_stage_bytes(const struct tv_run *run, int stage, int64_t *byt
         return TV_ERR(TV_NO_MEMORY, "%d chunks", run->num_chunks);
     const struct tv_model_args args = tv_run_model_args(run, stage, chunks);
     int64_t model[TV_NUM_MEM_KINDS];
-    const tv_status_t status = tv_model_memory(&args, run->extent.at[TV_TENSOR], model);
+    tv_status_t status = tv_model_memory(&args, run->extent.at[TV_TENSOR], model);
     free(chunks);
     TV_TRY(status);
     model[TV_MEM_BUFFERS] += run->message_bytes[stage];
-    for (int d = 0; d < (run->zero_stage > 0 ? run->extent.at[TV_DATA] : 1); d++) {
+    struct tv_sharding sharding = {0};
+    status = tv_sharding_create(run, stage, 0, &sharding);
+    for (int d = 0; d < sharding.shards.num_ranks && status == TV_OK; d++) {
         int64_t replica[TV_NUM_MEM_KINDS];
         memcpy(replica, model, sizeof(replica));
-        TV_TRY(add_replica_bytes(run, stage, d, replica));
+        tv_sharding_become(&sharding, d);
+        status = add_replica_bytes(run, &sharding, replica);
         if (d == 0 || total_of(replica) > total_of(bytes_out))
             memcpy(bytes_out, replica, sizeof(replica));
     }
-    return TV_OK;
+    tv_sharding_destroy(&sharding);
+    return status;
 }
 
 tv_status_t tv_run_accept_split(struct tv_run *run)

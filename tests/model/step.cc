@@ -1,4 +1,5 @@
 #include "model/step.h"
+#include "model/lender.h"
 #include "tensor/axis_ranks.h"
 #include <algorithm>
 #include <cmath>
@@ -19,12 +20,12 @@ struct RankRun {
 };
 
 /* Gradient of a weight that is here for certain. */
-float *gradient(struct tv_model *model, const char *name)
+float *gradient(struct tv_model *model, float *grads, const char *name)
 {
     for (int i = 0; i < tv_model_num_local_params(model); i++) {
         const struct tv_local_param local = tv_model_local_param(model, i);
         if (std::strcmp(local.param->name, name) == 0)
-            return tv_model_grads(model) + local.first;
+            return grads + local.first;
     }
     ADD_FAILURE() << name << " is not here";
     return nullptr;
@@ -73,6 +74,15 @@ class Rank
     const StepCase &step;
     struct tv_tensor_axis axis;
     size_t rows, width, num_micro;
+    float *params_of(size_t stage)
+    {
+        return step.is_lent ? lenders[stage]->params.data() : tv_model_params(models[stage].get());
+    }
+    float *grads_of(size_t stage)
+    {
+        return step.is_lent ? lenders[stage]->grads.data() : tv_model_grads(models[stage].get());
+    }
+    std::vector<std::unique_ptr<Lender>> lenders; /* of each stage, or none */
     std::vector<Model> models;                    /* of each stage */
     std::vector<std::vector<float>> output_grads; /* gradients of run.outputs */
 };
@@ -102,6 +112,10 @@ void Rank::create_stage(size_t stage)
     args.hidden_dropout = step.hidden_dropout;
     args.label_smoothing = step.label_smoothing;
     args.seed = 99;
+    if (step.is_lent) {
+        lenders.push_back(std::make_unique<Lender>(args, T));
+        args.store = &lenders.back()->store;
+    }
     struct tv_model *model = nullptr;
     ASSERT_OK(tv_model_create(&args, &model));
     models.emplace_back(model, tv_model_destroy);
@@ -109,8 +123,7 @@ void Rank::create_stage(size_t stage)
         const struct tv_local_param local = tv_model_local_param(model, i);
         const auto weight = step.weights.find(local.param->name);
         ASSERT_NE(step.weights.end(), weight) << local.param->name;
-        tv_param_scatter(local.param, T, t, weight->second.data(),
-                         tv_model_params(model) + local.first);
+        tv_param_scatter(local.param, T, t, weight->second.data(), params_of(stage) + local.first);
     }
     ASSERT_OK(tv_model_zero_grads(model));
 }
@@ -185,22 +198,29 @@ void Rank::backward()
 /* What the caller of a model owes: the tied weight's copy, then the replicated kv heads. */
 void Rank::sum_gradients()
 {
-    struct tv_model *head_stage = models[stage_of(num_chunks() - 1)].get();
-    struct tv_model *embedding_stage = models[stage_of(0)].get();
-    for (int i = 0; i < tv_model_num_local_params(head_stage); i++) {
-        const struct tv_local_param local = tv_model_local_param(head_stage, i);
+    const size_t head = stage_of(num_chunks() - 1), embedding = stage_of(0);
+    for (int i = 0; i < tv_model_num_local_params(models[head].get()); i++) {
+        const struct tv_local_param local = tv_model_local_param(models[head].get(), i);
         if (local.is_copy)
-            add(gradient(embedding_stage, local.param->name),
-                tv_model_grads(head_stage) + local.first, local.count);
+            add(gradient(models[embedding].get(), grads_of(embedding), local.param->name),
+                grads_of(head) + local.first, local.count);
     }
-    for (const Model &model : models) {
+    for (size_t stage = 0; stage < models.size(); stage++) {
+        struct tv_model *model = models[stage].get();
+        const int num = tv_model_num_local_params(model);
+        std::vector<struct tv_grad_piece> pieces;
+        for (int i = 0; i < num; i++) {
+            const struct tv_local_param local = tv_model_local_param(model, i);
+            pieces.push_back({i, local.count, grads_of(stage) + local.first});
+        }
+        const struct tv_grad_piece *given = step.is_lent ? pieces.data() : nullptr;
         double sum = 0;
-        ASSERT_OK(tv_model_sync_replicated(model.get(), 0, nullptr));
-        ASSERT_OK(tv_model_grad_square_sum(model.get(), 0, nullptr, &sum));
+        ASSERT_OK(tv_model_sync_replicated(model, num, given));
+        ASSERT_OK(tv_model_grad_square_sum(model, num, given, &sum));
         run.grad_square_sum += sum;
-        for (int i = 0; i < tv_model_num_local_params(model.get()); i++) {
-            const struct tv_local_param local = tv_model_local_param(model.get(), i);
-            const float *grad = tv_model_grads(model.get()) + local.first;
+        for (int i = 0; i < num; i++) {
+            const struct tv_local_param local = tv_model_local_param(model, i);
+            const float *grad = grads_of(stage) + local.first;
             if (!local.is_copy)
                 run.grads[local.param->name].assign(grad, grad + local.count);
         }

@@ -29,6 +29,7 @@ struct StepCase {
     int64_t step = 0; /* of training; 0: no dropout, no label smoothing */
     double attention_dropout = 0, hidden_dropout = 0, label_smoothing = 0;
     int64_t first_sequence = 0; /* of the first micro-batch in the global batch */
+    bool is_lent = false;       /* weights and gradients come from a store */
     int weight_delay = -1;      /* input part of m, then weight part of m - delay; -1: not split */
 };
 

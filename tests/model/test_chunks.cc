@@ -1,5 +1,6 @@
 /* One arithmetic, whatever the order and the memory: backward in two parts, recomputation and
- * several chunks on a stage give the bits of one chunk that keeps everything. */
+ * several chunks on a stage give the bits of one chunk that keeps everything; so do weights and
+ * gradients that a store lends. */
 #include "base/status.h"
 #include "model/step.h"
 #include <gtest/gtest.h>
@@ -39,6 +40,7 @@ class SameBits : public testing::TestWithParam<Which>
         const StepResult got = run_step(step);
         ASSERT_FALSE(HasFatalFailure());
         EXPECT_EQ(want.loss_sum, got.loss_sum);
+        EXPECT_NEAR(want.grad_square_sum, got.grad_square_sum, 1e-12 * want.grad_square_sum);
         ASSERT_EQ(want.grads.size(), got.grads.size());
         for (const auto &[name, grad] : want.grads)
             EXPECT_TRUE(is_same_bits(got.grads.at(name), grad)) << name;
@@ -76,6 +78,22 @@ TEST_P(SameBits, InChunksOfOneStage)
                 step.stages.assign(first_units.size(), 0);
                 step.recompute = recompute;
                 step.weight_delay = delay;
+                ASSERT_NO_FATAL_FAILURE(expect_same());
+            }
+}
+
+TEST_P(SameBits, WithLentMemory)
+{
+    step.first_units = {0, 1, 4};
+    for (const std::vector<int> &stages : std::vector<std::vector<int>>{{0, 0, 0}, {0, 1, 2}})
+        for (const tv_recompute_t recompute : recomputes)
+            for (const int delay : {-1, 1}) {
+                step.stages = stages;
+                step.recompute = recompute;
+                step.weight_delay = delay;
+                step.is_lent = false;
+                want = run_step(step);
+                step.is_lent = true;
                 ASSERT_NO_FATAL_FAILURE(expect_same());
             }
 }
