@@ -66,7 +66,7 @@ static struct operation over_axis(const struct plan *plan, enum tv_mesh_axis axi
 {
     return (struct operation){.account = (enum tv_account)axis,
                               .kind = kind,
-                              .axis = axis,
+                              .axis = (int)axis,
                               .num = plan->run->extent.at[axis],
                               .stride = 1,
                               .dtype = TV_F32,

@@ -3,7 +3,6 @@
 #include "temporary.h"
 #include "test_options.h"
 #include "tests/mesh/ranks.h"
-#include <mutex>
 #include <numeric>
 
 // A struct and a function of one name (tv_comm_stats) are usual in C; C++ calls it shadowing.
@@ -82,23 +81,32 @@ std::vector<int64_t> bytes_of(const int64_t *bytes)
     return std::vector<int64_t>(bytes, bytes + TV_NUM_ACCOUNTS);
 }
 
-void check_rank(tv_comm *world, const tv_run *run, std::vector<int64_t> *sum)
+// What one rank of a run saw, to be compared when all ranks have ended.
+struct Seen {
+    std::vector<std::vector<int64_t>> predicted, measured; // by step and account
+    std::vector<int64_t> sum;                              // of all ranks in the last step
+    std::vector<size_t> bytes, peaks;                      // by kind of memory
+};
+
+void train(tv_comm *world, const tv_run *run, Seen *seen)
 {
     tv_trainer *trainer = nullptr;
     ASSERT_OK(tv_trainer_create(world, run, &trainer));
     for (int64_t step = 1; step <= run->train_iters; step++) {
         tv_step_report report;
-        tv_sent want;
+        tv_sent sent;
         ASSERT_OK(tv_train_step(trainer, step, &report));
-        ASSERT_OK(tv_run_rank_sent(run, trainer->schedule, trainer->here, nullptr, &want));
-        ASSERT_EQ(bytes_of(want.bytes), bytes_of(trainer->account.sent)) << "step " << step;
+        ASSERT_OK(tv_run_rank_sent(run, trainer->schedule, trainer->here, nullptr, &sent));
+        seen->predicted.push_back(bytes_of(sent.bytes));
+        seen->measured.push_back(bytes_of(trainer->account.sent));
     }
     tv_mesh_account mesh;
     ASSERT_OK(tv_trainer_sum_account(trainer, &mesh));
-    *sum = bytes_of(mesh.sent_bytes);
-    for (int k = 0; k < TV_NUM_MEM_KINDS; k++)
-        ASSERT_EQ(tv_device_bytes(trainer->device, (tv_mem_kind_t)k),
-                  tv_device_kind_peak_bytes(trainer->device, (tv_mem_kind_t)k));
+    seen->sum = bytes_of(mesh.sent_bytes);
+    for (int k = 0; k < TV_NUM_MEM_KINDS; k++) {
+        seen->bytes.push_back(tv_device_bytes(trainer->device, (tv_mem_kind_t)k));
+        seen->peaks.push_back(tv_device_kind_peak_bytes(trainer->device, (tv_mem_kind_t)k));
+    }
     tv_trainer_destroy(trainer);
 }
 
@@ -110,15 +118,16 @@ class Account : public ::testing::Test
         SCOPED_TRACE(std::accumulate(flags.begin() + 20, flags.end(), std::string(),
                                      [](auto a, auto b) { return a + " " + b; }));
         const Resolved r(with(flags, {"--data", data}), num_ranks);
-        std::vector<int64_t> sum;
-        std::mutex lock;
+        std::vector<Seen> ranks((size_t)num_ranks);
         run_threads(num_ranks, [&](tv_comm *world) {
-            std::vector<int64_t> seen;
-            check_rank(world, &r.run, &seen);
-            const std::lock_guard<std::mutex> guard(lock);
-            sum = seen;
+            train(world, &r.run, &ranks[(size_t)tv_comm_rank(world)]);
         });
-        EXPECT_EQ(bytes_of(r.sent().bytes), sum);
+        for (const Seen &seen : ranks) {
+            EXPECT_EQ(seen.predicted.size(), (size_t)r.run.train_iters);
+            EXPECT_EQ(seen.predicted, seen.measured);
+            EXPECT_EQ(seen.sum, bytes_of(r.sent().bytes));
+            EXPECT_EQ(seen.bytes, seen.peaks);
+        }
     }
 
     Temporary dir;
