@@ -238,24 +238,6 @@ class KilledRanks(unittest.TestCase):
         self.assertRegex(lines[0], "(pipe|tensor|data|world)")
         self.assertIn("3 s", lines[0])
 
-    def test_a_rank_stopped_before_the_first_step_is_named_once(self):
-        data = trivet.write_tokens(trivet.new_folder() / "walk.u16", trivet.walk_tokens(513))
-        flags = dict(trivet.SMALL, data=data, pp=4, timeout=3, partition="profile", **{
-            "hidden-size": 512, "ffn-hidden-size": 2048, "seq-length": 256, "micro-batch-size": 4, "log-level": "debug"})
-        process = subprocess.Popen(trivet.command(flags, ranks=4, mpi=True), stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.PIPE, text=True, start_new_session=True)
-        said = []
-        while sum(": binding " in line for line in said) < 4:
-            said.append(process.stderr.readline())
-            self.assertNotEqual(said[-1], "", said)
-        listing = subprocess.run(["pgrep", "-f", f"^{trivet.BINARY} .*{data}"], capture_output=True, text=True).stdout
-        os.kill(min(map(int, listing.split())), signal.SIGSTOP)
-        _, err = process.communicate(timeout=40)
-        lines = [line for line in err.splitlines() if line.startswith("trivet: error")]
-        self.assertEqual(process.returncode, 5, err)
-        self.assertEqual(len(lines), 1, err)
-        self.assertNotIn("leaving", lines[0])
-
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)
