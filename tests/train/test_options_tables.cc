@@ -328,7 +328,7 @@ TEST(BenchOptions, OneWordSaysWhatIsMeasured)
                  "bench pipe is not one of pipeline, links; see trivet bench --help");
     EXPECT_EQ(parse_bench({"--json", "pipeline"}, o), TV_INVALID);
     EXPECT_STREQ(o.what, "pipeline"); // still the one from before
-    Words links("bench", {"links"}); // options borrow the words
+    Words links("bench", {"links"});  // options borrow the words
     ASSERT_EQ(tv_bench_options_parse(links.argc(), links.argv.data(), &o), TV_OK);
     EXPECT_STREQ(o.what, "links");
     ASSERT_EQ(parse_bench({"pipeline"}, o), TV_OK);
