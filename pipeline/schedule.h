@@ -75,6 +75,8 @@ void tv_schedule_destroy(struct tv_schedule *schedule);
 int tv_schedule_is_known(const char *name);
 const char *tv_schedule_names(void);     /* "naive, gpipe, 1f1b, ..." */
 const char *tv_schedule_name(int index); /* NULL beyond the last */
+/* The schedule when the user names none, with so many chunks per stage asked for (0: none). */
+const char *tv_schedule_default_name(int num_chunks);
 /* Chunks per stage when the user names none: 2 for V placement and interleaved, else 1; and whether
  * v is allowed: TV_INVALID says what is. The name must be known. */
 int tv_schedule_default_chunks(const char *name);

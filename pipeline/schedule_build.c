@@ -52,6 +52,11 @@ const char *tv_schedule_name(int index)
     return index >= 0 && index < NUM_RULES ? rules[index].name : NULL;
 }
 
+const char *tv_schedule_default_name(int num_chunks)
+{
+    return num_chunks > 1 ? "interleaved" : "1f1b";
+}
+
 int tv_schedule_default_chunks(const char *name)
 {
     const struct rule *rule = find(name);

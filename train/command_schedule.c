@@ -82,11 +82,8 @@ int tv_command_schedule(int argc, char **argv)
         status = tv_log_level_parse(options.log_level, &level);
     if (status == TV_OK && !options.wants_help)
         status = check_flags(&options);
-    if (status != TV_OK) {
-        if (tv_is_first_process())
-            tv_print_error();
-        return tv_status_exit_code(status);
-    }
+    if (status != TV_OK)
+        return tv_refuse_flags(status);
     tv_log_set_level(level);
     if (options.wants_help) {
         if (tv_is_first_process())

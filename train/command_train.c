@@ -28,11 +28,8 @@ int tv_command_train(int argc, char **argv)
     tv_status_t status = tv_train_options_parse(argc, argv, &options);
     if (status == TV_OK)
         status = tv_log_level_parse(options.log_level, &level);
-    if (status != TV_OK) {
-        if (tv_is_first_process())
-            tv_print_error();
-        return tv_status_exit_code(status);
-    }
+    if (status != TV_OK)
+        return tv_refuse_flags(status);
     tv_log_set_level(level);
     int exit_code = 0;
     if (options.wants_help) {

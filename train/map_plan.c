@@ -47,7 +47,7 @@ static tv_status_t resolve_extent(const struct tv_map_options *o, struct tv_map_
 
 static const char *schedule_of(const struct tv_train_options *o)
 {
-    return o->schedule != NULL ? o->schedule : o->vpp > 1 ? "interleaved" : "1f1b";
+    return o->schedule != NULL ? o->schedule : tv_schedule_default_name(o->vpp);
 }
 
 static tv_status_t resolve_chunks(const struct tv_train_options *o, int *num_chunks)

@@ -24,6 +24,13 @@ void tv_print_error(void)
     tv_log(TV_LOG_DEBUG, "decided at %s", tv_error_where());
 }
 
+int tv_refuse_flags(tv_status_t status)
+{
+    if (tv_is_first_process())
+        tv_print_error();
+    return tv_status_exit_code(status);
+}
+
 /* A missed deadline is seen by many ranks within moments of each other. Each waits a little longer
  * than the one before it, so that the first to speak ends the job before the others do. */
 static void take_turns(int rank)

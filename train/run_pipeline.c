@@ -1,9 +1,8 @@
 /* train/run_pipeline.c -- from flags to a schedule, and to the units that each of its positions holds. */
 #include "pipeline/executor.h"
-#include "pipeline/schedule_csv.h"
-#include "train/files.h"
 #include "train/profile.h"
 #include "train/run_internal.h"
+#include "train/schedule_file.h"
 #include "train/split.h"
 #include <inttypes.h>
 #include <stdlib.h>
@@ -18,12 +17,7 @@ static int is_file(const char *schedule)
 
 static tv_status_t read_schedule(struct tv_run *run, const char *path)
 {
-    struct tv_file_map map;
-    TV_TRY(tv_file_map(path, &map));
-    const tv_status_t status =
-        tv_schedule_parse_csv((const char *)map.data, (size_t)map.bytes, path, &run->schedule);
-    tv_file_unmap(&map);
-    TV_TRY(status);
+    TV_TRY(tv_schedule_read_file(path, &run->schedule));
     const int P = run->extent.at[TV_PIPE], vpp = run->options.vpp;
     if (run->schedule.num_stages != P)
         return TV_ERR(TV_INVALID, "--schedule %s has %d stages, --pp is %d", path,
@@ -42,7 +36,7 @@ static tv_status_t resolve_schedule(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
     if (o->schedule == NULL)
-        run->options.schedule = o->vpp > 1 ? "interleaved" : "1f1b";
+        run->options.schedule = tv_schedule_default_name(o->vpp);
     const char *name = o->schedule;
     if (is_file(name)) {
         TV_TRY(read_schedule(run, name));

@@ -1,7 +1,6 @@
 /* train/schedule_plan.c -- from flags to a timed schedule. */
 #include "train/schedule_plan.h"
-#include "pipeline/schedule_csv.h"
-#include "train/files.h"
+#include "train/schedule_file.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,8 +12,8 @@ static int was_given(const struct tv_schedule_options *options, const char *flag
 static tv_status_t build_named(const struct tv_schedule_options *options,
                                struct tv_schedule *schedule_out)
 {
-    const int has_only_chunks = !was_given(options, "schedule") && options->vpp > 1;
-    const char *name = has_only_chunks ? "interleaved" : options->schedule;
+    const char *name =
+        was_given(options, "schedule") ? options->schedule : tv_schedule_default_name(options->vpp);
     struct tv_schedule_args args = {.name = name,
                                     .num_stages = options->pp,
                                     .num_chunks = options->vpp,
@@ -54,15 +53,9 @@ static tv_status_t check_flags(const struct tv_schedule_options *options,
 static tv_status_t read_file(const struct tv_schedule_options *options,
                              struct tv_schedule *schedule_out)
 {
-    struct tv_file_map map = {0};
     struct tv_schedule schedule;
-    TV_TRY(tv_file_map(options->schedule, &map));
-    tv_status_t status = tv_schedule_parse_csv((const char *)map.data, (size_t)map.bytes,
-                                               options->schedule, &schedule);
-    tv_file_unmap(&map);
-    if (status != TV_OK)
-        return status;
-    status = check_flags(options, &schedule);
+    TV_TRY(tv_schedule_read_file(options->schedule, &schedule));
+    const tv_status_t status = check_flags(options, &schedule);
     if (status != TV_OK) {
         tv_schedule_destroy(&schedule);
         return status;

@@ -1,6 +1,5 @@
 """trivet map through the command line."""
 import json
-import os
 import re
 import resource
 import subprocess
@@ -11,8 +10,9 @@ import xml.etree.ElementTree
 from collections import Counter
 from pathlib import Path
 
-BINARY = os.environ["TRIVET_BINARY"]
-MPIEXEC = os.environ.get("TRIVET_MPIEXEC", "mpiexec")
+import trivet
+from trivet import BINARY, MPIEXEC
+
 SVG = "{http://www.w3.org/2000/svg}"
 PAIR = "node:2 gpu:4 link:nvswitch"
 
@@ -38,13 +38,7 @@ class Maps(unittest.TestCase):
         return json.loads(result.stdout)
 
     def refuse(self, code, words, *flags):
-        result = run(*flags)
-        self.assertEqual(result.returncode, code, result.stdout + result.stderr)
-        self.assertEqual(result.stdout, "")
-        lines = [line for line in result.stderr.splitlines() if line.startswith("trivet:")]
-        self.assertEqual(len(lines), 1, result.stderr)
-        for word in words if isinstance(words, list) else [words]:
-            self.assertIn(word, lines[0])
+        trivet.assert_refused(self, run(*flags), code, words)
 
     def file(self, name, text):
         path = self.folder / name

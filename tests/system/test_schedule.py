@@ -1,14 +1,14 @@
 """trivet schedule and trivet bench pipeline through the command line."""
 import json
-import os
 import subprocess
 import tempfile
 import unittest
 import xml.etree.ElementTree
 from pathlib import Path
 
-BINARY = os.environ["TRIVET_BINARY"]
-MPIEXEC = os.environ.get("TRIVET_MPIEXEC", "mpiexec")
+import trivet
+from trivet import BINARY, MPIEXEC
+
 NAMES = ["naive", "gpipe", "1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe-v"]
 
 
@@ -34,13 +34,7 @@ class Schedules(unittest.TestCase):
         return json.loads(result.stdout)
 
     def refuse(self, code, words, *flags, start=()):
-        result = run("schedule", *flags, start=start)
-        self.assertEqual(result.returncode, code, result.stdout + result.stderr)
-        self.assertEqual(result.stdout, "")
-        lines = [line for line in result.stderr.splitlines() if line.startswith("trivet:")]
-        self.assertEqual(len(lines), 1, result.stderr)
-        for word in words if isinstance(words, list) else [words]:
-            self.assertIn(word, lines[0])
+        trivet.assert_refused(self, run("schedule", *flags, start=start), code, words)
 
     def file(self, name, text):
         path = self.folder / name

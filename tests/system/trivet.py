@@ -172,6 +172,16 @@ def without_warnings(text):
     return "".join(line for line in text.splitlines(True) if not line.startswith("trivet: warning:"))
 
 
+def assert_refused(test, result, code, words):
+    """It ended with this code, said nothing on standard output and one sentence with these words beside it."""
+    test.assertEqual(result.returncode, code, result.stdout + result.stderr)
+    test.assertEqual(result.stdout, "")
+    lines = [line for line in result.stderr.splitlines() if line.startswith("trivet:")]
+    test.assertEqual(len(lines), 1, result.stderr)
+    for word in words if isinstance(words, list) else [words]:
+        test.assertIn(word, lines[0])
+
+
 def relative(a, b):
     return abs(a - b) / max(abs(b), 1e-30) if math.isfinite(a) else math.inf
 
