@@ -220,7 +220,7 @@ class Slurm(Nodes):
             self.assertNotEqual(done.returncode, 0)
             said = [line for line in done.stderr.splitlines() if line.startswith("trivet: error:")]
             self.assertGreater(len(said), 0, done.stderr)
-            self.assertRegex(said[0], r"(pipe \w+|tensor) axis, rank \d: .*(from|to) rank \d")
+            self.assertRegex(said[0], r"(world|data|tensor|pipe \w+) axis, rank \d: .*(from|to) rank \d")
 
 
 if __name__ == "__main__":
