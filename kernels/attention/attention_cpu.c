@@ -6,19 +6,9 @@
 #include "kernels/dropout/dropout_internal.h"
 #include "kernels/kernels_internal.h"
 #include "kernels/reduce_internal.h"
-#include <cblas.h>
 
 enum { TILE = 64, MAX_HEAD = 256 };
 _Static_assert((int)TILE == (int)TV_DROPOUT_COLUMNS, "a row of a tile in one call");
-
-/* c[m, n] = alpha op(a) op(b) + beta c, with the strides of the whole tensors */
-static void gemm(int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a,
-                 int64_t ld_a, const float *b, int64_t ld_b, float beta, float *c, int64_t ld_c)
-{
-    cblas_sgemm(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans,
-                trans_b ? CblasTrans : CblasNoTrans, m, n, k, alpha, a, (int)ld_a, b, (int)ld_b,
-                beta, c, (int)ld_c);
-}
 
 static int tile_rows(int first, int total)
 {
@@ -78,7 +68,7 @@ static void forward_tile(const struct tv_attention_args *a, int b, int head, int
         const int cols = tile_rows(from, first + rows);
         const float *k = a->k + (base + from) * a->ld_k + (int64_t)kv * h;
         const float *v = a->v + (base + from) * a->ld_v + (int64_t)kv * h;
-        gemm(0, 1, rows, cols, h, scale, q, a->ld_q, k, a->ld_k, 0, t.scores, TILE);
+        tv_sgemm(0, 1, rows, cols, h, scale, q, a->ld_q, k, a->ld_k, 0, t.scores, TILE);
         for (int i = 0; i < rows; i++) {
             const int ahead = first + i - from + 1;
             softmax_row(&t, i, ahead < cols ? ahead : cols, cols, h);
@@ -87,7 +77,7 @@ static void forward_tile(const struct tv_attention_args *a, int b, int head, int
             tv_dropout_factors(&a->dropout, base + first + i, head, from, factor);
             drop(t.scores + i * TILE, factor, cols);
         }
-        gemm(0, 0, rows, h, cols, 1, t.scores, TILE, v, a->ld_v, 1, t.acc, h);
+        tv_sgemm(0, 0, rows, h, cols, 1, t.scores, TILE, v, a->ld_v, 1, t.acc, h);
     }
     for (int i = 0; i < rows; i++) {
         float *o = a->o + (base + first + i) * a->ld_o + (int64_t)head * h;
@@ -102,13 +92,12 @@ tv_status_t TV_CPU(attention_forward)(struct tv_stream *stream, const struct tv_
 {
     if (a->head_dim > MAX_HEAD)
         return tv_attention_forward_ref(stream, a);
-    tv_use_one_blas_thread();
     const int tiles = (a->seq_length + TILE - 1) / TILE, total = a->batch * a->num_heads * tiles;
     const int threads = tv_threads_for(stream, (int64_t)total * TILE * TILE);
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
     for (int i = 0; i < total; i++)
         forward_tile(a, i / tiles / a->num_heads, i / tiles % a->num_heads, i % tiles * TILE);
-    return TV_OK;
+    return tv_sgemm_status();
 }
 
 struct backward_tile {
@@ -127,10 +116,10 @@ static void weights_and_scores(const struct tv_attention_backward_args *a, struc
     const int64_t base = (int64_t)b * a->seq_length;
     float factor[TILE];
     const float *lse = a->lse + ((int64_t)b * a->num_heads + head) * a->seq_length + first;
-    gemm(0, 1, rows, cols, h, scale, a->q + (base + first) * a->ld_q + (int64_t)head * h, a->ld_q,
-         a->k + (base + from) * a->ld_k + (int64_t)kv * h, a->ld_k, 0, t->p, TILE);
-    gemm(0, 1, rows, cols, h, 1, a->d_o + (base + first) * a->ld_do + (int64_t)head * h, a->ld_do,
-         a->v + (base + from) * a->ld_v + (int64_t)kv * h, a->ld_v, 0, t->ds, TILE);
+    tv_sgemm(0, 1, rows, cols, h, scale, a->q + (base + first) * a->ld_q + (int64_t)head * h,
+             a->ld_q, a->k + (base + from) * a->ld_k + (int64_t)kv * h, a->ld_k, 0, t->p, TILE);
+    tv_sgemm(0, 1, rows, cols, h, 1, a->d_o + (base + first) * a->ld_do + (int64_t)head * h,
+             a->ld_do, a->v + (base + from) * a->ld_v + (int64_t)kv * h, a->ld_v, 0, t->ds, TILE);
     for (int i = 0; i < rows; i++) {
         float *p = t->p + i * TILE, *ds = t->ds + i * TILE;
         const int ahead = first + i - from + 1, num = ahead < cols ? ahead : cols;
@@ -176,11 +165,11 @@ static void backward_keys(const struct tv_attention_backward_args *a, int b, int
             for (int i = 0; i < rows; i++)
                 delta[i] = row_delta(a, b, head, first + i);
             weights_and_scores(a, &t, b, head, first, from, delta);
-            gemm(1, 0, cols, h, rows, 1, t.p, TILE, d_o, a->ld_do, 1, t.dv, h);
-            gemm(1, 0, cols, h, rows, 1, t.ds, TILE, q, a->ld_q, 1, t.dk, h);
-            gemm(0, 0, rows, h, cols, 1, t.ds, TILE,
-                 a->k + (base + from) * a->ld_k + (int64_t)kv * h, a->ld_k, from == 0 ? 0.0f : 1.0f,
-                 dq, a->ld_dq);
+            tv_sgemm(1, 0, cols, h, rows, 1, t.p, TILE, d_o, a->ld_do, 1, t.dv, h);
+            tv_sgemm(1, 0, cols, h, rows, 1, t.ds, TILE, q, a->ld_q, 1, t.dk, h);
+            tv_sgemm(0, 0, rows, h, cols, 1, t.ds, TILE,
+                     a->k + (base + from) * a->ld_k + (int64_t)kv * h, a->ld_k,
+                     from == 0 ? 0.0f : 1.0f, dq, a->ld_dq);
         }
     }
     for (int j = 0; j < cols; j++) {
@@ -195,7 +184,6 @@ tv_status_t TV_CPU(attention_backward)(struct tv_stream *stream,
 {
     if (a->head_dim > MAX_HEAD)
         return tv_attention_backward_ref(stream, a);
-    tv_use_one_blas_thread();
     const int total = a->batch * a->num_kv_heads;
     const int threads = tv_threads_for(stream, (int64_t)total * a->seq_length * a->seq_length);
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
@@ -204,5 +192,5 @@ tv_status_t TV_CPU(attention_backward)(struct tv_stream *stream,
         for (int from = 0; from < a->seq_length; from += TILE)
             backward_keys(a, i / a->num_kv_heads, i % a->num_kv_heads, from, delta);
     }
-    return TV_OK;
+    return tv_sgemm_status();
 }
