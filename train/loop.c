@@ -174,8 +174,8 @@ static tv_status_t close_outputs(struct loop *loop, tv_status_t status)
     return status;
 }
 
-static tv_status_t prepare(struct tv_comm *world, struct tv_run *run,
-                           struct tv_trainer **trainer_out)
+tv_status_t tv_train_prepare(struct tv_comm *world, struct tv_run *run,
+                             struct tv_trainer **trainer_out)
 {
     tv_comm_set_timeout(world, run->options.timeout_seconds);
     TV_TRY(tv_run_find_place(world, run));
@@ -188,7 +188,7 @@ tv_status_t tv_train_loop(struct tv_comm *world, struct tv_run *run, int *is_com
 {
     struct loop loop = {.run = run};
     int first_failed;
-    tv_status_t status = prepare(world, run, &loop.trainer);
+    tv_status_t status = tv_train_prepare(world, run, &loop.trainer);
     *is_common_out = status != TV_PEER; /* nobody is left to agree on that with */
     TV_TRY(status);
     loop.is_root = tv_trainer_is_root(loop.trainer);

@@ -46,8 +46,9 @@ static json_t *optimizer_json(const struct tv_run *run)
 static json_t *data_json(const struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
-    return json_pack("{s:o, s:s, s:o, s:I, s:b, s:I}", "data", tv_metrics_text(o->data),
-                     "data_format", tv_tokens_format_name(run->data_format), "valid_data",
+    return json_pack("{s:o, s:b, s:s, s:o, s:I, s:b, s:I}", "data", tv_metrics_text(o->data),
+                     "mock_data", o->is_mock_data, "data_format",
+                     tv_tokens_format_name(run->data_format), "valid_data",
                      tv_metrics_text(o->valid_data), "eval_interval", (json_int_t)o->eval_interval,
                      "shuffle", run->shuffle, "mask_token", (json_int_t)o->mask_token);
 }

@@ -58,6 +58,23 @@ static const struct preset presets[] = {
       .ffn_size = 5632,
       .vocab_size = 32000,
       .max_positions = 2048}},
+    {"small-gpt2",
+     {.family = TV_GPT2,
+      .num_layers = 6,
+      .hidden_size = 384,
+      .num_heads = 6,
+      .vocab_size = 50257,
+      .max_positions = 256,
+      .is_tied = 1}},
+    {"small-llama",
+     {.family = TV_LLAMA,
+      .num_layers = 8,
+      .hidden_size = 512,
+      .num_heads = 8,
+      .num_kv_heads = 4,
+      .ffn_size = 1376,
+      .vocab_size = 32000,
+      .max_positions = 512}},
     {"tiny-gpt2",
      {.family = TV_GPT2,
       .num_layers = 4,
@@ -324,8 +341,11 @@ static tv_status_t check_words(struct tv_run *run)
         return TV_ERR(TV_INVALID, "--device %s is not one of auto, cpu", o->device);
     run->device_kind = TV_DEVICE_CPU;
     TV_TRY(check_placement(run));
-    if (o->data == NULL && !o->is_dry_run)
+    if (o->data == NULL && !o->is_mock_data && !o->is_dry_run)
         return TV_ERR(TV_INVALID, "--data is required");
+    if (o->is_mock_data && (o->data != NULL || o->valid_data != NULL))
+        return TV_ERR(TV_INVALID, "--mock-data is in place of files: give it or --%s",
+                      o->data != NULL ? "data" : "valid-data");
     if (tv_train_options_has(o, "eval-interval") && o->valid_data == NULL)
         return TV_ERR(TV_INVALID, "--eval-interval needs --valid-data");
     if (o->is_json && !o->is_dry_run)
@@ -341,6 +361,8 @@ tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks
         run.options.attention_dropout = options->dropout;
     if (run.options.hidden_dropout < 0)
         run.options.hidden_dropout = options->dropout;
+    if (options->is_mock_data)
+        run.data_format = TV_TOKENS_U32;
     tv_status_t status = check_words(&run);
     if (status == TV_OK && options->data != NULL)
         status = tv_tokens_format_of(options->data, options->data_format, &run.data_format);

@@ -5,6 +5,7 @@
 #include "data/batch_ramp.h"
 #include "data/learning_rate.h"
 #include "data/optimizer.h"
+#include "kernels/timed.h"
 #include "mesh/mesh.h"
 #include "model/model.h"
 #include "pipeline/partition.h"
@@ -48,6 +49,8 @@ struct tv_run {
     int has_split;                /* pieces are filled: --partition profile waits for the ranks */
     int has_profile;              /* the split was made from it */
     struct tv_profile profile;
+    struct tv_kernel_times
+        *kernel_times;          /* what kernels are counted in; borrowed; NULL: they are not */
     struct tv_run_place *place; /* train/place.h; NULL until the ranks have found it; owned */
 };
 

@@ -1,5 +1,6 @@
 /* train/tokens.c -- a mapped file of token ids; the vocabulary is checked once, in blocks. */
 #include "train/tokens.h"
+#include "base/rng.h"
 #include "train/files.h"
 #include <inttypes.h>
 #include <stdlib.h>
@@ -10,6 +11,8 @@ struct tv_tokens {
     tv_tokens_format_t format;
     struct tv_file_map map;
     int64_t count;
+    int64_t mock_vocab; /* 0: a file */
+    uint64_t mock_key;
 };
 
 static const char *const format_names[] = {
@@ -139,6 +142,25 @@ fail:
     return status;
 }
 
+tv_status_t tv_tokens_mock(int64_t count, int64_t vocab_size, uint64_t seed,
+                           struct tv_tokens **tokens_out)
+{
+    struct tv_tokens *tokens = calloc(1, sizeof(*tokens));
+    if (tokens == NULL)
+        return TV_ERR(TV_NO_MEMORY, "--mock-data: %zu bytes", sizeof(*tokens));
+    tokens->path = strdup("--mock-data");
+    if (tokens->path == NULL) {
+        tv_tokens_close(tokens);
+        return TV_ERR(TV_NO_MEMORY, "--mock-data: its name");
+    }
+    tokens->format = TV_TOKENS_U32;
+    tokens->count = count;
+    tokens->mock_vocab = vocab_size;
+    tokens->mock_key = tv_rng_key(seed, "mock-data");
+    *tokens_out = tokens;
+    return TV_OK;
+}
+
 void tv_tokens_close(struct tv_tokens *tokens)
 {
     if (tokens == NULL)
@@ -175,7 +197,7 @@ tv_status_t tv_tokens_check(const struct tv_tokens *tokens, int64_t vocab_size)
 {
     const int64_t block = 1 << 16;
     const int64_t largest_possible = (INT64_C(1) << (8 * width_of(tokens->format))) - 1;
-    if (largest_possible < vocab_size)
+    if (largest_possible < vocab_size || tokens->mock_vocab > 0)
         return TV_OK;
     for (int64_t first = 0; first < tokens->count; first += block) {
         const int64_t left = tokens->count - first;
@@ -200,6 +222,9 @@ tv_status_t tv_tokens_read(const struct tv_tokens *tokens, int64_t first, int64_
         return TV_ERR(TV_INTERNAL, "%s: tokens [%" PRId64 ", +%" PRId64 ") of a file of %" PRId64,
                       tokens->path, first, count, tokens->count);
     for (int64_t i = 0; i < count; i++)
-        out[i] = (int32_t)token_at(tokens->map.data, tokens->format, first + i);
+        out[i] = tokens->mock_vocab > 0
+                     ? (int32_t)tv_rng_below(tokens->mock_key, (uint64_t)(first + i),
+                                             (uint64_t)tokens->mock_vocab)
+                     : (int32_t)token_at(tokens->map.data, tokens->format, first + i);
     return TV_OK;
 }

@@ -1,5 +1,5 @@
 /* train/tokens.h -- a file of token ids, mapped: text (one byte, one id) or raw little-endian 16 or
- * 32 bit ids without a header.
+ * 32 bit ids without a header; or ids out of a random number generator, from no file.
  *
  * Counts and places are 64-bit. Ids are checked against the vocabulary once, over the whole file,
  * so that reading needs no check. */
@@ -23,6 +23,10 @@ struct tv_tokens; /* opaque */
 /* An empty file has 0 tokens. Errors: TV_BAD_FILE (not there, not a plain file, cut inside a
  * token), TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_tokens_open(const char *path, tv_tokens_format_t format,
+                                         struct tv_tokens **tokens_out);
+/* No file: token i is a function of (seed, i) alone, uniform over the vocabulary. count >= 0, vocab_size
+ * >= 1. Errors: TV_NO_MEMORY. */
+TV_MUST_CHECK tv_status_t tv_tokens_mock(int64_t count, int64_t vocab_size, uint64_t seed,
                                          struct tv_tokens **tokens_out);
 void tv_tokens_close(struct tv_tokens *tokens); /* NULL is a no-op */
 int64_t tv_tokens_count(const struct tv_tokens *tokens);

@@ -72,7 +72,8 @@ static const struct tv_option rows[] = {
     {"Model", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
     {"model", NULL, TV_OPTION_TEXT, AT(model), 0, 0, "gpt2", "gpt2 or llama"},
     {"preset", NULL, TV_OPTION_TEXT, AT(preset), 0, 0, NULL,
-     "sizes by name: gpt2, gpt2-medium, gpt2-large, gpt2-xl, llama-1b, tiny-gpt2, tiny-llama"},
+     "sizes by name: gpt2, gpt2-medium, gpt2-large, gpt2-xl, llama-1b, small-gpt2, small-llama, "
+     "tiny-gpt2, tiny-llama"},
     {"config", NULL, TV_OPTION_TEXT, AT(config), 0, 0, NULL,
      "a Hugging Face config.json, in place of the flags of this group"},
     {"num-layers", NULL, TV_OPTION_INT, AT(num_layers), 1, 100000, NULL, "transformer layers"},
@@ -151,6 +152,8 @@ static const struct tv_option rows[] = {
     {"Data", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
     {"data", "data-path", TV_OPTION_TEXT, AT(data), 0, 0, NULL,
      "token file to train on (required)"},
+    {"mock-data", NULL, TV_OPTION_SWITCH, AT(is_mock_data), 0, 0, NULL,
+     "random tokens of the seed in place of --data"},
     {"data-format", NULL, TV_OPTION_TEXT, AT(data_format), 0, 0, "auto",
      "auto, text (bytes), u16 or u32 (little-endian, no header)"},
     {"valid-data", NULL, TV_OPTION_TEXT, AT(valid_data), 0, 0, NULL,

@@ -48,6 +48,7 @@ struct tv_train_options {
     int64_t seed;
     /* data */
     const char *data, *data_format, *valid_data, *shuffle;
+    int is_mock_data;
     int64_t eval_interval;
     int64_t mask_token; /* -1: none */
     /* run */

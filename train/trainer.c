@@ -26,10 +26,20 @@ static tv_status_t open_tokens(struct tv_trainer *tr, const char *path,
     return TV_OK;
 }
 
+/* One pass over random tokens, or over the first 2^31 samples of them. */
+static tv_status_t mock_tokens(struct tv_trainer *tr)
+{
+    const struct tv_run *run = tr->run;
+    const int64_t most = INT32_MAX / run->global_batch;
+    const int64_t steps = run->train_iters < most || most < 1 ? run->train_iters : most;
+    return tv_tokens_mock(steps * run->global_batch * run->seq_length + 1, run->model.vocab_size,
+                          (uint64_t)run->options.seed, &tr->tokens);
+}
+
 static tv_status_t open_files(struct tv_trainer *tr)
 {
     const struct tv_train_options *o = &tr->run->options;
-    TV_TRY(open_tokens(tr, o->data, &tr->tokens));
+    TV_TRY(o->is_mock_data ? mock_tokens(tr) : open_tokens(tr, o->data, &tr->tokens));
     if (o->valid_data != NULL)
         TV_TRY(open_tokens(tr, o->valid_data, &tr->valid_tokens));
     if (tv_mesh_rank(tr->mesh) != 0)
@@ -65,7 +75,7 @@ static tv_status_t alloc_host(struct tv_trainer *tr)
 }
 
 /* What this rank owns, and from ZeRO stage 2 on the place that it is in. */
-static tv_status_t create_store(struct tv_trainer *tr, const struct tv_kernels *kernels)
+static tv_status_t create_store(struct tv_trainer *tr)
 {
     TV_TRY(tv_sharding_create(tr->run, tr->here.at[TV_PIPE], tr->here.at[TV_DATA], &tr->sharding));
     if (tr->run->zero_stage < 2)
@@ -74,19 +84,26 @@ static tv_status_t create_store(struct tv_trainer *tr, const struct tv_kernels *
                                        .sharding = &tr->sharding,
                                        .data = tv_mesh_comm(tr->mesh, TV_DATA),
                                        .stream = tr->stream,
-                                       .kernels = kernels};
+                                       .kernels = tr->kernels};
     TV_TRY(tv_store_create(&args, &tr->store));
     tr->params = tv_store_params(tr->store);
     tr->grads = tv_store_grads(tr->store);
     return TV_OK;
 }
 
+static tv_status_t open_kernels(struct tv_trainer *tr)
+{
+    TV_TRY(tv_kernels_open(tr->device, &tr->kernels));
+    if (tr->run->kernel_times != NULL)
+        tr->kernels = tv_kernels_timed(tr->kernels, tr->run->kernel_times);
+    return TV_OK;
+}
+
 static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
 {
-    const struct tv_kernels *kernels;
     TV_TRY(tv_device_open(tr->run->device_kind, num_threads, &tr->device));
     TV_TRY(tv_stream_create(tr->device, &tr->stream));
-    TV_TRY(tv_kernels_open(tr->device, &kernels));
+    TV_TRY(open_kernels(tr));
     struct tv_model_chunk *chunks = calloc((size_t)tr->run->num_chunks, sizeof(*chunks));
     tr->costs = calloc((size_t)tr->run->num_chunks, sizeof(*tr->costs));
     if (chunks == NULL || tr->costs == NULL) {
@@ -95,8 +112,8 @@ static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
     }
     struct tv_model_args args = tv_run_model_args(tr->run, tr->here.at[TV_PIPE], chunks);
     args.axis = (struct tv_tensor_axis){
-        .comm = tv_mesh_comm(tr->mesh, TV_TENSOR), .stream = tr->stream, .kernels = kernels};
-    tv_status_t status = create_store(tr, kernels);
+        .comm = tv_mesh_comm(tr->mesh, TV_TENSOR), .stream = tr->stream, .kernels = tr->kernels};
+    tv_status_t status = create_store(tr);
     args.store = tr->store != NULL ? tv_store_lender(tr->store) : NULL;
     if (status == TV_OK)
         status = tv_model_create(&args, &tr->model);
@@ -153,14 +170,13 @@ static tv_status_t create_optimizer(struct tv_trainer *tr)
             .matrix = tv_run_is_matrix(tr->run, local.param) ? local.param : NULL};
     }
     struct tv_optimizer_args args = {.stream = tr->stream,
+                                     .kernels = tr->kernels,
                                      .tensor = tv_mesh_comm(tr->mesh, TV_TENSOR),
                                      .config = tr->run->optimizer,
                                      .count = s->shards.own_count,
                                      .num_ranges = n,
                                      .ranges = ranges};
-    tv_status_t status = tv_kernels_open(tr->device, &args.kernels);
-    if (status == TV_OK)
-        status = tv_optimizer_create(&args, &tr->optimizer);
+    const tv_status_t status = tv_optimizer_create(&args, &tr->optimizer);
     free(ranges);
     tr->bad_steps.limit = tr->run->options.skip_bad_steps;
     return status;

@@ -35,6 +35,7 @@ struct tv_trainer {
 
     struct tv_device *device;
     struct tv_stream *stream;
+    const struct tv_kernels *kernels; /* the device's, or a table around them */
     struct tv_model *model;
     struct tv_sharding sharding;
     struct tv_store *store; /* has weights and gradients from ZeRO stage 2 on, else NULL */

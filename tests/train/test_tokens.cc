@@ -3,6 +3,7 @@
 #include "data/samples.h"
 #include "temporary.h"
 #include "train/tokens.h"
+#include <cmath>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -213,4 +214,31 @@ TEST(Tokens, ABinaryFileOfAnotherWidthIsDetected)
     for (const auto &ids :
          {std::vector<uint16_t>(64, 0), std::vector<uint16_t>{5, 0, 5, 0}, std::vector<uint16_t>{}})
         EXPECT_EQ(format_of(dir.write("plain.bin", file_of(ids)), "auto", &format), TV_OK);
+}
+
+TEST(Tokens, MockIdsAreAFunctionOfSeedAndPlace)
+{
+    const int64_t count = INT64_C(1) << 40; // nothing is kept
+    tv_tokens *mock = nullptr, *other = nullptr;
+    ASSERT_EQ(tv_tokens_mock(count, 50257, 7, &mock), TV_OK);
+    ASSERT_EQ(tv_tokens_mock(count, 50257, 8, &other), TV_OK);
+    EXPECT_EQ(tv_tokens_count(mock), count);
+    EXPECT_EQ(tv_tokens_check(mock, 50257), TV_OK);
+    std::vector<int32_t> a(1000), b(500), c(1000), last(1);
+    ASSERT_EQ(tv_tokens_read(mock, 5, 1000, a.data()), TV_OK);
+    ASSERT_EQ(tv_tokens_read(mock, 505, 500, b.data()), TV_OK);
+    ASSERT_EQ(tv_tokens_read(other, 5, 1000, c.data()), TV_OK);
+    EXPECT_EQ(std::vector<int32_t>(a.begin() + 500, a.end()), b);
+    EXPECT_NE(a, c);
+    double sum = 0;
+    for (int32_t id : a) {
+        EXPECT_GE(id, 0);
+        EXPECT_LT(id, 50257);
+        sum += id;
+    }
+    EXPECT_NEAR(sum / 1000, 25128, 5 * 50257 / std::sqrt(12.0 * 1000)); // uniform: 5 deviations
+    EXPECT_EQ(tv_tokens_read(mock, count - 1, 1, last.data()), TV_OK);
+    EXPECT_EQ(tv_tokens_read(mock, count, 1, last.data()), TV_INTERNAL);
+    tv_tokens_close(mock);
+    tv_tokens_close(other);
 }
