@@ -5,7 +5,9 @@
 #define AT(field) offsetof(struct tv_bench_options, field)
 
 static const struct tv_option rows[] = {
-    {"WHAT", NULL, TV_OPTION_WORD, AT(what), 0, 0, NULL, "what is measured: pipeline or links"},
+    {"WHAT", NULL, TV_OPTION_WORD, AT(what), 0, 0, NULL,
+     "what is measured: pipeline or links; step and kernels have flags of their own: "
+     "trivet bench step --help"},
     {"Measurement", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
     {"seconds", NULL, TV_OPTION_REAL, AT(seconds), TV_OPTION_TINY, 1e6, "1",
      "how long each measurement takes, about"},
@@ -33,11 +35,13 @@ static tv_status_t check_what(const struct tv_bench_options *options)
         return TV_OK;
     if (options->what == NULL)
         return TV_ERR(TV_INVALID,
-                      "bench needs a word that says what is measured: pipeline or links; "
-                      "see trivet bench --help");
+                      "bench needs a word that says what is measured: step, kernels, pipeline or "
+                      "links; see trivet bench --help");
     if (strcmp(options->what, "pipeline") != 0 && strcmp(options->what, "links") != 0)
-        return TV_ERR(TV_INVALID, "bench %s is not one of pipeline, links; see trivet bench --help",
-                      options->what);
+        return TV_ERR(
+            TV_INVALID,
+            "bench %s is not one of step, kernels, pipeline, links; see trivet bench --help",
+            options->what);
     return TV_OK;
 }
 

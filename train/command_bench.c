@@ -162,6 +162,10 @@ static tv_status_t bench_rank(struct tv_comm *world, void *context, int *is_comm
 
 int tv_command_bench(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "step") == 0)
+        return tv_command_bench_step(argc, argv);
+    if (argc > 1 && strcmp(argv[1], "kernels") == 0)
+        return tv_command_bench_kernels(argc, argv);
     struct tv_bench_options options;
     tv_log_level_t level = TV_LOG_INFO;
     tv_status_t status = tv_bench_options_parse(argc, argv, &options);

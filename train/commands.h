@@ -8,6 +8,8 @@ TV_BEGIN_C
 int tv_command_train(int argc, char **argv);
 int tv_command_map(int argc, char **argv);
 int tv_command_bench(int argc, char **argv);
+int tv_command_bench_step(int argc, char **argv);    /* argv[1] is "step" */
+int tv_command_bench_kernels(int argc, char **argv); /* argv[1] is "kernels" */
 int tv_command_schedule(int argc, char **argv);
 int tv_command_version(void);
 

@@ -1,6 +1,7 @@
 // What every table of flags must keep, and what schedule and bench add to it.
 #include "test_options.h"
 #include "train/bench_options.h"
+#include "train/bench_step_options.h"
 #include "train/schedule_options.h"
 #include "train/train_options.h"
 #include <algorithm>
@@ -18,6 +19,7 @@ union AnyValues {
     tv_train_options train;
     tv_schedule_options schedule;
     tv_bench_options bench;
+    tv_bench_step_options bench_step;
 };
 
 tv_status_t parse(const tv_option_table &table, std::vector<std::string> flags, AnyValues &values,
@@ -58,6 +60,14 @@ bool is_number(const tv_option &row)
     return row.type == TV_OPTION_INT || row.type == TV_OPTION_INT64 || row.type == TV_OPTION_REAL;
 }
 
+const tv_bench_step_table &filled(void (*fill)(tv_bench_step_table *))
+{
+    static tv_bench_step_table tables[2];
+    tv_bench_step_table &table = tables[fill == tv_bench_kernels_table_fill];
+    fill(&table);
+    return table;
+}
+
 class EveryTable : public testing::TestWithParam<const tv_option_table *>
 {
   protected:
@@ -66,8 +76,14 @@ class EveryTable : public testing::TestWithParam<const tv_option_table *>
 };
 INSTANTIATE_TEST_SUITE_P(Options, EveryTable,
                          testing::Values(&tv_train_option_table, &tv_schedule_option_table,
-                                         &tv_bench_option_table),
-                         [](const auto &table) { return table.param->command; });
+                                         &tv_bench_option_table,
+                                         &filled(tv_bench_step_table_fill).table,
+                                         &filled(tv_bench_kernels_table_fill).table),
+                         [](const auto &table) {
+                             std::string name = table.param->command;
+                             std::replace(name.begin(), name.end(), ' ', '_');
+                             return name;
+                         });
 } // namespace
 
 TEST_P(EveryTable, NoTwoRowsShareANameOrAField)
@@ -321,11 +337,13 @@ TEST(BenchOptions, OneWordSaysWhatIsMeasured)
     EXPECT_STREQ(o.log_level, "info");
     EXPECT_EQ(o.wants_help, 0);
     EXPECT_EQ(parse_bench({}, o), TV_INVALID);
-    EXPECT_STREQ(tv_error_message(), "bench needs a word that says what is measured: pipeline or "
-                                     "links; see trivet bench --help");
-    EXPECT_EQ(parse_bench({"pipe"}, o), TV_INVALID);
     EXPECT_STREQ(tv_error_message(),
-                 "bench pipe is not one of pipeline, links; see trivet bench --help");
+                 "bench needs a word that says what is measured: step, kernels, "
+                 "pipeline or links; see trivet bench --help");
+    EXPECT_EQ(parse_bench({"pipe"}, o), TV_INVALID);
+    EXPECT_STREQ(
+        tv_error_message(),
+        "bench pipe is not one of step, kernels, pipeline, links; see trivet bench --help");
     EXPECT_EQ(parse_bench({"--json", "pipeline"}, o), TV_INVALID);
     EXPECT_STREQ(o.what, "pipeline"); // still the one from before
     Words links("bench", {"links"});  // options borrow the words
@@ -334,4 +352,51 @@ TEST(BenchOptions, OneWordSaysWhatIsMeasured)
     ASSERT_EQ(parse_bench({"pipeline"}, o), TV_OK);
     EXPECT_EQ(o.seconds, 1);
     EXPECT_EQ(o.local_ranks, 0);
+}
+
+// Rows of the train table keep their fields, defaults and the bit that says that they were given.
+TEST(BenchStepOptions, TakeTheFlagsOfTrain)
+{
+    const tv_bench_step_table &table = filled(tv_bench_step_table_fill);
+    tv_bench_step_options o = {};
+    Words words("bench", {"step", "--pp", "2", "--preset", "gpt2", "--steps", "5", "--zero-stage",
+                          "1", "--json"});
+    ASSERT_EQ(tv_bench_step_options_parse(&table, words.argc(), words.argv.data(), &o), TV_OK);
+    EXPECT_STREQ(o.what, "step");
+    EXPECT_EQ(o.train.pp, 2);
+    EXPECT_EQ(o.train.zero_stage, 1);
+    EXPECT_EQ(o.num_steps, 5);
+    EXPECT_EQ(o.num_warmup, 2);
+    EXPECT_EQ(o.is_json, 1);
+    EXPECT_EQ(o.train.is_json, 0);
+    EXPECT_EQ(o.train.is_mock_data, 1);
+    EXPECT_EQ(o.train.train_iters, 7);
+    EXPECT_STREQ(o.train.shuffle, "on"); // of a row that the table does not have
+    EXPECT_EQ(o.train.mask_token, -1);
+    for (const char *name : {"pp", "preset", "zero-stage"})
+        EXPECT_TRUE(tv_train_options_has(&o.train, name)) << name;
+    for (int i = 0, given = 0; i < tv_train_option_table.num_rows; i++) {
+        given += tv_train_options_has(&o.train, tv_train_option_table.rows[i].name);
+        EXPECT_LE(given, 3);
+    }
+    tv_train_options_free(&o.train);
+}
+
+TEST(BenchStepOptions, LeaveOutDataAndFiles)
+{
+    std::set<std::string> step, kernels;
+    for (int i = 0; i < filled(tv_bench_step_table_fill).table.num_rows; i++)
+        step.insert(filled(tv_bench_step_table_fill).rows[i].name);
+    for (int i = 0; i < filled(tv_bench_kernels_table_fill).table.num_rows; i++)
+        kernels.insert(filled(tv_bench_kernels_table_fill).rows[i].name);
+    for (const char *name : {"data", "valid-data", "Data", "metrics", "train-iters", "dry-run",
+                             "export-hf", "init-from", "trace", "mock-data"}) {
+        EXPECT_EQ(step.count(name), 0u) << name;
+        EXPECT_EQ(kernels.count(name), 0u) << name;
+    }
+    for (const char *name : {"pp", "schedule", "recompute", "threads", "zero-stage", "optimizer"}) {
+        EXPECT_EQ(step.count(name), 1u) << name;
+    }
+    EXPECT_EQ(kernels.count("pp"), 0u);
+    EXPECT_EQ(kernels.count("tp"), 1u);
 }

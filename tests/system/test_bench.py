@@ -1,0 +1,212 @@
+"""trivet bench step, trivet bench kernels and --mock-data: structure, counts and sums of what they print, never times."""
+import json
+import re
+import subprocess
+import unittest
+from pathlib import Path
+
+import trivet
+from trivet import BINARY, MPIEXEC
+
+# 2 layers, small enough for a second under a sanitizer; peaks of a moment.
+SHAPE = ["--num-layers", 2, "--hidden-size", 32, "--num-attention-heads", 4, "--vocab-size", 96, "--seq-length", 16]
+QUICK = ["--seconds", 0.01, "--matrix-size", 64, "--memory-size", 1, "--threads", 1]
+STEPS = ["--steps", 3, "--warmup-steps", 1]
+PARTS = ["matmul", "attention", "norm and activation", "embedding", "loss", "optimizer", "communication", "idle", "other"]
+
+
+def run(*words, start=()):
+    return subprocess.run([*start, BINARY, "bench", *map(str, words)], capture_output=True, text=True, timeout=120,
+                          stdin=subprocess.DEVNULL)
+
+
+def step(*words, start=()):
+    result = run("step", *SHAPE, *QUICK, *STEPS, "--json", *words, start=start)
+    if result.returncode != 0:
+        raise AssertionError(f"exit {result.returncode}: {result.stderr}")
+    return json.loads(result.stdout)
+
+
+def calls(out):
+    return {kernel["name"]: kernel["calls"] for kernel in out["kernels"]}
+
+
+class BenchStep(unittest.TestCase):
+    def check_sums(self, out, ranks):
+        self.assertEqual([part["name"] for part in out["parts"]], PARTS)
+        self.assertEqual(len(out["ranks"]), ranks)
+        for steps in out["ranks"]:
+            self.assertEqual(len(steps), 3)
+            for one in steps:
+                self.assertEqual(len(one["parts"]), len(PARTS))
+                self.assertAlmostEqual(sum(one["parts"]), one["seconds"], delta=1e-9 * one["seconds"])
+                self.assertTrue(all(part >= 0 for part in one["parts"][:-1]))
+                self.assertGreaterEqual(one["parts"][-1], -1e-6)
+        self.assertAlmostEqual(sum(part["share"] for part in out["parts"]), 1, delta=1e-9)
+        # kernels: the groups of all ranks and steps again, by kernel
+        for number, name in enumerate(PARTS[:6]):
+            by_kernel = sum(kernel["seconds"] for kernel in out["kernels"] if kernel["group"] == name)
+            by_rank = sum(one["parts"][number] for steps in out["ranks"] for one in steps)
+            self.assertAlmostEqual(by_kernel, by_rank, delta=1e-9 + 1e-6 * by_rank)
+        # medians, means and rates are those of the steps
+        slowest = sorted(max(steps[s]["seconds"] for steps in out["ranks"]) for s in range(3))
+        self.assertEqual([out["step_seconds"][key] for key in ("low", "median", "high")], slowest)
+        tokens = out["tokens_per_step"]
+        self.assertAlmostEqual(out["tokens_per_second"]["median"] * slowest[1], tokens, delta=1e-6 * tokens)
+        flops = tokens * out["flops_per_token"]
+        self.assertAlmostEqual(out["model_flops_per_second"]["median"] * slowest[1], flops, delta=1e-6 * flops)
+        share = out["model_flops_per_second"]["median"] / out["peak"]["flops_per_second"]
+        self.assertAlmostEqual(out["share_of_peak"]["median"], share, delta=1e-9 * share)
+        for number, part in enumerate(out["parts"]):
+            of_ranks = [sum(one["parts"][number] for one in steps) / 3 for steps in out["ranks"]]
+            self.assertAlmostEqual(part["mean"], sum(of_ranks) / ranks, delta=1e-12 + 1e-9 * abs(part["mean"]))
+            self.assertAlmostEqual(part["slowest"], max(0, *of_ranks, 0), delta=1e-12 + 1e-9 * abs(part["slowest"]))
+
+    def test_one_rank(self):
+        out = step("--model", "gpt2", "--micro-batch-size", 2)
+        self.check_sums(out, 1)
+        self.assertEqual(out["tokens_per_step"], 32)
+        # N: per layer 12 C^2 + 13 C, the last norm 2 C, the head V C; the position table is not multiplied
+        matrices = 2 * (12 * 32**2 + 13 * 32) + 2 * 32 + 96 * 32
+        self.assertEqual(out["flops_per_token"], 6 * matrices + 12 * 2 * 32 * 16)
+        self.assertEqual(out["sizes"]["ranks"], 1)
+        # 3 measured steps: the warm-up is not among them
+        counted = calls(out)
+        self.assertEqual({k: v for k, v in counted.items() if "attention" in k or "gelu" in k or "entropy" in k},
+                         {"attention_forward": 6, "attention_backward": 6, "gelu_forward": 6, "gelu_backward": 6,
+                          "cross_entropy_max": 3, "cross_entropy_sum": 3, "cross_entropy_backward": 3})
+        self.assertEqual((counted["layernorm_forward"], counted["embedding_forward"]), (15, 6))
+        self.assertNotIn("rmsnorm_forward", counted)
+        # products of a step: 6 x rows x weights of the matrices, whatever pieces they come in
+        products = 6 * 32 * (2 * 12 * 32**2 + 96 * 32) * 3
+        flops = {kernel["name"]: kernel["flops"] for kernel in out["kernels"]}
+        self.assertEqual(flops["matmul"], products)
+        pairs = 2 * 4 * (16 * 17 // 2) * 2 * 8  # sequences, heads, causal pairs, FLOPs of a head of 8
+        self.assertEqual(flops["attention_forward"], 2 * pairs * 2 * 3)
+        self.assertEqual(flops["attention_backward"], 5 * pairs * 2 * 3)
+        self.assertEqual((out["parts"][6]["mean"], out["parts"][7]["mean"]), (0, 0))
+
+    def test_meshes(self):
+        one = step("--model", "llama", "--global-batch-size", 4)
+        self.check_sums(one, 1)
+        flops = {kernel["name"]: kernel["flops"] for kernel in one["kernels"]}
+        for words, start in ((["--pp", 2, "--schedule", "zb-h1", "--local-ranks", 2], ()),
+                             (["--tp", 2, "--sequence-parallel"], (MPIEXEC, "-n", "2")),
+                             (["--dp", 2, "--zero-stage", 2, "--local-ranks", 2], ())):
+            with self.subTest(words=words):
+                out = step("--model", "llama", "--global-batch-size", 4, *words, start=start)
+                self.check_sums(out, 2)
+                self.assertEqual(out["tokens_per_step"], one["tokens_per_step"])
+                self.assertEqual(out["flops_per_token"], one["flops_per_token"])
+                for kernel in out["kernels"]: # the same products, only elsewhere
+                    if kernel["flops"] > 0:
+                        self.assertEqual(kernel["flops"], flops[kernel["name"]], kernel["name"])
+
+    def test_recompute_costs_a_forward(self):
+        plain, full = step("--model", "gpt2"), step("--model", "gpt2", "--recompute", "full")
+        self.assertEqual(calls(full)["attention_forward"], 2 * calls(plain)["attention_forward"])
+        self.assertEqual(full["flops_per_token"], plain["flops_per_token"])
+
+    def test_presets_and_text(self):
+        result = run("step", "--preset", "tiny-llama", *QUICK, "--steps", 1, "--warmup-steps", 1)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        lines = result.stdout.splitlines()
+        self.assertLessEqual(max(map(len, lines)), 80)
+        for word in ["tokens/s", "% of the matrix peak", "6 N + 12 L C S", "rmsnorm_backward", *PARTS]:
+            self.assertTrue(any(line.startswith(word) or word in line for line in lines), word)
+        for name, params in (("small-gpt2", 30044544), ("small-llama", 55976448)):
+            dry = trivet.run(trivet.scratch.name, {"preset": name, "dry-run": True, "json": True})
+            self.assertEqual(json.loads(dry.out)["parameters"], params, name)
+
+    def test_refusals(self):
+        for words, why in ((["--data", "x.u16"], "unknown flag --data"), (["--train-iters", 3], "unknown flag --train-iters"),
+                           (["--steps", 0], "--steps 0: must be"), (["--pp", 3], "does not divide the 1 rank(s)"),
+                           (["--preset", "none"], "--preset none is not known"),
+                           (["--preset", "tiny-gpt2", "--config", "c.json"], "--config and --preset both")):
+            with self.subTest(words=words):
+                trivet.assert_refused(self, run("step", *words), 2, why)
+        help_text = run("step", "--help").stdout
+        self.assertIn("--warmup-steps", help_text)
+        self.assertIn("--zero-stage", help_text)
+        self.assertNotIn("--metrics", help_text)
+        self.assertLessEqual(max(map(len, help_text.splitlines())), 80)
+
+
+class BenchKernels(unittest.TestCase):
+    def kernels(self, *words):
+        result = run("kernels", *SHAPE, *QUICK, "--json", *words)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return json.loads(result.stdout)
+
+    def test_every_kernel_against_its_roofline(self):
+        header = (Path(__file__).parents[2] / "kernels" / "kernels.h").read_text()
+        every = set(re.findall(r"^ +X\((\w+), ", header, re.M))
+        for model, products in (("gpt2", ["qkv", "out", "up", "down", "head"]),
+                                ("llama", ["query", "key", "out", "gate", "down", "head"])):
+            out = self.kernels("--model", model, "--micro-batch-size", 2)
+            self.assertEqual({row["kernel"] for row in out["kernels"]}, every)
+            names = [row["name"] for row in out["kernels"]]
+            self.assertEqual(len(names), len(set(names)))
+            self.assertEqual([n for n in names if n.startswith("matmul")],
+                             [f"matmul, {product}, {form}" for product in products for form in ("y", "dx", "dw")])
+            for row in out["kernels"]:
+                self.assertGreaterEqual(row["rounds"], 3)
+                by_flops = row["flops"] / out["peak"]["flops_per_second"]
+                by_bytes = row["bytes"] / out["peak"]["bytes_per_second"]
+                self.assertAlmostEqual(row["roofline_seconds"], max(by_flops, by_bytes), delta=1e-9 * by_bytes)
+                self.assertEqual(row["bound"], "compute" if by_flops > by_bytes else "memory")
+                self.assertAlmostEqual(row["share_of_roofline"] * row["seconds"]["median"], row["roofline_seconds"],
+                                       delta=1e-9 * by_bytes + 1e-9 * by_flops)
+                self.assertTrue(0 < row["seconds"]["low"] <= row["seconds"]["median"] <= row["seconds"]["high"])
+
+    def test_sizes_are_the_model_s(self):
+        def work(out):
+            return {row["name"]: (row["flops"], row["bytes"]) for row in out["kernels"]}
+
+        whole, half = work(self.kernels("--model", "gpt2")), work(self.kernels("--model", "gpt2", "--tp", 2))
+        S, C, F, V = 16, 32, 128, 96
+        self.assertEqual(whole["matmul, up, y"], (2 * S * C * F, 4 * (S * C + C * F + S * F)))
+        self.assertEqual(whole["matmul, head, dw"], (2 * S * C * V, 4 * (S * C + 2 * C * V + S * V)))
+        self.assertEqual(whole["attention_forward"], (2 * 4 * (S * (S + 1) // 2) * 2 * 8, 4 * (4 * S * C + 4 * S)))
+        self.assertEqual(whole["cross_entropy_backward"], (0, 4 * (2 * S * V + 2 * S)))
+        self.assertEqual(whole["adamw"], (0, 4 * 7 * C * F))
+        for name in ("matmul, qkv, y", "matmul, out, dx", "matmul, down, dw", "attention_backward"):
+            self.assertEqual(half[name][0] * 2, whole[name][0], name)
+        self.assertEqual(half["gelu_forward"][1] * 2, whole["gelu_forward"][1])
+        self.assertEqual(half["layernorm_forward"], whole["layernorm_forward"])
+
+    def test_text_and_refusals(self):
+        result = run("kernels", *SHAPE, *QUICK, "--model", "llama")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertLessEqual(max(map(len, result.stdout.splitlines())), 80)
+        self.assertIn("peaks: matrix", result.stdout)
+        two = run("kernels", *SHAPE, *QUICK, "--model", "llama", start=(MPIEXEC, "-n", "2"))
+        self.assertEqual(two.returncode, 2)
+        self.assertIn("bench kernels times one rank, there are 2", two.stderr)
+        trivet.assert_refused(self, run("kernels", "--pp", 2), 2, "unknown flag --pp")
+        trivet.assert_refused(self, run("kernels"), 2, "the model's shape is not complete")
+
+
+class MockData(unittest.TestCase):
+    FLAGS = {"preset": "tiny-gpt2", "mock-data": True, "train-iters": 3, "global-batch-size": 2, "threads": 1}
+
+    def test_same_tokens_on_every_mesh(self):
+        one = trivet.run(trivet.new_folder(), self.FLAGS)
+        self.assertEqual(one.code, 0, one.err)
+        again = trivet.run(trivet.new_folder(), self.FLAGS)
+        self.assertEqual(one.losses(), again.losses())
+        two = trivet.run(trivet.new_folder(), dict(self.FLAGS, dp=2), ranks=2)
+        for a, b in zip(one.losses(), two.losses()):
+            self.assertLess(trivet.relative(a, b), 2e-6)
+        other = trivet.run(trivet.new_folder(), dict(self.FLAGS, seed=5))
+        self.assertNotEqual(one.losses(), other.losses())
+
+    def test_refused_beside_files(self):
+        for name in ("data", "valid-data"):
+            result = trivet.run(trivet.new_folder(), dict(self.FLAGS, **{name: "x.u16"}))
+            self.assertEqual(result.code, 2)
+            self.assertIn(f"--mock-data is in place of files: give it or --{name}", result.err)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

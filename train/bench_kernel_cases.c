@@ -1,0 +1,510 @@
+/* train/bench_kernel_cases.c -- arguments of every kernel at the sizes of a model: one function per kernel. */
+#include "train/bench_kernels.h"
+#include <math.h>
+#include <stdio.h>
+
+/* ---- memory: counted with base NULL, then filled ---- */
+
+struct room {
+    struct tv_stream *stream;
+    float *base;
+    int64_t used;
+    tv_status_t status; /* of the first copy that failed */
+};
+
+static float *take(struct room *room, int64_t count)
+{
+    float *data = room->base != NULL ? room->base + room->used : NULL;
+    room->used += (count + 15) / 16 * 16; /* a cache line */
+    if (data != NULL && room->status == TV_OK)
+        room->status = tv_bench_fill(room->stream, data, count);
+    return data;
+}
+
+enum { PIECE = 1024 };
+
+static void copy_pieces(struct room *room, void *data, int64_t count, const void *piece)
+{
+    char *at = data;
+    for (int64_t first = 0; first < count && room->status == TV_OK; first += PIECE) {
+        const int64_t num = count - first < PIECE ? count - first : PIECE;
+        room->status = tv_stream_copy(room->stream, at + first * 4, piece, (size_t)num * 4);
+        if (room->status == TV_OK)
+            room->status = tv_stream_synchronize(room->stream);
+    }
+}
+
+static float *take_constant(struct room *room, int64_t count, float value)
+{
+    float piece[PIECE], *data = take(room, count);
+    for (int i = 0; i < PIECE; i++)
+        piece[i] = value;
+    if (data != NULL)
+        copy_pieces(room, data, count, piece);
+    return data;
+}
+
+/* Ids all over [0, bound). */
+static int32_t *take_ids(struct room *room, int64_t count, int64_t bound)
+{
+    int32_t piece[PIECE], *data = (int32_t *)take(room, count);
+    for (int i = 0; i < PIECE; i++)
+        piece[i] = (int32_t)((int64_t)i * 40503 % bound);
+    if (data != NULL)
+        copy_pieces(room, data, count, piece);
+    return data;
+}
+
+/* ---- matrix products ---- */
+
+struct product {
+    const char *name;
+    int64_t in, out;
+    int is_out_in; /* the weight is stored [out, in] */
+};
+enum { MOST_PRODUCTS = 6, FORMS = 3 };
+static const char *const forms[FORMS] = {"y", "dx", "dw"};
+
+static int list_products(const struct tv_kernel_sizes *s, struct product products[MOST_PRODUCTS])
+{
+    const int64_t C = s->hidden, q = (int64_t)s->num_heads * s->head_dim;
+    const int64_t kv = (int64_t)s->num_kv_heads * s->head_dim;
+    const int is_llama = s->family == TV_LLAMA;
+    int num = 0;
+    if (is_llama) {
+        products[num++] = (struct product){"query", C, q, 1};
+        products[num++] = (struct product){"key", C, kv, 1};
+        products[num++] = (struct product){"out", q, C, 1};
+        products[num++] = (struct product){"gate", C, s->ffn, 1};
+    } else {
+        products[num++] = (struct product){"qkv", C, q + 2 * kv, 0};
+        products[num++] = (struct product){"out", q, C, 0};
+        products[num++] = (struct product){"up", C, s->ffn, 0};
+    }
+    products[num++] = (struct product){"down", s->ffn, C, is_llama};
+    products[num++] = (struct product){"head", C, s->vocab, 1};
+    return num;
+}
+
+/* y = x W; dx = dy W^T; dW += x^T dy, or of the transpose: as tensor/linear.c has them. */
+static void fill_product(struct room *room, const struct tv_kernel_sizes *s,
+                         const struct product *p, int form, struct tv_matmul_args *a)
+{
+    float *x = take(room, s->rows * p->in), *y = take(room, s->rows * p->out);
+    float *weight = take(room, p->in * p->out);
+    const int64_t ld_weight = p->is_out_in ? p->in : p->out;
+    if (form < 2) {
+        const int is_forward = form == 0;
+        *a = (struct tv_matmul_args){.m = s->rows,
+                                     .n = is_forward ? p->out : p->in,
+                                     .k = is_forward ? p->in : p->out,
+                                     .a = is_forward ? x : y,
+                                     .ld_a = is_forward ? p->in : p->out,
+                                     .b = weight,
+                                     .ld_b = ld_weight,
+                                     .trans_b = is_forward == p->is_out_in,
+                                     .c = is_forward ? y : x,
+                                     .ld_c = is_forward ? p->out : p->in};
+        return;
+    }
+    *a = (struct tv_matmul_args){.m = p->is_out_in ? p->out : p->in,
+                                 .n = p->is_out_in ? p->in : p->out,
+                                 .k = s->rows,
+                                 .a = p->is_out_in ? y : x,
+                                 .ld_a = p->is_out_in ? p->out : p->in,
+                                 .trans_a = 1,
+                                 .b = p->is_out_in ? x : y,
+                                 .ld_b = ld_weight,
+                                 .accumulate = 1,
+                                 .c = weight,
+                                 .ld_c = ld_weight};
+}
+
+/* ---- rows ---- */
+
+static void fill_bias_backward(struct room *room, const struct tv_kernel_sizes *s,
+                               struct tv_kernel_case *one)
+{
+    one->args.bias_backward = (struct tv_bias_backward_args){.rows = s->rows,
+                                                             .cols = s->ffn,
+                                                             .ld_dy = s->ffn,
+                                                             .dy = take(room, s->rows * s->ffn),
+                                                             .dbias = take(room, s->ffn)};
+}
+
+static void fill_add(struct room *room, const struct tv_kernel_sizes *s, struct tv_kernel_case *one)
+{
+    const int64_t count = s->rows * s->hidden;
+    one->args.add =
+        (struct tv_add_args){count, take(room, count), take(room, count), take(room, count)};
+}
+
+static void fill_norm(struct room *room, const struct tv_kernel_sizes *s, struct tv_norm_args *a)
+{
+    const int64_t C = s->hidden;
+    *a = (struct tv_norm_args){.rows = s->rows,
+                               .cols = C,
+                               .eps = 1e-5,
+                               .x = take(room, s->rows * C),
+                               .weight = take(room, C),
+                               .y = take(room, s->rows * C),
+                               .rstd = take(room, s->rows)};
+}
+
+static void fill_layernorm_forward(struct room *room, const struct tv_kernel_sizes *s,
+                                   struct tv_kernel_case *one)
+{
+    fill_norm(room, s, &one->args.layernorm_forward);
+    one->args.layernorm_forward.bias = take(room, s->hidden);
+    one->args.layernorm_forward.mean = take(room, s->rows);
+}
+
+static void fill_rmsnorm_forward(struct room *room, const struct tv_kernel_sizes *s,
+                                 struct tv_kernel_case *one)
+{
+    fill_norm(room, s, &one->args.rmsnorm_forward);
+}
+
+static void fill_norm_backward(struct room *room, const struct tv_kernel_sizes *s,
+                               struct tv_norm_backward_args *a)
+{
+    const int64_t C = s->hidden;
+    *a = (struct tv_norm_backward_args){.rows = s->rows,
+                                        .cols = C,
+                                        .dy = take(room, s->rows * C),
+                                        .x = take(room, s->rows * C),
+                                        .weight = take(room, C),
+                                        .rstd = take_constant(room, s->rows, 1),
+                                        .dx = take(room, s->rows * C),
+                                        .dweight = take(room, C)};
+}
+
+static void fill_layernorm_backward(struct room *room, const struct tv_kernel_sizes *s,
+                                    struct tv_kernel_case *one)
+{
+    fill_norm_backward(room, s, &one->args.layernorm_backward);
+    one->args.layernorm_backward.mean = take(room, s->rows);
+    one->args.layernorm_backward.dbias = take(room, s->hidden);
+}
+
+static void fill_rmsnorm_backward(struct room *room, const struct tv_kernel_sizes *s,
+                                  struct tv_kernel_case *one)
+{
+    fill_norm_backward(room, s, &one->args.rmsnorm_backward);
+}
+
+static void fill_rotary(struct room *room, const struct tv_kernel_sizes *s,
+                        struct tv_kernel_case *one)
+{
+    const int even = (s->head_dim + 1) / 2 * 2; /* half-split: GPT-2's heads may be odd */
+    one->args.rotary = (struct tv_rotary_args){.rows = s->rows,
+                                               .ld_x = (int64_t)s->num_heads * even,
+                                               .seq_length = s->seq_length,
+                                               .num_heads = s->num_heads,
+                                               .head_dim = even,
+                                               .theta = 10000,
+                                               .x = take(room, s->rows * s->num_heads * even)};
+}
+
+static void fill_dropout(struct room *room, const struct tv_kernel_sizes *s,
+                         struct tv_kernel_case *one)
+{
+    const int64_t count = s->rows * s->hidden;
+    one->args.dropout = (struct tv_dropout_args){
+        .rows = s->rows,
+        .cols = s->hidden,
+        .dropout = {.key = 1, .threshold = UINT32_MAX / 10, .scale = 1 / 0.9f},
+        .x = take(room, count),
+        .y = take(room, count)};
+}
+
+static void fill_attention_forward(struct room *room, const struct tv_kernel_sizes *s,
+                                   struct tv_kernel_case *one)
+{
+    const int64_t q = (int64_t)s->num_heads * s->head_dim;
+    const int64_t kv = (int64_t)s->num_kv_heads * s->head_dim, all = q + 2 * kv;
+    float *qkv = take(room, s->rows * all);
+    one->args.attention_forward =
+        (struct tv_attention_args){.batch = s->batch,
+                                   .seq_length = s->seq_length,
+                                   .num_heads = s->num_heads,
+                                   .num_kv_heads = s->num_kv_heads,
+                                   .head_dim = s->head_dim,
+                                   .q = qkv,
+                                   .k = qkv != NULL ? qkv + q : NULL,
+                                   .v = qkv != NULL ? qkv + q + kv : NULL,
+                                   .ld_q = all,
+                                   .ld_k = all,
+                                   .ld_v = all,
+                                   .o = take(room, s->rows * q),
+                                   .ld_o = q,
+                                   .lse = take(room, s->rows * s->num_heads)};
+}
+
+static void fill_attention_backward(struct room *room, const struct tv_kernel_sizes *s,
+                                    struct tv_kernel_case *one)
+{
+    const int64_t q = (int64_t)s->num_heads * s->head_dim;
+    const int64_t kv = (int64_t)s->num_kv_heads * s->head_dim, all = q + 2 * kv;
+    float *qkv = take(room, s->rows * all), *d_qkv = take(room, s->rows * all);
+    const int has = qkv != NULL;
+    one->args.attention_backward = (struct tv_attention_backward_args){
+        .batch = s->batch,
+        .seq_length = s->seq_length,
+        .num_heads = s->num_heads,
+        .num_kv_heads = s->num_kv_heads,
+        .head_dim = s->head_dim,
+        .q = qkv,
+        .k = has ? qkv + q : NULL,
+        .v = has ? qkv + q + kv : NULL,
+        .ld_q = all,
+        .ld_k = all,
+        .ld_v = all,
+        .o = take(room, s->rows * q),
+        .d_o = take(room, s->rows * q),
+        .ld_o = q,
+        .ld_do = q,
+        .lse = take_constant(room, s->rows * s->num_heads, logf((float)s->seq_length) + 1),
+        .dq = d_qkv,
+        .dk = has ? d_qkv + q : NULL,
+        .dv = has ? d_qkv + q + kv : NULL,
+        .ld_dq = all,
+        .ld_dk = all,
+        .ld_dv = all};
+}
+
+static void fill_gelu_forward(struct room *room, const struct tv_kernel_sizes *s,
+                              struct tv_kernel_case *one)
+{
+    const int64_t count = s->rows * s->ffn;
+    one->args.gelu_forward = (struct tv_gelu_args){count, take(room, count), take(room, count)};
+}
+
+static void fill_gelu_backward(struct room *room, const struct tv_kernel_sizes *s,
+                               struct tv_kernel_case *one)
+{
+    const int64_t count = s->rows * s->ffn;
+    one->args.gelu_backward = (struct tv_gelu_backward_args){count, take(room, count),
+                                                             take(room, count), take(room, count)};
+}
+
+static void fill_swiglu_forward(struct room *room, const struct tv_kernel_sizes *s,
+                                struct tv_kernel_case *one)
+{
+    const int64_t F = s->ffn;
+    float *both = take(room, 2 * s->rows * F);
+    one->args.swiglu_forward = (struct tv_swiglu_args){.rows = s->rows,
+                                                       .cols = F,
+                                                       .ld_gate = 2 * F,
+                                                       .ld_up = 2 * F,
+                                                       .ld_y = F,
+                                                       .gate = both,
+                                                       .up = both != NULL ? both + F : NULL,
+                                                       .y = take(room, s->rows * F)};
+}
+
+static void fill_swiglu_backward(struct room *room, const struct tv_kernel_sizes *s,
+                                 struct tv_kernel_case *one)
+{
+    const int64_t F = s->ffn;
+    float *both = take(room, 2 * s->rows * F), *d_both = take(room, 2 * s->rows * F);
+    one->args.swiglu_backward =
+        (struct tv_swiglu_backward_args){.rows = s->rows,
+                                         .cols = F,
+                                         .ld_gate = 2 * F,
+                                         .ld_up = 2 * F,
+                                         .ld_dy = F,
+                                         .ld_dgate = 2 * F,
+                                         .ld_dup = 2 * F,
+                                         .gate = both,
+                                         .up = both != NULL ? both + F : NULL,
+                                         .dy = take(room, s->rows * F),
+                                         .d_gate = d_both,
+                                         .d_up = d_both != NULL ? d_both + F : NULL};
+}
+
+/* ---- vocabulary ---- */
+
+static void fill_embedding_forward(struct room *room, const struct tv_kernel_sizes *s,
+                                   struct tv_kernel_case *one)
+{
+    one->args.embedding_forward =
+        (struct tv_embedding_args){.rows = s->rows,
+                                   .cols = s->hidden,
+                                   .num = s->vocab,
+                                   .ids = take_ids(room, s->rows, s->vocab),
+                                   .table = take(room, s->vocab * s->hidden),
+                                   .y = take(room, s->rows * s->hidden)};
+}
+
+static void fill_embedding_backward(struct room *room, const struct tv_kernel_sizes *s,
+                                    struct tv_kernel_case *one)
+{
+    one->args.embedding_backward =
+        (struct tv_embedding_backward_args){.rows = s->rows,
+                                            .cols = s->hidden,
+                                            .num = s->vocab,
+                                            .ids = take_ids(room, s->rows, s->vocab),
+                                            .dy = take(room, s->rows * s->hidden),
+                                            .dtable = take(room, s->vocab * s->hidden)};
+}
+
+/* All three read or write these; lse is high enough for logits that backward replaces again and again to stay small. */
+static void fill_loss(struct room *room, const struct tv_kernel_sizes *s,
+                      struct tv_cross_entropy_args *a)
+{
+    *a = (struct tv_cross_entropy_args){
+        .rows = s->rows,
+        .cols = s->vocab,
+        .ld = s->vocab,
+        .logits = take(room, s->rows * s->vocab),
+        .targets = take_ids(room, s->rows, s->vocab),
+        .row_max = take_constant(room, s->rows, 1),
+        .row_sum = take(room, s->rows),
+        .row_target = take(room, s->rows),
+        .row_lse = take_constant(room, s->rows, logf((float)s->vocab) + 2)};
+}
+
+static void fill_cross_entropy_max(struct room *room, const struct tv_kernel_sizes *s,
+                                   struct tv_kernel_case *one)
+{
+    fill_loss(room, s, &one->args.cross_entropy_max);
+}
+
+static void fill_cross_entropy_sum(struct room *room, const struct tv_kernel_sizes *s,
+                                   struct tv_kernel_case *one)
+{
+    fill_loss(room, s, &one->args.cross_entropy_sum);
+}
+
+static void fill_cross_entropy_backward(struct room *room, const struct tv_kernel_sizes *s,
+                                        struct tv_kernel_case *one)
+{
+    fill_loss(room, s, &one->args.cross_entropy_backward);
+}
+
+/* ---- the optimizer, on a matrix of a layer ---- */
+
+static void fill_adamw(struct room *room, const struct tv_kernel_sizes *s,
+                       struct tv_kernel_case *one)
+{
+    const int64_t count = (int64_t)s->hidden * s->ffn;
+    one->args.adamw = (struct tv_adamw_args){.count = count,
+                                             .param = take(room, count),
+                                             .m = take(room, count),
+                                             .v = take_constant(room, count, 1e-3f),
+                                             .grad = take(room, count),
+                                             .lr = 1e-4,
+                                             .beta1 = 0.9,
+                                             .beta2 = 0.95,
+                                             .eps = 1e-8,
+                                             .weight_decay = 0.1,
+                                             .grad_scale = 1,
+                                             .step = 1};
+}
+
+static void fill_lion(struct room *room, const struct tv_kernel_sizes *s,
+                      struct tv_kernel_case *one)
+{
+    const int64_t count = (int64_t)s->hidden * s->ffn;
+    one->args.lion = (struct tv_lion_args){.count = count,
+                                           .param = take(room, count),
+                                           .m = take(room, count),
+                                           .grad = take(room, count),
+                                           .lr = 1e-4,
+                                           .beta1 = 0.9,
+                                           .beta2 = 0.99,
+                                           .weight_decay = 0.1,
+                                           .grad_scale = 1};
+}
+
+static void fill_axpby(struct room *room, const struct tv_kernel_sizes *s,
+                       struct tv_kernel_case *one)
+{
+    const int64_t count = (int64_t)s->hidden * s->ffn;
+    one->args.axpby = (struct tv_axpby_args){.rows = s->hidden,
+                                             .cols = s->ffn,
+                                             .ld_x = s->ffn,
+                                             .ld_y = s->ffn,
+                                             .alpha = 0.05,
+                                             .beta = 0.95,
+                                             .x = take(room, count),
+                                             .y = take(room, count)};
+}
+
+static void fill_square_sum(struct room *room, const struct tv_kernel_sizes *s,
+                            struct tv_kernel_case *one)
+{
+    const int64_t count = (int64_t)s->hidden * s->ffn;
+    one->args.square_sum = (struct tv_square_sum_args){count, take(room, count), &one->sum};
+}
+
+/* ---- the list ---- */
+
+#define fill_matmul NULL /* products have cases of their own */
+
+#define FILL(op, type) [TV_KERNEL_##op] = fill_##op,
+static void (*const fills[TV_NUM_KERNELS])(struct room *room, const struct tv_kernel_sizes *s,
+                                           struct tv_kernel_case *one) = {TV_KERNEL_LIST(FILL)};
+
+struct tv_kernel_sizes tv_kernel_sizes_of(const struct tv_run *run)
+{
+    const struct tv_model_config *c = &run->model;
+    const int T = run->extent.at[TV_TENSOR];
+    return (struct tv_kernel_sizes){
+        .family = c->family,
+        .batch = (int)run->micro_batch,
+        .seq_length = (int)run->seq_length,
+        .hidden = c->hidden_size,
+        .num_heads = c->num_heads / T,
+        .num_kv_heads = c->num_kv_heads > T ? c->num_kv_heads / T : 1,
+        .head_dim = c->hidden_size / c->num_heads,
+        .ffn = c->ffn_size / T,
+        .vocab = (c->vocab_size + T - 1) / T,
+        .rows = run->micro_batch * run->seq_length,
+    };
+}
+
+int tv_kernel_num_cases(const struct tv_kernel_sizes *sizes)
+{
+    struct product products[MOST_PRODUCTS];
+    return list_products(sizes, products) * FORMS + TV_NUM_KERNELS - 1;
+}
+
+tv_status_t tv_kernel_case_fill(const struct tv_kernel_sizes *sizes, int index,
+                                struct tv_stream *stream, float *memory,
+                                struct tv_kernel_case *case_out, int64_t *num_floats_out)
+{
+    _Static_assert(TV_KERNEL_matmul == 0, "the products stand for the first kernel");
+    struct product products[MOST_PRODUCTS];
+    struct room room = {.stream = stream, .base = memory};
+    struct tv_kernel_case *one = case_out;
+    *one = (struct tv_kernel_case){.kernel = TV_KERNEL_matmul};
+    const int num_products = FORMS * list_products(sizes, products);
+    if (index < num_products) {
+        const struct product *product = &products[index / FORMS];
+        fill_product(&room, sizes, product, index % FORMS, &one->args.matmul);
+        snprintf(one->name, sizeof(one->name), "matmul, %s, %s", product->name,
+                 forms[index % FORMS]);
+    } else {
+        one->kernel = (tv_kernel_t)(index - num_products + 1);
+        fills[one->kernel](&room, sizes, one);
+        snprintf(one->name, sizeof(one->name), "%s", tv_kernel_name(one->kernel));
+    }
+    TV_TRY(room.status);
+    *num_floats_out = room.used;
+    return TV_OK;
+}
+
+tv_status_t tv_kernel_case_run(const struct tv_kernel_case *one, const struct tv_kernels *kernels,
+                               struct tv_stream *stream)
+{
+    switch (one->kernel) {
+#define CASE(op, type)                                                                             \
+    case TV_KERNEL_##op:                                                                           \
+        return kernels->op(stream, &one->args.op);
+        TV_KERNEL_LIST(CASE)
+    default:
+        return TV_ERR(TV_INTERNAL, "kernel %d", (int)one->kernel);
+    }
+}

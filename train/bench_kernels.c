@@ -1,0 +1,139 @@
+/* train/bench_kernels.c -- rounds of one kernel after the other. */
+#include "train/bench_kernels.h"
+#include "base/clock.h"
+#include "train/schedule_run.h"
+#include "train/setup.h"
+#include <math.h>
+#include <stdlib.h>
+
+enum { LEAST_ROUNDS = 3, MOST_ROUNDS = 1000 };
+
+/* One rank's device. */
+struct place {
+    struct tv_device *device;
+    struct tv_stream *stream;
+    const struct tv_kernels *kernels;
+};
+
+static void place_close(struct place *place)
+{
+    tv_stream_destroy(place->stream);
+    tv_device_close(place->device);
+}
+
+static tv_status_t place_open(const struct tv_run *run, int num_threads, struct place *place)
+{
+    TV_TRY(tv_device_open(run->device_kind, num_threads, &place->device));
+    TV_TRY(tv_stream_create(place->device, &place->stream));
+    return tv_kernels_open(place->device, &place->kernels);
+}
+
+static tv_status_t time_case(const struct tv_kernel_case *one, const struct place *place,
+                             double enough, struct tv_kernel_result *result)
+{
+    double seconds[MOST_ROUNDS], spent = 0;
+    int num = 0;
+    TV_TRY(tv_kernel_case_run(one, place->kernels, place->stream)); /* to warm up */
+    while (num < MOST_ROUNDS && (num < LEAST_ROUNDS || spent < enough)) {
+        const double started = tv_clock_seconds();
+        TV_TRY(tv_kernel_case_run(one, place->kernels, place->stream));
+        TV_TRY(tv_stream_synchronize(place->stream));
+        seconds[num] = tv_clock_seconds() - started;
+        spent += seconds[num++];
+    }
+    result->rounds = num;
+    result->median = tv_median(seconds, num); /* sorts */
+    result->low = seconds[0];
+    result->high = seconds[num - 1];
+    return TV_OK;
+}
+
+static tv_status_t measure_case(const struct tv_kernels_bench *bench, int index,
+                                const struct place *place, double enough,
+                                struct tv_kernel_result *result)
+{
+    struct tv_kernel_case one;
+    struct tv_buffer memory = {0};
+    int64_t num_floats;
+    TV_TRY(tv_kernel_case_fill(&bench->sizes, index, place->stream, NULL, &one, &num_floats));
+    TV_TRY(tv_buffer_create(place->device, (size_t)num_floats * sizeof(float), TV_MEM_BUFFERS,
+                            &memory));
+    tv_status_t status =
+        tv_kernel_case_fill(&bench->sizes, index, place->stream, memory.data, &one, &num_floats);
+    if (status == TV_OK)
+        status = time_case(&one, place, enough, result);
+    tv_buffer_destroy(&memory);
+    TV_TRY(status);
+    snprintf(result->name, sizeof(result->name), "%s", one.name);
+    result->kernel = one.kernel;
+    result->work = tv_kernel_work_of(one.kernel, &one.args);
+    return TV_OK;
+}
+
+static tv_status_t raise_peak(struct tv_comm *world, const struct place *place,
+                              const struct tv_bench_step_options *options, struct tv_peak *peak)
+{
+    const struct tv_peak_args args = {.world = world,
+                                      .stream = place->stream,
+                                      .kernels = place->kernels,
+                                      .matrix_size = options->matrix_size,
+                                      .tensor_bytes = (int64_t)options->triad_mib << 20,
+                                      .seconds = options->seconds};
+    return tv_peak_raise(&args, peak);
+}
+
+static void hold_against_peaks(struct tv_kernels_bench *bench)
+{
+    for (int i = 0; i < bench->num_results; i++) {
+        struct tv_kernel_result *r = &bench->results[i];
+        const double compute = r->work.flops / bench->peak.flops_per_second;
+        const double memory = r->work.bytes / bench->peak.bytes_per_second;
+        r->is_compute_bound = compute > memory;
+        r->roofline = fmax(compute, memory);
+    }
+}
+
+static tv_status_t measure(struct tv_comm *world, const struct place *place,
+                           const struct tv_bench_step_options *options,
+                           struct tv_kernels_bench *bench)
+{
+    bench->results = calloc((size_t)bench->num_results, sizeof(*bench->results));
+    if (bench->results == NULL)
+        return TV_ERR(TV_NO_MEMORY, "results of %d kernels", bench->num_results);
+    TV_TRY(raise_peak(world, place, options, &bench->peak));
+    for (int i = 0; i < bench->num_results; i++)
+        TV_TRY(measure_case(bench, i, place, options->seconds, &bench->results[i]));
+    TV_TRY(raise_peak(world, place, options, &bench->peak));
+    hold_against_peaks(bench);
+    return TV_OK;
+}
+
+tv_status_t tv_kernels_bench_measure(struct tv_comm *world, const struct tv_run *run,
+                                     const struct tv_bench_step_options *options,
+                                     struct tv_kernels_bench *bench_out)
+{
+    struct place place = {0};
+    struct tv_kernels_bench bench = {.sizes = tv_kernel_sizes_of(run)};
+    if (tv_comm_size(world) != 1)
+        return TV_ERR(TV_INVALID,
+                      "bench kernels times one rank, there are %d; --tp says whose share it has",
+                      tv_comm_size(world));
+    TV_TRY(tv_fair_threads(world, run->options.num_threads, &bench.num_threads));
+    bench.num_results = tv_kernel_num_cases(&bench.sizes);
+    tv_status_t status = place_open(run, bench.num_threads, &place);
+    if (status == TV_OK)
+        status = measure(world, &place, options, &bench);
+    place_close(&place);
+    if (status != TV_OK) {
+        tv_kernels_bench_free(&bench);
+        return status;
+    }
+    *bench_out = bench;
+    return TV_OK;
+}
+
+void tv_kernels_bench_free(struct tv_kernels_bench *bench)
+{
+    free(bench->results);
+    bench->results = NULL;
+}

@@ -1,0 +1,109 @@
+/* train/bench_peak.c -- rounds that all ranks begin together; the first of them touches the memory and is not counted. */
+#include "train/bench_peak.h"
+#include "base/clock.h"
+#include <math.h>
+
+enum { LEAST_ROUNDS = 3, MOST_ROUNDS = 1000 };
+
+/* What a round does; `data` are three tensors of `count` floats, one behind the other. */
+struct peak_round {
+    const struct tv_peak_args *args;
+    float *data;
+    int64_t count;
+    tv_status_t (*run)(const struct peak_round *round);
+    double work; /* FLOPs or bytes */
+};
+
+static tv_status_t multiply(const struct peak_round *round)
+{
+    const int64_t n = round->args->matrix_size;
+    const struct tv_matmul_args product = {.m = n,
+                                           .n = n,
+                                           .k = n,
+                                           .a = round->data,
+                                           .ld_a = n,
+                                           .b = round->data + round->count,
+                                           .ld_b = n,
+                                           .c = round->data + 2 * round->count,
+                                           .ld_c = n};
+    return round->args->kernels->matmul(round->args->stream, &product);
+}
+
+static tv_status_t add(const struct peak_round *round)
+{
+    const struct tv_add_args sum = {.count = round->count,
+                                    .a = round->data,
+                                    .b = round->data + round->count,
+                                    .y = round->data + 2 * round->count};
+    return round->args->kernels->add(round->args->stream, &sum);
+}
+
+tv_status_t tv_bench_fill(struct tv_stream *stream, float *data, int64_t count)
+{
+    enum { PIECE = 4096 };
+    float piece[PIECE];
+    for (int i = 0; i < PIECE; i++)
+        piece[i] = (float)(2 * i % 255 - 127) / 128;
+    for (int64_t first = 0; first < count; first += PIECE) {
+        const int64_t num = count - first < PIECE ? count - first : PIECE;
+        TV_TRY(tv_stream_copy(stream, data + first, piece, (size_t)num * sizeof(float)));
+        TV_TRY(tv_stream_synchronize(stream));
+    }
+    return TV_OK;
+}
+
+/* Seconds of the slowest rank. */
+static tv_status_t time_round(const struct peak_round *round, double *seconds_out)
+{
+    TV_TRY(tv_comm_barrier(round->args->world));
+    const double started = tv_clock_seconds();
+    TV_TRY(round->run(round));
+    TV_TRY(tv_stream_synchronize(round->args->stream));
+    *seconds_out = tv_clock_seconds() - started;
+    return tv_comm_all_reduce_now(round->args->world, seconds_out, 1, TV_F64, TV_MAX);
+}
+
+static tv_status_t best_rate(const struct peak_round *round, double *rate_out)
+{
+    double seconds, best, spent = 0;
+    TV_TRY(time_round(round, &best));
+    for (int i = 0; i < MOST_ROUNDS && (i < LEAST_ROUNDS || spent < round->args->seconds); i++) {
+        TV_TRY(time_round(round, &seconds));
+        best = seconds < best ? seconds : best;
+        spent += seconds;
+    }
+    *rate_out = tv_comm_size(round->args->world) * round->work / best;
+    return TV_OK;
+}
+
+/* Memory that one rank lacks, all ranks lack. */
+static tv_status_t measure(struct peak_round *round, double *rate_out)
+{
+    struct tv_buffer buffer = {0};
+    int first_failed;
+    tv_status_t status =
+        tv_buffer_create(tv_stream_device(round->args->stream),
+                         3 * (size_t)round->count * sizeof(float), TV_MEM_BUFFERS, &buffer);
+    round->data = buffer.data;
+    if (status == TV_OK)
+        status = tv_bench_fill(round->args->stream, round->data, 3 * round->count);
+    status = tv_comm_agree(round->args->world, status, &first_failed);
+    if (status == TV_OK)
+        status = best_rate(round, rate_out);
+    tv_buffer_destroy(&buffer);
+    return status;
+}
+
+tv_status_t tv_peak_raise(const struct tv_peak_args *args, struct tv_peak *peak)
+{
+    const int64_t n = args->matrix_size, count = args->tensor_bytes / (int64_t)sizeof(float);
+    const double cube = (double)n * (double)n * (double)n;
+    struct tv_peak now = {0};
+    struct peak_round product = {args, NULL, n * n, multiply, 2 * cube};
+    struct peak_round sum = {args, NULL, count, add, 12.0 * (double)count};
+    TV_TRY(measure(&product, &now.flops_per_second));
+    TV_TRY(measure(&sum, &now.bytes_per_second));
+    peak->flops_per_second = fmax(peak->flops_per_second, now.flops_per_second);
+    peak->bytes_per_second = fmax(peak->bytes_per_second, now.bytes_per_second);
+    return TV_OK;
+}

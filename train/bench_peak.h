@@ -1,0 +1,29 @@
+/* train/bench_peak.h -- what the ranks of a job can do at most, all at once and through trivet's own kernels: FLOPs of
+ * one large square product, bytes of the sum of two tensors too large for a cache (STREAM's add: 12 bytes an element). */
+#ifndef TV_TRAIN_BENCH_PEAK_H
+#define TV_TRAIN_BENCH_PEAK_H
+#include "kernels/kernels.h"
+#include "mesh/comm.h"
+
+TV_BEGIN_C
+struct tv_peak_args {
+    struct tv_comm *world;
+    struct tv_stream *stream; /* with the threads that are measured */
+    const struct tv_kernels *kernels;
+    int matrix_size;      /* n of c[n, n] = a[n, n] b[n, n] */
+    int64_t tensor_bytes; /* of each of the three tensors of the sum, of this rank; >= 4 */
+    double seconds;       /* of each of the two, about; 3 rounds at least */
+};
+/* Of all ranks together: work of a round by the time of its slowest rank, the best round. */
+struct tv_peak {
+    double flops_per_second, bytes_per_second;
+};
+/* Measures and keeps the better of what `peak` held and of now; {0}: of now. Collective over world; the same result on
+ * every rank. Errors: TV_NO_MEMORY, TV_PEER. */
+TV_MUST_CHECK tv_status_t tv_peak_raise(const struct tv_peak_args *args, struct tv_peak *peak);
+
+/* data [count], on the stream's device, becomes a pattern of numbers in [-1, 1], 0 among them. Memory that was never
+ * written may be one page of zeros, which is faster than memory is. */
+TV_MUST_CHECK tv_status_t tv_bench_fill(struct tv_stream *stream, float *data, int64_t count);
+TV_END_C
+#endif

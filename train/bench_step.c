@@ -1,0 +1,215 @@
+/* train/bench_step.c -- training steps under a table of kernels that times them; all ranks' times in one table. */
+#include "train/bench_step.h"
+#include "base/clock.h"
+#include "train/loop.h"
+#include "train/schedule_run.h"
+#include "train/trainer_internal.h"
+#include <stdlib.h>
+
+const char *tv_part_name(int part)
+{
+    static const char *const names[] = {"communication", "idle", "other"};
+    return part < TV_NUM_GROUPS ? tv_kernel_group_name((tv_kernel_group_t)part)
+                                : names[part - TV_NUM_GROUPS];
+}
+
+/* ---- one rank ---- */
+
+/* The parts of a step: kernels are what the counters grew by, waits are the trainer's account of the step. */
+static void split_step(const struct tv_trainer *tr, const struct tv_kernel_times *before,
+                       struct tv_step_time *step)
+{
+    static const int part_of[TV_NUM_ACCOUNTS] = {[TV_ACCOUNT_PIPE] = TV_PART_IDLE,
+                                                 [TV_ACCOUNT_DATA] = TV_PART_COMMUNICATION,
+                                                 [TV_ACCOUNT_TENSOR] = TV_PART_COMMUNICATION,
+                                                 [TV_ACCOUNT_TIED] = TV_PART_COMMUNICATION,
+                                                 [TV_ACCOUNT_WORLD] = TV_PART_IDLE};
+    const struct tv_kernel_times *now = tr->run->kernel_times;
+    double left = step->seconds;
+    for (int p = 0; p < TV_NUM_PARTS; p++)
+        step->parts[p] = 0;
+    for (int k = 0; k < TV_NUM_KERNELS; k++)
+        step->parts[tv_kernel_group((tv_kernel_t)k)] += now->of[k].seconds - before->of[k].seconds;
+    for (int a = 0; a < TV_NUM_ACCOUNTS; a++)
+        step->parts[part_of[a]] += tr->account.exposed[a];
+    for (int p = 0; p < TV_PART_OTHER; p++)
+        left -= step->parts[p];
+    step->parts[TV_PART_OTHER] = left;
+}
+
+static tv_status_t time_steps(struct tv_trainer *tr, int num_warmup, int num_steps,
+                              struct tv_step_time *times_out)
+{
+    struct tv_kernel_times *counted = tr->run->kernel_times;
+    struct tv_step_report report;
+    for (int s = 0; s < num_warmup; s++)
+        TV_TRY(tv_train_step(tr, s + 1, &report));
+    *counted = (struct tv_kernel_times){0};
+    double started = tv_clock_seconds();
+    for (int s = 0; s < num_steps; s++) {
+        const struct tv_kernel_times before = *counted;
+        TV_TRY(tv_train_step(tr, num_warmup + s + 1, &report));
+        const double ended = tv_clock_seconds();
+        times_out[s].seconds = ended - started;
+        split_step(tr, &before, &times_out[s]);
+        started = ended;
+    }
+    return TV_OK;
+}
+
+/* ---- all ranks ---- */
+
+/* The better of what was known and of now. */
+static tv_status_t raise_peak(struct tv_trainer *tr, const struct tv_bench_step_options *options,
+                              struct tv_peak *peak)
+{
+    const struct tv_kernels *kernels;
+    struct tv_comm *mesh = tv_mesh_world(tr->mesh);
+    TV_TRY(tv_kernels_open(tr->device, &kernels)); /* not the ones that are counted */
+    const struct tv_peak_args args = {.world = mesh,
+                                      .stream = tr->stream,
+                                      .kernels = kernels,
+                                      .matrix_size = options->matrix_size,
+                                      .tensor_bytes =
+                                          ((int64_t)options->triad_mib << 20) / tv_comm_size(mesh),
+                                      .seconds = options->seconds};
+    return tv_peak_raise(&args, peak);
+}
+
+/* Doubles hold the calls exactly. */
+static tv_status_t sum_kernels(struct tv_comm *world, struct tv_kernel_times *kernels)
+{
+    enum { FIELDS = 4 };
+    double sums[TV_NUM_KERNELS * FIELDS];
+    for (int k = 0; k < TV_NUM_KERNELS; k++) {
+        const struct tv_kernel_count *count = &kernels->of[k];
+        double *row = sums + FIELDS * k;
+        row[0] = (double)count->calls;
+        row[1] = count->seconds;
+        row[2] = count->work.flops;
+        row[3] = count->work.bytes;
+    }
+    TV_TRY(tv_comm_all_reduce_now(world, sums, TV_NUM_KERNELS * FIELDS, TV_F64, TV_SUM));
+    for (int k = 0; k < TV_NUM_KERNELS; k++) {
+        const double *row = sums + FIELDS * k;
+        kernels->of[k] = (struct tv_kernel_count){(int64_t)row[0], row[1], {row[2], row[3]}};
+    }
+    return TV_OK;
+}
+
+static tv_status_t measure(struct tv_trainer *tr, const struct tv_bench_step_options *options,
+                           struct tv_step_time *own, struct tv_step_bench *bench)
+{
+    enum { DOUBLES = sizeof(struct tv_step_time) / sizeof(double) };
+    struct tv_comm *world = tv_mesh_world(tr->mesh);
+    struct tv_request *request = NULL;
+    TV_TRY(raise_peak(tr, options, &bench->peak));
+    TV_TRY(time_steps(tr, options->num_warmup, options->num_steps, own));
+    bench->kernels = *tr->run->kernel_times;
+    TV_TRY(raise_peak(tr, options, &bench->peak));
+    TV_TRY(sum_kernels(world, &bench->kernels));
+    TV_TRY(tv_comm_all_gather(world, own, bench->times, (int64_t)options->num_steps * DOUBLES,
+                              TV_F64, NULL, &request));
+    return tv_request_wait(&request);
+}
+
+/* The table of times, with room behind it for this rank's own. */
+static tv_status_t alloc_times(struct tv_step_bench *bench)
+{
+    const size_t count = (size_t)(bench->num_ranks + 1) * (size_t)bench->num_steps;
+    bench->times = calloc(count, sizeof(*bench->times));
+    return bench->times != NULL ? TV_OK : TV_ERR(TV_NO_MEMORY, "times of %zu steps", count);
+}
+
+tv_status_t tv_step_bench_measure(struct tv_comm *world, struct tv_run *run,
+                                  const struct tv_bench_step_options *options,
+                                  struct tv_step_bench *bench_out, int *is_common_out)
+{
+    struct tv_trainer *tr = NULL;
+    struct tv_kernel_times counted = {0};
+    struct tv_step_bench bench = {.num_steps = options->num_steps,
+                                  .num_ranks = tv_comm_size(world)};
+    int first_failed;
+    run->kernel_times = &counted;
+    tv_status_t status = tv_train_prepare(world, run, &tr);
+    if (status == TV_OK)
+        status = tv_comm_agree(world, alloc_times(&bench), &first_failed);
+    *is_common_out = status != TV_PEER;
+    if (status == TV_OK) {
+        bench.num_threads = tv_device_num_threads(tr->device);
+        bench.flops_per_token = tr->flops_per_token;
+        bench.tokens_per_step = run->global_batch * run->seq_length;
+        status = measure(tr, options, bench.times + bench.num_ranks * bench.num_steps, &bench);
+        *is_common_out = status == TV_NUMERIC;
+    }
+    tv_trainer_destroy(tr);
+    run->kernel_times = NULL;
+    if (status != TV_OK) {
+        tv_step_bench_free(&bench);
+        return status;
+    }
+    *bench_out = bench;
+    return TV_OK;
+}
+
+void tv_step_bench_free(struct tv_step_bench *bench)
+{
+    free(bench->times);
+    bench->times = NULL;
+}
+
+/* ---- numbers of the table ---- */
+
+static double seconds_of(const struct tv_step_bench *bench, int rank, int step, int part)
+{
+    const struct tv_step_time *time = &bench->times[rank * bench->num_steps + step];
+    return part < 0 ? time->seconds : time->parts[part];
+}
+
+static double rank_mean(const struct tv_step_bench *bench, int rank, int part)
+{
+    double sum = 0;
+    for (int s = 0; s < bench->num_steps; s++)
+        sum += seconds_of(bench, rank, s, part);
+    return sum / bench->num_steps;
+}
+
+tv_status_t tv_step_bench_spread(const struct tv_step_bench *bench, int part,
+                                 struct tv_spread *spread_out)
+{
+    double *seconds = calloc((size_t)bench->num_steps, sizeof(*seconds));
+    if (seconds == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d steps", bench->num_steps);
+    for (int s = 0; s < bench->num_steps; s++) {
+        for (int r = 0; r < bench->num_ranks; r++) {
+            const double own = seconds_of(bench, r, s, part);
+            if (part >= 0)
+                seconds[s] += own / bench->num_ranks;
+            else if (own > seconds[s])
+                seconds[s] = own;
+        }
+    }
+    spread_out->median = tv_median(seconds, bench->num_steps); /* sorts */
+    spread_out->low = seconds[0];
+    spread_out->high = seconds[bench->num_steps - 1];
+    free(seconds);
+    return TV_OK;
+}
+
+double tv_step_bench_mean(const struct tv_step_bench *bench, int part)
+{
+    double sum = 0;
+    for (int r = 0; r < bench->num_ranks; r++)
+        sum += rank_mean(bench, r, part);
+    return sum / bench->num_ranks;
+}
+
+double tv_step_bench_slowest(const struct tv_step_bench *bench, int part)
+{
+    double most = 0;
+    for (int r = 0; r < bench->num_ranks; r++) {
+        const double mean = rank_mean(bench, r, part);
+        most = mean > most ? mean : most;
+    }
+    return most;
+}
