@@ -1,9 +1,9 @@
-/* train/bench_peak.c -- rounds that all ranks begin together; the first of them touches the memory and is not counted. */
+/* train/bench_peak.c -- rounds that all ranks begin together. */
 #include "train/bench_peak.h"
 #include "base/clock.h"
 #include <math.h>
 
-enum { LEAST_ROUNDS = 3, MOST_ROUNDS = 1000 };
+enum { LEAST_ROUNDS = 3 };
 
 /* What a round does; `data` are three tensors of `count` floats, one behind the other. */
 struct peak_round {
@@ -52,25 +52,30 @@ tv_status_t tv_bench_fill(struct tv_stream *stream, float *data, int64_t count)
     return TV_OK;
 }
 
-/* Seconds of the slowest rank. */
-static tv_status_t time_round(const struct peak_round *round, double *seconds_out)
+/* Of the slowest rank: seconds of a round; and from the first round to now, waits included. */
+enum { ROUND, SINCE_FIRST, NUM_TIMES };
+
+static tv_status_t time_round(const struct peak_round *round, double first, double times[NUM_TIMES])
 {
     TV_TRY(tv_comm_barrier(round->args->world));
     const double started = tv_clock_seconds();
     TV_TRY(round->run(round));
     TV_TRY(tv_stream_synchronize(round->args->stream));
-    *seconds_out = tv_clock_seconds() - started;
-    return tv_comm_all_reduce_now(round->args->world, seconds_out, 1, TV_F64, TV_MAX);
+    const double ended = tv_clock_seconds();
+    times[ROUND] = ended - started;
+    times[SINCE_FIRST] = ended - first;
+    return tv_comm_all_reduce_now(round->args->world, times, NUM_TIMES, TV_F64, TV_MAX);
 }
 
 static tv_status_t best_rate(const struct peak_round *round, double *rate_out)
 {
-    double seconds, best, spent = 0;
-    TV_TRY(time_round(round, &best));
-    for (int i = 0; i < MOST_ROUNDS && (i < LEAST_ROUNDS || spent < round->args->seconds); i++) {
-        TV_TRY(time_round(round, &seconds));
-        best = seconds < best ? seconds : best;
-        spent += seconds;
+    double times[NUM_TIMES], first = tv_clock_seconds();
+    TV_TRY(time_round(round, first, times)); /* to warm up */
+    double best = times[ROUND];
+    first = tv_clock_seconds();
+    for (int i = 0; i < LEAST_ROUNDS || times[SINCE_FIRST] < round->args->seconds; i++) {
+        TV_TRY(time_round(round, first, times));
+        best = fmin(best, times[ROUND]);
     }
     *rate_out = tv_comm_size(round->args->world) * round->work / best;
     return TV_OK;

@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import unittest
+import xml.dom.minidom
 from pathlib import Path
 
 import trivet
@@ -185,6 +186,53 @@ class BenchKernels(unittest.TestCase):
         self.assertIn("bench kernels times one rank, there are 2", two.stderr)
         trivet.assert_refused(self, run("kernels", "--pp", 2), 2, "unknown flag --pp")
         trivet.assert_refused(self, run("kernels"), 2, "the model's shape is not complete")
+
+
+class Growth(unittest.TestCase):
+    """scripts/growth: a row, a point of the picture and its ceilings for each run."""
+
+    SCRIPT = Path(__file__).parents[2] / "scripts" / "growth"
+    TINY = ["--num-layers", 2, "--hidden-size", 32, "--num-attention-heads", 4, "--vocab-size", 96, "--seq-length", 16,
+            "--matrix-size", 64, "--memory-size", 1]
+
+    def grow(self, *words):
+        return subprocess.run([str(self.SCRIPT), *map(str, words)], capture_output=True, text=True, timeout=120)
+
+    def check(self, axis, values, series):
+        folder = trivet.new_folder()
+        ran = self.grow("--axes", axis, "--values", *values, "--steps", 1, "--seconds", 0.01, "--json", folder / "g.json",
+                        "--svg", folder / "g.svg", "--", *self.TINY)
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        points = json.loads((folder / "g.json").read_text())
+        self.assertEqual([(p["series"], p["value"]) for p in points], series)
+        rows = ran.stdout.splitlines()
+        self.assertEqual(len(rows), 2 + len(series))
+        self.assertTrue(all(row.count("|") == rows[0].count("|") for row in rows))
+        lines = len({name for name, _ in series} - {"one"})
+        picture = xml.dom.minidom.parse(str(folder / "g.svg"))
+        drawn = lines + sum(name == "one" for name, _ in series) * (lines - 1) + len(series) - lines
+        self.assertEqual(len(picture.getElementsByTagName("circle")), drawn)
+        self.assertEqual(len(picture.getElementsByTagName("polyline")), 3 * lines)
+        again = self.grow("--draw", folder / "g.json", "--svg", folder / "again.svg")
+        self.assertEqual((again.returncode, again.stdout), (0, ""))
+        self.assertEqual((folder / "again.svg").read_bytes(), (folder / "g.svg").read_bytes())
+        for p in points: # the share of the peak is the distance from its ceiling
+            self.assertAlmostEqual(p["tokens_per_second"]["median"] / p["matrix_ceiling"], p["share_of_peak"],
+                                   delta=1e-9 * p["share_of_peak"])
+        return points
+
+    def test_layers(self):
+        points = self.check("layers", [1, 3], [("layers", 1), ("layers", 3)])
+        self.assertEqual([p["sizes"]["num_layers"] for p in points], [1, 3])
+
+    def test_ranks(self):
+        points = self.check("ranks", [1, 2], [("one", 1), ("dp", 2), ("tp", 2), ("pp", 2)])
+        self.assertEqual([p["sizes"]["ranks"] for p in points], [1, 2, 2, 2])
+        self.assertEqual({p["sizes"]["global_batch_size"] for p in points}, {8})
+
+    def test_refusals(self):
+        self.assertEqual(self.grow("--values", 1).returncode, 2)
+        self.assertNotEqual(self.grow("--axes", "layers", "--", "--num-layers").returncode, 0)
 
 
 class MockData(unittest.TestCase):
