@@ -447,24 +447,6 @@ static void fill_square_sum(struct room *room, const struct tv_kernel_sizes *s,
 static void (*const fills[TV_NUM_KERNELS])(struct room *room, const struct tv_kernel_sizes *s,
                                            struct tv_kernel_case *one) = {TV_KERNEL_LIST(FILL)};
 
-struct tv_kernel_sizes tv_kernel_sizes_of(const struct tv_run *run)
-{
-    const struct tv_model_config *c = &run->model;
-    const int T = run->extent.at[TV_TENSOR];
-    return (struct tv_kernel_sizes){
-        .family = c->family,
-        .batch = (int)run->micro_batch,
-        .seq_length = (int)run->seq_length,
-        .hidden = c->hidden_size,
-        .num_heads = c->num_heads / T,
-        .num_kv_heads = c->num_kv_heads > T ? c->num_kv_heads / T : 1,
-        .head_dim = c->hidden_size / c->num_heads,
-        .ffn = c->ffn_size / T,
-        .vocab = (c->vocab_size + T - 1) / T,
-        .rows = run->micro_batch * run->seq_length,
-    };
-}
-
 int tv_kernel_num_cases(const struct tv_kernel_sizes *sizes)
 {
     struct product products[MOST_PRODUCTS];
@@ -494,17 +476,4 @@ tv_status_t tv_kernel_case_fill(const struct tv_kernel_sizes *sizes, int index,
     TV_TRY(room.status);
     *num_floats_out = room.used;
     return TV_OK;
-}
-
-tv_status_t tv_kernel_case_run(const struct tv_kernel_case *one, const struct tv_kernels *kernels,
-                               struct tv_stream *stream)
-{
-    switch (one->kernel) {
-#define CASE(op, type)                                                                             \
-    case TV_KERNEL_##op:                                                                           \
-        return kernels->op(stream, &one->args.op);
-        TV_KERNEL_LIST(CASE)
-    default:
-        return TV_ERR(TV_INTERNAL, "kernel %d", (int)one->kernel);
-    }
 }

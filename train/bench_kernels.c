@@ -8,6 +8,37 @@
 
 enum { LEAST_ROUNDS = 3, MOST_ROUNDS = 1000 };
 
+struct tv_kernel_sizes tv_kernel_sizes_of(const struct tv_run *run)
+{
+    const struct tv_model_config *c = &run->model;
+    const int T = run->extent.at[TV_TENSOR];
+    return (struct tv_kernel_sizes){
+        .family = c->family,
+        .batch = (int)run->micro_batch,
+        .seq_length = (int)run->seq_length,
+        .hidden = c->hidden_size,
+        .num_heads = c->num_heads / T,
+        .num_kv_heads = c->num_kv_heads > T ? c->num_kv_heads / T : 1,
+        .head_dim = c->hidden_size / c->num_heads,
+        .ffn = c->ffn_size / T,
+        .vocab = (c->vocab_size + T - 1) / T,
+        .rows = run->micro_batch * run->seq_length,
+    };
+}
+
+tv_status_t tv_kernel_case_run(const struct tv_kernel_case *one, const struct tv_kernels *kernels,
+                               struct tv_stream *stream)
+{
+    switch (one->kernel) {
+#define CASE(op, type)                                                                             \
+    case TV_KERNEL_##op:                                                                           \
+        return kernels->op(stream, &one->args.op);
+        TV_KERNEL_LIST(CASE)
+    default:
+        return TV_ERR(TV_INTERNAL, "kernel %d", (int)one->kernel);
+    }
+}
+
 /* One rank's device. */
 struct place {
     struct tv_device *device;

@@ -27,13 +27,13 @@ struct tv_kernel_sizes tv_kernel_sizes_of(const struct tv_run *run);
 struct tv_kernel_case {
     char name[40]; /* "matmul, head, dw", "gelu_forward" */
     tv_kernel_t kernel;
-    union tv_any_kernel_args
-        args; /* sum_out points to the case itself, which must stay where it is */
-    double sum;
+    union tv_any_kernel_args args;
+    double sum; /* args may point to it: the case must stay where it is */
 };
 int tv_kernel_num_cases(const struct tv_kernel_sizes *sizes);
 /* Fills the case with tensors that lie one behind the other in `memory`, and gives them numbers with which the kernel
- * may be called over and over; memory NULL: says how many floats that takes, writes none. Errors: those of the copies. */
+ * may be called over and over; memory NULL: says how many floats that takes, writes none. On an error the case
+ * is half filled. Errors: those of the copies. */
 TV_MUST_CHECK tv_status_t tv_kernel_case_fill(const struct tv_kernel_sizes *sizes, int index,
                                               struct tv_stream *stream, float *memory,
                                               struct tv_kernel_case *case_out,

@@ -1,5 +1,6 @@
-/* train/bench_peak.h -- what the ranks of a job can do at most, all at once and through trivet's own kernels: FLOPs of
- * one large square product, bytes of the sum of two tensors too large for a cache (STREAM's add: 12 bytes an element). */
+/* train/bench_peak.h -- what the ranks of a job can do at most, all at once, through trivet's own kernels: FLOPs of one
+ * large square product, bytes of the sum of two tensors that are too large for a cache (STREAM's add: 12 bytes an
+ * element). */
 #ifndef TV_TRAIN_BENCH_PEAK_H
 #define TV_TRAIN_BENCH_PEAK_H
 #include "kernels/kernels.h"

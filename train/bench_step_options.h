@@ -1,5 +1,5 @@
-/* train/bench_step_options.h -- the flags of `trivet bench step` and `trivet bench kernels`: those of `trivet train` that
- * say what is computed and where, and their own. */
+/* train/bench_step_options.h -- the flags of `trivet bench step` and `trivet bench kernels`: those of `trivet train`
+ * that say what is computed and where, and their own. */
 #ifndef TV_TRAIN_BENCH_STEP_OPTIONS_H
 #define TV_TRAIN_BENCH_STEP_OPTIONS_H
 #include "train/train_options.h"
