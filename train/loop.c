@@ -6,6 +6,7 @@
 #include "train/split.h"
 #include "train/step_trace.h"
 #include "train/trainer_internal.h"
+#include "train/zero.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -177,8 +178,10 @@ static tv_status_t close_outputs(struct loop *loop, tv_status_t status)
 static tv_status_t prepare(struct tv_comm *world, struct tv_run *run,
                            struct tv_trainer **trainer_out)
 {
+    int first_failed;
     tv_comm_set_timeout(world, run->options.timeout_seconds);
     TV_TRY(tv_run_find_place(world, run));
+    TV_TRY(tv_comm_agree(world, tv_run_fit_zero_group(run), &first_failed));
     if (!run->has_split)
         TV_TRY(split_by_profile(world, run));
     return tv_trainer_create(world, run, trainer_out);

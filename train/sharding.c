@@ -91,9 +91,8 @@ static tv_status_t divide(const struct tv_run *run, int stage, int d, struct bui
     if (!b->buckets || !b->whole || !s->bucket_units || !s->pieces)
         return TV_ERR(TV_NO_MEMORY, "%zu gradient buckets", n);
     find_buckets(b);
-    const int is_sharded = run->zero_stage > 0;
-    const struct tv_shards_args args = {.num_ranks = is_sharded ? run->extent.at[TV_DATA] : 1,
-                                        .rank = is_sharded ? d : 0,
+    const struct tv_shards_args args = {.num_ranks = run->zero_group,
+                                        .rank = d % run->zero_group,
                                         .num_buckets = b->num_buckets,
                                         .num_whole = b->num_whole,
                                         .buckets = b->buckets,
@@ -136,7 +135,7 @@ tv_status_t tv_sharding_create(const struct tv_run *run, int stage, int d,
 
 void tv_sharding_become(struct tv_sharding *sharding, int d)
 {
-    tv_shards_become(&sharding->shards, d);
+    tv_shards_become(&sharding->shards, d % sharding->shards.num_ranks);
     find_pieces(sharding);
 }
 

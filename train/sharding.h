@@ -1,7 +1,8 @@
 /* train/sharding.h -- which weights of a stage each of its replicas owns (--zero-stage): buckets,
  * shards, and the pieces of tensors that they are made of. Pure: a dry run gets the same.
  *
- * Stage 0: every replica owns all. 1: optimizer state is sharded, 2: gradients too, 3: weights too. */
+ * Stage 0: every replica owns all. 1: optimizer state is sharded, 2: gradients too, 3: weights too. All of it over the
+ * groups of train/zero.h: replicas of the same number in theirs own the same. */
 #ifndef TV_TRAIN_SHARDING_H
 #define TV_TRAIN_SHARDING_H
 #include "data/shards.h"

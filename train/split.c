@@ -92,8 +92,8 @@ static tv_status_t optimizer_bytes(const struct tv_run *run, int num_ranges,
 /* Of what the replicas share from a ZeRO stage on, about one's part; the split, once made, is checked exactly. */
 static int64_t share(const struct tv_run *run, int zero_stage, int64_t bytes)
 {
-    const int64_t D = run->zero_stage >= zero_stage ? run->extent.at[TV_DATA] : 1;
-    return (bytes + D - 1) / D;
+    const int64_t N = run->zero_stage >= zero_stage ? run->zero_group : 1;
+    return (bytes + N - 1) / N;
 }
 
 /* What a unit adds to a stage: weights, gradients, optimizer state; activations of a slot and of a working set, with

@@ -400,5 +400,9 @@ tv_status_t tv_store_finish(struct tv_store *store)
         TV_TRY(settle(store, &store->gradients[store->oldest]));
         store->oldest = (store->oldest + 1) % NUM_BUFFERS;
     }
-    return TV_OK;
+    if (store->args.copies == NULL)
+        return TV_OK;
+    return tv_comm_all_reduce_wait(store->args.copies, store->grads.data,
+                                   store->args.sharding->shards.own_count, TV_F32, TV_SUM,
+                                   store->args.stream);
 }

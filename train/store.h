@@ -18,7 +18,8 @@ struct tv_store; /* opaque */
 struct tv_store_args {
     const struct tv_run *run;           /* borrowed, as is all below */
     const struct tv_sharding *sharding; /* of this rank */
-    struct tv_comm *data;
+    struct tv_comm *data;               /* the group that shares */
+    struct tv_comm *copies;             /* of its shards in other groups, or NULL */
     struct tv_stream *stream;
     const struct tv_kernels *kernels;
 };
@@ -32,7 +33,7 @@ const struct tv_unit_store *tv_store_lender(struct tv_store *store);
 struct tv_weight_array tv_store_params(struct tv_store *store);
 struct tv_weight_array tv_store_grads(struct tv_store *store);
 
-/* Around the backwards of a step. */
+/* Around the backwards of a step. finish: the shards' sums over the copies too, once. */
 TV_MUST_CHECK tv_status_t tv_store_zero_grads(struct tv_store *store);
 TV_MUST_CHECK tv_status_t tv_store_finish(struct tv_store *store);
 
