@@ -94,15 +94,17 @@ static tv_status_t print_profile(const struct tv_run *run)
 {
     const size_t P = (size_t)run->extent.at[TV_PIPE];
     double *seconds = calloc(2 * P, sizeof(*seconds));
-    if (seconds == NULL)
-        return TV_ERR(TV_NO_MEMORY, "times of %zu stages", P);
+    int64_t *bytes = calloc(P, sizeof(*bytes));
     const int has_uniform = run->model.num_layers >= run->extent.at[TV_PIPE] * run->num_chunks;
-    tv_status_t status = tv_split_seconds(run, &run->profile, 0, seconds + P);
+    tv_status_t status = seconds != NULL && bytes != NULL
+                             ? tv_split_costs(run, &run->profile, 0, seconds + P, bytes)
+                             : TV_ERR(TV_NO_MEMORY, "times of %zu stages", P);
     if (status == TV_OK && has_uniform)
-        status = tv_split_seconds(run, &run->profile, 1, seconds);
+        status = tv_split_costs(run, &run->profile, 1, seconds, bytes);
     if (status == TV_OK)
         tv_console_profile(stdout, run, has_uniform ? seconds : NULL, seconds + P);
     free(seconds);
+    free(bytes);
     return status;
 }
 

@@ -35,6 +35,10 @@ struct tv_sharding {
  * Muon's matrices are not cut. Errors: TV_INVALID, TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_sharding_create(const struct tv_run *run, int stage, int d,
                                              struct tv_sharding *sharding_out);
+/* The same of a stage that holds these chunks. */
+TV_MUST_CHECK tv_status_t tv_sharding_create_of(const struct tv_run *run, int num_chunks,
+                                                const struct tv_model_chunk *chunks, int d,
+                                                struct tv_sharding *sharding_out);
 /* The same as replica d sees it. */
 void tv_sharding_become(struct tv_sharding *sharding, int d);
 void tv_sharding_destroy(struct tv_sharding *sharding);

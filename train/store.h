@@ -37,9 +37,10 @@ struct tv_weight_array tv_store_grads(struct tv_store *store);
 TV_MUST_CHECK tv_status_t tv_store_zero_grads(struct tv_store *store);
 TV_MUST_CHECK tv_status_t tv_store_finish(struct tv_store *store);
 
-/* Bytes that tv_store_create asks for, by kind; those of other kinds stay as they are. */
+/* Bytes that tv_store_create asks for, by kind; those of other kinds stay as they are. room_out, or NULL: the part of
+ * them in which units take turns, which the largest one needs. */
 TV_MUST_CHECK tv_status_t tv_store_bytes(const struct tv_run *run,
                                          const struct tv_sharding *sharding,
-                                         int64_t bytes_out[TV_NUM_MEM_KINDS]);
+                                         int64_t bytes_out[TV_NUM_MEM_KINDS], int64_t *room_out);
 TV_END_C
 #endif
