@@ -176,8 +176,8 @@ TV_MUST_CHECK tv_status_t tv_model_grad_square_sum(struct tv_model *model, int n
                                                    const struct tv_grad_piece *pieces,
                                                    double *sum_out);
 /* Sum gradients of weights that several tensor ranks hold but compute in parts: replicated kv
- * heads; under sequence parallelism norms and the biases of row matrices. Collective over the
- * tensor axis, whose ranks pass the same pieces. */
+ * heads, one by one; under sequence parallelism norms and the biases of row matrices, in one sum.
+ * Collective over the tensor axis, whose ranks pass the same pieces. */
 TV_MUST_CHECK tv_status_t tv_model_sync_replicated(struct tv_model *model, int num_pieces,
                                                    const struct tv_grad_piece *pieces);
 /* Of the model's own group, the tensor ranks that hold the same kv heads; zeros where it has none.

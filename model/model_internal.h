@@ -85,8 +85,9 @@ struct tv_model_layout {
     int64_t tokens_count; /* int32: positions [rows], then those of the chunks' slots */
     /* scratch, floats: gradient of the residual stream [own rows, C]; what all ranks' rows are in
      * at the moment, partial sums or gathered gradients [rows, C]; one more [own rows, C] where
-     * those are apart; feed-forward and attention gradients; loss work */
-    int64_t grad, whole, own, d_act, d_qkv, d_att, loss_work, scratch_count;
+     * those are apart; feed-forward and attention gradients; loss work; under sequence parallelism
+     * the gradients of weights `is_for_rows` side by side, for their sum */
+    int64_t grad, whole, own, d_act, d_qkv, d_att, loss_work, row_sums, scratch_count;
 };
 
 struct tv_model {

@@ -82,7 +82,7 @@ static tv_status_t complete_piece(struct tv_trainer *tr, const struct tv_weight_
         *piece_out = array->data + tv_model_local_param(tr->model, local).first;
         return TV_OK;
     }
-    for (int d = 0; d < tr->run->extent.at[TV_DATA]; d++)
+    for (int d = 0; d < tr->run->zero_group; d++) /* the others have copies */
         TV_TRY(collect_from(tr, array, local, d, room));
     *piece_out = room;
     return TV_OK;

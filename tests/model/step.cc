@@ -14,7 +14,7 @@ using Model = std::unique_ptr<struct tv_model, decltype(&tv_model_destroy)>;
 /* What one tensor rank did. */
 struct RankRun {
     double loss_sum = 0, grad_square_sum = 0;
-    int64_t sent_bytes = 0;
+    int64_t sent_bytes = 0, num_gradient_sums = 0;
     std::vector<std::vector<float>> outputs; /* y of every chunk and micro-batch */
     Tensors grads;                           /* local pieces */
 };
@@ -237,7 +237,9 @@ void run_rank(const StepCase &step, const struct tv_tensor_axis &axis, RankRun *
     ASSERT_NO_FATAL_FAILURE(rank.forward());
     ASSERT_NO_FATAL_FAILURE(rank.backward());
     ASSERT_EQ(bytes, tv_device_peak_bytes(device)) << "memory asked for inside the step";
+    const int64_t sums_before = tv_comm_get_stats(axis.comm).num_operations;
     ASSERT_NO_FATAL_FAILURE(rank.sum_gradients());
+    rank.run.num_gradient_sums = tv_comm_get_stats(axis.comm).num_operations - sums_before;
     rank.run.sent_bytes = tv_comm_get_stats(axis.comm).sent_bytes - sent_before;
     *run_out = std::move(rank.run);
 }
@@ -300,6 +302,7 @@ void collect(const StepCase &step, const std::vector<RankRun> &runs, StepResult 
     tv_param_table_destroy(&table);
     result_out->loss_sum = runs[0].loss_sum;
     result_out->sent_bytes = runs[0].sent_bytes;
+    result_out->num_gradient_sums = runs[0].num_gradient_sums;
     for (const RankRun &run : runs)
         result_out->grad_square_sum += run.grad_square_sum;
 }

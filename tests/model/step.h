@@ -35,8 +35,9 @@ struct StepCase {
 
 struct StepResult {
     double loss_sum = 0, grad_square_sum = 0;
-    int64_t sent_bytes = 0; /* by rank 0 over the tensor axis, forward to sum of gradients */
-    Tensors grads;          /* whole tensors, true vocabulary */
+    int64_t sent_bytes = 0;        /* by rank 0 over the tensor axis, forward to sum of gradients */
+    int64_t num_gradient_sums = 0; /* of them for gradients of norms and biases */
+    Tensors grads;                 /* whole tensors, true vocabulary */
     std::vector<std::vector<float>> outputs; /* all rows of what goes from chunk to chunk */
 };
 

@@ -34,6 +34,9 @@ class Refusals(unittest.TestCase):
 
     def test_flags(self):
         self.refuse(2, "--zero-stage 4", **{"zero-stage": 4})
+        self.refuse(2, ["--zero-group-size 3", "4 replica(s)", "1, 2, 4"], ranks=4, zero_stage=3, zero_group_size=3)
+        self.refuse(2, ["--zero-group-size 8", "4 replica(s)", "1, 2, 4"], ranks=4, zero_stage=1, zero_group_size=8)
+        self.refuse(2, ["--zero-group-size 2", "--zero-stage 0"], ranks=4, zero_group_size=2)
         self.refuse(2, "--no-such-flag", **{"no-such-flag": True})
         self.refuse(2, "--train-it", **{"train-it": 3})
         for name in ("pp", "tp", "dp"):
