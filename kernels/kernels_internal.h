@@ -29,6 +29,12 @@ const struct tv_kernels *tv_table_avx2(void); /* where the build has it */
 /* The fastest table that this CPU can run: kernels_x86.c or kernels_portable.c. */
 const struct tv_kernels *tv_table_fastest(void);
 
+/* The first key that the query of row `row` [B*S] sees. */
+static inline int tv_first_key(const int32_t *first_keys, int64_t row)
+{
+    return first_keys != NULL ? first_keys[row] : 0;
+}
+
 /* Before a cblas call: the library may start no threads of its own. */
 void tv_use_one_blas_thread(void);
 TV_END_C
