@@ -36,5 +36,11 @@ void tv_sgemm(int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, float a
               int64_t ld_c);
 /* TV_NO_MEMORY when a call of this process had no memory, whose c is then not whole. */
 TV_MUST_CHECK tv_status_t tv_sgemm_status(void);
+
+/* The first key that the query of row `row` [B*S] sees. */
+static inline int tv_first_key(const int32_t *first_keys, int64_t row)
+{
+    return first_keys != NULL ? first_keys[row] : 0;
+}
 TV_END_C
 #endif

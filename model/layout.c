@@ -154,6 +154,8 @@ static void place_chunks(const struct tv_model_args *args, struct tv_model_layou
 {
     struct tv_unit *units = layout->units;
     layout->tokens_count = layout->sizes.rows; /* positions */
+    layout->slot_tokens =
+        (2 + !!args->resets_positions + !!args->resets_attention) * layout->sizes.rows;
     for (int c = 0; c < layout->num_chunks; c++) {
         struct tv_chunk_layout *chunk = &layout->chunks[c];
         chunk->args = args->chunks[c];
@@ -164,7 +166,7 @@ static void place_chunks(const struct tv_model_args *args, struct tv_model_layou
         chunk->first_work = chunk->first_slot + chunk->slot_count * chunk->args.num_slots;
         layout->activation_count = chunk->first_work + chunk->work_count * chunk->args.num_works;
         chunk->first_tokens = layout->tokens_count;
-        layout->tokens_count += 2 * layout->sizes.rows * chunk->args.num_slots;
+        layout->tokens_count += layout->slot_tokens * chunk->args.num_slots;
     }
 }
 

@@ -31,20 +31,43 @@ struct forward_tile {
     double sum[TILE];
 };
 
-/* Turn row i of the scores into weights, rescaling what was accumulated under a smaller maximum.
- * Columns from `num` on are ahead of the query. */
-static void softmax_row(struct forward_tile *t, int i, int num, int cols, int h)
+/* The keys of a tile that a query sees, [begin, end) of its columns; none where begin >= end. */
+struct seen {
+    int begin, end;
+};
+
+/* Of query `query` of a sequence whose first row is `base`, in a tile of `cols` keys from `from`. */
+static struct seen seen_by(const int32_t *first_keys, int64_t base, int query, int from, int cols)
+{
+    const int behind = tv_first_key(first_keys, base + query) - from, ahead = query - from + 1;
+    return (struct seen){behind > 0 ? behind : 0, ahead < cols ? ahead : cols};
+}
+
+/* The tile of keys that holds the first one which the queries from `first` see. */
+static int first_tile(const int32_t *first_keys, int64_t base, int first)
+{
+    return tv_first_key(first_keys, base + first) / TILE * TILE;
+}
+
+/* Turn row i of the scores into weights, rescaling what was accumulated under a smaller maximum. */
+static void softmax_row(struct forward_tile *t, int i, struct seen seen, int cols, int h)
 {
     float *s = t->scores + i * TILE;
-    const float here = tv_row_max(s, num);
+    if (seen.begin >= seen.end) {
+        memset(s, 0, (size_t)cols * sizeof(*s));
+        return;
+    }
+    const float here = tv_row_max(s + seen.begin, seen.end - seen.begin);
     const float top = t->top[i] >= here ? t->top[i] : here;
     const float shrink = t->top[i] == -INFINITY ? 0.0f : expf(t->top[i] - top);
-#pragma omp simd
-    for (int j = 0; j < num; j++)
-        s[j] = tv_fast_exp(s[j] - top);
-    for (int j = num; j < cols; j++)
+    for (int j = 0; j < seen.begin; j++)
         s[j] = 0;
-    t->sum[i] = t->sum[i] * (double)shrink + tv_row_sum(s, num);
+#pragma omp simd
+    for (int j = seen.begin; j < seen.end; j++)
+        s[j] = tv_fast_exp(s[j] - top);
+    for (int j = seen.end; j < cols; j++)
+        s[j] = 0;
+    t->sum[i] = t->sum[i] * (double)shrink + tv_row_sum(s, seen.end);
     t->top[i] = top;
     for (int d = 0; d < h; d++)
         t->acc[i * h + d] *= shrink;
@@ -64,14 +87,13 @@ static void forward_tile(const struct tv_attention_args *a, int b, int head, int
         t.top[i] = -INFINITY;
         t.sum[i] = 0;
     }
-    for (int from = 0; from < first + rows; from += TILE) {
+    for (int from = first_tile(a->first_keys, base, first); from < first + rows; from += TILE) {
         const int cols = tile_rows(from, first + rows);
         const float *k = a->k + (base + from) * a->ld_k + (int64_t)kv * h;
         const float *v = a->v + (base + from) * a->ld_v + (int64_t)kv * h;
         tv_sgemm(0, 1, rows, cols, h, scale, q, a->ld_q, k, a->ld_k, 0, t.scores, TILE);
         for (int i = 0; i < rows; i++) {
-            const int ahead = first + i - from + 1;
-            softmax_row(&t, i, ahead < cols ? ahead : cols, cols, h);
+            softmax_row(&t, i, seen_by(a->first_keys, base, first + i, from, cols), cols, h);
             if (a->dropout.threshold == 0)
                 continue;
             tv_dropout_factors(&a->dropout, base + first + i, head, from, factor);
@@ -122,20 +144,22 @@ static void weights_and_scores(const struct tv_attention_backward_args *a, struc
              a->ld_do, a->v + (base + from) * a->ld_v + (int64_t)kv * h, a->ld_v, 0, t->ds, TILE);
     for (int i = 0; i < rows; i++) {
         float *p = t->p + i * TILE, *ds = t->ds + i * TILE;
-        const int ahead = first + i - from + 1, num = ahead < cols ? ahead : cols;
+        const struct seen seen = seen_by(a->first_keys, base, first + i, from, cols);
         const float row_lse = lse[i], row_delta_i = delta[i];
         if (a->dropout.threshold > 0) {
             tv_dropout_factors(&a->dropout, base + first + i, head, from, factor);
-            drop(ds, factor, num);
+            drop(ds, factor, cols);
         }
 #pragma omp simd
-        for (int j = 0; j < num; j++) {
+        for (int j = seen.begin; j < seen.end; j++) {
             p[j] = tv_fast_exp(p[j] - row_lse);
             ds[j] = p[j] * (ds[j] - row_delta_i) * scale;
         }
         if (a->dropout.threshold > 0)
-            drop(p, factor, num);
-        for (int j = num > 0 ? num : 0; j < cols; j++)
+            drop(p, factor, cols);
+        for (int j = 0; j < seen.begin && j < cols; j++)
+            p[j] = ds[j] = 0;
+        for (int j = seen.end; j < cols; j++)
             p[j] = ds[j] = 0;
     }
 }
@@ -159,6 +183,9 @@ static void backward_keys(const struct tv_attention_backward_args *a, int b, int
     for (int head = kv * group; head < (kv + 1) * group; head++) {
         for (int first = from; first < a->seq_length; first += TILE) {
             const int rows = tile_rows(first, a->seq_length);
+            const int first_from = first_tile(a->first_keys, base, first);
+            if (first_from > from)
+                break; /* nor do later queries see these keys */
             const float *q = a->q + (base + first) * a->ld_q + (int64_t)head * h;
             const float *d_o = a->d_o + (base + first) * a->ld_do + (int64_t)head * h;
             float *dq = a->dq + (base + first) * a->ld_dq + (int64_t)head * h;
@@ -169,7 +196,7 @@ static void backward_keys(const struct tv_attention_backward_args *a, int b, int
             tv_sgemm(1, 0, cols, h, rows, 1, t.ds, TILE, q, a->ld_q, 1, t.dk, h);
             tv_sgemm(0, 0, rows, h, cols, 1, t.ds, TILE,
                      a->k + (base + from) * a->ld_k + (int64_t)kv * h, a->ld_k,
-                     from == 0 ? 0.0f : 1.0f, dq, a->ld_dq);
+                     from == first_from ? 0.0f : 1.0f, dq, a->ld_dq);
         }
     }
     for (int j = 0; j < cols; j++) {
