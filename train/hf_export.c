@@ -5,9 +5,11 @@
  * would become too large. */
 #include "train/files.h"
 #include "train/hf.h"
+#include "train/narrow.h"
 #include "train/safetensors.h"
 #include <jansson.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,9 +33,12 @@ static size_t digits_for(const struct tv_model_config *config)
 static const struct {
     const char *word, *safetensors, *torch;
     int64_t bytes;
-} dtypes[TV_HF_NUM_DTYPES] = {[TV_HF_FP32] = {"fp32", "F32", "float32", 4},
-                              [TV_HF_BF16] = {"bf16", "BF16", "bfloat16", 2},
-                              [TV_HF_FP16] = {"fp16", "F16", "float16", 2}};
+    uint16_t (*narrow)(float value); /* NULL: as it is; every target is little-endian */
+    float (*widen)(uint16_t bits);
+} dtypes[TV_HF_NUM_DTYPES] = {
+    [TV_HF_FP32] = {"fp32", "F32", "float32", 4, NULL, NULL},
+    [TV_HF_BF16] = {"bf16", "BF16", "bfloat16", 2, tv_bf16_of_f32, tv_f32_of_bf16},
+    [TV_HF_FP16] = {"fp16", "F16", "float16", 2, tv_f16_of_f32, tv_f32_of_f16}};
 
 tv_status_t tv_hf_dtype_parse(const char *word, tv_hf_dtype_t *dtype_out)
 {
@@ -123,6 +128,8 @@ tv_status_t tv_hf_folder_prepare(const char *folder)
     return TV_OK;
 }
 
+enum { BLOCK = 1 << 14 }; /* numbers that are narrowed at once */
+
 /* Rows [first, first + num) of the table, in one file. */
 struct shard {
     int first, num;
@@ -138,6 +145,7 @@ struct tv_hf_export {
     int next;              /* row whose numbers come next */
     int64_t left;          /* of its numbers; those of rows behind it do not count */
     struct tv_safetensors_writer *writer;
+    uint16_t block[BLOCK];
 };
 
 static int64_t bytes_of(const struct tv_hf_export *file, int row)
@@ -256,18 +264,36 @@ static tv_status_t enter_row(struct tv_hf_export *file)
     return TV_OK;
 }
 
+static tv_status_t write_narrow(struct tv_hf_export *file, const float *numbers, int64_t count)
+{
+    for (int64_t i = 0, used = 0; i < count; i++) {
+        const uint16_t bits = dtypes[file->form.dtype].narrow(numbers[i]);
+        if (isinf(dtypes[file->form.dtype].widen(bits)) && isfinite(numbers[i]))
+            return TV_ERR(TV_INVALID, "%s: %s has %.9g, which is beyond the largest %s number",
+                          file->folder, file->table->params[file->next].name, (double)numbers[i],
+                          dtypes[file->form.dtype].word);
+        file->block[used++] = bits;
+        if (used < BLOCK && i + 1 < count)
+            continue;
+        TV_TRY(tv_safetensors_write_bytes(file->writer, file->block,
+                                          used * (int64_t)sizeof(uint16_t)));
+        used = 0;
+    }
+    return TV_OK;
+}
+
 tv_status_t tv_hf_export_numbers(struct tv_hf_export *file, const float *numbers, int64_t count)
 {
     if (file->left == 0)
         TV_TRY(enter_row(file));
-    const char *name = file->table->params[file->next].name;
     if (count > file->left)
-        return TV_ERR(TV_INTERNAL, "%s: %lld numbers where %lld are left", name, (long long)count,
+        return TV_ERR(TV_INTERNAL, "%s: %lld numbers where %lld are left",
+                      file->table->params[file->next].name, (long long)count,
                       (long long)file->left);
-    const tv_status_t status = tv_safetensors_write(file->writer, numbers, count);
-    if (status == TV_INVALID)
-        return TV_ERR(TV_INVALID, "%s, in %s", tv_error_message(), name);
-    TV_TRY(status);
+    if (dtypes[file->form.dtype].narrow == NULL)
+        TV_TRY(tv_safetensors_write(file->writer, numbers, count));
+    else
+        TV_TRY(write_narrow(file, numbers, count));
     file->left -= count;
     file->next += file->left == 0;
     return TV_OK;

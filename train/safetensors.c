@@ -42,6 +42,12 @@ static const struct dtype *find_dtype(const char *name)
     return NULL;
 }
 
+int tv_safetensors_dtype_bytes(const char *dtype)
+{
+    const struct dtype *found = find_dtype(dtype);
+    return found == NULL ? 0 : found->bytes;
+}
+
 /* Fills shape; *bytes_out = element size times the product of the shape. */
 static tv_status_t parse_shape(const struct tv_safetensors *file, struct tv_safetensor *tensor,
                                const json_t *shape, int64_t element_bytes, int64_t *bytes_out)

@@ -1,6 +1,8 @@
 // Folders that are written: what is read back, how they are cut into files, and models read in rows.
 #include "hf_model.h"
 #include "train/saved_model.h"
+#include <cmath>
+#include <limits>
 #include <map>
 
 static tv_status_t write_row(tv_hf_export *file, const Model &model, int i)
@@ -156,6 +158,54 @@ TEST(HfExport, ATensorLargerThanALimitHasAFileOfItsOwn)
     for (int i = 0; i < 32; i++)
         EXPECT_EQ(rows[i], (float)(48 + i)); // 8 bits hold them
     tv_hf_close(hf);
+}
+
+// Rounded to nearest even, in pieces that end anywhere.
+TEST(HfExport, SixteenBits)
+{
+    Model model(TV_LLAMA);
+    model.config.vocab_size = model.table.params[0].shape[0] = 2000; // more than a block of numbers
+    Temporary dir;
+    std::vector<float> values(32000, 1.00390625f); // halfway in bf16: to 1, which is even
+    for (size_t i : {0, 16384, 31999})
+        values[i] = (float)i;
+    tv_hf_export *file = nullptr;
+    ASSERT_EQ(tv_hf_export_begin(dir.path("").c_str(), &model.config, &model.table, {TV_HF_BF16, 0},
+                                 &file),
+              TV_OK);
+    for (auto [first, count] : {std::pair{0, 7}, {7, 20000}, {20007, 11993}})
+        ASSERT_EQ(tv_hf_export_numbers(file, values.data() + first, count), TV_OK);
+    for (int i = 1; i < model.table.num_params; i++)
+        ASSERT_EQ(write_row(file, model, i), TV_OK);
+    ASSERT_EQ(tv_hf_export_finish(&file), TV_OK) << tv_error_message();
+    expect_message_has("\"torch_dtype\": \"bfloat16\"", dir.read("config.json"));
+    tv_hf *hf = nullptr;
+    ASSERT_EQ(tv_hf_open(dir.path("").c_str(), &model.config, &model.table, &hf), TV_OK);
+    std::vector<float> want(32000, 1.0f), got(32000);
+    want[0] = 0;
+    want[16384] = 16384;
+    want[31999] = 32000; // 8 bits
+    ASSERT_EQ(tv_hf_read_rows(hf, &model.table.params[0], 0, 2000, got.data()), TV_OK);
+    EXPECT_EQ(got, want);
+    tv_hf_close(hf);
+}
+
+TEST(HfExport, ANumberBeyondTheTypeIsRefusedInfinityIsNot)
+{
+    const Model model(TV_LLAMA);
+    Temporary dir;
+    const float inf = std::numeric_limits<float>::infinity();
+    const float values[] = {inf, -inf, NAN, 65504.0f, 65536.0f};
+    tv_hf_export *file = nullptr;
+    ASSERT_EQ(tv_hf_export_begin(dir.path("").c_str(), &model.config, &model.table, {TV_HF_FP16, 0},
+                                 &file),
+              TV_OK);
+    EXPECT_EQ(tv_hf_export_numbers(file, values, 4), TV_OK);
+    EXPECT_EQ(tv_hf_export_numbers(file, values + 4, 1), TV_INVALID);
+    expect_message_has("embed_tokens.weight has 65536, which is beyond the largest fp16",
+                       tv_error_message());
+    tv_hf_export_abandon(&file);
+    EXPECT_TRUE(std::filesystem::is_empty(dir.path("")));
 }
 
 TEST(HfExport, MoreNumbersThanATensorHasAreRefused)
