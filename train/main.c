@@ -13,6 +13,7 @@ static const struct {
     {"schedule", tv_command_schedule, "draw, time, compare and run pipeline schedules"},
     {"bench", tv_command_bench, "measure a part of trivet on this machine"},
     {"convert", tv_command_convert, "write a model as a Hugging Face folder"},
+    {"inspect", tv_command_inspect, "print what a model or token file holds, and verify it"},
 };
 enum { NUM_COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 
