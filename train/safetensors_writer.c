@@ -8,16 +8,18 @@
 
 struct tv_safetensors_writer {
     struct tv_new_file file;
-    int64_t numbers_left; /* declared and not yet written */
+    int64_t bytes_left; /* declared and not yet written */
 };
 
 /* Adds one tensor to the header; *end is where its data starts, then where it ends. */
 static tv_status_t declare(const char *path, const struct tv_safetensors_entry *entry,
                            json_t *header, int64_t *end)
 {
-    int64_t bytes = sizeof(float), to;
+    const char *dtype = entry->dtype == NULL ? "F32" : entry->dtype;
+    int64_t bytes = tv_safetensors_dtype_bytes(dtype), to;
     json_t *shape = json_array();
-    int is_valid = entry->num_dims >= 0 && entry->num_dims <= TV_SAFETENSORS_MAX_DIMS &&
+    int is_valid = bytes > 0 && *end % bytes == 0 && entry->num_dims >= 0 &&
+                   entry->num_dims <= TV_SAFETENSORS_MAX_DIMS &&
                    json_object_get(header, entry->name) == NULL;
     for (int i = 0; is_valid && i < entry->num_dims; i++) {
         is_valid = entry->shape[i] >= 0 && !__builtin_mul_overflow(bytes, entry->shape[i], &bytes);
@@ -25,10 +27,10 @@ static tv_status_t declare(const char *path, const struct tv_safetensors_entry *
     }
     if (!is_valid || __builtin_add_overflow(*end, bytes, &to)) {
         json_decref(shape);
-        return TV_ERR(TV_INVALID, "%s: tensor '%s' is there twice or has a bad shape", path,
-                      entry->name);
+        return TV_ERR(TV_INVALID, "%s: tensor '%s' is there twice or has a bad shape or dtype",
+                      path, entry->name);
     }
-    json_t *value = json_pack("{s:s, s:o, s:[I, I]}", "dtype", "F32", "shape", shape,
+    json_t *value = json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype, "shape", shape,
                               "data_offsets", (json_int_t)*end, (json_int_t)to);
     if (json_object_set_new(header, entry->name, value) != 0)
         return TV_ERR(TV_INVALID, "%s: tensor '%s' cannot be declared: not UTF-8, or no memory",
@@ -66,7 +68,7 @@ static tv_status_t begin_file(const char *path, int num_entries,
         return TV_ERR(TV_NO_MEMORY, "%s: its header", path);
     for (int i = 0; i < num_entries; i++)
         TV_TRY(declare(path, &entries[i], header, &end));
-    writer->numbers_left = end / (int64_t)sizeof(float);
+    writer->bytes_left = end;
     TV_TRY(tv_new_file_open(path, &writer->file));
     return write_header(&writer->file, header);
 }
@@ -90,22 +92,28 @@ tv_status_t tv_safetensors_create(const char *path, int num_entries,
     return status;
 }
 
+tv_status_t tv_safetensors_write_bytes(struct tv_safetensors_writer *writer, const void *data,
+                                       int64_t bytes)
+{
+    if (bytes < 0 || bytes > writer->bytes_left)
+        return TV_ERR(TV_INTERNAL, "%s: %" PRId64 " bytes where %" PRId64 " are left to write",
+                      writer->file.path, bytes, writer->bytes_left);
+    writer->bytes_left -= bytes;
+    return tv_new_file_write(&writer->file, data, (size_t)bytes);
+}
+
 tv_status_t tv_safetensors_write(struct tv_safetensors_writer *writer, const float *data,
                                  int64_t count)
 {
-    if (count < 0 || count > writer->numbers_left)
-        return TV_ERR(TV_INTERNAL, "%s: %" PRId64 " numbers where %" PRId64 " are left to write",
-                      writer->file.path, count, writer->numbers_left);
-    writer->numbers_left -= count;
-    return tv_new_file_write(&writer->file, data, (size_t)count * sizeof(float));
+    return tv_safetensors_write_bytes(writer, data, count * (int64_t)sizeof(float));
 }
 
 tv_status_t tv_safetensors_finish(struct tv_safetensors_writer **writer)
 {
     tv_status_t status = TV_OK;
-    if ((*writer)->numbers_left != 0)
-        status = TV_ERR(TV_INTERNAL, "%s: %" PRId64 " numbers were declared and not written",
-                        (*writer)->file.path, (*writer)->numbers_left);
+    if ((*writer)->bytes_left != 0)
+        status = TV_ERR(TV_INTERNAL, "%s: %" PRId64 " bytes were declared and not written",
+                        (*writer)->file.path, (*writer)->bytes_left);
     else
         status = tv_new_file_finish(&(*writer)->file);
     tv_safetensors_abandon(writer);
