@@ -113,7 +113,7 @@ tv_status_t tv_checkpoint_shard(struct tv_checkpoint *c, int shard,
 /* ---- its shards ---- */
 
 static tv_status_t check_bytes(const char *path, const struct tv_file_digest *says,
-                               const atomic_int *must_stop)
+                               const struct tv_work *work)
 {
     struct tv_file_map map = {0};
     TV_TRY(tv_file_map(path, &map));
@@ -126,13 +126,13 @@ static tv_status_t check_bytes(const char *path, const struct tv_file_digest *sa
         status = refuse_digest(path, &is, says);
     if (status == TV_OK) {
         XXH3_64bits_reset(hash);
-        for (int64_t at = 0; at < map.bytes && !atomic_load(must_stop); at += HASH_BYTES) {
+        for (int64_t at = 0; at < map.bytes && !tv_work_must_stop(work); at += HASH_BYTES) {
             const int64_t left = map.bytes - at;
             XXH3_64bits_update(hash, map.data + at,
                                (size_t)(left < HASH_BYTES ? left : HASH_BYTES));
         }
         is.hash = XXH3_64bits_digest(hash);
-        if (is.hash != says->hash && !atomic_load(must_stop))
+        if (is.hash != says->hash && !tv_work_must_stop(work))
             status = refuse_digest(path, &is, says);
     }
     XXH3_freeState(hash);
@@ -159,13 +159,13 @@ static tv_status_t check_slice(const struct tv_safetensors *file,
     return TV_OK;
 }
 
-static tv_status_t check_shard(struct tv_checkpoint *c, int shard, const atomic_int *must_stop)
+static tv_status_t check_shard(struct tv_checkpoint *c, int shard, const struct tv_work *work)
 {
     char path[PATH_MAX];
     struct tv_safetensors *file = NULL;
     int num = 0;
     TV_TRY(path_in(c, c->index.shards[shard].name, path));
-    TV_TRY(check_bytes(path, &c->index.shards[shard].digest, must_stop));
+    TV_TRY(check_bytes(path, &c->index.shards[shard].digest, work));
     TV_TRY(tv_checkpoint_shard(c, shard, &file));
     for (int i = 0; i < c->index.num_tensors; i++) {
         const struct tv_index_tensor *tensor = &c->index.tensors[i];
@@ -188,13 +188,13 @@ struct share {
     int rank, num_ranks;
 };
 
-static tv_status_t check_share(void *context, const atomic_int *must_stop)
+static tv_status_t check_share(void *context, const struct tv_work *work)
 {
     const struct share *share = context;
     struct tv_checkpoint *c = share->checkpoint;
-    for (int i = share->rank; i < c->index.num_shards && !atomic_load(must_stop);
+    for (int i = share->rank; i < c->index.num_shards && !tv_work_must_stop(work);
          i += share->num_ranks)
-        TV_TRY(check_shard(c, i, must_stop));
+        TV_TRY(check_shard(c, i, work));
     return TV_OK;
 }
 

@@ -204,8 +204,8 @@ static tv_status_t check_space(const struct tv_run *run)
     TV_TRY(tv_state_bytes(run, &bytes));
     if (statvfs(folder, &disk) != 0)
         return TV_ERR(TV_INVALID, "--save %s: %s", folder, strerror(errno));
-    /* 1 MiB: the text beside the numbers of a small model; of a large one it is far less than 1/256. */
-    const double each = (double)bytes + (double)bytes / 256 + 0x1p20;
+    /* 256 KiB: the text beside the numbers of a small model; of a large one it is far less than 1/256. */
+    const double each = (double)bytes + (double)bytes / 256 + 0x1p18;
     const double num = (double)num_to_hold(run);
     const double free_bytes = (double)disk.f_bavail * (double)disk.f_frsize;
     if (num * each <= free_bytes)

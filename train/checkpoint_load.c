@@ -185,7 +185,7 @@ static tv_status_t read_part(const struct reader *reader, const struct tv_state_
     return TV_OK;
 }
 
-static tv_status_t read_parts(void *context, const atomic_int *must_stop)
+static tv_status_t read_parts(void *context, const struct tv_work *work)
 {
     struct reader *reader = context;
     const struct tv_train_options *o = &reader->trainer->run->options;
@@ -196,7 +196,7 @@ static tv_status_t read_parts(void *context, const atomic_int *must_stop)
     reader->room = malloc(ROOM_BYTES);
     if (reader->room == NULL)
         status = TV_ERR(TV_NO_MEMORY, "%d bytes to load through", ROOM_BYTES);
-    for (int i = 0; i < num && status == TV_OK && !atomic_load(must_stop); i++) {
+    for (int i = 0; i < num && status == TV_OK && !tv_work_must_stop(work); i++) {
         if (parts[i].kind == TV_STATE_WEIGHT || (!o->is_finetune && !o->is_optimizer_fresh))
             status = read_part(reader, &parts[i]);
     }

@@ -85,7 +85,7 @@ static tv_status_t flush(struct tv_saver *saver)
 
 /* Bytes that lie side by side; flushes when the room is full. */
 static tv_status_t take(struct tv_saver *saver, const char *from, int64_t bytes,
-                        const atomic_int *must_stop)
+                        const struct tv_work *work)
 {
     while (bytes > 0) {
         const size_t left = saver->room_bytes - saver->used;
@@ -94,17 +94,17 @@ static tv_status_t take(struct tv_saver *saver, const char *from, int64_t bytes,
         saver->used += n;
         from += n;
         bytes -= (int64_t)n;
-        if (saver->used == saver->room_bytes && must_stop != NULL) {
+        if (saver->used == saver->room_bytes && work != NULL) {
             TV_TRY(flush(saver));
-            if (atomic_load(must_stop))
+            if (tv_work_must_stop(work))
                 return TV_OK;
         }
     }
     return TV_OK;
 }
 
-/* All elements of this rank, in the order of the plan. must_stop NULL: into the room, which is large enough. */
-static tv_status_t take_all(struct tv_saver *saver, const atomic_int *must_stop)
+/* All elements of this rank, in the order of the plan. work NULL: into the room, which is large enough. */
+static tv_status_t take_all(struct tv_saver *saver, const struct tv_work *work)
 {
     saver->used = 0;
     for (int i = 0; i < saver->plan.num_slices; i++) {
@@ -116,12 +116,12 @@ static tv_status_t take_all(struct tv_saver *saver, const atomic_int *must_stop)
         const int64_t rows = is_dense ? 1 : rect->num_rows;
         const int64_t cols = is_dense ? rect->num_rows * rect->num_cols : rect->num_cols;
         for (int64_t r = 0; r < rows; r++)
-            TV_TRY(take(saver, saver->data[i] + r * rect->local_cols * element, cols * element,
-                        must_stop));
-        if (must_stop != NULL && atomic_load(must_stop))
+            TV_TRY(
+                take(saver, saver->data[i] + r * rect->local_cols * element, cols * element, work));
+        if (work != NULL && tv_work_must_stop(work))
             return TV_OK;
     }
-    return must_stop != NULL ? flush(saver) : tv_stream_synchronize(saver->trainer->stream);
+    return work != NULL ? flush(saver) : tv_stream_synchronize(saver->trainer->stream);
 }
 
 /* ---- the thread that writes a shard ---- */
@@ -155,23 +155,23 @@ static tv_status_t create_shard(struct tv_saver *saver)
     return status;
 }
 
-static tv_status_t write_elements(struct tv_saver *saver, const atomic_int *must_stop)
+static tv_status_t write_elements(struct tv_saver *saver, const struct tv_work *work)
 {
     if (!saver->trainer->run->options.is_save_async)
-        return take_all(saver, must_stop);
-    for (size_t at = 0; at < saver->used && !atomic_load(must_stop); at += ROOM_BYTES) {
+        return take_all(saver, work);
+    for (size_t at = 0; at < saver->used && !tv_work_must_stop(work); at += ROOM_BYTES) {
         const size_t left = saver->used - at, n = left < ROOM_BYTES ? left : ROOM_BYTES;
         TV_TRY(tv_safetensors_write_bytes(saver->writer, saver->room + at, (int64_t)n));
     }
     return TV_OK;
 }
 
-static tv_status_t write_shard(void *context, const atomic_int *must_stop)
+static tv_status_t write_shard(void *context, const struct tv_work *work)
 {
     struct tv_saver *saver = context;
     TV_TRY(create_shard(saver));
-    tv_status_t status = write_elements(saver, must_stop);
-    if (status == TV_OK && !atomic_load(must_stop)) {
+    tv_status_t status = write_elements(saver, work);
+    if (status == TV_OK && !tv_work_must_stop(work)) {
         saver->shard = tv_safetensors_digest(saver->writer);
         status = tv_safetensors_finish(&saver->writer);
     }
@@ -217,13 +217,13 @@ static tv_status_t write_text(const struct tv_saver *saver, const char *name, co
     return status;
 }
 
-static tv_status_t end_save(void *context, const atomic_int *must_stop)
+static tv_status_t end_save(void *context, const struct tv_work *work)
 {
     struct tv_saver *saver = context;
     const struct tv_run *run = saver->trainer->run;
     const struct tv_file_digest state = tv_digest_of(saver->state_text, strlen(saver->state_text));
     char *index = NULL;
-    (void)must_stop; /* nobody else can fail now */
+    (void)work; /* nobody else can fail now */
     TV_TRY(check_shards(saver));
     TV_TRY(tv_index_make(run, saver->shards, &state, &index));
     tv_status_t status = write_text(saver, TV_STATE_NAME, saver->state_text);

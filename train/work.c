@@ -4,18 +4,34 @@
 #include <string.h>
 #include <time.h>
 
+/* C++ has no atomic_int, and tests are C++. */
+static void set(int *flag)
+{
+    __atomic_store_n(flag, 1, __ATOMIC_SEQ_CST);
+}
+
+static int is_set(const int *flag)
+{
+    return __atomic_load_n(flag, __ATOMIC_SEQ_CST);
+}
+
+int tv_work_must_stop(const struct tv_work *work)
+{
+    return is_set(&work->must_stop);
+}
+
 static void *work_main(void *argument)
 {
     struct tv_work *work = argument;
-    work->status = work->function(work->context, &work->must_stop);
+    work->status = work->function(work->context, work);
     if (work->status != TV_OK)
         snprintf(work->message, sizeof(work->message), "%s", tv_error_message());
-    atomic_store(&work->is_done, 1);
+    set(&work->is_done);
     return NULL;
 }
 
 void tv_work_start(struct tv_work *work,
-                   tv_status_t (*function)(void *context, const atomic_int *must_stop),
+                   tv_status_t (*function)(void *context, const struct tv_work *work),
                    void *context)
 {
     memset(work, 0, sizeof(*work));
@@ -23,14 +39,14 @@ void tv_work_start(struct tv_work *work,
     work->context = context;
     work->is_started = 1;
     if (function == NULL) {
-        atomic_store(&work->is_done, 1);
+        set(&work->is_done);
         return;
     }
     work->has_thread = pthread_create(&work->thread, NULL, work_main, work) == 0;
     if (!work->has_thread) {
         work->status = TV_NO_MEMORY;
         snprintf(work->message, sizeof(work->message), "a thread for files cannot be started");
-        atomic_store(&work->is_done, 1);
+        set(&work->is_done);
     }
 }
 
@@ -44,13 +60,13 @@ static void join(struct tv_work *work)
 tv_status_t tv_work_poll(struct tv_comm *comm, struct tv_work *work, int *is_done_out)
 {
     int first_failed;
-    const int is_done = atomic_load(&work->is_done);
+    const int is_done = is_set(&work->is_done);
     int flags[2] = {is_done,
                     !is_done || work->status == TV_OK}; /* done everywhere, well everywhere */
     *is_done_out = 0;
     TV_TRY(tv_comm_all_reduce_now(comm, flags, 2, TV_I32, TV_MIN));
     if (!flags[1])
-        atomic_store(&work->must_stop, 1);
+        set(&work->must_stop);
     if (!flags[0])
         return TV_OK;
     *is_done_out = 1;
@@ -81,7 +97,7 @@ tv_status_t tv_work_wait(struct tv_comm *comm, struct tv_work *work)
 }
 
 tv_status_t tv_work_do(struct tv_comm *comm,
-                       tv_status_t (*function)(void *context, const atomic_int *must_stop),
+                       tv_status_t (*function)(void *context, const struct tv_work *work),
                        void *context)
 {
     struct tv_work work;
@@ -93,6 +109,6 @@ void tv_work_abandon(struct tv_work *work)
 {
     if (!work->is_started)
         return;
-    atomic_store(&work->must_stop, 1);
+    set(&work->must_stop);
     join(work);
 }
