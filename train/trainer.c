@@ -184,14 +184,19 @@ static tv_status_t create_tied(struct tv_trainer *tr)
     return TV_OK;
 }
 
-/* The parts that talk: each made by all ranks together. */
-static tv_status_t create_parts(struct tv_trainer *tr)
+/* What a rank makes alone. */
+static tv_status_t create_own(struct tv_trainer *tr)
 {
-    TV_TRY(tv_trainer_fit_batch(tr));
-    TV_TRY(create_tied(tr));
     TV_TRY(create_buckets(tr));
     TV_TRY(tv_trainer_create_account(tr));
     return create_optimizer(tr);
+}
+
+/* The parts that talk, each made by all ranks together; of the last one the buffers are a rank's own affair. */
+static tv_status_t create_parts(struct tv_trainer *tr)
+{
+    TV_TRY(create_tied(tr));
+    return tv_trainer_fit_batch(tr);
 }
 
 static tv_status_t create_all(struct tv_trainer *tr)
@@ -207,6 +212,7 @@ static tv_status_t create_all(struct tv_trainer *tr)
     TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), alloc_host(tr), &first_failed));
     TV_TRY(tv_fair_threads(tv_mesh_world(tr->mesh), run->options.num_threads, &num_threads));
     TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), create_model(tr, num_threads), &first_failed));
+    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), create_own(tr), &first_failed));
     return tv_comm_agree(tv_mesh_world(tr->mesh), create_parts(tr), &first_failed);
 }
 
