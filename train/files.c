@@ -133,6 +133,49 @@ tv_status_t tv_file_read_json(const char *path, int64_t max_bytes, struct json_t
     return status;
 }
 
+/* Where a path leads, links and dots resolved; what is not there yet as a name in its folder. Empty: nowhere, or to a
+ * device. */
+static void lead(const char *path, char place[PATH_MAX])
+{
+    char folder[PATH_MAX];
+    struct stat info;
+    place[0] = '\0';
+    if (stat(path, &info) == 0) {
+        if ((!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) || realpath(path, place) == NULL)
+            place[0] = '\0';
+        return;
+    }
+    const char *slash = strrchr(path, '/'), *name = slash != NULL ? slash + 1 : path;
+    const size_t length = slash != NULL ? (size_t)(slash + 1 - path) : 0;
+    if (length >= sizeof(folder))
+        return;
+    memcpy(folder, path, length);
+    folder[length] = '\0';
+    if (realpath(length > 0 ? folder : ".", place) == NULL) /* a folder still to be made */
+        snprintf(place, PATH_MAX, "%s", folder);
+    const size_t used = strlen(place);
+    snprintf(place + used, PATH_MAX - used, "/%s", name);
+}
+
+tv_status_t tv_files_check_apart(int num, const struct tv_flag_file *files)
+{
+    char one[PATH_MAX], other[PATH_MAX];
+    for (int i = 0; i < num; i++) {
+        if (files[i].path == NULL || !files[i].is_written)
+            continue;
+        lead(files[i].path, one);
+        for (int j = 0; j < num && one[0] != '\0'; j++) {
+            if (files[j].path == NULL || j == i)
+                continue;
+            lead(files[j].path, other);
+            if (strcmp(one, other) == 0)
+                return TV_ERR(TV_INVALID, "--%s %s is also --%s %s: give it another name",
+                              files[i].flag, files[i].path, files[j].flag, files[j].path);
+        }
+    }
+    return TV_OK;
+}
+
 tv_status_t tv_text_file_open(const char *flag, const char *path, FILE **file_out)
 {
     TV_TRY(tv_folder_make_parent(path));

@@ -110,6 +110,8 @@ class Schedules(unittest.TestCase):
         self.refuse(2, "--no-such-flag", *size, "--no-such-flag")
         self.refuse(2, "--csv-form", *size, "--csv", "x", "--csv-form", "words")
         self.refuse(2, "--csv-form", *size, "--csv-form", "compute_comms")
+        self.refuse(2, ["--svg same", "--csv"], *size, "--svg", "same", "--csv", "./same")
+        self.refuse(2, ["--overlap-pairs", "zb-v", "dualpipe-v"], *size, "--schedule", "zb-v", "--overlap-pairs")
         self.refuse(2, "--local-ranks", *size, "--local-ranks", 4)
         self.refuse(2, "--timeout 3", *size, "--timeout", 3)
         self.refuse(2, "--log-level loud", *size, "--log-level", "loud")

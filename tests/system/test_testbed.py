@@ -97,6 +97,21 @@ class Nodes(unittest.TestCase):
         self.assertEqual(len(nodes), 8)
         return nodes
 
+    def check_groups(self, start):
+        """4 replicas, 2 on each of 2 nodes, share in groups of 2: between nodes go the sums of the copies alone."""
+        for zero in (1, 3):
+            done = self.finish(self.start(start, pp=1, tp=1, dp=4, zero_stage=zero))
+            self.assertEqual((done.returncode, trivet.without_warnings(done.stderr)), (0, ""))
+            self.assertIn(f"ZeRO stage {zero} over groups of 2 of 4 replicas", done.stdout)
+            result = trivet.Result(done, self.folder)
+            self.assertEqual(result.records[0]["zero_group_size"], 2)
+            here = trivet.train(self.data, dp=4, train_iters=5, zero_stage=zero, zero_group_size=2)
+            self.assertEqual(result.losses(), here.losses())
+            sent = result.pipeline["sent_bytes"]
+            self.assertEqual(sent["measured"]["sum"], sent["predicted"]["sum"])
+            params = result.pipeline["memory_bytes"][0]["predicted"]["parameters"] * (1 if zero < 3 else 2)
+            self.assertEqual(sent["predicted"]["between_nodes"]["data"], 2 * params)
+
     def wait_for_steps(self):
         deadline = time.monotonic() + RUN_SECONDS
         metrics = self.folder / "metrics.jsonl"
@@ -119,6 +134,9 @@ class Testbed(Nodes):
             self.same_losses(["testbed", "1", "--per-node", "4", "--"])  # over TCP too
         self.same_losses([*self.WORDS, "--order", "cyclic", "--"])
         self.same_losses([*self.WORDS, "--rate", "none", "--"])
+
+    def test_replicas_share_inside_nodes(self):
+        self.check_groups([*self.WORDS, "--"])
 
     def test_block_and_cyclic_arrival_give_the_same_mesh(self):
         """Also row B52: no tensor group leaves its node, whatever the order; the same losses under mpiexec."""
