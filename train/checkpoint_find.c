@@ -1,4 +1,5 @@
 /* train/checkpoint_find.c -- which checkpoint --load means, and the proof that its bytes are as they were written. */
+#include "base/clock.h"
 #include "base/log.h"
 #include "train/checkpoint_internal.h"
 #include "train/files.h"
@@ -198,12 +199,21 @@ static tv_status_t check_share(void *context, const struct tv_work *work)
     return TV_OK;
 }
 
+int64_t tv_checkpoint_bytes(const struct tv_checkpoint *c)
+{
+    int64_t bytes = 0;
+    for (int i = 0; i < c->index.num_shards; i++)
+        bytes += c->index.shards[i].digest.bytes;
+    return bytes;
+}
+
 /* All ranks open it, and check it together. */
 static tv_status_t try_checkpoint(struct tv_comm *world, const char *path, int64_t step,
                                   struct tv_checkpoint **c_out)
 {
     int first_failed;
     struct tv_checkpoint *c = NULL;
+    const double started = tv_clock_seconds();
     tv_status_t status = tv_comm_agree(world, open_checkpoint(path, step, &c), &first_failed);
     if (status == TV_OK) {
         struct share share = {c, tv_comm_rank(world), tv_comm_size(world)};
@@ -213,6 +223,9 @@ static tv_status_t try_checkpoint(struct tv_comm *world, const char *path, int64
         tv_checkpoint_close(c);
         return status;
     }
+    if (tv_comm_rank(world) == 0)
+        tv_log(TV_LOG_DEBUG, "checked %" PRId64 " bytes in %.6f s", tv_checkpoint_bytes(c),
+               tv_clock_seconds() - started);
     *c_out = c;
     return TV_OK;
 }

@@ -128,6 +128,8 @@ struct tv_checkpoint {
     struct tv_saved_state state;
     struct tv_safetensors **files; /* [num_shards], opened when first read */
 };
+/* Of all its shards. */
+int64_t tv_checkpoint_bytes(const struct tv_checkpoint *checkpoint);
 /* A shard's file, kept open. Errors: TV_BAD_FILE. */
 TV_MUST_CHECK tv_status_t tv_checkpoint_shard(struct tv_checkpoint *checkpoint, int shard,
                                               struct tv_safetensors **file_out);
