@@ -17,7 +17,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { ROOM_BYTES = 4 << 20 }; /* written and hashed at a time */
+enum { ROOM_BYTES = 1 << 20 }; /* written and hashed at a time, while it is in the cache */
 
 enum stage { IDLE, WRITING, ENDING };
 
