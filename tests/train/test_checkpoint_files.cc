@@ -230,7 +230,7 @@ TEST(Folder, OnlyNamesOfStepsAreSteps)
     EXPECT_EQ(steps_of(folder.path("nothing")), std::vector<int64_t>{});
 }
 
-TEST(Folder, ANewStepTakesThePlaceOfAnOlderOneAtOnce)
+TEST(Folder, ANewStepTakesThePlaceOfAnOlderOne)
 {
     Temporary folder;
     const std::string root = folder.path("");
@@ -241,11 +241,17 @@ TEST(Folder, ANewStepTakesThePlaceOfAnOlderOneAtOnce)
     ASSERT_EQ(tv_folder_commit(root.c_str(), 4), TV_OK) << tv_error_message();
     EXPECT_EQ(folder.read("step-00000004/index.json"), "new");
     EXPECT_FALSE(folder.has("step-00000004.tmp"));
+    EXPECT_FALSE(folder.has("step-00000004.old"));
     EXPECT_EQ(tv_folder_commit(root.c_str(), 5), TV_IO);
     make(folder, "step-00000006.tmp", "left behind");
     ASSERT_EQ(tv_folder_begin(root.c_str(), 6), TV_OK);
     EXPECT_FALSE(folder.has("step-00000006.tmp/index.json"));
+    make(folder, "step-00000004.old", "replaced");
+    make(folder, "step-00000007.old", "to be replaced");
     tv_folder_clean(root.c_str());
+    EXPECT_EQ(folder.read("step-00000004/index.json"), "new");
+    EXPECT_EQ(folder.read("step-00000007/index.json"), "to be replaced");
+    EXPECT_FALSE(folder.has("step-00000004.old") || folder.has("step-00000007.old"));
     EXPECT_FALSE(folder.has("step-00000006.tmp"));
     EXPECT_TRUE(folder.has("step-00000004"));
 }
