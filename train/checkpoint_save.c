@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "train/checkpoint_internal.h"
+#include "train/files.h"
 #include "train/trainer_internal.h"
 #include <errno.h>
 #include <inttypes.h>

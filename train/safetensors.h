@@ -9,7 +9,8 @@
 #ifndef TV_TRAIN_SAFETENSORS_H
 #define TV_TRAIN_SAFETENSORS_H
 #include "base/dtype.h"
-#include "train/files.h"
+#include "base/status.h"
+#include "train/digest.h"
 
 TV_BEGIN_C
 enum { TV_SAFETENSORS_MAX_DIMS = 8 };
