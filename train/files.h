@@ -30,12 +30,6 @@ void tv_file_unmap(struct tv_file_map *map);
  * file. So a file is read from end to end in little memory. */
 void tv_file_map_forget(const struct tv_file_map *map, int64_t first, int64_t bytes);
 
-/* What tells one file from another: its length, and the XXH3 (64 bits, seed 0) of its bytes. */
-struct tv_file_digest {
-    int64_t bytes;
-    uint64_t hash;
-};
-
 /* A JSON object from a file of at most max_bytes. The caller owns the reference.
  * Errors: TV_BAD_FILE with the line. */
 TV_MUST_CHECK tv_status_t tv_file_read_json(const char *path, int64_t max_bytes,

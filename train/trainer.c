@@ -198,7 +198,6 @@ static tv_status_t create_own(struct tv_trainer *tr)
     return create_optimizer(tr);
 }
 
-<<<<<<< HEAD
 /* What a checkpoint has, and what it takes to write the next. */
 static tv_status_t create_state(struct tv_trainer *tr)
 {
@@ -209,13 +208,13 @@ static tv_status_t create_state(struct tv_trainer *tr)
     if (run->options.save == NULL)
         return TV_OK;
     return tv_comm_agree(tv_mesh_world(tr->mesh), tv_saver_create(tr, &tr->saver), &first_failed);
-=======
+}
+
 /* The parts that talk, each made by all ranks together; of the last one the buffers are a rank's own affair. */
 static tv_status_t create_parts(struct tv_trainer *tr)
 {
     TV_TRY(create_tied(tr));
     return tv_trainer_fit_batch(tr);
->>>>>>> w-zero
 }
 
 static tv_status_t create_all(struct tv_trainer *tr)
@@ -231,13 +230,9 @@ static tv_status_t create_all(struct tv_trainer *tr)
     TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), alloc_host(tr), &first_failed));
     TV_TRY(tv_fair_threads(tv_mesh_world(tr->mesh), run->options.num_threads, &num_threads));
     TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), create_model(tr, num_threads), &first_failed));
-<<<<<<< HEAD
+    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), create_own(tr), &first_failed));
     TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), create_parts(tr), &first_failed));
     return create_state(tr);
-=======
-    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), create_own(tr), &first_failed));
-    return tv_comm_agree(tv_mesh_world(tr->mesh), create_parts(tr), &first_failed);
->>>>>>> w-zero
 }
 
 tv_status_t tv_trainer_create(struct tv_comm *world, const struct tv_run *run,
