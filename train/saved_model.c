@@ -1,5 +1,6 @@
 /* train/saved_model.c -- opens a model by what its path holds, and walks through its weights. */
 #include "train/saved_model.h"
+#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
@@ -14,7 +15,9 @@ enum { BLOCK_NUMBERS = 1 << 20 };
 static tv_status_t config_beside(const char *path, char *config, size_t bytes)
 {
     struct stat info;
-    const int is_folder = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+    if (stat(path, &info) != 0)
+        return TV_ERR(TV_BAD_FILE, "%s: %s", path, strerror(errno));
+    const int is_folder = S_ISDIR(info.st_mode);
     const char *slash = strrchr(path, '/');
     const int length = is_folder ? (int)strlen(path) : slash != NULL ? (int)(slash - path) : 0;
     const char *between = length > 0 || path[0] == '/' ? "/" : "";
