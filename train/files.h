@@ -3,6 +3,7 @@
 #ifndef TV_TRAIN_FILES_H
 #define TV_TRAIN_FILES_H
 #include "base/status.h"
+#include "train/digest.h"
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -14,6 +15,9 @@ struct json_t; /* jansson.h */
 TV_MUST_CHECK tv_status_t tv_folder_make(const char *folder);
 /* The folder that `path` is to be in. */
 TV_MUST_CHECK tv_status_t tv_folder_make_parent(const char *path);
+
+/* A new name in it is safe on disk only when the folder is. Returns 0, or -1 with errno. */
+int tv_folder_sync(const char *folder);
 
 /* A plain file, read-only in memory. */
 struct tv_file_map {

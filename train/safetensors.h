@@ -8,8 +8,9 @@
  * describes can be read. Source: the format's page in huggingface/safetensors. */
 #ifndef TV_TRAIN_SAFETENSORS_H
 #define TV_TRAIN_SAFETENSORS_H
+#include "base/dtype.h"
 #include "base/status.h"
-#include <stdint.h>
+#include "train/digest.h"
 
 TV_BEGIN_C
 enum { TV_SAFETENSORS_MAX_DIMS = 8 };
@@ -37,6 +38,8 @@ const struct tv_safetensor *tv_safetensors_find(const struct tv_safetensors *fil
 
 /* Of an element of this dtype; 0 when the format has none of that name. */
 int tv_safetensors_dtype_bytes(const char *dtype);
+/* As the format spells it. */
+const char *tv_safetensors_dtype_name(tv_dtype_t dtype);
 
 /* A rectangle of a tensor seen as [shape[0], product of the others]; a vector is [n, 1]. */
 struct tv_safetensors_rect {
@@ -74,6 +77,8 @@ TV_MUST_CHECK tv_status_t tv_safetensors_write(struct tv_safetensors_writer *wri
 /* The same for any dtypes, in bytes. */
 TV_MUST_CHECK tv_status_t tv_safetensors_write_bytes(struct tv_safetensors_writer *writer,
                                                      const void *data, int64_t bytes);
+/* Of what has been written so far: of the whole file before tv_safetensors_finish. */
+struct tv_file_digest tv_safetensors_digest(const struct tv_safetensors_writer *writer);
 /* Sync, rename, free; *writer is NULL afterwards also on failure, which leaves `path` as it was.
  * Errors: TV_IO, TV_INTERNAL (less than was declared). */
 TV_MUST_CHECK tv_status_t tv_safetensors_finish(struct tv_safetensors_writer **writer);

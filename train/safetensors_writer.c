@@ -5,11 +5,22 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 struct tv_safetensors_writer {
     struct tv_new_file file;
     int64_t bytes_left; /* declared and not yet written */
+    int64_t bytes;      /* written */
+    XXH3_state_t *hash; /* of them */
 };
+
+static tv_status_t put(struct tv_safetensors_writer *writer, const void *data, size_t bytes)
+{
+    TV_TRY(tv_new_file_write(&writer->file, data, bytes));
+    XXH3_64bits_update(writer->hash, data, bytes);
+    writer->bytes += (int64_t)bytes;
+    return TV_OK;
+}
 
 /* Adds one tensor to the header; *end is where its data starts, then where it ends. */
 static tv_status_t declare(const char *path, const struct tv_safetensors_entry *entry,
@@ -40,20 +51,20 @@ static tv_status_t declare(const char *path, const struct tv_safetensors_entry *
 }
 
 /* Length, text, and spaces up to a multiple of 8. */
-static tv_status_t write_header(struct tv_new_file *file, const json_t *header)
+static tv_status_t write_header(struct tv_safetensors_writer *writer, const json_t *header)
 {
     char *text = json_dumps(header, JSON_COMPACT);
     if (text == NULL)
-        return TV_ERR(TV_NO_MEMORY, "%s: its header", file->path);
+        return TV_ERR(TV_NO_MEMORY, "%s: its header", writer->file.path);
     const size_t length = strlen(text), padded = (length + 7) / 8 * 8;
     unsigned char length_bytes[8];
     for (int i = 0; i < 8; i++)
         length_bytes[i] = (unsigned char)((uint64_t)padded >> (8 * i));
-    tv_status_t status = tv_new_file_write(file, length_bytes, sizeof(length_bytes));
+    tv_status_t status = put(writer, length_bytes, sizeof(length_bytes));
     if (status == TV_OK)
-        status = tv_new_file_write(file, text, length);
+        status = put(writer, text, length);
     if (status == TV_OK)
-        status = tv_new_file_write(file, "       ", padded - length);
+        status = put(writer, "       ", padded - length);
     free(text);
     return status;
 }
@@ -69,8 +80,12 @@ static tv_status_t begin_file(const char *path, int num_entries,
     for (int i = 0; i < num_entries; i++)
         TV_TRY(declare(path, &entries[i], header, &end));
     writer->bytes_left = end;
+    writer->hash = XXH3_createState();
+    if (writer->hash == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%s: a hash", path);
+    XXH3_64bits_reset(writer->hash);
     TV_TRY(tv_new_file_open(path, &writer->file));
-    return write_header(&writer->file, header);
+    return write_header(writer, header);
 }
 
 tv_status_t tv_safetensors_create(const char *path, int num_entries,
@@ -99,13 +114,18 @@ tv_status_t tv_safetensors_write_bytes(struct tv_safetensors_writer *writer, con
         return TV_ERR(TV_INTERNAL, "%s: %" PRId64 " bytes where %" PRId64 " are left to write",
                       writer->file.path, bytes, writer->bytes_left);
     writer->bytes_left -= bytes;
-    return tv_new_file_write(&writer->file, data, (size_t)bytes);
+    return put(writer, data, (size_t)bytes);
 }
 
 tv_status_t tv_safetensors_write(struct tv_safetensors_writer *writer, const float *data,
                                  int64_t count)
 {
     return tv_safetensors_write_bytes(writer, data, count * (int64_t)sizeof(float));
+}
+
+struct tv_file_digest tv_safetensors_digest(const struct tv_safetensors_writer *writer)
+{
+    return (struct tv_file_digest){writer->bytes, XXH3_64bits_digest(writer->hash)};
 }
 
 tv_status_t tv_safetensors_finish(struct tv_safetensors_writer **writer)
@@ -125,6 +145,7 @@ void tv_safetensors_abandon(struct tv_safetensors_writer **writer)
     if (*writer == NULL)
         return;
     tv_new_file_abandon(&(*writer)->file);
+    XXH3_freeState((*writer)->hash);
     free(*writer);
     *writer = NULL;
 }

@@ -5,7 +5,8 @@
 
 static const struct tv_option rows[] = {
     {"MODEL", NULL, TV_OPTION_WORD, AT(model), 0, 0, NULL,
-     "a Hugging Face folder, a .safetensors file or an index of shards"},
+     "a checkpoint or a folder of them (the newest), a Hugging Face folder, a .safetensors file or "
+     "an index of shards"},
     {"Prompt", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
     {"prompt", NULL, TV_OPTION_TEXT, AT(prompt), 0, 0, NULL,
      "text to go on from; a line's end by default"},
