@@ -2,6 +2,7 @@
 #include "train/inspect_internal.h"
 #include "train/saved_model.h"
 #include "train/tokens.h"
+#include <ctype.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <limits.h>
@@ -175,8 +176,13 @@ static int tensor_name(const json_t *tensor, char *text, size_t bytes)
 {
     const char *state = json_string_value(json_object_get(tensor, "state"));
     const char *name = json_string_value(json_object_get(tensor, "name"));
-    return state == NULL ? snprintf(text, bytes, "%s", name)
-                         : snprintf(text, bytes, "%s %s", state, name);
+    const int length = state == NULL ? snprintf(text, bytes, "%s", name)
+                                     : snprintf(text, bytes, "%s %s", state, name);
+    for (char *c = text; bytes > 0 && *c != '\0'; c++) {
+        if (iscntrl((unsigned char)*c)) /* names are the file's: a terminal must not obey them */
+            *c = '?';
+    }
+    return length;
 }
 
 static void print_tensor(const json_t *tensor, int width, FILE *out)

@@ -120,6 +120,13 @@ class Inspect(unittest.TestCase):
             path.write_bytes(whole)
         self.report(step)
 
+    def test_names_do_not_reach_the_terminal_as_they_are(self):
+        path = trivet.new_folder() / "x.safetensors"
+        trivet.write_safetensors(path, {"a\x1b[2Jb": ([1], array("f", [1]))})
+        self.assertIn("a?[2Jb", inspect(path).stdout)
+        self.assertNotIn("\x1b", inspect(path).stdout)
+        self.assertEqual(self.report(path)["tensors"][0]["name"], "a\x1b[2Jb")
+
     def test_token_files(self):
         report = self.report(self.data)
         self.assertEqual(report, {"kind": "token file", "path": str(self.data), "format": "u16", "tokens": 16 * 32 + 1,
