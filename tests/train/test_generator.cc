@@ -44,7 +44,7 @@ std::vector<float> scores_of(const std::string &path, const Golden &golden)
     tv_saved_model_close(&saved);
     std::vector<float> all;
     for (int64_t sample : {0, 3})
-        for (int64_t count : {1, 2, 16, 17, 31, 32}) {
+        for (int64_t count : {1, 17, 32}) {
             std::vector<float> scores(vocab);
             EXPECT_EQ(tv_generator_next(generator, golden.ids.data() + sample * golden.length,
                                         count, scores.data()),
