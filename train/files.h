@@ -3,6 +3,7 @@
 #ifndef TV_TRAIN_FILES_H
 #define TV_TRAIN_FILES_H
 #include "base/status.h"
+#include "train/digest.h"
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>

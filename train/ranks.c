@@ -73,25 +73,40 @@ static int run_rank(struct tv_comm *world, const struct tv_ranks_args *args)
     return tv_status_exit_code(status);
 }
 
+/* What launchers say of the number of processes they started. */
+static const struct {
+    const char *variable, *instead;
+} launchers[] = {
+    {"SLURM_STEP_NUM_TASKS", "start it with srun --mpi=pmi2"},
+    {"OMPI_COMM_WORLD_SIZE", "start it with the mpiexec of the MPI that trivet was built with"},
+    {"PMI_SIZE", "start it with the mpiexec of the MPI that trivet was built with"},
+};
+enum { NUM_LAUNCHERS = sizeof(launchers) / sizeof(launchers[0]) };
+
+static long processes_of(int launcher)
+{
+    const char *value = getenv(launchers[launcher].variable);
+    return value != NULL ? strtol(value, NULL, 10) : 1;
+}
+
+long tv_launched_processes(void)
+{
+    long most = 1;
+    for (int i = 0; i < NUM_LAUNCHERS; i++)
+        most = processes_of(i) > most ? processes_of(i) : most;
+    return most;
+}
+
 /* A launcher whose process manager this MPI does not speak starts so many programs of one rank. */
 static tv_status_t check_launcher(int world_size)
 {
-    static const struct {
-        const char *variable, *instead;
-    } launchers[] = {
-        {"SLURM_STEP_NUM_TASKS", "start it with srun --mpi=pmi2"},
-        {"OMPI_COMM_WORLD_SIZE", "start it with the mpiexec of the MPI that trivet was built with"},
-        {"PMI_SIZE", "start it with the mpiexec of the MPI that trivet was built with"},
-    };
-    for (size_t i = 0; i < sizeof(launchers) / sizeof(launchers[0]); i++) {
-        const char *value = getenv(launchers[i].variable);
-        const long num = value != NULL ? strtol(value, NULL, 10) : 1;
-        if (world_size == 1 && num > 1)
+    for (int i = 0; i < NUM_LAUNCHERS; i++) {
+        if (world_size == 1 && processes_of(i) > 1)
             return TV_ERR(
                 TV_INVALID,
                 "the launcher started %ld processes (%s), but MPI makes each of them a job "
                 "of 1 rank: %s",
-                num, launchers[i].variable, launchers[i].instead);
+                processes_of(i), launchers[i].variable, launchers[i].instead);
     }
     return TV_OK;
 }
