@@ -3,6 +3,7 @@
 #include "train/commands.h"
 #include "train/loop.h"
 #include "train/ranks.h"
+#include "train/stop.h"
 
 static tv_status_t train_rank(struct tv_comm *world, void *context, int *is_common_out)
 {
@@ -31,6 +32,10 @@ int tv_command_train(int argc, char **argv)
     if (status != TV_OK)
         return tv_refuse_flags(status);
     tv_log_set_level(level);
+    if (!options.is_dry_run && !options.wants_help)
+        status = tv_stop_watch(options.exit_after_minutes);
+    if (status != TV_OK)
+        return tv_refuse_flags(status);
     int exit_code = 0;
     if (options.wants_help) {
         if (tv_is_first_process())

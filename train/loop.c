@@ -113,13 +113,23 @@ static tv_status_t start(struct loop *loop)
     return loop->run->has_profile ? print_profile(loop->run) : TV_OK;
 }
 
+/* The same on every rank. */
+static tv_status_t stop_behind(const struct loop *loop, const struct tv_step_report *report)
+{
+    return TV_ERR(TV_STOPPED, "stopped by %s after step %" PRId64 " of %" PRId64 "; nothing is saved",
+                  tv_stop_name(report->stop), report->step, loop->run->train_iters);
+}
+
 static tv_status_t run_steps(struct loop *loop)
 {
     const struct tv_run *run = loop->run;
     struct tv_step_report report = {0};
     TV_TRY(start(loop));
-    for (int64_t step = 1; step <= run->train_iters; step++)
+    for (int64_t step = 1; step <= run->train_iters; step++) {
         TV_TRY(one_step(loop, step, &report));
+        if (report.stop != TV_STOP_NONE && step < run->train_iters)
+            return stop_behind(loop, &report);
+    }
     if (run->options.export_hf != NULL)
         TV_TRY(tv_trainer_export(loop->trainer, run->options.export_hf));
     struct tv_pipeline_report pipeline;
@@ -196,7 +206,8 @@ tv_status_t tv_train_loop(struct tv_comm *world, struct tv_run *run, int *is_com
     *is_common_out = status != TV_PEER;
     if (status == TV_OK) {
         status = run_steps(&loop);
-        *is_common_out = status == TV_NUMERIC; /* decided from sums that every rank has */
+        /* decided from sums that every rank has */
+        *is_common_out = status == TV_NUMERIC || status == TV_STOPPED;
     }
     const tv_status_t closed = close_outputs(&loop, status);
     *is_common_out &= closed == status; /* only the root has files */

@@ -31,6 +31,14 @@ void tv_print_error(void)
     tv_log(TV_LOG_DEBUG, "decided at %s", tv_error_where());
 }
 
+static void tell_end(tv_status_t status)
+{
+    if (status == TV_STOPPED)
+        tv_log(TV_LOG_INFO, "%s", tv_error_message());
+    else
+        tv_print_error();
+}
+
 int tv_refuse_flags(tv_status_t status)
 {
     if (tv_is_first_process())
@@ -69,7 +77,7 @@ static int run_rank(struct tv_comm *world, const struct tv_ranks_args *args)
     if (!is_common)
         end_job(world, status);
     else if (tv_comm_rank(world) == 0) /* every rank returned the same: none waits for another */
-        tv_print_error();
+        tell_end(status);
     return tv_status_exit_code(status);
 }
 

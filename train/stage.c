@@ -23,6 +23,8 @@ static tv_status_t stage_forward(void *context, const struct tv_stage_call *call
     struct tv_trainer *tr = context;
     struct tv_model_call forward = model_call(tr, call);
     double loss_sum = 0;
+    if (tv_trainer_is_root(tr))
+        tv_stop_announce();
     forward.loss_sum_out = &loss_sum;
     if (call->x == NULL || call->y == NULL) { /* positions between need no tokens */
         TV_TRY(tv_batch_load(tr, call->micro));

@@ -148,7 +148,7 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     end_phase(tr, TV_PHASE_GRADIENTS, walk.ended);
 
     /* 3. One decision, the same on every rank, before any weight is touched. */
-    TV_TRY(tv_trainer_window(tr, &walk, window));
+    TV_TRY(tv_trainer_window(tr, &walk, window, &report.stop));
     tr->window_started = window[0];
     const struct tv_rank_time walk_time = tv_trainer_walk_time(tr, &walk, window);
     TV_TRY(mesh_sums(tr, &walk_time, sums));

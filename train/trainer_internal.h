@@ -90,11 +90,12 @@ TV_MUST_CHECK tv_status_t tv_trainer_fill_weights(struct tv_trainer *tr, const c
  * the pipe axis. */
 TV_MUST_CHECK tv_status_t tv_trainer_fit_batch(struct tv_trainer *tr);
 
-/* measure.c: the pipeline's window of this walk on rank 0's clock, begin and end (collective over the mesh); this
- * rank's share of it by cause; and the addition of it, and of each action's time, to what is known so far. */
+/* measure.c: the pipeline's window of this walk on rank 0's clock, begin and end, and the wish to stop that any rank
+ * has (collective over the mesh); this rank's share of the window by cause; and the addition of it, and of each
+ * action's time, to what is known so far. */
 TV_MUST_CHECK tv_status_t tv_trainer_window(struct tv_trainer *tr,
                                             const struct tv_executor_report *walk,
-                                            double window_out[2]);
+                                            double window_out[2], tv_stop_t *stop_out);
 struct tv_rank_time tv_trainer_walk_time(const struct tv_trainer *tr,
                                          const struct tv_executor_report *walk,
                                          const double window[2]);

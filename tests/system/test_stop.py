@@ -1,0 +1,154 @@
+"""A run that is told to stop: all ranks agree on the step, and exit with 75; a second Ctrl-C leaves at once."""
+import os
+import pty
+import signal
+import subprocess
+import time
+import unittest
+from pathlib import Path
+
+import trivet
+
+RUN_SECONDS = 30
+MANY = 10**7
+ALL = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class Run:
+    """A training that would go on for long, its steps so far, and its ranks."""
+
+    def __init__(self, data, mpi=True, ranks=4, terminal=False, **changes):
+        self.folder = trivet.new_folder()
+        self.metrics = self.folder / "metrics.jsonl"
+        flags = dict(trivet.small_flags({"train_iters": MANY, "pp": 2, "tp": 2} | changes), data=data,
+                     metrics=self.metrics)
+        words = trivet.command(flags, ranks=ranks, mpi=mpi)
+        self.key = f"^{trivet.BINARY} .*{self.metrics}"
+        self.terminal = None
+        ends = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        if terminal:
+            self.terminal, end = pty.openpty()
+            ends = {"stdin": end, "stdout": end, "stderr": end, "preexec_fn": lambda: os.login_tty(end)}
+        self.process = subprocess.Popen(words, text=True, start_new_session=not terminal, **ends)
+        if terminal:
+            os.close(end)
+
+    def wait_for_steps(self, count=3):
+        deadline = time.monotonic() + RUN_SECONDS
+        while not self.metrics.exists() or self.metrics.read_text().count('"type":"step"') < count:
+            assert time.monotonic() < deadline and self.process.poll() is None, self.process.communicate()
+            time.sleep(0.02)
+
+    def ranks(self):
+        return sorted(map(int, subprocess.run(["pgrep", "-f", self.key], capture_output=True,
+                                              text=True).stdout.split()))
+
+    def type(self, keys):
+        os.write(self.terminal, keys)
+
+    def read_terminal(self):
+        said = b""
+        try:
+            while part := os.read(self.terminal, 4096):
+                said += part
+        except OSError:  # the other end is closed
+            pass
+        return said.decode(errors="replace")
+
+    def finish(self):
+        out, err = self.process.communicate(timeout=RUN_SECONDS)
+        return trivet.Result(subprocess.CompletedProcess([], self.process.returncode, out, err), self.folder)
+
+
+class Stop(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.data = trivet.write_tokens(trivet.new_folder() / "walk.u16", trivet.walk_tokens(16 * 32 * 4 + 1))
+
+    def assert_stopped(self, result, by):
+        self.assertEqual(result.code, 75, result.err)
+        said = [line for line in result.err.splitlines() if f"stopped by {by} after step " in line]
+        self.assertEqual(len(said), 1, result.err)
+        self.assertNotIn("error", result.err)
+        steps = [step["step"] for step in result.steps]
+        self.assertEqual(steps, list(range(1, len(steps) + 1)))
+        end = result.records[-1]
+        self.assertEqual((end["type"], end["status"], end["step"]), ("end", "stopped", steps[-1]))
+        self.assertIn(f"after step {steps[-1]} of {MANY}", said[0])
+
+    def test_one_rank_is_told(self):
+        for i, number in enumerate(ALL):
+            run = Run(self.data)
+            run.wait_for_steps()
+            os.kill(run.ranks()[3 - i], number)
+            self.assert_stopped(run.finish(), number.name)
+
+    def test_the_launcher_is_told_and_tells_all(self):
+        for number in ALL:
+            run = Run(self.data)
+            run.wait_for_steps()
+            os.kill(run.process.pid, number)
+            self.assert_stopped(run.finish(), number.name)
+
+    def test_all_ranks_are_told_one_after_the_other(self):
+        run = Run(self.data)
+        run.wait_for_steps()
+        for rank in run.ranks():
+            os.kill(rank, signal.SIGTERM)
+        self.assert_stopped(run.finish(), "SIGTERM")
+
+    def test_threads_and_one_rank(self):
+        for ranks, mesh in ((4, {}), (1, {"pp": 1, "tp": 1})):
+            run = Run(self.data, mpi=False, ranks=ranks, **mesh)
+            run.wait_for_steps()
+            os.kill(run.process.pid, signal.SIGUSR1)
+            result = run.finish()
+            self.assert_stopped(result, "SIGUSR1")
+            self.assertIn("SIGUSR1: stops after this step", result.err)
+
+    def test_a_signal_before_the_first_step_waits_for_it(self):
+        run = Run(self.data, partition="profile", log_level="debug")
+        while ": binding " not in run.process.stderr.readline():
+            pass
+        os.kill(run.ranks()[1], signal.SIGTERM)
+        result = run.finish()
+        self.assert_stopped(result, "SIGTERM")
+        self.assertEqual(len(result.steps), 1)
+
+    def test_time_is_up(self):
+        for words in ({"exit_after": 1 / 120}, {"exit_duration_in_mins": 1e-9}):
+            result = Run(self.data, **words).finish()
+            self.assert_stopped(result, "--exit-after")
+        self.assertEqual(len(result.steps), 1)
+
+    def test_a_wish_in_the_last_step_changes_nothing(self):
+        result = Run(self.data, train_iters=1, exit_after=1e-9).finish()
+        self.assertEqual((result.code, result.records[-1]["status"]), (0, "ok"), result.err)
+
+    def test_ctrl_c_says_what_happens(self):
+        run = Run(self.data, mpi=False, terminal=True)
+        run.wait_for_steps()
+        run.type(b"\x03")
+        run.process.wait(timeout=RUN_SECONDS)
+        said = run.read_terminal()
+        self.assertEqual(run.process.returncode, 75, said)
+        self.assertIn("SIGINT: stops after this step; a second Ctrl-C leaves at once", said)
+        self.assertIn("stopped by SIGINT after step", said)
+
+    def test_a_second_ctrl_c_leaves_at_once(self):
+        """In a step that takes long: it never ends."""
+        for mpi in (False, True):
+            run = Run(self.data, mpi=mpi, ranks=2, pp=2, tp=1, hidden_size=512, ffn_hidden_size=2048,
+                      global_batch_size=2**16)
+            ranks = []
+            while len(ranks) < (2 if mpi else 1):
+                ranks = run.ranks()
+            time.sleep(1)
+            for _ in range(2):
+                os.kill(ranks[0], signal.SIGINT)
+                time.sleep(0.1)
+            self.assertEqual(run.finish().code, 130)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
