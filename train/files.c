@@ -183,7 +183,16 @@ tv_status_t tv_new_file_write(struct tv_new_file *file, const void *data, size_t
     return TV_OK;
 }
 
-/* The new name is safe on disk only when its folder is. */
+int tv_folder_sync(const char *folder)
+{
+    const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    const int failed = fsync(fd) != 0 && errno != EINVAL; /* some file systems have no such sync */
+    close(fd);
+    return failed ? -1 : 0;
+}
+
 static int sync_folder_of(const char *path)
 {
     char folder[PATH_MAX] = ".";
@@ -192,12 +201,7 @@ static int sync_folder_of(const char *path)
         memcpy(folder, path, length);
         folder[length] = '\0';
     }
-    const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    const int failed = fsync(fd) != 0 && errno != EINVAL; /* some file systems have no such sync */
-    close(fd);
-    return failed ? -1 : 0;
+    return tv_folder_sync(folder);
 }
 
 tv_status_t tv_new_file_finish(struct tv_new_file *file)

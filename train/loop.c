@@ -1,5 +1,6 @@
 /* train/loop.c -- steps, evaluations, metrics and the export, in the order in which they happen. */
 #include "train/loop.h"
+#include "train/checkpoint_internal.h"
 #include "train/console.h"
 #include "train/metrics.h"
 #include "train/place.h"
@@ -18,6 +19,7 @@ struct loop {
     struct tv_console console;   /* root */
     struct tv_metrics *metrics;  /* root, or NULL */
     struct tv_step_trace *trace; /* or NULL */
+    int has_save_failed;         /* on every rank alike */
 };
 
 /* The sample numbers of a step in the order of the global batch: a JSON line. */
@@ -73,6 +75,50 @@ static int evaluates_after(const struct tv_run *run, int64_t step)
            (run->options.eval_interval > 0 && step % run->options.eval_interval == 0);
 }
 
+/* What people and metrics learn of a save that has ended. */
+static tv_status_t note_save(struct loop *loop, tv_status_t status, int64_t step)
+{
+    char path[4096];
+    loop->has_save_failed |= status != TV_OK && status != TV_PEER;
+    if (status != TV_OK || step == 0 || !loop->is_root)
+        return status;
+    tv_checkpoint_path(loop->run->options.save, step, path, sizeof(path));
+    tv_console_save(&loop->console, step, path);
+    return loop->metrics ? tv_metrics_save(loop->metrics, step, path) : TV_OK;
+}
+
+/* A checkpoint of what training has reached after `step`, on disk when it returns. */
+static tv_status_t save_now(struct loop *loop, int64_t step)
+{
+    int64_t saved = 0;
+    for (int i = 0; i < 2; i++) { /* an earlier one may be on its way */
+        tv_status_t status = i == 0 ? TV_OK : tv_checkpoint_save(loop->trainer, step);
+        if (status == TV_OK)
+            status = tv_checkpoint_finish(loop->trainer, &saved);
+        TV_TRY(note_save(loop, status, saved));
+    }
+    return TV_OK;
+}
+
+/* Save when it is time, and look after a save that is on its way. */
+static tv_status_t save_after(struct loop *loop, int64_t step)
+{
+    const int64_t interval = loop->run->options.save_interval;
+    int64_t saved = 0;
+    tv_status_t status = TV_OK;
+    if (interval > 0 && step % interval == 0 && step < loop->run->train_iters)
+        status = tv_checkpoint_save(loop->trainer, step);
+    if (status == TV_OK)
+        status = tv_checkpoint_poll(loop->trainer, &saved);
+    return note_save(loop, status, saved);
+}
+
+/* The same on every rank. What was told in the last step changes nothing. */
+static int is_stopped(const struct loop *loop, const struct tv_step_report *report)
+{
+    return report->stop != TV_STOP_NONE && report->step < loop->run->train_iters;
+}
+
 static tv_status_t one_step(struct loop *loop, int64_t step, struct tv_step_report *report)
 {
     TV_TRY(tv_train_step(loop->trainer, step, report));
@@ -85,7 +131,11 @@ static tv_status_t one_step(struct loop *loop, int64_t step, struct tv_step_repo
             TV_TRY(tv_metrics_step(loop->metrics, report));
         tv_console_step(&loop->console, report);
     }
-    return evaluates_after(loop->run, step) ? evaluate(loop, step) : TV_OK;
+    if (is_stopped(loop, report)) /* at once: who sends signals does not wait for an evaluation */
+        TV_TRY(save_now(loop, step));
+    if (evaluates_after(loop->run, step))
+        TV_TRY(evaluate(loop, step));
+    return save_after(loop, step);
 }
 
 /* What the profile says of each stage. */
@@ -113,23 +163,36 @@ static tv_status_t start(struct loop *loop)
     return loop->run->has_profile ? print_profile(loop->run) : TV_OK;
 }
 
-/* The same on every rank. */
-static tv_status_t stop_behind(const struct loop *loop, const struct tv_step_report *report)
+static tv_status_t tell_stop(const struct loop *loop, const struct tv_step_report *report)
 {
-    return TV_ERR(TV_STOPPED, "stopped by %s after step %" PRId64 " of %" PRId64 "; nothing is saved",
-                  tv_stop_name(report->stop), report->step, loop->run->train_iters);
+    const char *folder = loop->run->options.save;
+    const char *by = tv_stop_name(report->stop);
+    const int64_t of = loop->run->train_iters;
+    char path[4096];
+    if (folder == NULL)
+        return TV_ERR(TV_STOPPED,
+                      "stopped by %s after step %" PRId64 " of %" PRId64
+                      "; nothing is saved without --save",
+                      by, report->step, of);
+    tv_checkpoint_path(folder, report->step, path, sizeof(path));
+    return TV_ERR(TV_STOPPED,
+                  "stopped by %s after step %" PRId64 " of %" PRId64
+                  ", saved in %s; --load auto goes on from there",
+                  by, report->step, of, path);
 }
 
 static tv_status_t run_steps(struct loop *loop)
 {
     const struct tv_run *run = loop->run;
     struct tv_step_report report = {0};
+    int64_t last = tv_checkpoint_first_step(run);
     TV_TRY(start(loop));
-    for (int64_t step = 1; step <= run->train_iters; step++) {
-        TV_TRY(one_step(loop, step, &report));
-        if (report.stop != TV_STOP_NONE && step < run->train_iters)
-            return stop_behind(loop, &report);
+    for (; last < run->train_iters; last++) {
+        TV_TRY(one_step(loop, last + 1, &report));
+        if (is_stopped(loop, &report))
+            return tell_stop(loop, &report);
     }
+    TV_TRY(save_now(loop, last));
     if (run->options.export_hf != NULL)
         TV_TRY(tv_trainer_export(loop->trainer, run->options.export_hf));
     struct tv_pipeline_report pipeline;
@@ -154,7 +217,8 @@ static tv_status_t open_outputs(struct loop *loop)
     tv_console_open(&loop->console, loop->run, stdout);
     if (loop->run->options.metrics == NULL)
         return TV_OK;
-    TV_TRY(tv_metrics_open(loop->run->options.metrics, 0, &loop->metrics));
+    TV_TRY(tv_metrics_open(loop->run->options.metrics, tv_checkpoint_first_step(loop->run),
+                           &loop->metrics));
     return tv_metrics_start(loop->metrics, loop->run);
 }
 
@@ -206,8 +270,9 @@ tv_status_t tv_train_loop(struct tv_comm *world, struct tv_run *run, int *is_com
     *is_common_out = status != TV_PEER;
     if (status == TV_OK) {
         status = run_steps(&loop);
-        /* decided from sums that every rank has */
-        *is_common_out = status == TV_NUMERIC || status == TV_STOPPED;
+        /* decided from sums that every rank has, or agreed on */
+        *is_common_out = status == TV_NUMERIC || status == TV_STOPPED ||
+                         (status != TV_OK && loop.has_save_failed);
     }
     const tv_status_t closed = close_outputs(&loop, status);
     *is_common_out &= closed == status; /* only the root has files */

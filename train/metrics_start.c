@@ -61,8 +61,7 @@ static json_t *units_json(const struct tv_run *run)
     return units;
 }
 
-/* Every default filled in. */
-static json_t *config_json(const struct tv_run *run)
+json_t *tv_config_json(const struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
     return json_pack(
@@ -137,6 +136,6 @@ tv_status_t tv_metrics_start(struct tv_metrics *metrics, const struct tv_run *ru
         run->extent.at[TV_PIPE] * run->extent.at[TV_DATA] * run->extent.at[TV_TENSOR];
     if (metrics == NULL)
         return TV_OK;
-    TV_TRY(tv_metrics_object(metrics, "config", config_json(run)));
+    TV_TRY(tv_metrics_object(metrics, "config", tv_config_json(run)));
     return tv_metrics_object(metrics, "placement", placement_json(run, num_ranks));
 }

@@ -41,6 +41,19 @@ static const struct dtype *find_dtype(const char *name)
     return NULL;
 }
 
+int tv_safetensors_dtype_bytes(const char *dtype)
+{
+    const struct dtype *found = find_dtype(dtype);
+    return found == NULL ? 0 : found->bytes;
+}
+
+const char *tv_safetensors_dtype_name(tv_dtype_t dtype)
+{
+    static const char *const names[] = {[TV_F32] = "F32", [TV_F64] = "F64", [TV_BF16] = "BF16",
+                                        [TV_I32] = "I32", [TV_I64] = "I64", [TV_U8] = "U8"};
+    return names[dtype];
+}
+
 /* Fills shape; *bytes_out = element size times the product of the shape. */
 static tv_status_t parse_shape(const struct tv_safetensors *file, struct tv_safetensor *tensor,
                                const json_t *shape, int64_t element_bytes, int64_t *bytes_out)

@@ -14,10 +14,8 @@ static const struct {
     int number;
     const char *name;
 } stops[TV_NUM_STOPS] = {
-    [TV_STOP_NONE] = {0, "nothing"},
-    [TV_STOP_TIME] = {0, "--exit-after"},
-    [TV_STOP_SIGUSR1] = {SIGUSR1, "SIGUSR1"},
-    [TV_STOP_SIGTERM] = {SIGTERM, "SIGTERM"},
+    [TV_STOP_NONE] = {0, "nothing"},          [TV_STOP_TIME] = {0, "--exit-after"},
+    [TV_STOP_SIGUSR1] = {SIGUSR1, "SIGUSR1"}, [TV_STOP_SIGTERM] = {SIGTERM, "SIGTERM"},
     [TV_STOP_SIGINT] = {SIGINT, "SIGINT"},
 };
 

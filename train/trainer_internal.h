@@ -27,6 +27,8 @@ struct tv_action_costs {
 /* What a step does behind the walk. */
 enum { TV_PHASE_GRADIENTS, TV_PHASE_SUMS, TV_PHASE_OPTIMIZER, TV_NUM_PHASES };
 
+struct tv_saver;
+
 struct tv_trainer {
     const struct tv_run *run; /* borrowed */
     struct tv_comm *world;    /* borrowed; in launch order */
@@ -48,7 +50,8 @@ struct tv_trainer {
     struct tv_buckets *buckets;
     struct tv_optimizer *optimizer;
     struct tv_bad_steps bad_steps;
-    int64_t num_updates; /* steps so far that were not skipped */
+    struct tv_saver *saver; /* --save, or NULL; train/checkpoint.h */
+    int64_t num_updates;    /* steps so far that were not skipped */
 
     unsigned char *unit_is_done; /* [L + 2] its gradients of this step are complete */
 
