@@ -177,7 +177,7 @@ static tv_status_t tell_stop(const struct loop *loop, const struct tv_step_repor
     tv_checkpoint_path(folder, report->step, path, sizeof(path));
     return TV_ERR(TV_STOPPED,
                   "stopped by %s after step %" PRId64 " of %" PRId64
-                  ", saved in %s; --load auto goes on from there",
+                  ", saved in %s; --load auto continues from there",
                   by, report->step, of, path);
 }
 

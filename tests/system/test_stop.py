@@ -76,26 +76,47 @@ class Stop(unittest.TestCase):
         self.assertEqual((end["type"], end["status"], end["step"]), ("end", "stopped", steps[-1]))
         self.assertIn(f"after step {steps[-1]} of {MANY}", said[0])
 
+    def check_resumed(self, stopped, save, mpi):
+        """It goes on behind its last step, and nothing shows that it ever ended."""
+        last = stopped.steps[-1]["step"] + 3
+        folders = trivet.new_folder(), trivet.new_folder()
+        flags = {"pp": 2, "tp": 2, "train_iters": last, "lr_decay_iters": 100}
+        resumed = trivet.train(self.data, mpi=mpi, save=save, load="auto", export_hf=folders[0],
+                               metrics=stopped.folder / "metrics.jsonl", **flags)
+        straight = trivet.train(self.data, export_hf=folders[1], **flags)
+        records = trivet.Result(subprocess.CompletedProcess([], 0, "", ""), stopped.folder)
+        self.assertIn(f"continuing after step {last - 3} from ", resumed.out + resumed.err)
+        self.assertEqual([step["step"] for step in records.steps], list(range(1, last + 1)))
+        self.assertEqual((records.losses(), records.norms()), (straight.losses(), straight.norms()))
+        self.assertEqual(*[(folder / "model.safetensors").read_bytes() for folder in folders])
+
+    def check_stop(self, number, tell, mpi=True, resumes=True):
+        save = trivet.new_folder() / "checkpoints"
+        run = Run(self.data, mpi=mpi, save=save, lr_decay_iters=100)
+        run.wait_for_steps()
+        tell(run)
+        stopped = run.finish()
+        self.assert_stopped(stopped, number.name)
+        step = stopped.steps[-1]["step"]
+        self.assertEqual([(r["step"], Path(r["path"]).name) for r in stopped.records if r["type"] == "save"],
+                         [(step, f"step-{step:08}")])
+        self.assertEqual(os.listdir(save), [f"step-{step:08}"])
+        if resumes:
+            self.check_resumed(stopped, save, mpi)
+
     def test_one_rank_is_told(self):
         for i, number in enumerate(ALL):
-            run = Run(self.data)
-            run.wait_for_steps()
-            os.kill(run.ranks()[3 - i], number)
-            self.assert_stopped(run.finish(), number.name)
+            self.check_stop(number, lambda run: os.kill(run.ranks()[3 - i], number), resumes=i == 1)
 
     def test_the_launcher_is_told_and_tells_all(self):
         for number in ALL:
-            run = Run(self.data)
-            run.wait_for_steps()
-            os.kill(run.process.pid, number)
-            self.assert_stopped(run.finish(), number.name)
+            self.check_stop(number, lambda run: os.kill(run.process.pid, number), resumes=number == signal.SIGTERM)
 
     def test_all_ranks_are_told_one_after_the_other(self):
-        run = Run(self.data)
-        run.wait_for_steps()
-        for rank in run.ranks():
-            os.kill(rank, signal.SIGTERM)
-        self.assert_stopped(run.finish(), "SIGTERM")
+        self.check_stop(signal.SIGTERM, lambda run: [os.kill(rank, signal.SIGTERM) for rank in run.ranks()])
+
+    def test_threads_are_told(self):
+        self.check_stop(signal.SIGTERM, lambda run: os.kill(run.process.pid, signal.SIGTERM), mpi=False)
 
     def test_threads_and_one_rank(self):
         for ranks, mesh in ((4, {}), (1, {"pp": 1, "tp": 1})):
