@@ -2,6 +2,7 @@
  * status. */
 #include "train/checkpoint_internal.h"
 #include "train/commands.h"
+#include "train/file_faults.h"
 #include "train/loop.h"
 #include "train/ranks.h"
 #include "train/stop.h"
@@ -31,7 +32,9 @@ static tv_status_t train_rank(struct tv_comm *world, void *context, int *is_comm
     const struct tv_train_options *options = context;
     struct tv_run run = {0};
     struct tv_checkpoint *checkpoint = NULL;
-    tv_status_t status = resolve(world, options, &checkpoint, &run);
+    tv_status_t status = tv_file_faults_catch();
+    if (status == TV_OK)
+        status = resolve(world, options, &checkpoint, &run);
     *is_common_out = status != TV_OK && status != TV_PEER;
     if (status == TV_OK && options->is_dry_run)
         status = tv_comm_rank(world) == 0 ? tv_dry_run_print(&run, stdout) : TV_OK;

@@ -211,6 +211,16 @@ static tv_status_t create_state(struct tv_trainer *tr)
     return tv_comm_agree(tv_mesh_world(tr->mesh), tv_saver_create(tr, &tr->saver), &first_failed);
 }
 
+/* Memory runs out on one rank, and all say so. */
+static tv_status_t name_rank(const struct tv_trainer *tr, tv_status_t status)
+{
+    if (status != TV_NO_MEMORY)
+        return status;
+    return TV_ERR(TV_NO_MEMORY, "rank %d (stage %d, replica %d, tensor rank %d): %s",
+                  tv_comm_rank(tr->world), tr->here.at[TV_PIPE], tr->here.at[TV_DATA],
+                  tr->here.at[TV_TENSOR], tv_error_message());
+}
+
 static tv_status_t create_all(struct tv_trainer *tr)
 {
     const struct tv_run *run = tr->run;
@@ -220,10 +230,11 @@ static tv_status_t create_all(struct tv_trainer *tr)
     TV_TRY(tv_clock_offset(tv_mesh_world(tr->mesh), &tr->clock_offset));
     tr->here = tv_mesh_here(tr->mesh);
     TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), open_files(tr), &first_failed));
-    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), alloc_host(tr), &first_failed));
+    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), name_rank(tr, alloc_host(tr)), &first_failed));
     TV_TRY(tv_fair_threads(tv_mesh_world(tr->mesh), run->options.num_threads, &num_threads));
-    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), create_model(tr, num_threads), &first_failed));
-    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), create_parts(tr), &first_failed));
+    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), name_rank(tr, create_model(tr, num_threads)),
+                         &first_failed));
+    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), name_rank(tr, create_parts(tr)), &first_failed));
     return create_state(tr);
 }
 

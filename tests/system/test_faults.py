@@ -1,0 +1,67 @@
+"""What a run does when files change under it and memory runs out: a sentence, an exit code, and no rank is left."""
+import os
+import subprocess
+import unittest
+from array import array
+
+import trivet
+from long_run import Run
+
+TOKENS = 16 * 32 * 40 + 1  # ten pages of 16-bit ids
+
+
+class Files(unittest.TestCase):
+    """The file of tokens, while it is trained on."""
+
+    def setUp(self):
+        self.data = trivet.write_tokens(trivet.new_folder() / "walk.u16", trivet.walk_tokens(TOKENS))
+
+    def run_and(self, change, **changes):
+        run = Run(self.data, **changes)
+        run.wait_for_steps()
+        change()
+        result = run.finish()
+        self.assertEqual(run.ranks(), [])
+        return result, [line for line in result.err.splitlines() if line.startswith("trivet: error")]
+
+    def test_cut_short(self):
+        for mesh in ({}, {"mpi": False}, {"pp": 1, "tp": 1, "ranks": 2}):
+            self.setUp()
+            result, said = self.run_and(lambda: os.truncate(self.data, 4096), **mesh)
+            self.assertEqual(result.code, 3, result.err)
+            self.assertEqual(len(said), 1, result.err)
+            self.assertIn(f"{self.data}: the file has become shorter while it was read", said[0])
+
+    def test_written_to(self):
+        def write():
+            with open(self.data, "r+b") as file:
+                file.write(array("H", [300] * TOKENS).tobytes())
+        result, said = self.run_and(write)
+        self.assertEqual((result.code, len(said)), (3, 1), result.err)
+        self.assertIn(f"{self.data}: token 300 is beyond the vocabulary of 256; the file has changed", said[0])
+
+    def test_removed_or_replaced_it_is_still_there(self):
+        want = trivet.train(self.data, pp=2, tp=2, train_iters=40).losses()
+        run = Run(self.data, train_iters=40)
+        run.wait_for_steps()
+        os.unlink(self.data)
+        trivet.write_tokens(self.data, [300])
+        result = run.finish()
+        self.assertEqual((result.code, result.losses()), (0, want), result.err)
+
+
+class Memory(unittest.TestCase):
+    def test_one_rank_has_too_little(self):
+        """All end at once, with what was asked for and what is in use."""
+        data = trivet.write_tokens(trivet.new_folder() / "walk.u16", trivet.walk_tokens(513))
+        flags = dict(trivet.small_flags({"hidden_size": 1024, "ffn_hidden_size": 4096, "train_iters": 1, "pp": 2}),
+                     data=data)
+        words = trivet.command(flags, ranks=2, mpi=True)
+        limited = words[:3] + ["sh", "-c", 'if [ "$PMI_RANK" = 1 ]; then ulimit -v 600000; fi; exec "$@"', "sh"]
+        done = subprocess.run(limited + words[3:], capture_output=True, text=True, timeout=60)
+        trivet.assert_refused(self, done, 1, ["rank 1 (stage 1, replica 0, tensor rank 0): no room for ", " bytes of ",
+                                              "; in use, in bytes: parameters ", "gradients "])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
