@@ -1,5 +1,5 @@
-/* train/file_faults.h -- what becomes of a rank that reads a mapped file which has lost bytes: cut short by somebody, or
- * on a disk that fails. The system tells with SIGBUS; here that is a sentence with the file's name.
+/* train/file_faults.h -- what becomes of a rank that reads a mapped file which has lost bytes: cut short by somebody,
+ * or on a disk that fails. The system tells with SIGBUS; here that is a sentence with the file's name.
  *
  * Files that are mapped (tv_file_map) are known by their addresses. Inside tv_file_guard the fault is an error like any
  * other; outside it ends the process with the exit code of a bad file. */

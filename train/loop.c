@@ -6,6 +6,7 @@
 #include "train/place.h"
 #include "train/split.h"
 #include "train/step_trace.h"
+#include "train/stragglers.h"
 #include "train/trainer_internal.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -19,7 +20,8 @@ struct loop {
     struct tv_console console;   /* root */
     struct tv_metrics *metrics;  /* root, or NULL */
     struct tv_step_trace *trace; /* or NULL */
-    int has_save_failed;         /* on every rank alike */
+    struct tv_stragglers *stragglers;
+    int has_save_failed; /* on every rank alike */
 };
 
 /* The sample numbers of a step in the order of the global batch: a JSON line. */
@@ -131,6 +133,8 @@ static tv_status_t one_step(struct loop *loop, int64_t step, struct tv_step_repo
             TV_TRY(tv_metrics_step(loop->metrics, report));
         tv_console_step(&loop->console, report);
     }
+    TV_TRY(tv_stragglers_add(loop->stragglers, tv_mesh_world(loop->trainer->mesh), step,
+                             loop->trainer->compute_seconds, loop->metrics));
     if (is_stopped(loop, report)) /* at once: who sends signals does not wait for an evaluation */
         TV_TRY(save_now(loop, step));
     if (evaluates_after(loop->run, step))
@@ -210,6 +214,7 @@ static tv_status_t run_steps(struct loop *loop)
 /* The verdict on the root's files is shared before the first step. */
 static tv_status_t open_outputs(struct loop *loop)
 {
+    TV_TRY(tv_stragglers_create(loop->run, &loop->stragglers));
     if (loop->run->options.trace != NULL)
         TV_TRY(tv_step_trace_open(loop->trainer, loop->run->options.trace, &loop->trace));
     if (!loop->is_root)
@@ -276,6 +281,7 @@ tv_status_t tv_train_loop(struct tv_comm *world, struct tv_run *run, int *is_com
     }
     const tv_status_t closed = close_outputs(&loop, status);
     *is_common_out &= closed == status; /* only the root has files */
+    tv_stragglers_destroy(loop.stragglers);
     tv_trainer_destroy(loop.trainer);
     return closed;
 }

@@ -79,6 +79,7 @@ struct tv_trainer {
     struct tv_action_time phases[TV_NUM_PHASES]; /* of the last step */
     struct tv_action_costs *costs;               /* [v] what this rank's actions took so far */
     int64_t num_walks;
+    double compute_seconds;              /* of the last walk, without waits for other ranks */
     double window_started;               /* of the last step, on rank 0's clock */
     int64_t peak_memory;                 /* of the largest rank, as of the last look */
     struct tv_rank_account account;      /* of this step, or the counters before it */
@@ -109,6 +110,8 @@ void tv_trainer_note_walk(struct tv_trainer *tr, const struct tv_rank_time *walk
 TV_MUST_CHECK tv_status_t tv_trainer_create_account(struct tv_trainer *tr);
 void tv_trainer_start_account(struct tv_trainer *tr);
 void tv_trainer_end_account(struct tv_trainer *tr);
+/* Seconds since the start that this rank waited for peers of the tensor and data axes, as actions of the walk do. */
+double tv_trainer_waited_in_actions(const struct tv_trainer *tr);
 TV_MUST_CHECK tv_status_t tv_trainer_sum_account(struct tv_trainer *tr,
                                                  struct tv_mesh_account *sum_out);
 TV_MUST_CHECK tv_status_t tv_trainer_account_report(struct tv_trainer *tr,

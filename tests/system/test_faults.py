@@ -1,8 +1,13 @@
 """What a run does when files change under it and memory runs out: a sentence, an exit code, and no rank is left."""
 import os
+import re
+import signal
 import subprocess
+import threading
+import time
 import unittest
 from array import array
+from pathlib import Path
 
 import trivet
 from long_run import Run
@@ -48,6 +53,49 @@ class Files(unittest.TestCase):
         trivet.write_tokens(self.data, [300])
         result = run.finish()
         self.assertEqual((result.code, result.losses()), (0, want), result.err)
+
+
+class Stragglers(unittest.TestCase):
+    def test_a_rank_that_is_slow_is_named(self):
+        """It is stopped four fifths of the time, which stretches what it computes."""
+        data = trivet.write_tokens(trivet.new_folder() / "walk.u16", trivet.walk_tokens(TOKENS))
+        run = Run(data, ranks=2, pp=1, tp=1, placement="identity", exit_after=0.5, log_interval=3, micro_batch_size=4,
+                  hidden_size=128)
+        run.wait_for_steps()
+        said = iter(run.process.stderr.readline, "")
+        slow = run.ranks()[1]
+        stop = threading.Event()
+        pulses = threading.Thread(target=pulse, args=(slow, stop))
+        pulses.start()
+        try:
+            line = next(line for line in said if "times as long" in line)
+        finally:
+            stop.set()
+            pulses.join()
+        words = Path(f"/proc/{slow}/environ").read_text().split("\0")
+        rank = next(int(word.split("=")[1]) for word in words if word.startswith("PMI_RANK="))
+        os.kill(run.process.pid, signal.SIGTERM)
+        result = run.finish()
+        self.assertEqual(result.code, 75, result.err)
+        self.assertIn(f"warning: rank {rank} of node ", line)
+        self.assertIn(f"(stage 0, replica {rank}, tensor rank 0) computes ", line)
+        records = [r for r in result.records if r["type"] == "ranks"]
+        step = int(re.search(r"for 3 intervals up to step (\d+)", line)[1])
+        last = [r for r in records if r["step"] <= step][-3:]
+        self.assertEqual([r["steps"] for r in last], [3, 3, 3])
+        for r in last:
+            self.assertGreaterEqual(r["over_median"][rank], 1.3)
+            self.assertEqual(r["over_median"][1 - rank], 1)
+            self.assertAlmostEqual(r["compute_seconds"][rank] / r["compute_seconds"][1 - rank],
+                                   r["over_median"][rank], places=9)
+
+
+def pulse(process, stop):
+    while not stop.is_set():
+        os.kill(process, signal.SIGSTOP)
+        time.sleep(0.04)
+        os.kill(process, signal.SIGCONT)
+        time.sleep(0.01)
 
 
 class Memory(unittest.TestCase):
