@@ -46,8 +46,8 @@ class Files(unittest.TestCase):
         self.assertIn(f"{self.data}: token 300 is beyond the vocabulary of 256; the file has changed", said[0])
 
     def test_removed_or_replaced_it_is_still_there(self):
-        want = trivet.train(self.data, pp=2, tp=2, train_iters=40).losses()
-        run = Run(self.data, train_iters=40)
+        want = trivet.train(self.data, pp=2, tp=2, train_iters=15).losses()
+        run = Run(self.data, train_iters=15)
         run.wait_for_steps()
         os.unlink(self.data)
         trivet.write_tokens(self.data, [300])
@@ -102,7 +102,8 @@ class Memory(unittest.TestCase):
     def test_one_rank_has_too_little(self):
         """All end at once, with what was asked for and what is in use."""
         data = trivet.write_tokens(trivet.new_folder() / "walk.u16", trivet.walk_tokens(513))
-        flags = dict(trivet.small_flags({"hidden_size": 1024, "ffn_hidden_size": 4096, "train_iters": 1, "pp": 2}),
+        flags = dict(trivet.small_flags({"hidden_size": 1024, "ffn_hidden_size": 4096, "train_iters": 1, "pp": 2,
+                                          "stage_layout": "E|ttttL"}),
                      data=data)
         words = trivet.command(flags, ranks=2, mpi=True)
         limited = words[:3] + ["sh", "-c", 'if [ "$PMI_RANK" = 1 ]; then ulimit -v 600000; fi; exec "$@"', "sh"]
