@@ -1,9 +1,9 @@
-/* train/stragglers.h -- the ranks that compute longer than those that do the same work: a slow core, a hot GPU, a second
- * program on the node. One of them sets the pace of all.
+/* train/stragglers.h -- the ranks that compute longer than those that do the same work: a slow core, a hot GPU, a
+ * second program on the node. One of them sets the pace of all.
  *
- * What is compared is the time inside the actions of the pipeline without what they wait for other ranks, summed over an
- * interval of --log-interval steps, against the median of the rank's stage: its replicas and tensor ranks do the same
- * work. A stage of one rank has nobody to be compared with. */
+ * What is compared is the time inside the actions of the pipeline without what they wait for other ranks, summed over
+ * an interval of --log-interval steps, against the median of the rank's stage: its replicas and tensor ranks do the
+ * same work. A stage of one rank has nobody to be compared with. */
 #ifndef TV_TRAIN_STRAGGLERS_H
 #define TV_TRAIN_STRAGGLERS_H
 #include "mesh/comm.h"
