@@ -1,5 +1,6 @@
 /* train/loop.c -- steps, evaluations, metrics and the export, in the order in which they happen. */
 #include "train/loop.h"
+#include "base/log.h"
 #include "train/checkpoint_internal.h"
 #include "train/console.h"
 #include "train/metrics.h"
@@ -240,6 +241,18 @@ static tv_status_t split_by_profile(struct tv_comm *world, struct tv_run *run)
     return tv_comm_agree(world, status, &first_failed);
 }
 
+/* A run that ends by a verdict of its own still ends the save that is on its way; the verdict's sentence stays. */
+static void finish_save(struct loop *loop)
+{
+    char why[1024];
+    int64_t saved = 0;
+    snprintf(why, sizeof(why), "%s", tv_error_message());
+    const tv_status_t status = tv_checkpoint_finish(loop->trainer, &saved);
+    if (note_save(loop, status, saved) != TV_OK)
+        tv_log(TV_LOG_WARN, "a save was not ended: %s", tv_error_message());
+    (void)TV_ERR(TV_NUMERIC, "%s", why);
+}
+
 /* Ends the files; their first failure becomes that of a run that had none. */
 static tv_status_t close_outputs(struct loop *loop, tv_status_t status)
 {
@@ -275,6 +288,8 @@ tv_status_t tv_train_loop(struct tv_comm *world, struct tv_run *run, int *is_com
     *is_common_out = status != TV_PEER;
     if (status == TV_OK) {
         status = run_steps(&loop);
+        if (status == TV_NUMERIC)
+            finish_save(&loop);
         /* decided from sums that every rank has, or agreed on */
         *is_common_out = status == TV_NUMERIC || status == TV_STOPPED ||
                          (status != TV_OK && loop.has_save_failed);

@@ -1,4 +1,4 @@
-// What each rank of a mesh writes: every element of every logical tensor once, whatever is cut how; and the index of it.
+// What each rank writes: every element of every logical tensor once, whatever is cut how; and the index of it.
 #include "train/resolved_run.h"
 #include <cstring>
 #include <map>
