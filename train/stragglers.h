@@ -27,8 +27,8 @@ TV_MUST_CHECK tv_status_t tv_stragglers_create(const struct tv_run *run,
 void tv_stragglers_destroy(struct tv_stragglers *stragglers);
 /* Add what this rank computed in `step`; where it ends an interval, compare (collective over `world`, in mesh order).
  * Rank 0 writes {"type":"ranks"} to metrics (or NULL) and names who is slow. Errors: TV_PEER, TV_IO, TV_NO_MEMORY. */
-TV_MUST_CHECK tv_status_t tv_stragglers_add(struct tv_stragglers *stragglers,
-                                            struct tv_comm *world, int64_t step,
-                                            double compute_seconds, struct tv_metrics *metrics);
+TV_MUST_CHECK tv_status_t tv_stragglers_add(struct tv_stragglers *stragglers, struct tv_comm *world,
+                                            int64_t step, double compute_seconds,
+                                            struct tv_metrics *metrics);
 TV_END_C
 #endif

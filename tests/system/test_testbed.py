@@ -38,17 +38,16 @@ else:
     print(8e-6 * received / (time.monotonic() - started))
 """
 
-# A requeued job starts after two minutes; here at once, when nothing of the first is left.
+# A requeued job starts after two minutes; here as soon as nothing of its first steps is left.
 QUEUE = """
 state() {{ scontrol show job 1; }}
 sbatch {script} corpus.txt --train-iters 30 --seq-length 16 --global-batch-size 8 --micro-batch-size 1 --threads 1
 until grep -qs '"step":3' trivet-1.jsonl; do sleep 0.1; done
 scancel --batch --signal=USR1 1
-until state | grep -q Reason=BeginTime && [ -z "$(squeue --noheader --steps)" ]; do sleep 0.1; done
+until state | grep -q Reason=BeginTime && ! pgrep -f 'slurmstepd: .1.'; do sleep 0.1; done
 scontrol update jobid=1 starttime=now
 until state | grep -qE 'JobState=(COMPLETED|FAILED)'; do sleep 0.1; done
 state
-tail -n 20 "$(dirname "$SLURM_CONF")"/slurmd-node0.log
 """
 
 

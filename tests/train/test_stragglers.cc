@@ -3,7 +3,8 @@
 #include <gtest/gtest.h>
 #include <vector>
 
-namespace {
+namespace
+{
 
 std::vector<double> ratios(tv_mesh_coord extent, const std::vector<double> &seconds)
 {
@@ -35,4 +36,4 @@ TEST(Stragglers, AloneNobodyIsSlow)
     EXPECT_EQ(ratios({{1, 2, 1}}, {0, 7}), (Numbers{1, 1}));
 }
 
-}  // namespace
+} // namespace
