@@ -26,8 +26,8 @@ static void *make_call(void *argument)
     if (call->group != MPI_GROUP_NULL)
         call->code = MPI_Comm_create_group(call->from, call->group, TAG, &call->made);
     else
-        call->code = MPI_Comm_split_type(call->from, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL,
-                                         &call->made);
+        call->code =
+            MPI_Comm_split_type(call->from, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &call->made);
     atomic_store(&call->is_done, 1);
     return NULL;
 }

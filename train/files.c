@@ -1,5 +1,6 @@
 /* train/files.c -- folders, maps, and files that appear whole or not at all. */
 #include "train/files.h"
+#include "train/file_faults.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -76,6 +77,7 @@ static tv_status_t map_open_file(int fd, const char *path, struct tv_file_map *m
         return TV_ERR(TV_BAD_FILE, "%s: %" PRId64 " bytes cannot be mapped: %s", path, map->bytes,
                       strerror(errno));
     map->data = data;
+    tv_file_faults_add(path, data, (size_t)map->bytes);
     return TV_OK;
 }
 
@@ -94,8 +96,10 @@ tv_status_t tv_file_map(const char *path, struct tv_file_map *map_out)
 
 void tv_file_unmap(struct tv_file_map *map)
 {
-    if (map->data != NULL)
+    if (map->data != NULL) {
+        tv_file_faults_remove(map->data);
         munmap((void *)(uintptr_t)map->data, (size_t)map->bytes);
+    }
     *map = (struct tv_file_map){0};
 }
 

@@ -31,6 +31,14 @@ void tv_print_error(void)
     tv_log(TV_LOG_DEBUG, "decided at %s", tv_error_where());
 }
 
+static void tell_end(tv_status_t status)
+{
+    if (status == TV_STOPPED)
+        tv_log(TV_LOG_INFO, "%s", tv_error_message());
+    else
+        tv_print_error();
+}
+
 int tv_refuse_flags(tv_status_t status)
 {
     if (tv_is_first_process())
@@ -38,8 +46,9 @@ int tv_refuse_flags(tv_status_t status)
     return tv_status_exit_code(status);
 }
 
-/* A missed deadline is seen by many ranks within moments of each other. Each waits a little longer
- * than the one before it, so that the first to speak ends the job before the others do. */
+/* A missed deadline, or a file that has changed, is seen by many ranks within moments of each other.
+ * Each waits a little longer than the one before it, so that the first to speak ends the job before
+ * the others do. */
 static void take_turns(int rank)
 {
     const struct timespec pause = {0, 20 * 1000 * 1000L};
@@ -50,8 +59,7 @@ static void take_turns(int rank)
 /* This rank failed while others may wait for it: say so, unless another has, and end the job. */
 static void end_job(struct tv_comm *world, tv_status_t status)
 {
-    if (status == TV_PEER)
-        take_turns(tv_comm_rank(world));
+    take_turns(tv_comm_rank(world));
     if (!tv_comm_is_aborted(world))
         tv_print_error();
     tv_comm_abort(world, tv_status_exit_code(status));
@@ -69,7 +77,7 @@ static int run_rank(struct tv_comm *world, const struct tv_ranks_args *args)
     if (!is_common)
         end_job(world, status);
     else if (tv_comm_rank(world) == 0) /* every rank returned the same: none waits for another */
-        tv_print_error();
+        tell_end(status);
     return tv_status_exit_code(status);
 }
 

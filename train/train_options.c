@@ -207,6 +207,8 @@ static const struct tv_option rows[] = {
      "steps between lines when the output is not a terminal"},
     {"timeout", NULL, TV_OPTION_REAL, AT(timeout_seconds), 0.001, 1e9, "120",
      "seconds a rank waits for another before it gives up"},
+    {"exit-after", "exit-duration-in-mins", TV_OPTION_REAL, AT(exit_after_minutes), TV_OPTION_TINY,
+     1e9, NULL, "minutes after which the run stops behind a step, saves, and exits with code 75"},
     {"dry-run", NULL, TV_OPTION_SWITCH, AT(is_dry_run), 0, 0, NULL,
      "print mesh, layer map, parameters and memory, and stop"},
     {"json", NULL, TV_OPTION_SWITCH, AT(is_json), 0, 0, NULL, "with --dry-run: as one JSON object"},

@@ -1,7 +1,9 @@
 """Several nodes on one machine (scripts/testbed, scripts/slurm-testbed): the same losses as local ranks, a clean end
 every time, and an end in time when a rank dies. Exits with 77 where nodes cannot be made."""
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +36,18 @@ else:
     while data := peer.recv(65536):
         received += len(data)
     print(8e-6 * received / (time.monotonic() - started))
+"""
+
+# A requeued job starts after two minutes; here as soon as nothing of its first steps is left.
+QUEUE = """
+state() {{ scontrol show job 1; }}
+sbatch {script} corpus.txt --train-iters 30 --seq-length 16 --global-batch-size 8 --micro-batch-size 1 --threads 1
+until grep -qs '"step":3' trivet-1.jsonl; do sleep 0.1; done
+scancel --batch --signal=USR1 1
+until state | grep -q Reason=BeginTime && ! pgrep -f 'slurmstepd: .1.'; do sleep 0.1; done
+scontrol update jobid=1 starttime=now
+until state | grep -qE 'JobState=(COMPLETED|FAILED)'; do sleep 0.1; done
+state
 """
 
 
@@ -216,6 +230,23 @@ class Slurm(Nodes):
                               env=dict(os.environ, TRIVET=trivet.BINARY))
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn('"status":"ok"', (self.folder / "trivet-1.jsonl").read_text())
+
+    def test_the_example_goes_back_into_the_queue(self):
+        """Told that its time is nearly up, it saves and is queued again; what starts then goes on from there."""
+        (self.folder / "corpus.txt").write_text("round and round it goes, " * 500)
+        for name in self.folder.glob("trivet-1*"):
+            shutil.rmtree(name) if name.is_dir() else name.unlink()
+        script = SCRIPTS.parent / "examples" / "launch" / "train.sbatch"
+        (self.folder / "queue").write_text(QUEUE.format(script=script))
+        done = subprocess.run([SCRIPTS / "slurm-testbed", "2", "--per-node", "8", "--", "bash", "queue"],
+                              capture_output=True, text=True, timeout=100, cwd=self.folder,
+                              env=dict(os.environ, TRIVET=trivet.BINARY))
+        said = done.stdout + done.stderr + (self.folder / "slurm-1.out").read_text()
+        self.assertIn("JobState=COMPLETED", done.stdout, said)
+        self.assertIn("Restarts=1", done.stdout)
+        records = [json.loads(line) for line in (self.folder / "trivet-1.jsonl").read_text().splitlines()]
+        self.assertEqual([r["step"] for r in records if r["type"] == "step"], list(range(1, 31)))
+        self.assertEqual([r["status"] for r in records if r["type"] == "end"], ["stopped", "ok"], said)
 
     def test_refusals_keep_their_exit_code(self):
         without_pmi = ["slurm-testbed", "2", "--", "srun", "--mpi=none", "-n4"]
