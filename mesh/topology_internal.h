@@ -19,6 +19,7 @@ enum {
 #define TV_GBPS_PCIE   25.0
 #define TV_GBPS_NVLINK 450.0 /* all links of an H100 */
 #define TV_GBPS_NIC    50.0
+#define TV_GBPS_LINK   25.0 /* one NVLink 2 to 4 */
 
 /* The array with room for one more behind `num` items, which it makes when num is 0 or a power of
  * two; NULL when memory is out, and then `items` is as it was. */
@@ -47,6 +48,11 @@ struct tv_node_read {
     struct tv_warnings warnings;
 };
 void tv_node_read_free(struct tv_node_read *node);
+/* As bytes for ranks of this program, which the caller frees, and back. Errors: TV_NO_MEMORY. */
+TV_MUST_CHECK tv_status_t tv_node_pack(const struct tv_node_read *node, char **bytes_out,
+                                       int64_t *num_out);
+TV_MUST_CHECK tv_status_t tv_node_unpack(const char *bytes, int64_t num,
+                                         struct tv_node_read *node_out);
 void tv_node_shape_free(struct tv_node_shape *shape);
 
 /* `name` (or path#section of matrices) is for sentences. Any bytes are a node or a refusal. */
@@ -146,6 +152,12 @@ TV_MUST_CHECK tv_status_t tv_shape_pair_nics(struct tv_node_shape *shape, const 
  * where they differ); gpu_gbps becomes the greatest sum of a row, where there are links. */
 TV_MUST_CHECK tv_status_t tv_shape_set_links(struct tv_node_shape *shape, const double *rates,
                                              struct tv_warnings *warnings);
+
+/* The same from numbers of NVLinks [num_gpus, num_gpus], those through a switch counted for every pair
+ * that it joins, as `nvidia-smi topo -m` prints them: where they add up to more than a GPU can have
+ * and all pairs have as many, SWITCH. */
+TV_MUST_CHECK tv_status_t tv_shape_count_links(struct tv_node_shape *shape, const int *num_links,
+                                               double gbps_per_link, struct tv_warnings *warnings);
 
 /* What readers of PCI trees find: GPU, NIC or neither, which tv_shape_from_pci decides. */
 struct tv_pci_device {

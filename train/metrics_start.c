@@ -108,10 +108,13 @@ static json_t *ranks_json(const struct tv_run_place *place)
     json_t *ranks = json_array();
     for (int rank = 0; rank < place->placement.num_ranks; rank++) {
         const struct tv_binding *binding = &place->bindings[rank];
-        json_array_append_new(ranks, json_pack("{s:s, s:s, s:s, s:s}", "node",
-                                               place->nodes.names[place->nodes.node_of[rank]],
-                                               "binding", tv_bind_kind_name(binding->kind), "cpus",
-                                               binding->cpus, "memory", binding->memory));
+        json_t *fields = json_pack("{s:s, s:s, s:s, s:s}", "node",
+                                   place->nodes.names[place->nodes.node_of[rank]], "binding",
+                                   tv_bind_kind_name(binding->kind), "cpus", binding->cpus,
+                                   "memory", binding->memory);
+        if (place->gpus != NULL)
+            json_object_set_new(fields, "gpu", json_string(place->gpus[rank]));
+        json_array_append_new(ranks, fields);
     }
     return ranks;
 }

@@ -71,6 +71,13 @@ static tv_status_t evaluate(const struct tv_map_args *args, const char *file, in
     return tv_map_evaluate(args, mesh_rank, &place->chosen, &place->split_tensor_groups);
 }
 
+/* Words or files in place of what is found. */
+static int has_given_topology(const struct tv_run *run)
+{
+    const char *spec = run->options.topology;
+    return spec != NULL && strcmp(spec, TV_TOPO_LIVE) != 0;
+}
+
 /* Node i of --topology stands for the i-th node found, and holds its ranks. */
 static tv_status_t check_given(const struct tv_topology *given, const struct tv_nodes *nodes,
                                const struct tv_device_place *arrivals, int num_ranks)
@@ -107,7 +114,7 @@ static tv_status_t choose(const struct tv_run *run, const struct tv_topology *fo
                           struct tv_run_place *place)
 {
     struct tv_topology given = {0};
-    if (run->options.topology == NULL)
+    if (!has_given_topology(run))
         return choose_on(run, found, arrivals, num_ranks, mesh_rank, place);
     TV_TRY(tv_topology_read(run->options.topology, run->options.network, &given));
     tv_status_t status = check_given(&given, &place->nodes, arrivals, num_ranks);
@@ -161,6 +168,20 @@ static tv_status_t choose_and_tell(struct tv_comm *world, const struct tv_run *r
     return status;
 }
 
+static tv_status_t note_gpus(const struct tv_topology *topology,
+                             const struct tv_device_place *arrivals, int num_ranks,
+                             struct tv_run_place *place)
+{
+    place->gpus = calloc((size_t)num_ranks, sizeof(*place->gpus));
+    if (place->gpus == NULL)
+        return TV_ERR(TV_NO_MEMORY, "GPUs of %d ranks", num_ranks);
+    for (int r = 0; r < num_ranks; r++)
+        memcpy(place->gpus[r],
+               tv_topology_shape(topology, arrivals[r].node)->gpus[arrivals[r].device].pci,
+               sizeof(place->gpus[r]));
+    return TV_OK;
+}
+
 static tv_status_t place_ranks(struct tv_comm *world, const struct tv_run *run,
                                const struct tv_machine *machine, int position,
                                struct tv_run_place *place)
@@ -169,7 +190,8 @@ static tv_status_t place_ranks(struct tv_comm *world, const struct tv_run *run,
         .nodes = &place->nodes,
         .machine = machine,
         .place = position,
-        .network = run->options.topology == NULL ? run->options.network : NULL};
+        .network = has_given_topology(run) ? NULL : run->options.network,
+        .uses_gpus = run->options.topology != NULL && !has_given_topology(run)};
     struct tv_topology topology = {0};
     int first_failed;
     struct tv_device_place *arrivals = calloc((size_t)tv_comm_size(world), sizeof(*arrivals));
@@ -179,6 +201,9 @@ static tv_status_t place_ranks(struct tv_comm *world, const struct tv_run *run,
     status = tv_comm_agree(world, status, &first_failed);
     if (status == TV_OK)
         status = tv_topology_discover(world, &args, &topology, arrivals);
+    if (status == TV_OK && args.uses_gpus)
+        status = tv_comm_agree(world, note_gpus(&topology, arrivals, tv_comm_size(world), place),
+                               &first_failed);
     if (status == TV_OK) {
         tv_links_apply(&place->rates, &topology);
         status = choose_and_tell(world, run, &topology, arrivals, place);
@@ -250,5 +275,6 @@ void tv_run_place_free(struct tv_run_place *place)
     tv_placement_destroy(&place->placement);
     tv_nodes_free(&place->nodes);
     free(place->bindings);
+    free(place->gpus);
     free(place);
 }

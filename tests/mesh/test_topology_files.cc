@@ -163,7 +163,7 @@ TEST(TopologyHwloc, ThisMachine)
     ASSERT_EQ(hwloc_topology_load(machine), 0);
     struct tv_node_shape shape = {};
     struct tv_warnings warnings = {};
-    ASSERT_EQ(tv_hwloc_to_shape(machine, "this machine", 0, &shape, &warnings), TV_OK)
+    ASSERT_EQ(tv_hwloc_to_shape(machine, "this machine", 0, nullptr, &shape, &warnings), TV_OK)
         << tv_error_message();
     EXPECT_GE(shape.num_numas, 1);
     EXPECT_STRNE(shape.numas[0].cpus, "");
