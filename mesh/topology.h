@@ -47,6 +47,8 @@ struct tv_node_shape {
     double *links; /* [num_gpus, num_gpus], 0: none, the diagonal is not read; NULL unless MATRIX */
     double gpu_gbps; /* full rate of one GPU's own links (or of its PCIe slot) */
     double nic_gbps; /* sum over NICs */
+    double gpu_seconds,
+        nic_seconds; /* latency of a message inside the node, out of it; 0: unknown */
     int is_cpu;      /* devices are places on CPUs, not GPUs */
 };
 struct tv_node {
