@@ -68,7 +68,5 @@ void tv_map_free(struct tv_map *map);
 TV_MUST_CHECK tv_status_t tv_map_evaluate(const struct tv_map_args *args, const int *mesh_rank,
                                           struct tv_map_cost *cost_out,
                                           int *split_tensor_groups_out);
-/* Of places and mesh ranks: equal on ranks that have the same answer. */
-uint64_t tv_map_hash(const struct tv_map *map);
 TV_END_C
 #endif

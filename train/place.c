@@ -6,7 +6,6 @@
 #include "train/traffic.h"
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 static const double probe_seconds = 1;
 
@@ -127,16 +126,6 @@ static tv_status_t choose(const struct tv_run *run, const struct tv_topology *fo
 
 /* ---- told to all ---- */
 
-/* All ranks hold what rank 0 has sent. */
-static tv_status_t check_alike(struct tv_comm *world, const int *mesh_rank, int num_ranks)
-{
-    const int64_t hash =
-        (int64_t)(XXH64(mesh_rank, (size_t)num_ranks * sizeof(*mesh_rank), 0) >> 1);
-    int64_t ends[2] = {hash, -hash};
-    TV_TRY(tv_comm_all_reduce_now(world, ends, 2, TV_I64, TV_MAX));
-    return ends[0] == -ends[1] ? TV_OK : TV_ERR(TV_INTERNAL, "ranks have different placements");
-}
-
 static tv_status_t tell(struct tv_comm *world, int *mesh_rank, struct tv_run_place *place)
 {
     const int num_ranks = tv_comm_size(world);
@@ -145,7 +134,7 @@ static tv_status_t tell(struct tv_comm *world, int *mesh_rank, struct tv_run_pla
     TV_TRY(
         tv_comm_broadcast_now(world, &place->identity, (int64_t)sizeof(place->identity), TV_U8, 0));
     TV_TRY(tv_comm_broadcast_now(world, &place->split_tensor_groups, 1, TV_I32, 0));
-    TV_TRY(check_alike(world, mesh_rank, num_ranks));
+    TV_TRY(tv_placement_check_alike(world, num_ranks, mesh_rank));
     return tv_placement_create(num_ranks, mesh_rank, &place->placement);
 }
 
