@@ -40,6 +40,8 @@ struct tv_text {
     size_t bytes;
 };
 TV_MUST_CHECK tv_status_t tv_text_read(const char *path, struct tv_text *text_out);
+/* Errors: TV_BAD_FILE, with the line of the first NUL. */
+TV_MUST_CHECK tv_status_t tv_text_check(const struct tv_text *text);
 
 /* One node as a file describes it. */
 struct tv_node_read {
@@ -73,6 +75,7 @@ TV_MUST_CHECK tv_status_t tv_topology_parse_words(const char *words, int *num_no
 struct tv_network_node {
     char name[TV_TOPO_NAME];
     int leaf, domain; /* -1: none */
+    int line;
 };
 struct tv_names { /* of one kind, each with its index */
     void *tree;

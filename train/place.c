@@ -171,35 +171,44 @@ static tv_status_t note_gpus(const struct tv_topology *topology,
     return TV_OK;
 }
 
-static tv_status_t place_ranks(struct tv_comm *world, const struct tv_run *run,
-                               const struct tv_machine *machine, int position,
-                               struct tv_run_place *place)
+/* The machines and who is where; owned. */
+struct found {
+    struct tv_machine machine;
+    struct tv_topology topology;
+    struct tv_device_place *arrivals; /* [ranks] */
+};
+
+static int uses_gpus(const struct tv_run *run)
 {
-    const struct tv_discover_args args = {
-        .nodes = &place->nodes,
-        .machine = machine,
-        .place = position,
-        .network = has_given_topology(run) ? NULL : run->options.network,
-        .uses_gpus = run->options.topology != NULL && !has_given_topology(run)};
-    struct tv_topology topology = {0};
+    return run->options.topology != NULL && !has_given_topology(run);
+}
+
+static tv_status_t discover(struct tv_comm *world, const struct tv_run *run, int position,
+                            struct tv_run_place *place, struct found *found)
+{
+    const struct tv_discover_args args = {.nodes = &place->nodes,
+                                          .machine = &found->machine,
+                                          .place = position,
+                                          .network =
+                                              has_given_topology(run) ? NULL : run->options.network,
+                                          .uses_gpus = uses_gpus(run)};
     int first_failed;
-    struct tv_device_place *arrivals = calloc((size_t)tv_comm_size(world), sizeof(*arrivals));
     tv_status_t status = TV_OK;
-    if (arrivals == NULL)
+    found->arrivals = calloc((size_t)tv_comm_size(world), sizeof(*found->arrivals));
+    if (found->arrivals == NULL)
         status = TV_ERR(TV_NO_MEMORY, "places of %d ranks", tv_comm_size(world));
-    status = tv_comm_agree(world, status, &first_failed);
-    if (status == TV_OK)
-        status = tv_topology_discover(world, &args, &topology, arrivals);
-    if (status == TV_OK && args.uses_gpus)
-        status = tv_comm_agree(world, note_gpus(&topology, arrivals, tv_comm_size(world), place),
-                               &first_failed);
-    if (status == TV_OK) {
-        tv_links_apply(&place->rates, &topology);
-        status = choose_and_tell(world, run, &topology, arrivals, place);
-    }
-    tv_topology_free(&topology);
-    free(arrivals);
-    return status;
+    TV_TRY(tv_comm_agree(world, status, &first_failed));
+    TV_TRY(tv_topology_discover(world, &args, &found->topology, found->arrivals));
+    if (args.uses_gpus)
+        status = note_gpus(&found->topology, found->arrivals, tv_comm_size(world), place);
+    return tv_comm_agree(world, status, &first_failed);
+}
+
+static void found_free(struct found *found)
+{
+    tv_machine_free(&found->machine);
+    tv_topology_free(&found->topology);
+    free(found->arrivals);
 }
 
 /* ---- this rank ---- */
@@ -220,23 +229,33 @@ static tv_status_t gather_bindings(struct tv_comm *world, const struct tv_bindin
     return tv_request_wait(&request);
 }
 
-static tv_status_t find_place(struct tv_comm *world, const struct tv_run *run,
-                              struct tv_machine *machine, struct tv_run_place *place)
+/* GPUs are found before ranks are bound near them, places on CPUs afterwards. */
+static tv_status_t find_place(struct tv_comm *world, const struct tv_run *run, struct found *found,
+                              struct tv_run_place *place)
 {
     struct tv_binding binding;
-    int first_failed;
+    int first_failed, numa = -1;
     TV_TRY(tv_nodes_find(world, NULL, &place->nodes));
-    TV_TRY(tv_comm_agree(world, tv_machine_share(&place->nodes, NULL, machine), &first_failed));
-    TV_TRY(tv_bind(world, &place->nodes, machine, run->is_bound, &binding));
+    TV_TRY(tv_comm_agree(world, tv_machine_share(&place->nodes, NULL, &found->machine),
+                         &first_failed));
+    if (uses_gpus(run)) {
+        TV_TRY(discover(world, run, 0, place, found));
+        const struct tv_device_place here = found->arrivals[tv_comm_rank(world)];
+        numa = tv_topology_shape(&found->topology, here.node)->gpus[here.device].numa;
+    }
+    TV_TRY(tv_bind(world, &place->nodes, &found->machine, run->is_bound, numa, &binding));
     TV_TRY(gather_bindings(world, &binding, place));
     if (run->options.probe_links)
         TV_TRY(tv_links_measure(world, &place->nodes, probe_seconds, &place->rates));
-    return place_ranks(world, run, machine, binding.place, place);
+    if (!uses_gpus(run))
+        TV_TRY(discover(world, run, binding.place, place, found));
+    tv_links_apply(&place->rates, &found->topology);
+    return choose_and_tell(world, run, &found->topology, found->arrivals, place);
 }
 
 tv_status_t tv_run_find_place(struct tv_comm *world, struct tv_run *run)
 {
-    struct tv_machine machine = {0};
+    struct found found = {0};
     int first_failed;
     struct tv_run_place *place = calloc(1, sizeof(*place));
     tv_status_t status = TV_OK;
@@ -244,8 +263,8 @@ tv_status_t tv_run_find_place(struct tv_comm *world, struct tv_run *run)
         status = TV_ERR(TV_NO_MEMORY, "place: %zu bytes", sizeof(*place));
     status = tv_comm_agree(world, status, &first_failed);
     if (status == TV_OK)
-        status = find_place(world, run, &machine, place);
-    tv_machine_free(&machine);
+        status = find_place(world, run, &found, place);
+    found_free(&found);
     if (place != NULL) {
         tv_nodes_free_groups(&place->nodes);
     }

@@ -229,7 +229,7 @@ TEST(TopologyNccl, Refusals)
     expect_bad(with(good, "busid", "bus"), TV_BAD_FILE, "file:3: <pci> without busid");
     expect_bad(with(good, "</system>", ""), TV_BAD_FILE, "no element found");
     expect_bad("<system/>", TV_INVALID, "no GPUs");
-    expect_bad("<html/>", TV_BAD_FILE, "<html>");
+    expect_bad("\n<html/>", TV_BAD_FILE, "file:2: XML of a <html>");
     expect_bad("<!DOCTYPE s [<!ENTITY a \"aaaa\"><!ENTITY b \"&a;&a;&a;\">]><system>&b;</system>",
                TV_BAD_FILE, "entity a");
     std::string deep = "<system>";
@@ -284,7 +284,7 @@ TEST(TopologyMatrix, Refusals)
 {
     expect_bad("", TV_BAD_FILE, "empty");
     expect_bad("# nothing\n", TV_BAD_FILE, "neither");
-    expect_bad(std::string("GPU0 X\0 |", 9), TV_BAD_FILE, "not text");
+    expect_bad(std::string("\nGPU0 X\0 |", 10), TV_BAD_FILE, "file:2: not text");
     expect_bad("GPU0 X NV1\n", TV_BAD_FILE, "file:1: column 1 of GPU0");
     expect_bad("GPU0 NV4 X\nGPU1 X NV4\n", TV_BAD_FILE, "file:1: column 0 of GPU0");
     expect_bad("GPU0 X NV4\nGPU2 NV4 X\n", TV_BAD_FILE, "file:2: the row of GPU2");

@@ -31,6 +31,8 @@ def cpu_machine():
 
 
 class Live(unittest.TestCase):
+    cpus = os.sched_getaffinity(0)
+
     @classmethod
     def setUpClass(cls):
         cls.folder = Path(tempfile.mkdtemp(prefix="trivet-live-"))
@@ -97,6 +99,8 @@ class Live(unittest.TestCase):
     def test_b48_a_list_that_does_not_start_at_0(self):
         gpus, placement, _ = self.train("export CUDA_VISIBLE_DEVICES=3,1;", ranks=2, tp=2)
         self.assertEqual(gpus, [PCI[3], PCI[1]])
+        if self.cpus >= {0, 1}:  # each rank by the CPU of its GPU's NUMA node
+            self.assertEqual([r["cpus"] for r in placement["ranks"]], ["1", "0"])
 
     def test_b48_b49_more_ranks_than_gpus(self):
         for wrap, words in (("export CUDA_VISIBLE_DEVICES=2,3;", "ranks 0 and 2 on .* would share GPU 0000:12:00.0: "
