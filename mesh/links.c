@@ -192,5 +192,7 @@ void tv_links_apply(const struct tv_link_rates *rates, struct tv_topology *topol
             shape->gpu_gbps = rates->gbps[TV_TIER_NODE];
         if (rates->gbps[TV_TIER_NETWORK] > 0)
             shape->nic_gbps = rates->gbps[TV_TIER_NETWORK];
+        shape->gpu_seconds = rates->seconds[TV_TIER_NODE];
+        shape->nic_seconds = rates->seconds[TV_TIER_NETWORK];
     }
 }

@@ -1,6 +1,7 @@
 /* train/ranks.c -- processes or threads, their verdicts, one exit code. */
 #include "train/ranks.h"
 #include "base/log.h"
+#include "train/terminal.h"
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,7 +72,13 @@ static int run_rank(struct tv_comm *world, const struct tv_ranks_args *args)
     int is_common = 0;
     tv_comm_set_name(world, "world");
     tv_comm_set_timeout(world, args->timeout_seconds);
-    const tv_status_t status = args->body(world, args->context, &is_common);
+    int first_failed = -1;
+    tv_status_t status = args->body(world, args->context, &is_common);
+    if (status == TV_OK) { /* before a way to leave MPI that ends the process */
+        status = tv_comm_rank(world) == 0 ? tv_output_check() : TV_OK;
+        status = tv_comm_agree(world, status, &first_failed);
+        is_common = first_failed >= 0;
+    }
     if (status == TV_OK)
         return 0;
     if (!is_common)

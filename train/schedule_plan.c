@@ -111,8 +111,7 @@ tv_status_t tv_schedule_plan_make(const struct tv_schedule_options *options,
                                   struct tv_schedule_plan *plan_out)
 {
     struct tv_schedule schedule;
-    const int is_file =
-        !tv_schedule_is_known(options->schedule) && strpbrk(options->schedule, "./") != NULL;
+    const int is_file = tv_schedule_is_file(options->schedule);
     TV_TRY(is_file ? read_file(options, &schedule) : build_named(options, &schedule));
     if (options->overlaps_pairs && !has_pairs(&schedule)) {
         tv_schedule_destroy(&schedule);

@@ -33,7 +33,7 @@ static const struct tv_option rows[] = {
      "default"},
     {"topology", NULL, TV_OPTION_TEXT, AT(topology), 0, 0, NULL,
      "SPEC[,SPEC...] as of trivet map: take the nodes to be what it says, one after the other, in "
-     "place of what is found on them"},
+     "place of what is found on them; live: the GPUs that are found on them, in place of CPUs"},
     {"probe-links", NULL, TV_OPTION_SWITCH, AT(probe_links), 0, 0, NULL,
      "measure the links for a second in place of guessing their rates"},
     {"bind", NULL, TV_OPTION_TEXT, AT(bind), 0, 0, "auto",

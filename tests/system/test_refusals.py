@@ -177,6 +177,17 @@ class Refusals(unittest.TestCase):
     def test_a_full_disk_is_said_and_fails(self):
         self.refuse(1, "/dev/full", metrics="/dev/full")
 
+    def test_a_full_standard_output_is_said_and_fails(self):
+        to_full = ["sh", "-c", 'exec "$@" >/dev/full', "sh"]  # of each rank, not of the launcher
+        flags = dict(trivet.SMALL, data=self.data, **{"train-iters": 1})
+        launched = trivet.command(dict(flags, pp=2), ranks=2, mpi=True)
+        for words in ([*launched[:3], *to_full, *launched[3:]], [*to_full, *trivet.command(flags)],
+                      *([*to_full, trivet.BINARY, command, "--help"] for command in ("train", "map", "schedule", "bench")),
+                      [*to_full, trivet.BINARY, "--help"], [*to_full, trivet.BINARY, "--version"]):
+            done = subprocess.run(words, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+            self.assertEqual(done.returncode, 1, words)
+            self.assertEqual(done.stderr.count("standard output c"), 1, done.stderr)
+
     def poisoned(self, value):
         """Weights with one number replaced, in a file."""
         out = self.folder / "before-poison"

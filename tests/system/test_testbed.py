@@ -50,6 +50,19 @@ until state | grep -qE 'JobState=(COMPLETED|FAILED)'; do sleep 0.1; done
 state
 """
 
+TORCHRUN = """# What torchrun's documentation promises of these flags: RANK of each local rank, and the GPU it would choose.
+import argparse, json, os, socket
+flags = argparse.ArgumentParser(allow_abbrev=False)
+for name, kind in (("nnodes", int), ("node-rank", int), ("nproc-per-node", int), ("master-addr", str), ("master-port", int)):
+    flags.add_argument("--" + name, type=kind, required=True)
+flags.add_argument("script")
+flags.add_argument("arguments", nargs=argparse.REMAINDER)
+o = flags.parse_args()
+assert o.nnodes == 2 and o.master_addr == "node0" and os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+for local, gpu in enumerate(os.environ["CUDA_VISIBLE_DEVICES"].split(",")[:o.nproc_per_node]):
+    print(json.dumps([socket.gethostname(), int(gpu), o.node_rank * o.nproc_per_node + local, o.arguments]))
+"""
+
 
 def reason_to_skip(script):
     done = subprocess.run([SCRIPTS / script, "1", "--", "true"], capture_output=True, text=True, timeout=60)
@@ -126,6 +139,24 @@ class Nodes(unittest.TestCase):
             params = result.pipeline["memory_bytes"][0]["predicted"]["parameters"] * (1 if zero < 3 else 2)
             self.assertEqual(sent["predicted"]["between_nodes"]["data"], 2 * params)
 
+    def emitted(self, *kinds):
+        """`trivet map` for two nodes of four ranks whose replicas fill a node each: (node, device) of each mesh rank; it
+        writes a file for each kind."""
+        emit = ",".join(f"{kind}:{self.folder / kind}" for kind in kinds)
+        done = subprocess.run([trivet.BINARY, "map", "--topology", "node:2 gpu:4 link:nvswitch", *self.MESH_WORDS, "--json",
+                               "--emit", emit], capture_output=True, text=True, timeout=RUN_SECONDS)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        rows = sorted(json.loads(done.stdout)["placement"], key=lambda row: row["coordinate"])
+        return [(row["node"], row["device"]) for row in rows]
+
+    MESH_WORDS = ["--pp", "2", "--tp", "2", "--dp", "2", "--traffic", "1e12,1e10,1"]
+
+    def output(self, *words, **environment):
+        done = subprocess.run([SCRIPTS / words[0], *words[1:]], capture_output=True, text=True, timeout=RUN_SECONDS,
+                              env=dict(os.environ, **environment))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.splitlines()
+
     def wait_for_steps(self):
         deadline = time.monotonic() + RUN_SECONDS
         metrics = self.folder / "metrics.jsonl"
@@ -167,6 +198,30 @@ class Testbed(Nodes):
                                    'echo "$PMI_RANK $(hostname)"'], capture_output=True, text=True, timeout=RUN_SECONDS)
             lines = sorted(done.stdout.splitlines())
             self.assertEqual(lines, [f"{rank} node{node}" for rank, node in enumerate(expected.split())], done.stderr)
+
+    def test_emitted_host_file_under_mpiexec(self):
+        places = self.emitted("mpich-hostfile")
+        lines = self.output("testbed", "2", "--per-node", "4", "--hosts", self.folder / "mpich-hostfile", "--", "sh", "-c",
+                            'echo "$PMI_RANK $(hostname)"')
+        self.assertEqual(sorted(lines), [f"{rank} {node}" for rank, (node, _) in enumerate(places)])
+        self.assertEqual([node for node, _ in places][:4], ["node0", "node0", "node1", "node1"])  # not in blocks
+
+    def test_emitted_scripts_start_each_rank_on_its_gpu(self):
+        """torchrun's documented flags and static numbering, for the order of each trainer."""
+        (self.folder / "bin").mkdir(exist_ok=True)
+        (self.folder / "bin" / "torchrun").write_text(f"#!{sys.executable}\n{TORCHRUN}")
+        (self.folder / "bin" / "torchrun").chmod(0o755)
+        places = self.emitted("megatron")
+        lines = self.output("testbed", "2", "--", "sh", self.folder / "megatron", "pretrain.py",
+                            PATH=f"{self.folder / 'bin'}:{os.environ['PATH']}")
+        got = {}
+        for line in lines:
+            node, gpu, rank, arguments = json.loads(line)
+            self.assertEqual(arguments, ["--tensor-model-parallel-size", "2", "--pipeline-model-parallel-size", "2",
+                                         "--use-tp-pp-dp-mapping"])
+            d, p, t = rank // 4, rank // 2 % 2, rank % 2  # Megatron-LM's tp-cp-ep-pp-dp
+            got[(p * 2 + d) * 2 + t] = (node, gpu)
+        self.assertEqual([got[rank] for rank in range(8)], places)
 
     def test_links_have_the_rate_asked_for(self):
         program = self.folder / "link.py"
@@ -220,6 +275,23 @@ class Slurm(Nodes):
         block = self.layout(words)
         self.assertEqual(self.layout([*words, "--distribution=cyclic"]), block)
         self.assertEqual(sorted(Counter(block.values()).values()), [4, 4])
+
+    def test_switches_decide_who_shares_what(self):
+        """SLURM_TOPOLOGY_ADDR: replicas send more than stages, so a stage's nodes share a switch, whatever their names."""
+        words = ["slurm-testbed", "4", "--switches", "0,3/1,2", "--", "srun", "-N4"]
+        lines = self.output(*words, "-n4", "sh", "-c", "echo $SLURM_TOPOLOGY_ADDR $SLURM_TOPOLOGY_ADDR_PATTERN")
+        self.assertEqual(sorted(lines), [f"root.leaf{leaf}.node{n} switch.switch.node"
+                                         for leaf, n in ((0, 0), (0, 3), (1, 1), (1, 2))])
+        nodes = self.layout([*words, "--mpi=pmi2", "-n8", "--distribution=cyclic"])
+        stages = {frozenset(node for (p, _, _), node in nodes.items() if p == stage) for stage in range(2)}
+        self.assertEqual(stages, {frozenset({"node0", "node3"}), frozenset({"node1", "node2"})})
+
+    def test_emitted_host_file_under_srun(self):
+        places = self.emitted("slurm-hostfile")
+        lines = self.output("slurm-testbed", "2", "--per-node", "4", "--", "srun", "-N2", "-n8", "--distribution=arbitrary",
+                            "sh", "-c", "echo $SLURM_PROCID $SLURMD_NODENAME",
+                            SLURM_HOSTFILE=str(self.folder / "slurm-hostfile"))
+        self.assertEqual(sorted(lines), [f"{rank} {node}" for rank, (node, _) in enumerate(places)])
 
     def test_the_example(self):
         (self.folder / "corpus.txt").write_text("round and round it goes, " * 500)
