@@ -2,6 +2,7 @@
  * find mistakes. */
 #include "train/run.h"
 #include "data/samples.h"
+#include "train/corpus.h"
 #include "train/hf.h"
 #include "train/place.h"
 #include "train/run_internal.h"
@@ -203,6 +204,9 @@ tv_status_t tv_run_resolve_model(struct tv_run *run)
     if (o->mask_token >= run->model.vocab_size)
         return TV_ERR(TV_INVALID, "--mask-token %" PRId64 " is beyond the vocabulary of %" PRId64,
                       o->mask_token, run->model.vocab_size);
+    if (o->eod_token >= run->model.vocab_size)
+        return TV_ERR(TV_INVALID, "--eod-token %" PRId64 " is beyond the vocabulary of %" PRId64,
+                      o->eod_token, run->model.vocab_size);
     return TV_OK;
 }
 
@@ -309,6 +313,23 @@ static tv_status_t check_placement(struct tv_run *run)
     return TV_OK;
 }
 
+static tv_status_t check_data(const struct tv_train_options *o)
+{
+    const char *needs_eod = o->masks_eod_loss          ? "eod-mask-loss"
+                            : o->resets_position_ids   ? "reset-position-ids"
+                            : o->resets_attention_mask ? "reset-attention-mask"
+                                                       : NULL;
+    if (o->data.num == 0 && !o->is_dry_run)
+        return TV_ERR(TV_INVALID, "--data is required");
+    if (strcmp(o->samples_cross_documents, "on") != 0 &&
+        strcmp(o->samples_cross_documents, "off") != 0)
+        return TV_ERR(TV_INVALID, "--samples-cross-documents %s is not one of on, off",
+                      o->samples_cross_documents);
+    if (needs_eod != NULL && o->eod_token < 0)
+        return TV_ERR(TV_INVALID, "--%s needs --eod-token, the id that ends a document", needs_eod);
+    return TV_OK;
+}
+
 static tv_status_t check_words(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
@@ -324,9 +345,8 @@ static tv_status_t check_words(struct tv_run *run)
         return TV_ERR(TV_INVALID, "--device %s is not one of auto, cpu", o->device);
     run->device_kind = TV_DEVICE_CPU;
     TV_TRY(check_placement(run));
-    if (o->data == NULL && !o->is_dry_run)
-        return TV_ERR(TV_INVALID, "--data is required");
-    if (tv_train_options_has(o, "eval-interval") && o->valid_data == NULL)
+    TV_TRY(check_data(o));
+    if (tv_train_options_has(o, "eval-interval") && o->valid_data.num == 0)
         return TV_ERR(TV_INVALID, "--eval-interval needs --valid-data");
     if (o->is_json && !o->is_dry_run)
         return TV_ERR(TV_INVALID, "--json belongs to --dry-run");
@@ -342,8 +362,8 @@ tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks
     if (run.options.hidden_dropout < 0)
         run.options.hidden_dropout = options->dropout;
     tv_status_t status = check_words(&run);
-    if (status == TV_OK && options->data != NULL)
-        status = tv_tokens_format_of(options->data, options->data_format, &run.data_format);
+    if (status == TV_OK && options->data.num > 0)
+        status = tv_corpus_format("data", &options->data, options->data_format, &run.data_format);
     if (status == TV_OK)
         status = resolve_mesh(&run, num_ranks);
     if (status == TV_OK)

@@ -24,10 +24,14 @@ static tv_status_t stage_forward(void *context, const struct tv_stage_call *call
     struct tv_model_call forward = model_call(tr, call);
     double loss_sum = 0;
     forward.loss_sum_out = &loss_sum;
-    if (call->x == NULL || call->y == NULL) { /* positions between need no tokens */
+    const struct tv_train_options *o = &tr->run->options;
+    const int is_end = call->x == NULL || call->y == NULL; /* what lies between needs no tokens */
+    if (is_end || o->resets_position_ids || o->resets_attention_mask) {
         TV_TRY(tv_batch_load(tr, call->micro));
         forward.ids = tr->ids;
         forward.targets = tr->targets;
+        forward.positions = tr->positions;
+        forward.first_keys = tr->first_keys;
         if (call->y == NULL)
             tr->counted += tv_batch_counted(tr);
     }
