@@ -10,6 +10,7 @@ static void print_usage(FILE *out)
           "  train      train a GPT-2 or Llama model over a mesh of ranks\n"
           "  map        lay a mesh of ranks over machines so that messages cost least\n"
           "  schedule   draw, time, compare and run pipeline schedules\n"
+          "  tokenize   turn text into token files\n"
           "  bench      measure a part of trivet on this machine\n"
           "\n"
           "trivet COMMAND --help lists a command's flags; trivet --version prints the build.\n",
@@ -30,6 +31,8 @@ int main(int argc, char **argv)
         return tv_command_bench(argc - 1, argv + 1);
     if (strcmp(argv[1], "schedule") == 0)
         return tv_command_schedule(argc - 1, argv + 1);
+    if (strcmp(argv[1], "tokenize") == 0)
+        return tv_command_tokenize(argc - 1, argv + 1);
     if (strcmp(argv[1], "--version") == 0)
         return tv_command_version();
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
