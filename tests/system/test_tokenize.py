@@ -115,7 +115,8 @@ def texts():
     pool = [*"abtheZ  \n\n\r\t'.,!0123456789éßñ漢字かな😀\u00a0\u2003_-<|>", *SPECIALS, " the", "  the", "don't", "'S",
             "'LL", "   ", "\n \n"]
     rnd = random.Random(3)
-    return [SAMPLE, "", "a" * 3000, " " * 99 + "x", "\n" * 99] + [
+    many = " ".join(chr(97 + i % 26) + chr(97 + i // 26 % 26) + chr(97 + i // 676) for i in range(3000))
+    return [SAMPLE, many, "", "a" * 3000, " " * 99 + "x", "\n" * 99] + [
         "".join(rnd.choices(pool, k=rnd.randrange(1, 50))) for _ in range(400)]
 
 
