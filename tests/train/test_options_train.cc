@@ -74,9 +74,9 @@ TEST(TrainOptions, MegatronNamesAndBothWaysToGiveAValue)
 
 TEST(TrainOptions, ListsEndAtTheNextFlagAndTheLastOneCounts)
 {
-    Parsed p({"--data", "a", "b:2", "--valid-data=v", "w", "--data", "c", "d", "--eod-token", "0",
-              "--eod-mask-loss", "--reset-position-ids", "--reset-attention-mask",
-              "--samples-cross-documents", "off"});
+    Parsed p({"--data", "a", "b:2", "--valid-data-path=v", "w", "--train-data-path", "c", "d",
+              "--eod-token", "0", "--eod-mask-loss", "--reset-position-ids",
+              "--reset-attention-mask", "--samples-cross-documents", "off"});
     ASSERT_EQ(p.status, TV_OK) << tv_error_message();
     ASSERT_EQ(p.options.data.num, 2);
     EXPECT_STREQ(p.options.data.words[0], "c");
