@@ -60,6 +60,14 @@ class Data(unittest.TestCase):
         self.assertEqual(want, trivet.train(write_llmc(self.folder / "a.bin", self.tokens), **SMALL).losses())
         self.assertEqual(want, trivet.train(write_megatron(self.folder / "m", self.docs), **SMALL).losses())
 
+    def test_a_shard_is_read_again_epoch_after_epoch(self):
+        shard = write_llmc(self.folder / "short.bin", self.tokens[: 10 * 16 + 1])
+        read = [i for step in self.ids_of(shard, train_iters=5) for i in step]  # 40 samples of 10
+        epochs = [read[i : i + 10] for i in range(0, 40, 10)]
+        self.assertEqual([sorted(epoch) for epoch in epochs], [list(range(10))] * 4)
+        self.assertEqual(len({tuple(epoch) for epoch in epochs}), 4)
+        self.assertEqual(read, [i for step in self.ids_of(shard, train_iters=5, dp=2, pp=2) for i in step])
+
     def test_documents_are_the_same_on_every_mesh(self):
         meshes = [dict(dp=2), dict(pp=2, tp=2, schedule="1f1b"), dict(pp=2, schedule="zb-h1"),
                   dict(tp=2, sequence_parallel=True), dict(pp=2, vpp=2, recompute="full"),
