@@ -50,19 +50,32 @@ int tv_refuse_flags(tv_status_t status)
 /* A missed deadline, or a file that has changed, is seen by many ranks within moments of each other.
  * Each waits a little longer than the one before it, so that the first to speak ends the job before
  * the others do. */
-static void take_turns(int rank)
+static void take_turns(const struct tv_comm *world, int rank)
 {
-    const struct timespec pause = {0, 20 * 1000 * 1000L};
-    for (int r = 0; r < rank && r < 100; r++)
-        nanosleep(&pause, NULL);
+    enum { MOST_TURNS = 15 };
+    const struct timespec turn = {0, 200 * 1000 * 1000L};
+    for (int r = 0; r < rank && r < MOST_TURNS; r++) {
+        if (world == NULL || !tv_comm_is_aborted(world))
+            nanosleep(&turn, NULL);
+    }
+}
+
+/* A launcher that is told to end a job drops what it has not read of its output. Half a turn, so that
+ * the others do not speak meanwhile. */
+static void let_launcher_read(void)
+{
+    const struct timespec pause = {0, 100 * 1000 * 1000L};
+    nanosleep(&pause, NULL);
 }
 
 /* This rank failed while others may wait for it: say so, unless another has, and end the job. */
 static void end_job(struct tv_comm *world, tv_status_t status)
 {
-    take_turns(tv_comm_rank(world));
-    if (!tv_comm_is_aborted(world))
+    take_turns(world, tv_comm_rank(world));
+    if (!tv_comm_is_aborted(world)) {
         tv_print_error();
+        let_launcher_read();
+    }
     tv_comm_abort(world, tv_status_exit_code(status));
 }
 
@@ -151,9 +164,10 @@ static void *watch_main(void *argument)
     is_late = is_late && !watch->is_over;
     pthread_mutex_unlock(&watch->lock);
     if (is_late) {
-        take_turns(launcher_rank());
+        take_turns(NULL, launcher_rank());
         tv_log(TV_LOG_ERROR, "error: rank %d: no answer from some rank in %g s (while: %s)",
                launcher_rank(), watch->timeout_seconds, watch->what);
+        let_launcher_read();
         _exit(tv_status_exit_code(TV_PEER));
     }
     return NULL;

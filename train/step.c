@@ -143,11 +143,13 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     tr->compute_seconds = walk.busy_seconds - tv_trainer_waited_in_actions(tr);
 
     /* 2. Replicas agree, then whoever else shares a weight: tied embeddings, replicated key/value heads. */
+    tv_trainer_say_phase(tr, "sum of gradients");
     TV_TRY(tr->store != NULL ? tv_store_finish(tr->store) : tv_buckets_finish(tr->buckets));
     TV_TRY(sync_shared(tr));
     end_phase(tr, TV_PHASE_GRADIENTS, walk.ended);
 
     /* 3. One decision, the same on every rank, before any weight is touched. */
+    tv_trainer_say_phase(tr, "sums of the step");
     TV_TRY(tv_trainer_window(tr, &walk, window, &report.stop));
     tr->window_started = window[0];
     const struct tv_rank_time walk_time = tv_trainer_walk_time(tr, &walk, window);
@@ -163,12 +165,14 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
         TV_TRY(tv_trainer_write_tensors(tr, tr->run->options.dump_grads, &tr->grads, per_token));
 
     /* 4. Step. */
+    tv_trainer_say_phase(tr, "optimizer");
     if (!report.is_skipped)
         TV_TRY(update_weights(tr, step, per_token, report.grad_norm));
     end_phase(tr, TV_PHASE_OPTIMIZER, tr->phases[TV_PHASE_SUMS].end);
     tr->consumed += tr->global_batch;
     tv_trainer_note_walk(tr, &walk_time);
     tv_trainer_end_account(tr);
+    tv_trainer_say_phase(tr, "between this step and the next");
 
     if (tr->peak_memory == 0)
         TV_TRY(look_at_memory(tr));

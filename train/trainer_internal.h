@@ -133,6 +133,8 @@ int64_t tv_batch_counted(const struct tv_trainer *tr);
 /* stage.c: the stage functions that the executor calls; begin_pass before each walk, with step 0 for an evaluation. */
 void tv_trainer_begin_pass(struct tv_trainer *tr, int64_t step);
 struct tv_stage_functions tv_trainer_stage(struct tv_trainer *tr);
+/* stage.c: what the rank does between the actions, for the sentence of a wait that has no end. */
+void tv_trainer_say_phase(struct tv_trainer *tr, const char *phase);
 
 /* gather.c: one safetensors folder from the pieces of all ranks: weights (scale 1) or gradients. */
 TV_MUST_CHECK tv_status_t tv_trainer_write_tensors(struct tv_trainer *tr, const char *folder,

@@ -55,6 +55,38 @@ class Files(unittest.TestCase):
         self.assertEqual((result.code, result.losses()), (0, want), result.err)
 
 
+# In a disk of its own: $1 a folder, $2 what happens to the disk behind a save, then the run's words.
+DISK = """
+mount -t tmpfs -o size=24m none "$1" || exit 77
+cd "$1" && what=$2 && shift 2
+"$@" & run=$!
+until [ -e ckpt/step-00000002 ]; do sleep 0.05; done
+until eval "$what" 2>/dev/null; do sleep 0.02; done
+code=0; wait $run || code=$?
+mount -o remount,rw "$PWD"; rm -f filler; ls ckpt >&2
+exit $code
+"""
+
+
+class Disk(unittest.TestCase):
+    def test_full_or_read_only_while_a_run_saves(self):
+        data = trivet.write_tokens(trivet.new_folder() / "walk.u16", trivet.walk_tokens(TOKENS))
+        flags = dict(trivet.small_flags({"train_iters": 10**7, "save": "ckpt", "save_interval": 1, "keep": 2, "pp": 2}),
+                     data=data)
+        for what, reason in (("mount -o remount,ro .", "Read-only file system"),
+                             ("head -c 24m /dev/zero >filler; true", "No space left on device")):
+            words = ["unshare", "--mount", "bash", "-c", DISK, "disk", trivet.new_folder(), what,
+                     *trivet.command(flags, ranks=2, mpi=True)]
+            done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=60)
+            if done.returncode == 77 or "unshare failed" in done.stderr:
+                self.skipTest(done.stderr)
+            said = [line for line in done.stderr.splitlines() if line.startswith("trivet: error")]
+            self.assertEqual((done.returncode, len(said)), (1, 1), done.stderr)
+            self.assertIn(reason, said[0])
+            whole = [line for line in done.stderr.splitlines() if line.startswith("step-")]
+            self.assertGreaterEqual(len(whole), 2, done.stderr)
+
+
 class Stragglers(unittest.TestCase):
     def test_a_rank_that_is_slow_is_named(self):
         """It is stopped four fifths of the time, which stretches what it computes."""

@@ -113,13 +113,13 @@ class Stop(unittest.TestCase):
         for mpi in (False, True):
             run = Run(self.data, mpi=mpi, ranks=2, pp=2, tp=1, hidden_size=512, ffn_hidden_size=2048,
                       global_batch_size=2**16)
-            ranks = []
-            while len(ranks) < (2 if mpi else 1):
-                ranks = run.ranks()
-            time.sleep(1)
-            for _ in range(2):
-                os.kill(ranks[0], signal.SIGINT)
-                time.sleep(0.1)
+            while not run.process.stdout.readline().startswith("data: "):
+                self.assertIsNone(run.process.poll())
+            rank = run.ranks()[0]
+            for _ in range(100):  # two at the same time are one
+                if run.process.poll() is None and rank in run.ranks():
+                    os.kill(rank, signal.SIGINT)
+                    time.sleep(0.1)
             self.assertEqual(run.finish().code, 130)
 
 
