@@ -2,6 +2,7 @@
 #ifndef TV_TRAIN_CHECKPOINT_INTERNAL_H
 #define TV_TRAIN_CHECKPOINT_INTERNAL_H
 #include "train/checkpoint.h"
+#include "train/files.h"
 #include "train/safetensors.h"
 #include "train/state.h"
 #include "train/work.h"

@@ -72,6 +72,9 @@ void tv_console_start(struct tv_console *console, const struct tv_run *run,
             short_number((double)tv_model_num_params(&run->model), params, sizeof(params)),
             e.at[TV_PIPE], e.at[TV_DATA], e.at[TV_TENSOR],
             e.at[TV_PIPE] * e.at[TV_DATA] * e.at[TV_TENSOR], run->schedule.name);
+    if (run->zero_stage > 0)
+        fprintf(console->out, "ZeRO stage %d over groups of %d of %d replicas\n", run->zero_stage,
+                run->zero_group, e.at[TV_DATA]);
     fprintf(console->out,
             "%" PRId64 " steps of %" PRId64 " x %" PRId64
             " tokens (%s), %d micro-batch(es) of %" PRId64 "\n",

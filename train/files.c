@@ -99,6 +99,14 @@ void tv_file_unmap(struct tv_file_map *map)
     *map = (struct tv_file_map){0};
 }
 
+void tv_file_map_forget(const struct tv_file_map *map, int64_t first, int64_t bytes)
+{
+    const int64_t page = sysconf(_SC_PAGESIZE), start = first / page * page;
+    if (map->data != NULL && bytes > 0 && page > 0) /* only a hint: a failure changes nothing */
+        (void)madvise((void *)((uintptr_t)map->data + (uintptr_t)start),
+                      (size_t)(first + bytes - start), MADV_DONTNEED);
+}
+
 tv_status_t tv_file_read_json(const char *path, int64_t max_bytes, struct json_t **json_out)
 {
     struct tv_file_map map = {0};

@@ -26,6 +26,9 @@ struct tv_file_map {
 /* Errors: TV_BAD_FILE (not there, not readable, not a plain file). */
 TV_MUST_CHECK tv_status_t tv_file_map(const char *path, struct tv_file_map *map_out);
 void tv_file_unmap(struct tv_file_map *map);
+/* Bytes [first, first + bytes) were read and need not stay in memory; read again, they come from the
+ * file. So a file is read from end to end in little memory. */
+void tv_file_map_forget(const struct tv_file_map *map, int64_t first, int64_t bytes);
 
 /* A JSON object from a file of at most max_bytes. The caller owns the reference.
  * Errors: TV_BAD_FILE with the line. */

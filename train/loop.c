@@ -8,6 +8,7 @@
 #include "train/split.h"
 #include "train/step_trace.h"
 #include "train/trainer_internal.h"
+#include "train/zero.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -136,15 +137,17 @@ static tv_status_t print_profile(const struct tv_run *run)
 {
     const size_t P = (size_t)run->extent.at[TV_PIPE];
     double *seconds = calloc(2 * P, sizeof(*seconds));
-    if (seconds == NULL)
-        return TV_ERR(TV_NO_MEMORY, "times of %zu stages", P);
+    int64_t *bytes = calloc(P, sizeof(*bytes));
     const int has_uniform = run->model.num_layers >= run->extent.at[TV_PIPE] * run->num_chunks;
-    tv_status_t status = tv_split_seconds(run, &run->profile, 0, seconds + P);
+    tv_status_t status = seconds != NULL && bytes != NULL
+                             ? tv_split_costs(run, &run->profile, 0, seconds + P, bytes)
+                             : TV_ERR(TV_NO_MEMORY, "times of %zu stages", P);
     if (status == TV_OK && has_uniform)
-        status = tv_split_seconds(run, &run->profile, 1, seconds);
+        status = tv_split_costs(run, &run->profile, 1, seconds, bytes);
     if (status == TV_OK)
         tv_console_profile(stdout, run, has_uniform ? seconds : NULL, seconds + P);
     free(seconds);
+    free(bytes);
     return status;
 }
 
@@ -235,8 +238,10 @@ static tv_status_t close_outputs(struct loop *loop, tv_status_t status)
 static tv_status_t prepare(struct tv_comm *world, struct tv_run *run,
                            struct tv_trainer **trainer_out)
 {
+    int first_failed;
     tv_comm_set_timeout(world, run->options.timeout_seconds);
     TV_TRY(tv_run_find_place(world, run));
+    TV_TRY(tv_comm_agree(world, tv_run_fit_zero_group(run), &first_failed));
     if (!run->has_split)
         TV_TRY(split_by_profile(world, run));
     return tv_trainer_create(world, run, trainer_out);

@@ -5,6 +5,7 @@
 #include "train/hf.h"
 #include "train/place.h"
 #include "train/run_internal.h"
+#include "train/zero.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -235,8 +236,8 @@ static tv_status_t resolve_mesh(struct tv_run *run, int num_ranks)
                       o->pp, o->tp, model_ranks, num_ranks);
     }
     run->extent = (struct tv_mesh_coord){{o->pp, (int)replicas, o->tp}};
-    run->zero_stage = replicas > 1 ? o->zero_stage : 0;
-    return tv_mesh_check(run->extent, num_ranks);
+    TV_TRY(tv_mesh_check(run->extent, num_ranks));
+    return tv_run_resolve_zero(run);
 }
 
 static tv_status_t resolve_length(struct tv_run *run)

@@ -39,6 +39,7 @@ struct tv_run {
     int num_micro;             /* micro-batches per step and replica, m; the most with a ramp */
     int shuffle;
     int zero_stage; /* 0 where there is nobody to share with */
+    int zero_group; /* replicas that share, consecutive ones; 1 at stage 0; train/zero.h */
     int num_chunks; /* pieces of the model per stage, v */
     tv_recompute_t recompute;
     struct tv_schedule schedule; /* owned, checked; of num_micro micro-batches */

@@ -52,18 +52,21 @@ TV_MUST_CHECK tv_status_t tv_safetensors_read(const struct tv_safetensors *file,
                                               const struct tv_safetensors_rect *rect, float *out,
                                               int64_t ld_out);
 
+/* The tensor was read and is not needed soon: its pages of the map may go. */
+void tv_safetensors_forget(const struct tv_safetensors *file, const struct tv_safetensor *tensor);
+
 /* What a writer is told of each tensor. */
 struct tv_safetensors_entry {
-    const char *name; /* borrowed until tv_safetensors_create returns */
-    const char *
-        dtype; /* as the format spells it; NULL: F32. Wider elements go first, so that all are aligned */
+    const char *name;  /* borrowed until tv_safetensors_create returns */
+    const char *dtype; /* as the format spells it; NULL: F32. Wider elements go first, so that all
+                        * are aligned */
     int num_dims;
     int64_t shape[TV_SAFETENSORS_MAX_DIMS];
 };
 /* Opaque: a file under a temporary name beside `path`, which takes its place when it is complete.
  * The data part starts at a multiple of 8. */
 struct tv_safetensors_writer;
-/* Errors: TV_INVALID (a name twice, a bad shape), TV_IO, TV_NO_MEMORY. */
+/* Errors: TV_INVALID (a name twice, a bad shape or type), TV_IO, TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_safetensors_create(const char *path, int num_entries,
                                                 const struct tv_safetensors_entry *entries,
                                                 struct tv_safetensors_writer **writer_out);

@@ -32,8 +32,8 @@ static tv_status_t mesh_sums(struct tv_trainer *tr, const struct tv_rank_time *w
     TV_TRY(tv_model_grad_square_sum(tr->model, tr->sharding.num_pieces, tr->grad_pieces, &squares));
     sums[SUM_LOSS] = counts ? tr->loss_sum : 0;
     sums[SUM_COUNTED] = counts ? (double)tr->counted : 0;
-    /* replicas own the same gradients, or each its shards */
-    sums[SUM_SQUARES] = here.at[TV_DATA] == 0 || tr->run->zero_stage > 0 ? squares : 0;
+    /* The first replicas own it all together; what the others own are copies. */
+    sums[SUM_SQUARES] = here.at[TV_DATA] < tr->run->zero_group ? squares : 0;
     sums[SUM_WINDOW] = walk->window;
     sums[SUM_BUSY] = walk->busy;
     sums[SUM_WARMUP] = walk->warmup;
@@ -123,8 +123,7 @@ static tv_status_t update_weights(struct tv_trainer *tr, int64_t step, double pe
                              ++tr->num_updates));
     if (tr->run->zero_stage == 0 || !tr->params.is_whole)
         return TV_OK;
-    return tv_buckets_gather(tv_mesh_comm(tr->mesh, TV_DATA), tr->stream, &tr->sharding.shards,
-                             tr->params.data);
+    return tv_buckets_gather(tr->zero.shards, tr->stream, &tr->sharding.shards, tr->params.data);
 }
 
 tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_report *report_out)

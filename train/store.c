@@ -133,15 +133,17 @@ static tv_status_t create_buffers(struct tv_store *store)
 }
 
 tv_status_t tv_store_bytes(const struct tv_run *run, const struct tv_sharding *s,
-                           int64_t bytes_out[TV_NUM_MEM_KINDS])
+                           int64_t bytes_out[TV_NUM_MEM_KINDS], int64_t *room_out)
 {
     struct tv_store store = {0};
     TV_TRY(place_units(&store, run, s));
-    const int64_t f = sizeof(float), room = NUM_BUFFERS * store.largest * f;
     const int is_sharded = has_weight_shards(run);
+    const int64_t f = sizeof(float), room = (is_sharded ? 2 : 1) * NUM_BUFFERS * store.largest * f;
     bytes_out[TV_MEM_PARAMS] += (is_sharded ? s->shards.own_count : s->locals.count) * f;
     bytes_out[TV_MEM_GRADS] += s->shards.own_count * f;
-    bytes_out[TV_MEM_BUFFERS] += room + (is_sharded ? room : 0) + store.kept_count * f;
+    bytes_out[TV_MEM_BUFFERS] += room + store.kept_count * f;
+    if (room_out != NULL)
+        *room_out = room;
     free(store.units);
     return TV_OK;
 }
@@ -400,5 +402,9 @@ tv_status_t tv_store_finish(struct tv_store *store)
         TV_TRY(settle(store, &store->gradients[store->oldest]));
         store->oldest = (store->oldest + 1) % NUM_BUFFERS;
     }
-    return TV_OK;
+    if (store->args.copies == NULL)
+        return TV_OK;
+    return tv_comm_all_reduce_wait(store->args.copies, store->grads.data,
+                                   store->args.sharding->shards.own_count, TV_F32, TV_SUM,
+                                   store->args.stream);
 }

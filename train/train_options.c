@@ -20,6 +20,9 @@ static const struct tv_option rows[] = {
     {"zero-stage", NULL, TV_OPTION_INT, AT(zero_stage), 0, 3, "0",
      "what replicas share instead of each holding all: 1 optimizer state, 2 gradients too, 3 "
      "weights too"},
+    {"zero-group-size", NULL, TV_OPTION_INT, AT(zero_group), 1, TV_OPTION_TOP, NULL,
+     "with --zero-stage: replicas that share, consecutive ones, copied by the others; all, or on "
+     "several nodes as many as divide dp and are on one"},
     {"local-ranks", NULL, TV_OPTION_INT, AT(local_ranks), 1, 1024, NULL,
      "run N ranks as threads of this process, without a launcher"},
     {"placement", NULL, TV_OPTION_TEXT, AT(placement), 0, 0, "auto",

@@ -13,7 +13,7 @@ struct tv_train_options {
     /* mesh */
     int pp, tp, dp; /* dp 0: inferred */
     int is_sequence_parallel;
-    int zero_stage;
+    int zero_stage, zero_group; /* group 0: as many as fit */
     int is_tensor_overlapped, is_grad_reduce_late;
     int local_ranks;
     const char *placement, *network, *topology, *bind;

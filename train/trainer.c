@@ -76,7 +76,8 @@ static tv_status_t create_store(struct tv_trainer *tr, const struct tv_kernels *
         return TV_OK;
     const struct tv_store_args args = {.run = tr->run,
                                        .sharding = &tr->sharding,
-                                       .data = tv_mesh_comm(tr->mesh, TV_DATA),
+                                       .data = tr->zero.shards,
+                                       .copies = tr->zero.copies,
                                        .stream = tr->stream,
                                        .kernels = kernels};
     TV_TRY(tv_store_create(&args, &tr->store));
@@ -133,8 +134,8 @@ static tv_status_t create_buckets(struct tv_trainer *tr)
     if (tr->store != NULL)
         return TV_OK;
     if (tr->run->zero_stage > 0)
-        return tv_buckets_create_sharded(data, tr->stream, tr->grads.data, &s->shards,
-                                         &tr->buckets);
+        return tv_buckets_create_sharded(tr->zero.shards, tr->zero.copies, tr->stream,
+                                         tr->grads.data, &s->shards, &tr->buckets);
     return tv_buckets_create(data, tr->stream, tr->grads.data, s->shards.num_buckets,
                              s->shards.buckets, &tr->buckets);
 }
@@ -219,6 +220,7 @@ static tv_status_t create_all(struct tv_trainer *tr)
     TV_TRY(tv_run_mesh_create(tr->world, run, &tr->mesh));
     TV_TRY(tv_clock_offset(tv_mesh_world(tr->mesh), &tr->clock_offset));
     tr->here = tv_mesh_here(tr->mesh);
+    TV_TRY(tv_zero_groups_create(run, tv_mesh_comm(tr->mesh, TV_DATA), &tr->zero));
     TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), open_files(tr), &first_failed));
     TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), alloc_host(tr), &first_failed));
     TV_TRY(tv_fair_threads(tv_mesh_world(tr->mesh), run->options.num_threads, &num_threads));
@@ -263,6 +265,7 @@ void tv_trainer_destroy(struct tv_trainer *tr)
     tv_comm_destroy(tr->tied);
     tv_stream_destroy(tr->stream);
     tv_device_close(tr->device);
+    tv_zero_groups_destroy(&tr->zero);
     tv_mesh_destroy(tr->mesh);
     tv_tokens_close(tr->tokens);
     tv_tokens_close(tr->valid_tokens);

@@ -9,6 +9,7 @@
 #include "pipeline/executor.h"
 #include "train/store.h"
 #include "train/trainer.h"
+#include "train/zero.h"
 
 TV_BEGIN_C
 /* Where a rank's time went, in seconds. window: the pipeline's, from the first rank's start to the last one's end; it
@@ -38,6 +39,7 @@ struct tv_trainer {
     struct tv_device *device;
     struct tv_stream *stream;
     struct tv_model *model;
+    struct tv_zero_groups zero;
     struct tv_sharding sharding;
     struct tv_store *store; /* has weights and gradients from ZeRO stage 2 on, else NULL */
     struct tv_weight_array params, grads; /* this rank's */

@@ -6,19 +6,9 @@
 #include "kernels/dropout/dropout_internal.h"
 #include "kernels/kernels_internal.h"
 #include "kernels/reduce_internal.h"
-#include <cblas.h>
 
 enum { TILE = 64, MAX_HEAD = 256 };
 _Static_assert((int)TILE == (int)TV_DROPOUT_COLUMNS, "a row of a tile in one call");
-
-/* c[m, n] = alpha op(a) op(b) + beta c, with the strides of the whole tensors */
-static void gemm(int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a,
-                 int64_t ld_a, const float *b, int64_t ld_b, float beta, float *c, int64_t ld_c)
-{
-    cblas_sgemm(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans,
-                trans_b ? CblasTrans : CblasNoTrans, m, n, k, alpha, a, (int)ld_a, b, (int)ld_b,
-                beta, c, (int)ld_c);
-}
 
 static int tile_rows(int first, int total)
 {
@@ -41,20 +31,43 @@ struct forward_tile {
     double sum[TILE];
 };
 
-/* Turn row i of the scores into weights, rescaling what was accumulated under a smaller maximum.
- * Columns from `num` on are ahead of the query. */
-static void softmax_row(struct forward_tile *t, int i, int num, int cols, int h)
+/* The keys of a tile that a query sees, [begin, end) of its columns; none where begin >= end. */
+struct seen {
+    int begin, end;
+};
+
+/* Of query `query` of a sequence whose first row is `base`, in a tile of `cols` keys from `from`. */
+static struct seen seen_by(const int32_t *first_keys, int64_t base, int query, int from, int cols)
+{
+    const int behind = tv_first_key(first_keys, base + query) - from, ahead = query - from + 1;
+    return (struct seen){behind > 0 ? behind : 0, ahead < cols ? ahead : cols};
+}
+
+/* The tile of keys that holds the first one which the queries from `first` see. */
+static int first_tile(const int32_t *first_keys, int64_t base, int first)
+{
+    return tv_first_key(first_keys, base + first) / TILE * TILE;
+}
+
+/* Turn row i of the scores into weights, rescaling what was accumulated under a smaller maximum. */
+static void softmax_row(struct forward_tile *t, int i, struct seen seen, int cols, int h)
 {
     float *s = t->scores + i * TILE;
-    const float here = tv_row_max(s, num);
+    if (seen.begin >= seen.end) {
+        memset(s, 0, (size_t)cols * sizeof(*s));
+        return;
+    }
+    const float here = tv_row_max(s + seen.begin, seen.end - seen.begin);
     const float top = t->top[i] >= here ? t->top[i] : here;
     const float shrink = t->top[i] == -INFINITY ? 0.0f : expf(t->top[i] - top);
-#pragma omp simd
-    for (int j = 0; j < num; j++)
-        s[j] = tv_fast_exp(s[j] - top);
-    for (int j = num; j < cols; j++)
+    for (int j = 0; j < seen.begin; j++)
         s[j] = 0;
-    t->sum[i] = t->sum[i] * (double)shrink + tv_row_sum(s, num);
+#pragma omp simd
+    for (int j = seen.begin; j < seen.end; j++)
+        s[j] = tv_fast_exp(s[j] - top);
+    for (int j = seen.end; j < cols; j++)
+        s[j] = 0;
+    t->sum[i] = t->sum[i] * (double)shrink + tv_row_sum(s, seen.end);
     t->top[i] = top;
     for (int d = 0; d < h; d++)
         t->acc[i * h + d] *= shrink;
@@ -74,20 +87,19 @@ static void forward_tile(const struct tv_attention_args *a, int b, int head, int
         t.top[i] = -INFINITY;
         t.sum[i] = 0;
     }
-    for (int from = 0; from < first + rows; from += TILE) {
+    for (int from = first_tile(a->first_keys, base, first); from < first + rows; from += TILE) {
         const int cols = tile_rows(from, first + rows);
         const float *k = a->k + (base + from) * a->ld_k + (int64_t)kv * h;
         const float *v = a->v + (base + from) * a->ld_v + (int64_t)kv * h;
-        gemm(0, 1, rows, cols, h, scale, q, a->ld_q, k, a->ld_k, 0, t.scores, TILE);
+        tv_sgemm(0, 1, rows, cols, h, scale, q, a->ld_q, k, a->ld_k, 0, t.scores, TILE);
         for (int i = 0; i < rows; i++) {
-            const int ahead = first + i - from + 1;
-            softmax_row(&t, i, ahead < cols ? ahead : cols, cols, h);
+            softmax_row(&t, i, seen_by(a->first_keys, base, first + i, from, cols), cols, h);
             if (a->dropout.threshold == 0)
                 continue;
             tv_dropout_factors(&a->dropout, base + first + i, head, from, factor);
             drop(t.scores + i * TILE, factor, cols);
         }
-        gemm(0, 0, rows, h, cols, 1, t.scores, TILE, v, a->ld_v, 1, t.acc, h);
+        tv_sgemm(0, 0, rows, h, cols, 1, t.scores, TILE, v, a->ld_v, 1, t.acc, h);
     }
     for (int i = 0; i < rows; i++) {
         float *o = a->o + (base + first + i) * a->ld_o + (int64_t)head * h;
@@ -102,13 +114,12 @@ tv_status_t TV_CPU(attention_forward)(struct tv_stream *stream, const struct tv_
 {
     if (a->head_dim > MAX_HEAD)
         return tv_attention_forward_ref(stream, a);
-    tv_use_one_blas_thread();
     const int tiles = (a->seq_length + TILE - 1) / TILE, total = a->batch * a->num_heads * tiles;
     const int threads = tv_threads_for(stream, (int64_t)total * TILE * TILE);
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
     for (int i = 0; i < total; i++)
         forward_tile(a, i / tiles / a->num_heads, i / tiles % a->num_heads, i % tiles * TILE);
-    return TV_OK;
+    return tv_sgemm_status();
 }
 
 struct backward_tile {
@@ -127,26 +138,28 @@ static void weights_and_scores(const struct tv_attention_backward_args *a, struc
     const int64_t base = (int64_t)b * a->seq_length;
     float factor[TILE];
     const float *lse = a->lse + ((int64_t)b * a->num_heads + head) * a->seq_length + first;
-    gemm(0, 1, rows, cols, h, scale, a->q + (base + first) * a->ld_q + (int64_t)head * h, a->ld_q,
-         a->k + (base + from) * a->ld_k + (int64_t)kv * h, a->ld_k, 0, t->p, TILE);
-    gemm(0, 1, rows, cols, h, 1, a->d_o + (base + first) * a->ld_do + (int64_t)head * h, a->ld_do,
-         a->v + (base + from) * a->ld_v + (int64_t)kv * h, a->ld_v, 0, t->ds, TILE);
+    tv_sgemm(0, 1, rows, cols, h, scale, a->q + (base + first) * a->ld_q + (int64_t)head * h,
+             a->ld_q, a->k + (base + from) * a->ld_k + (int64_t)kv * h, a->ld_k, 0, t->p, TILE);
+    tv_sgemm(0, 1, rows, cols, h, 1, a->d_o + (base + first) * a->ld_do + (int64_t)head * h,
+             a->ld_do, a->v + (base + from) * a->ld_v + (int64_t)kv * h, a->ld_v, 0, t->ds, TILE);
     for (int i = 0; i < rows; i++) {
         float *p = t->p + i * TILE, *ds = t->ds + i * TILE;
-        const int ahead = first + i - from + 1, num = ahead < cols ? ahead : cols;
+        const struct seen seen = seen_by(a->first_keys, base, first + i, from, cols);
         const float row_lse = lse[i], row_delta_i = delta[i];
         if (a->dropout.threshold > 0) {
             tv_dropout_factors(&a->dropout, base + first + i, head, from, factor);
-            drop(ds, factor, num);
+            drop(ds, factor, cols);
         }
 #pragma omp simd
-        for (int j = 0; j < num; j++) {
+        for (int j = seen.begin; j < seen.end; j++) {
             p[j] = tv_fast_exp(p[j] - row_lse);
             ds[j] = p[j] * (ds[j] - row_delta_i) * scale;
         }
         if (a->dropout.threshold > 0)
-            drop(p, factor, num);
-        for (int j = num > 0 ? num : 0; j < cols; j++)
+            drop(p, factor, cols);
+        for (int j = 0; j < seen.begin && j < cols; j++)
+            p[j] = ds[j] = 0;
+        for (int j = seen.end; j < cols; j++)
             p[j] = ds[j] = 0;
     }
 }
@@ -170,17 +183,20 @@ static void backward_keys(const struct tv_attention_backward_args *a, int b, int
     for (int head = kv * group; head < (kv + 1) * group; head++) {
         for (int first = from; first < a->seq_length; first += TILE) {
             const int rows = tile_rows(first, a->seq_length);
+            const int first_from = first_tile(a->first_keys, base, first);
+            if (first_from > from)
+                break; /* nor do later queries see these keys */
             const float *q = a->q + (base + first) * a->ld_q + (int64_t)head * h;
             const float *d_o = a->d_o + (base + first) * a->ld_do + (int64_t)head * h;
             float *dq = a->dq + (base + first) * a->ld_dq + (int64_t)head * h;
             for (int i = 0; i < rows; i++)
                 delta[i] = row_delta(a, b, head, first + i);
             weights_and_scores(a, &t, b, head, first, from, delta);
-            gemm(1, 0, cols, h, rows, 1, t.p, TILE, d_o, a->ld_do, 1, t.dv, h);
-            gemm(1, 0, cols, h, rows, 1, t.ds, TILE, q, a->ld_q, 1, t.dk, h);
-            gemm(0, 0, rows, h, cols, 1, t.ds, TILE,
-                 a->k + (base + from) * a->ld_k + (int64_t)kv * h, a->ld_k, from == 0 ? 0.0f : 1.0f,
-                 dq, a->ld_dq);
+            tv_sgemm(1, 0, cols, h, rows, 1, t.p, TILE, d_o, a->ld_do, 1, t.dv, h);
+            tv_sgemm(1, 0, cols, h, rows, 1, t.ds, TILE, q, a->ld_q, 1, t.dk, h);
+            tv_sgemm(0, 0, rows, h, cols, 1, t.ds, TILE,
+                     a->k + (base + from) * a->ld_k + (int64_t)kv * h, a->ld_k,
+                     from == first_from ? 0.0f : 1.0f, dq, a->ld_dq);
         }
     }
     for (int j = 0; j < cols; j++) {
@@ -195,7 +211,6 @@ tv_status_t TV_CPU(attention_backward)(struct tv_stream *stream,
 {
     if (a->head_dim > MAX_HEAD)
         return tv_attention_backward_ref(stream, a);
-    tv_use_one_blas_thread();
     const int total = a->batch * a->num_kv_heads;
     const int threads = tv_threads_for(stream, (int64_t)total * a->seq_length * a->seq_length);
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
@@ -204,5 +219,5 @@ tv_status_t TV_CPU(attention_backward)(struct tv_stream *stream,
         for (int from = 0; from < a->seq_length; from += TILE)
             backward_keys(a, i / a->num_kv_heads, i % a->num_kv_heads, from, delta);
     }
-    return TV_OK;
+    return tv_sgemm_status();
 }

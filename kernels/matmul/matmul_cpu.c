@@ -1,11 +1,10 @@
-/* matmul_cpu.c -- OpenBLAS on one thread per call; our threads each take a block of rows or columns
+/* matmul_cpu.c -- tv_sgemm on one thread per call; our threads each take a block of rows or columns
  * of c.
  *
  * Splitting outside the library keeps one pool of threads per rank and the same bits for the same
  * number of threads. */
 #include "kernels/kernels_internal.h"
 #include "kernels/math_internal.h"
-#include <cblas.h>
 #include <inttypes.h>
 
 /* c[rows, cols] of the block that starts at (i, j) */
@@ -22,10 +21,9 @@ static void block(const struct tv_matmul_args *a, int64_t i, int64_t j, int64_t 
     }
     if (rows == 0 || cols == 0)
         return;
-    cblas_sgemm(CblasRowMajor, a->trans_a ? CblasTrans : CblasNoTrans,
-                a->trans_b ? CblasTrans : CblasNoTrans, (int)rows, (int)cols, (int)a->k, 1.0f,
-                a->trans_a ? a->a + i : a->a + i * a->ld_a, (int)a->ld_a,
-                a->trans_b ? a->b + j * a->ld_b : a->b + j, (int)a->ld_b, beta, c, (int)a->ld_c);
+    tv_sgemm(a->trans_a, a->trans_b, rows, cols, a->k, 1.0f,
+             a->trans_a ? a->a + i : a->a + i * a->ld_a, a->ld_a,
+             a->trans_b ? a->b + j * a->ld_b : a->b + j, a->ld_b, beta, c, a->ld_c);
 }
 
 static void clear_or_keep(const struct tv_matmul_args *a)
@@ -49,11 +47,10 @@ tv_status_t TV_CPU(matmul)(struct tv_stream *stream, const struct tv_matmul_args
         clear_or_keep(a);
         return TV_OK;
     }
-    tv_use_one_blas_thread();
     const int threads = tv_threads_for(stream, (a->m * a->n + 15) / 16 * a->k);
     if (threads == 1) {
         block(a, 0, 0, a->m, a->n);
-        return TV_OK;
+        return tv_sgemm_status();
     }
     const int by_rows = a->m >= a->n;
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -65,5 +62,5 @@ tv_status_t TV_CPU(matmul)(struct tv_stream *stream, const struct tv_matmul_args
         else
             block(a, 0, first, a->m, count);
     }
-    return TV_OK;
+    return tv_sgemm_status();
 }

@@ -11,7 +11,7 @@ const Mesh meshes[] = {
     {"dp3", 1, 3, 1, 0, {}},
     {"dp2_zero1", 1, 2, 1, 1, {}},
     {"dp3_zero2", 1, 3, 1, 2, {}},
-    {"dp4_zero3", 1, 4, 1, 3, {}},
+    {"dp4_zero3_groups", 1, 4, 1, 3, {"--zero-group-size", "2"}},
     {"tp2", 1, 1, 2, 0, {}},
     {"tp4", 1, 1, 4, 0, {"--sequence-parallel"}},
     {"tp2_dp2_zero3", 1, 2, 2, 3, {}},

@@ -12,6 +12,8 @@ const Mesh meshes[] = {
     {"one_rank", 1, 1, 1, 0, llama},
     {"replicas_divide", 1, 3, 1, 0, llama},
     {"zero1", 1, 3, 1, 1, llama},
+    {"groups", 1, 6, 1, 2, llama + Flags{"--zero-group-size", "3"}},
+    {"groups_tensor", 2, 4, 2, 3, gpt2 + Flags{"--zero-group-size", "2"}},
     {"zero3_tensor", 1, 3, 2, 3, llama + Flags{"--num-query-groups", "2"}},
     {"replicated_heads", 1, 2, 4, 3, llama + Flags{"--num-query-groups", "2"}},
     {"gpt2_fused", 1, 3, 4, 2, gpt2},
