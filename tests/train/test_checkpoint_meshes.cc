@@ -90,9 +90,11 @@ class Pairs : public testing::Test
     }
     Outcome train(const Mesh &mesh, const Flags &model, int steps, const Flags &more)
     {
-        const Flags flags =
-            small_model() + data + model + mesh.flags() + more +
-            Flags{"--train-iters", std::to_string(steps), "--export-hf", folder.path("export")};
+        // Few micro-batches, other ones on other meshes.
+        const std::string micro_batch = mesh.dp % 2 == 0 ? "3" : "4";
+        const Flags flags = small_model() + data + model + mesh.flags() + more +
+                            Flags{"--micro-batch-size",  micro_batch,   "--train-iters",
+                                  std::to_string(steps), "--export-hf", folder.path("export")};
         Words words("train", flags);
         struct tv_train_options options = {};
         EXPECT_EQ(tv_train_options_parse(words.argc(), words.argv.data(), &options), TV_OK);
