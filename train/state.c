@@ -207,15 +207,10 @@ tv_status_t tv_state_parts(const struct tv_trainer *tr, struct tv_state_part **p
 static tv_status_t plan_sharding(const struct tv_run *run, struct tv_mesh_coord at,
                                  struct tv_save_plan *plan)
 {
-    struct tv_run divided = *run; /* nothing of it is kept but sizes */
-    if (divided.zero_stage == 0) {
-        divided.zero_stage = 1;
-        divided.zero_group = run->extent.at[TV_DATA];
-    }
     plan->sharding = calloc(1, sizeof(*plan->sharding));
     if (plan->sharding == NULL)
         return TV_ERR(TV_NO_MEMORY, "a plan of what to save");
-    return tv_sharding_create(&divided, at.at[TV_PIPE], at.at[TV_DATA], plan->sharding);
+    return tv_sharding_create(run, at.at[TV_PIPE], at.at[TV_DATA], plan->sharding);
 }
 
 /* Is it this rank, of those that hold the same elements, that writes them? */
@@ -224,28 +219,59 @@ static int writes(const struct tv_run *run, struct tv_mesh_coord at,
 {
     int first, num;
     tv_param_holders(local->param, run->extent.at[TV_TENSOR], at.at[TV_TENSOR], &first, &num);
-    const int is_in_first_group = run->zero_stage == 0 || at.at[TV_DATA] < run->zero_group;
-    return first == at.at[TV_TENSOR] && !local->is_copy && is_in_first_group;
+    return first == at.at[TV_TENSOR] && !local->is_copy;
+}
+
+/* Replicas that own the same pieces write one range each of these, side by side. */
+static struct tv_bucket_range share_of(const struct tv_run *run, struct tv_mesh_coord at,
+                                       const struct tv_sharding *s)
+{
+    enum { BLOCK = 16 };
+    const int64_t copies = run->extent.at[TV_DATA] / run->zero_group,
+                  copy = at.at[TV_DATA] / run->zero_group;
+    int64_t total = 0;
+    for (int i = 0; i < s->num_pieces; i++) {
+        if (writes(run, at, &s->locals.params[s->pieces[i].local]))
+            total += s->pieces[i].count;
+    }
+    const int64_t blocks = (total + BLOCK - 1) / BLOCK;
+    const int64_t first = smaller(blocks * copy / copies * BLOCK, total);
+    return (struct tv_bucket_range){first,
+                                    smaller(blocks * (copy + 1) / copies * BLOCK, total) - first};
+}
+
+/* Elements [first, first + count) of a local piece. */
+static void add_range(const struct tv_run *run, struct tv_mesh_coord at, tv_state_kind_t kind,
+                      int local, int64_t first, int64_t count, struct tv_save_plan *plan)
+{
+    const struct tv_param *param = plan->sharding->locals.params[local].param;
+    struct tv_rect rects[TV_MAX_RECTS];
+    const int num =
+        tv_rects_of(param, run->extent.at[TV_TENSOR], at.at[TV_TENSOR], first, count, rects);
+    for (int r = 0; r < num; r++) {
+        plan->slices[plan->num_slices++] = (struct tv_save_slice){kind, local, param, rects[r]};
+        plan->bytes += rects[r].num_rows * rects[r].num_cols *
+                       (int64_t)tv_dtype_bytes(tv_state_dtype(run, kind));
+    }
 }
 
 static void add_slices(const struct tv_run *run, struct tv_mesh_coord at, tv_state_kind_t kind,
                        struct tv_save_plan *plan)
 {
     const struct tv_sharding *s = plan->sharding;
+    const struct tv_bucket_range share = share_of(run, at, s);
+    int64_t place = 0; /* of a piece, among those side by side */
     for (int i = 0; i < s->num_pieces; i++) {
         const struct tv_owned_piece *piece = &s->pieces[i];
         const struct tv_local_param *local = &s->locals.params[piece->local];
-        struct tv_rect rects[TV_MAX_RECTS];
-        if (!tv_state_has(run, kind, local->param) || !writes(run, at, local))
+        if (!writes(run, at, local))
             continue;
-        const int num = tv_rects_of(local->param, run->extent.at[TV_TENSOR], at.at[TV_TENSOR],
-                                    piece->first - local->first, piece->count, rects);
-        for (int r = 0; r < num; r++) {
-            plan->slices[plan->num_slices++] =
-                (struct tv_save_slice){kind, piece->local, local->param, rects[r]};
-            plan->bytes += rects[r].num_rows * rects[r].num_cols *
-                           (int64_t)tv_dtype_bytes(tv_state_dtype(run, kind));
-        }
+        const int64_t from = larger(share.first - place, 0);
+        const int64_t to = smaller(share.first + share.count - place, piece->count);
+        if (from < to && tv_state_has(run, kind, local->param))
+            add_range(run, at, kind, piece->local, piece->first - local->first + from, to - from,
+                      plan);
+        place += piece->count;
     }
 }
 

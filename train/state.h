@@ -57,7 +57,7 @@ struct tv_save_slice {
     struct tv_rect rect;
 };
 /* What one rank writes, in the order in which it lies in its shard. Over all ranks every element of every logical
- * tensor is written once: replicas that hold the same divide it as --zero-stage 1 would, of tensor ranks that hold the
+ * tensor is written once: replicas that hold the same divide it, of tensor ranks that hold the
  * same the first writes, of two stages with a tied weight the embedding's. */
 struct tv_save_plan {
     struct tv_sharding *sharding; /* owned; the params point into it */

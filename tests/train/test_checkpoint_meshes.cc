@@ -2,6 +2,9 @@
 #include "train/resolved_run.h"
 #include "train/temporary.h"
 #include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <jansson.h>
 #include <map>
 
 namespace
@@ -11,8 +14,7 @@ const Mesh meshes[] = {
     {"dp3", 1, 3, 1, 0, {}},
     {"dp2_zero1", 1, 2, 1, 1, {}},
     {"dp3_zero2", 1, 3, 1, 2, {}},
-    {"dp4_zero3", 1, 4, 1, 3, {}},
-    {"dp4_zero2_groups", 1, 4, 1, 2, {"--zero-group-size", "2"}},
+    {"dp4_zero3_groups", 1, 4, 1, 3, {"--zero-group-size", "2"}},
     {"tp2", 1, 1, 2, 0, {}},
     {"tp4", 1, 1, 4, 0, {"--sequence-parallel"}},
     {"tp2_dp2_zero3", 1, 2, 2, 3, {}},
@@ -75,6 +77,91 @@ std::vector<float> read_weights(const std::string &path)
     return all;
 }
 
+std::string dump(const json_t *json, size_t flags)
+{
+    char *text = json_dumps(json, flags);
+    const std::string all = text;
+    std::free(text);
+    return all;
+}
+
+json_t *entry_json(const char *dtype, json_t *like, size_t begin, size_t bytes)
+{
+    return json_pack("{s:s, s:O, s:[I, I]}", "dtype", dtype, "shape",
+                     json_object_get(like, "shape"), "data_offsets", (json_int_t)begin,
+                     (json_int_t)(begin + bytes));
+}
+
+// The upper halves of float32 numbers: cut, not rounded, so another number than the master's.
+std::string upper_halves(const std::string &data)
+{
+    std::string halves;
+    for (size_t i = 0; i < data.size(); i += 4)
+        halves += data.substr(i + 2, 2);
+    return halves;
+}
+
+// A shard with BF16 weights behind everything else, which is as it was; masters among it, or not.
+std::string narrow_shard(const std::string &old, bool has_masters)
+{
+    uint64_t header_bytes;
+    std::memcpy(&header_bytes, old.data(), 8);
+    json_t *header = json_loadb(old.data() + 8, header_bytes, 0, nullptr), *entry;
+    json_t *made = json_object();
+    std::string all;
+    const char *name;
+    for (const bool is_narrow : {false, true}) {
+        json_object_foreach(header, name, entry)
+        {
+            const bool is_weight = std::strncmp(name, "weight/", 7) == 0;
+            if (std::strcmp(name, "__metadata__") == 0 ||
+                (is_narrow ? !is_weight : is_weight && !has_masters))
+                continue;
+            json_t *offsets = json_object_get(entry, "data_offsets");
+            const size_t begin = (size_t)json_integer_value(json_array_get(offsets, 0));
+            const size_t end = (size_t)json_integer_value(json_array_get(offsets, 1));
+            std::string data = old.substr(8 + header_bytes + begin, end - begin);
+            if (is_narrow)
+                data = upper_halves(data);
+            const std::string key =
+                is_weight && !is_narrow ? std::string("master") + std::strchr(name, '/') : name;
+            json_object_set_new(
+                made, key.c_str(),
+                entry_json(is_narrow ? "BF16" : "F32", entry, all.size(), data.size()));
+            all += data;
+        }
+    }
+    std::string text = dump(made, JSON_COMPACT);
+    text.resize((text.size() + 7) / 8 * 8, ' ');
+    json_decref(header);
+    json_decref(made);
+    return safetensors(text, all);
+}
+
+// The checkpoint of one rank as a run with bf16 weights and fp32 masters would have written it, or without the masters.
+void narrow_weights(const Temporary &folder, const std::string &step, bool has_masters)
+{
+    const std::string shard = step + "/shard-00000.safetensors";
+    const std::string bytes = narrow_shard(folder.read(shard), has_masters);
+    const struct tv_file_digest digest = tv_digest_of(bytes.data(), bytes.size());
+    json_t *index = json_loads(folder.read(step + "/index.json").c_str(), 0, nullptr), *entry;
+    json_t *kinds = json_object_get(index, "tensors");
+    const char *name;
+    if (has_masters)
+        json_object_set_new(kinds, "master", json_deep_copy(json_object_get(kinds, "weight")));
+    json_object_foreach(json_object_get(kinds, "weight"), name, entry)
+        json_object_set_new(entry, "dtype", json_string("BF16"));
+    json_object_set_new(json_object_get(index, "shards"), "shard-00000.safetensors",
+                        tv_digest_json(&digest));
+    json_object_del(index, "self");
+    const std::string rest = dump(index, JSON_COMPACT | JSON_SORT_KEYS);
+    const struct tv_file_digest self = tv_digest_of(rest.data(), rest.size());
+    json_object_set_new(index, "self", tv_digest_json(&self));
+    folder.write(shard, bytes);
+    folder.write(step + "/index.json", dump(index, JSON_INDENT(2)));
+    json_decref(index);
+}
+
 class Pairs : public testing::Test
 {
   protected:
@@ -91,9 +178,11 @@ class Pairs : public testing::Test
     }
     Outcome train(const Mesh &mesh, const Flags &model, int steps, const Flags &more)
     {
-        const Flags flags =
-            small_model() + data + model + mesh.flags() + more +
-            Flags{"--train-iters", std::to_string(steps), "--export-hf", folder.path("export")};
+        // Few micro-batches, other ones on other meshes.
+        const std::string micro_batch = mesh.dp % 2 == 0 ? "3" : "4";
+        const Flags flags = small_model() + data + model + mesh.flags() + more +
+                            Flags{"--micro-batch-size",  micro_batch,   "--train-iters",
+                                  std::to_string(steps), "--export-hf", folder.path("export")};
         Words words("train", flags);
         struct tv_train_options options = {};
         EXPECT_EQ(tv_train_options_parse(words.argc(), words.argv.data(), &options), TV_OK);
@@ -155,4 +244,23 @@ TEST_F(Pairs, AllOfTwelveMeshes)
 TEST_F(Pairs, OfATiedModelWithFusedMatrices)
 {
     check_all({"--model", "gpt2"}, 5); // 5 and 12 have no common divisor: another partner each time
+}
+
+TEST_F(Pairs, AMasterIsReadInPlaceOfItsWeight)
+{
+    const Flags llama = {"--model", "llama"};
+    const Mesh &tp2 = meshes[5];
+    train(meshes[0], llama, HALF, {"--save", folder.path("fp32")});
+    const Outcome want = train(tp2, llama, WHOLE, {"--load", folder.path("fp32")});
+    for (const bool has_masters : {true, false}) {
+        const std::string name = has_masters ? "with" : "without";
+        std::filesystem::copy(folder.path("fp32"), folder.path(name),
+                              std::filesystem::copy_options::recursive);
+        narrow_weights(folder, name + "/step-00000005", has_masters);
+        const Outcome got = train(tp2, llama, WHOLE, {"--load", folder.path(name)});
+        ASSERT_EQ(got.steps.size(), (size_t)(WHOLE - HALF));
+        EXPECT_EQ(got.weights == want.weights, has_masters);
+        EXPECT_EQ(got.steps.at(6) == want.steps.at(6), has_masters);
+        EXPECT_NEAR(got.steps.at(6).first, want.steps.at(6).first, 0.02);
+    }
 }
