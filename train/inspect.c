@@ -84,6 +84,8 @@ static tv_status_t describe_tokens(const struct tv_inspect_options *options,
 {
     int64_t largest;
     json_object_set_new(report, "tokens", json_integer(tv_tokens_count(tokens)));
+    if (tv_tokens_num_documents(tokens) > 0)
+        json_object_set_new(report, "documents", json_integer(tv_tokens_num_documents(tokens)));
     if (options->vocab_size > 0)
         TV_TRY(tv_tokens_check(tokens, options->vocab_size));
     if (options->is_quick)
