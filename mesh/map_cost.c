@@ -110,7 +110,7 @@ static void score_axis(const struct tv_map_problem *problem, const int *cell_of,
         else
             num = count_groups(problem, cell_of, axis, vertex);
         const double seconds =
-            tv_map_cut_seconds(&problem->traffic, axis, num, vertex->rate, vertex->latency);
+            tv_map_cut_seconds(&problem->traffic, (int)axis, num, vertex->rate, vertex->latency);
         slowest = fmax(slowest, seconds);
         score->sum += seconds;
     }

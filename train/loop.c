@@ -62,18 +62,17 @@ static tv_status_t log_samples(struct tv_trainer *tr, int64_t step)
 
 static tv_status_t evaluate(struct loop *loop, int64_t step)
 {
-    double loss;
-    int64_t counted;
-    TV_TRY(tv_train_eval(loop->trainer, &loss, &counted));
+    struct tv_eval_report report;
+    TV_TRY(tv_train_eval(loop->trainer, &report));
     if (!loop->is_root)
         return TV_OK;
-    tv_console_eval(&loop->console, step, loss, counted);
-    return loop->metrics ? tv_metrics_eval(loop->metrics, step, loss, counted) : TV_OK;
+    tv_console_eval(&loop->console, step, &report);
+    return loop->metrics ? tv_metrics_eval(loop->metrics, step, &report) : TV_OK;
 }
 
 static int evaluates_after(const struct tv_run *run, int64_t step)
 {
-    if (run->options.valid_data == NULL)
+    if (run->options.valid_data.num == 0)
         return 0;
     return step == run->train_iters ||
            (run->options.eval_interval > 0 && step % run->options.eval_interval == 0);

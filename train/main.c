@@ -14,6 +14,7 @@ static const struct {
     {"map", tv_command_map, "lay a mesh of ranks over machines so that messages cost least"},
     {"schedule", tv_command_schedule, "draw, time, compare and run pipeline schedules"},
     {"bench", tv_command_bench, "measure a part of trivet on this machine"},
+    {"tokenize", tv_command_tokenize, "turn text into token files"},
     {"sample", tv_command_sample, "print text that a trained model goes on with"},
     {"convert", tv_command_convert, "write a model as a Hugging Face folder"},
     {"inspect", tv_command_inspect, "print what a model or token file holds, and verify it"},

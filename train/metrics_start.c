@@ -46,10 +46,14 @@ static json_t *optimizer_json(const struct tv_run *run)
 static json_t *data_json(const struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
-    return json_pack("{s:o, s:s, s:o, s:I, s:b, s:I}", "data", tv_metrics_text(o->data),
-                     "data_format", tv_tokens_format_name(run->data_format), "valid_data",
-                     tv_metrics_text(o->valid_data), "eval_interval", (json_int_t)o->eval_interval,
-                     "shuffle", run->shuffle, "mask_token", (json_int_t)o->mask_token);
+    return json_pack(
+        "{s:o, s:s, s:o, s:I, s:b, s:I, s:I, s:s?, s:b, s:b, s:b}", "data",
+        tv_metrics_texts(&o->data), "data_format", tv_tokens_format_name(run->data_format),
+        "valid_data", tv_metrics_texts(&o->valid_data), "eval_interval",
+        (json_int_t)o->eval_interval, "shuffle", run->shuffle, "mask_token",
+        (json_int_t)o->mask_token, "eod_token", (json_int_t)o->eod_token, "samples_cross_documents",
+        o->samples_cross_documents, "eod_mask_loss", o->masks_eod_loss, "reset_position_ids",
+        o->resets_position_ids, "reset_attention_mask", o->resets_attention_mask);
 }
 
 /* First unit and number of units of each position. */

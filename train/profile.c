@@ -62,6 +62,7 @@ static tv_status_t bench_local(struct bench *b, const struct tv_run *run, int nu
     for (int64_t r = 0; r < rows; r++)
         b->tokens[r] = (int32_t)(r % run->model.vocab_size);
     struct tv_model_args args = tv_run_args_of(run, TV_NUM_UNIT_SORTS, chunks);
+    args.resets_positions = args.resets_attention = 0; /* its sequences are whole */
     args.axis = (struct tv_tensor_axis){
         .comm = tv_mesh_comm(b->mesh, TV_TENSOR), .stream = b->stream, .kernels = kernels};
     return tv_model_create(&args, &b->model);

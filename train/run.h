@@ -31,7 +31,7 @@ struct tv_run {
     struct tv_mesh_coord extent;
     struct tv_model_config model;
     tv_device_kind_t device_kind;
-    tv_tokens_format_t data_format;
+    tv_tokens_format_t data_format; /* text when all of --data is; else of the first that is not */
     int64_t seq_length, micro_batch, global_batch, train_iters, decay_iters;
     int is_bound; /* --bind auto */
     struct tv_optimizer_config optimizer;

@@ -186,6 +186,8 @@ struct tv_model_args tv_run_args_of(const struct tv_run *run, int num_chunks,
         .hidden_dropout = o->hidden_dropout,
         .label_smoothing = o->label_smoothing,
         .seed = (uint64_t)o->seed,
+        .resets_positions = o->resets_position_ids,
+        .resets_attention = o->resets_attention_mask,
     };
 }
 

@@ -32,10 +32,9 @@ static tv_status_t check_ids(const struct tv_trainer *tr)
     if (largest < vocab_size)
         return TV_OK;
     return TV_ERR(TV_BAD_FILE,
-                  "%s: token %" PRId64 " is beyond the vocabulary of %" PRId64
-                  "; the file has changed since the run began",
-                  tr->step == 0 ? tr->run->options.valid_data : tr->run->options.data, largest,
-                  vocab_size);
+                  "--%s: token %" PRId64 " is beyond the vocabulary of %" PRId64
+                  "; a file has changed since the run began",
+                  tr->step == 0 ? "valid-data" : "data", largest, vocab_size);
 }
 
 struct load {
@@ -58,11 +57,15 @@ static tv_status_t stage_forward(void *context, const struct tv_stage_call *call
     if (tv_trainer_is_root(tr))
         tv_stop_announce();
     forward.loss_sum_out = &loss_sum;
-    if (call->x == NULL || call->y == NULL) { /* positions between need no tokens */
+    const struct tv_train_options *o = &tr->run->options;
+    const int is_end = call->x == NULL || call->y == NULL; /* what lies between needs no tokens */
+    if (is_end || o->resets_position_ids || o->resets_attention_mask) {
         struct load load = {tr, call->micro};
         TV_TRY(tv_file_guard(load_batch, &load));
         forward.ids = tr->ids;
         forward.targets = tr->targets;
+        forward.positions = tr->positions;
+        forward.first_keys = tr->first_keys;
         if (call->y == NULL)
             tr->counted += tv_batch_counted(tr);
     }

@@ -152,17 +152,30 @@ static const struct tv_option rows[] = {
     {"seed", NULL, TV_OPTION_INT64, AT(seed), 0, TV_OPTION_BIG, "1234",
      "of initial weights and sample order"},
     {"Data", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
-    {"data", "data-path", TV_OPTION_TEXT, AT(data), 0, 0, NULL,
-     "token file to train on (required)"},
+    {"data", "data-path,train-data-path", TV_OPTION_LIST, AT(data), 0, 0, NULL,
+     "token files to train on (required): FILE or PATTERN of shards, or each with :WEIGHT to blend "
+     "them; Megatron-LM's WEIGHT FILE ... means the same"},
     {"data-format", NULL, TV_OPTION_TEXT, AT(data_format), 0, 0, "auto",
-     "auto, text (bytes), u16 or u32 (little-endian, no header)"},
-    {"valid-data", NULL, TV_OPTION_TEXT, AT(valid_data), 0, 0, NULL,
-     "token file to evaluate on, in the same format"},
+     "auto, text (bytes), u16, u32 (little-endian, no header), llmc or megatron (.bin and .idx)"},
+    {"valid-data", "valid-data-path", TV_OPTION_LIST, AT(valid_data), 0, 0, NULL,
+     "token files to evaluate on, each by itself, and the mean over all their tokens"},
     {"eval-interval", NULL, TV_OPTION_INT64, AT(eval_interval), 0, TV_OPTION_BIG, "0",
      "steps between evaluations; 0: only at the end"},
     {"mask-token", NULL, TV_OPTION_INT64, AT(mask_token), 0, TV_OPTION_TOP, NULL,
      "targets equal to this id are not counted"},
     {"shuffle", NULL, TV_OPTION_TEXT, AT(shuffle), 0, 0, "on", "on, or off for file order"},
+    {"eod-token", NULL, TV_OPTION_INT64, AT(eod_token), 0, TV_OPTION_TOP, NULL,
+     "the id that ends a document"},
+    {"samples-cross-documents", NULL, TV_OPTION_TEXT, AT(samples_cross_documents), 0, 0, "on",
+     "on: samples are cut from all tokens in a row; off: from each document by itself, the last "
+     "one "
+     "filled up with what is not counted"},
+    {"eod-mask-loss", NULL, TV_OPTION_SWITCH, AT(masks_eod_loss), 0, 0, NULL,
+     "do not count the targets that follow --eod-token"},
+    {"reset-position-ids", NULL, TV_OPTION_SWITCH, AT(resets_position_ids), 0, 0, NULL,
+     "count positions from 0 behind --eod-token"},
+    {"reset-attention-mask", NULL, TV_OPTION_SWITCH, AT(resets_attention_mask), 0, 0, NULL,
+     "let no token see what is before an --eod-token"},
     {"Run", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
     {"device", NULL, TV_OPTION_TEXT, AT(device), 0, 0, "auto", "auto or cpu"},
     {"threads", NULL, TV_OPTION_INT, AT(num_threads), 1, 4096, NULL,
@@ -231,8 +244,11 @@ const struct tv_option_table tv_train_option_table = {
 
 tv_status_t tv_train_options_parse(int argc, char **argv, struct tv_train_options *options)
 {
-    struct tv_train_options parsed = {
-        .decay_iters = -1, .mask_token = -1, .attention_dropout = -1, .hidden_dropout = -1};
+    struct tv_train_options parsed = {.decay_iters = -1,
+                                      .mask_token = -1,
+                                      .eod_token = -1,
+                                      .attention_dropout = -1,
+                                      .hidden_dropout = -1};
     TV_TRY(tv_options_parse(&tv_train_option_table, argc, argv, &parsed, &parsed.given));
     *options = parsed;
     return TV_OK;

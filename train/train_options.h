@@ -49,7 +49,10 @@ struct tv_train_options {
     int64_t skip_bad_steps;
     int64_t seed;
     /* data */
-    const char *data, *data_format, *valid_data, *shuffle;
+    struct tv_option_list data, valid_data; /* num 0: not given */
+    const char *data_format, *shuffle, *samples_cross_documents;
+    int64_t eod_token; /* -1: none */
+    int masks_eod_loss, resets_position_ids, resets_attention_mask;
     int64_t eval_interval;
     int64_t mask_token; /* -1: none */
     /* run */

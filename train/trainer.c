@@ -12,27 +12,33 @@
 #include <stdlib.h>
 #include <string.h>
 
-static tv_status_t open_tokens(struct tv_trainer *tr, const char *path,
-                               struct tv_tokens **tokens_out)
+static tv_status_t open_corpus(struct tv_trainer *tr, const char *flag,
+                               const struct tv_option_list *words, struct tv_corpus **corpus_out)
 {
-    const struct tv_run *run = tr->run;
-    TV_TRY(tv_tokens_open(path, run->data_format, tokens_out));
-    const int64_t count = tv_tokens_count(*tokens_out);
-    if (tv_samples_count(count, run->seq_length) < 1)
-        return TV_ERR(TV_BAD_FILE,
-                      "%s: %" PRId64 " tokens, one sample needs %" PRId64 " (--seq-length + 1)",
-                      path, count, run->seq_length + 1);
+    const struct tv_train_options *o = &tr->run->options;
+    const struct tv_corpus_args args = {.flag = flag,
+                                        .words = *words,
+                                        .format = o->data_format,
+                                        .seq_length = tr->run->seq_length,
+                                        .is_within_documents =
+                                            strcmp(o->samples_cross_documents, "off") == 0,
+                                        .eod_token = o->eod_token,
+                                        .shuffle = tr->run->shuffle,
+                                        .seed = (uint64_t)o->seed};
+    TV_TRY(tv_corpus_open(&args, corpus_out));
     if (tv_mesh_rank(tr->mesh) == 0) /* one reader is enough to refuse */
-        TV_TRY(tv_tokens_check(*tokens_out, run->model.vocab_size));
+        TV_TRY(tv_corpus_check(*corpus_out, tr->run->model.vocab_size));
     return TV_OK;
 }
 
 static tv_status_t open_files(struct tv_trainer *tr)
 {
     const struct tv_train_options *o = &tr->run->options;
-    TV_TRY(open_tokens(tr, o->data, &tr->tokens));
-    if (o->valid_data != NULL)
-        TV_TRY(open_tokens(tr, o->valid_data, &tr->valid_tokens));
+    TV_TRY(open_corpus(tr, "data", &o->data, &tr->data));
+    for (; tr->num_valid < o->valid_data.num; tr->num_valid++) {
+        const struct tv_option_list one = {1, {o->valid_data.words[tr->num_valid]}};
+        TV_TRY(open_corpus(tr, "valid-data", &one, &tr->valid[tr->num_valid]));
+    }
     if (tv_mesh_rank(tr->mesh) != 0)
         return TV_OK;
     if (o->export_hf != NULL)
@@ -58,13 +64,13 @@ static tv_status_t alloc_host(struct tv_trainer *tr)
     const size_t samples = (size_t)(run->global_batch / run->extent.at[TV_DATA]);
     tr->ids = calloc(tokens, sizeof(*tr->ids));
     tr->targets = calloc(tokens, sizeof(*tr->targets));
+    tr->positions = calloc(tokens, sizeof(*tr->positions));
+    tr->first_keys = calloc(tokens, sizeof(*tr->first_keys));
     tr->sample = calloc((size_t)run->seq_length + 1, sizeof(*tr->sample));
     tr->sample_ids = calloc(samples, sizeof(*tr->sample_ids));
-    if (!tr->ids || !tr->targets || !tr->sample || !tr->sample_ids)
+    if (!tr->ids || !tr->targets || !tr->positions || !tr->first_keys || !tr->sample ||
+        !tr->sample_ids)
         return TV_ERR(TV_NO_MEMORY, "token buffers of %zu tokens", tokens);
-    tr->order =
-        (struct tv_sample_order){tv_samples_count(tv_tokens_count(tr->tokens), run->seq_length),
-                                 (uint64_t)run->options.seed, run->shuffle};
     return TV_OK;
 }
 
@@ -284,8 +290,9 @@ void tv_trainer_destroy(struct tv_trainer *tr)
     tv_device_close(tr->device);
     tv_zero_groups_destroy(&tr->zero);
     tv_mesh_destroy(tr->mesh);
-    tv_tokens_close(tr->tokens);
-    tv_tokens_close(tr->valid_tokens);
+    tv_corpus_close(tr->data);
+    for (int i = 0; i < tr->run->options.valid_data.num; i++)
+        tv_corpus_close(tr->valid[i]);
     if (tr->sample_log != NULL)
         fclose(tr->sample_log);
     tv_sharding_destroy(&tr->sharding);
@@ -295,19 +302,16 @@ void tv_trainer_destroy(struct tv_trainer *tr)
     free(tr->account_rows);
     free(tr->ids);
     free(tr->targets);
+    free(tr->positions);
+    free(tr->first_keys);
     free(tr->sample);
     free(tr->sample_ids);
     free(tr);
 }
 
-int64_t tv_trainer_num_samples(const struct tv_trainer *tr)
+const struct tv_corpus *tv_trainer_data(const struct tv_trainer *tr)
 {
-    return tr->order.num_samples;
-}
-
-int64_t tv_trainer_unused_tokens(const struct tv_trainer *tr)
-{
-    return tv_tokens_count(tr->tokens) - tr->order.num_samples * tr->run->seq_length - 1;
+    return tr->data;
 }
 
 int tv_trainer_is_root(const struct tv_trainer *tr)

@@ -7,6 +7,7 @@
 #include "data/samples.h"
 #include "model/model.h"
 #include "pipeline/executor.h"
+#include "train/corpus.h"
 #include "train/store.h"
 #include "train/trainer.h"
 #include "train/zero.h"
@@ -62,14 +63,16 @@ struct tv_trainer {
     struct tv_comm *tied;
     int tied_local; /* index of the weight */
 
-    struct tv_tokens *tokens, *valid_tokens;
-    struct tv_sample_order order;
-    int64_t consumed;                /* samples before the current step */
+    struct tv_corpus *data;
+    int num_valid;
+    struct tv_corpus *valid[TV_OPTION_LIST_MAX], *evaluated; /* the one that is read now */
+    int64_t consumed;                                        /* samples before the current step */
     int32_t *ids, *targets, *sample; /* [B*S], [B*S], [S+1] of the micro-batch at hand */
+    int32_t *positions, *first_keys; /* [B*S]: where its documents start */
     int64_t *sample_ids;             /* [G/D] that this replica read in this step */
     FILE *sample_log;                /* root only, or NULL */
 
-    int64_t step; /* of training, from 1; 0 while the validation file is read */
+    int64_t step; /* of training, from 1; 0 while validation files are read */
     /* Sums over this step's micro-batches. */
     double loss_sum;
     int64_t counted;
@@ -119,9 +122,10 @@ TV_MUST_CHECK tv_status_t tv_trainer_sum_account(struct tv_trainer *tr,
 TV_MUST_CHECK tv_status_t tv_trainer_account_report(struct tv_trainer *tr,
                                                     struct tv_account_report *report_out);
 
-/* batch.c: fill ids and targets for one micro-batch: from the training order, or the validation file. */
+/* batch.c: fill ids, targets and starts of documents for one micro-batch: from the training order, or the validation
+ * file at hand. */
 TV_MUST_CHECK tv_status_t tv_batch_load(struct tv_trainer *tr, int micro);
-/* Micro-batches per replica that cover every sequence of the validation file. */
+/* Micro-batches per replica that cover every sample of the validation file at hand. */
 int tv_batch_eval_micro(const struct tv_trainer *tr);
 /* Targets of the loaded micro-batch that count. */
 int64_t tv_batch_counted(const struct tv_trainer *tr);

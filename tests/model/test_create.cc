@@ -59,6 +59,8 @@ TEST(Memory, IsWhatWasAnnounced)
                             args.micro_batch = 4; /* 24 rows */
                             args.recompute = recompute;
                             args.is_sequence_parallel = is_sequence_parallel;
+                            args.resets_positions = is_sequence_parallel;
+                            args.resets_attention = T == 2;
                             args.hidden_dropout = is_sequence_parallel ? 0 : 0.1;
                             args.label_smoothing = is_sequence_parallel ? 0.1 : 0;
                             ASSERT_NO_FATAL_FAILURE(expect_announced_memory(args));

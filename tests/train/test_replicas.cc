@@ -64,10 +64,9 @@ void train(struct tv_comm *world, const struct tv_run *run, Rank *rank)
         rank->losses.push_back(report.loss);
         rank->norms.push_back(report.grad_norm);
         if (step % 10 == 0) {
-            double loss;
-            int64_t counted;
-            ASSERT_OK(tv_train_eval(tr, &loss, &counted));
-            rank->evals.push_back(loss);
+            struct tv_eval_report held_out = {};
+            ASSERT_OK(tv_train_eval(tr, &held_out));
+            rank->evals.push_back(held_out.all.loss);
         }
     }
     collect(tr, tr->params, &rank->weights);
