@@ -67,15 +67,21 @@ const char *tv_hf_dtype_name(tv_hf_dtype_t dtype)
 
 static json_t *gpt2_json(const struct tv_model_config *c, const char *dtype)
 {
-    return json_pack("{s:[s], s:s, s:i, s:i, s:i, s:i, s:i, s:I, s:f, s:f, s:s, s:f, s:f, s:f, "
-                     "s:b, s:s}",
-                     "architectures", "GPT2LMHeadModel", "model_type", "gpt2", "n_layer",
-                     c->num_layers, "n_embd", c->hidden_size, "n_head", c->num_heads, "n_positions",
-                     c->max_positions, "n_inner", c->ffn_size, "vocab_size",
-                     (json_int_t)c->vocab_size, "layer_norm_epsilon", c->norm_eps,
-                     "initializer_range", c->init_std, "activation_function", "gelu_new",
-                     "resid_pdrop", 0.0, "embd_pdrop", 0.0, "attn_pdrop", 0.0,
-                     "tie_word_embeddings", c->is_tied, "torch_dtype", dtype);
+    enum { DEFAULT_END = 50256 };
+    json_t *json =
+        json_pack("{s:[s], s:s, s:i, s:i, s:i, s:i, s:i, s:I, s:f, s:f, s:s, s:f, s:f, s:f, "
+                  "s:b, s:s}",
+                  "architectures", "GPT2LMHeadModel", "model_type", "gpt2", "n_layer",
+                  c->num_layers, "n_embd", c->hidden_size, "n_head", c->num_heads, "n_positions",
+                  c->max_positions, "n_inner", c->ffn_size, "vocab_size", (json_int_t)c->vocab_size,
+                  "layer_norm_epsilon", c->norm_eps, "initializer_range", c->init_std,
+                  "activation_function", "gelu_new", "resid_pdrop", 0.0, "embd_pdrop", 0.0,
+                  "attn_pdrop", 0.0, "tie_word_embeddings", c->is_tied, "torch_dtype", dtype);
+    if (json != NULL && c->vocab_size <= DEFAULT_END) { /* what transformers takes is no id then */
+        json_object_set_new(json, "bos_token_id", json_null());
+        json_object_set_new(json, "eos_token_id", json_null());
+    }
+    return json;
 }
 
 static json_t *llama_json(const struct tv_model_config *c, const char *dtype)

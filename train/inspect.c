@@ -84,6 +84,8 @@ static tv_status_t describe_tokens(const struct tv_inspect_options *options,
 {
     int64_t largest;
     json_object_set_new(report, "tokens", json_integer(tv_tokens_count(tokens)));
+    if (tv_tokens_num_documents(tokens) > 0)
+        json_object_set_new(report, "documents", json_integer(tv_tokens_num_documents(tokens)));
     if (options->vocab_size > 0)
         TV_TRY(tv_tokens_check(tokens, options->vocab_size));
     if (options->is_quick)
@@ -143,11 +145,12 @@ static const struct {
     {"Hugging Face configuration", is_config, inspect_config},
     {"token file", is_any, inspect_tokens},
 };
+enum { NUM_KINDS = sizeof(kinds) / sizeof(kinds[0]) };
 
 tv_status_t tv_inspect(const struct tv_inspect_options *options, struct json_t **report_out)
 {
     size_t i = 0;
-    while (!kinds[i].fits(options->path))
+    while (i + 1 < NUM_KINDS && !kinds[i].fits(options->path))
         i++;
     json_t *report = json_pack("{s:s, s:s}", "kind", kinds[i].name, "path", options->path);
     if (report == NULL)

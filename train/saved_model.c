@@ -11,6 +11,7 @@ enum { BLOCK_NUMBERS = 1 << 20 };
 
 /* The first that fits; the last fits anything. */
 static const struct tv_saved_kind *const kinds[] = {&tv_saved_checkpoint, &tv_saved_hf};
+enum { NUM_KINDS = sizeof(kinds) / sizeof(kinds[0]) };
 
 tv_status_t tv_saved_model_check_claim(const char *path, int64_t num_tensors,
                                        const struct tv_model_config *config)
@@ -31,7 +32,7 @@ tv_status_t tv_saved_model_open(const char *path, const char *config_path,
     size_t i = 0;
     if (stat(path, &info) != 0)
         return TV_ERR(TV_BAD_FILE, "%s: %s", path, strerror(errno));
-    while (!kinds[i]->fits(path))
+    while (i + 1 < NUM_KINDS && !kinds[i]->fits(path))
         i++;
     model.kind = kinds[i];
     const tv_status_t status = model.kind->open(path, config_path, &model);

@@ -1,6 +1,7 @@
 """trivet inspect: what models and token files hold, and that damage does not pass."""
 import json
 import math
+import struct
 import subprocess
 import unittest
 from array import array
@@ -135,6 +136,13 @@ class Inspect(unittest.TestCase):
         self.assertEqual(self.report(wide)["largest_id"], 4294967295)
         self.assertEqual(self.report(wide, "--data-format", "u16")["tokens"], 6)
         self.assertEqual(self.report(wide, "--quick")["tokens"], 3)
+        pair = self.folder / "pair.bin"
+        trivet.write_tokens(pair, [1, 2, 3, 9, 4])
+        pair.with_suffix(".idx").write_bytes(b"MMIDIDX\0\0" + struct.pack("<QBQQ", 1, 8, 2, 3) +
+                                             struct.pack("<2i2q3q", 3, 2, 0, 6, 0, 1, 2))
+        report = self.report(pair)
+        self.assertEqual((report["format"], report["tokens"], report["documents"], report["largest_id"]),
+                         ("megatron", 5, 2, 9))
         self.refuse(3, ["token 1 is 70000", "vocabulary of 256"], wide, "--vocab-size", 256)
         self.refuse(2, ["--data-format"], self.folder / "model.unknown")
 

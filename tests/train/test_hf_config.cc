@@ -227,5 +227,12 @@ TEST_F(HfConfig, WhatIsWrittenReadsBack)
     ASSERT_EQ(tv_hf_config_write(dir.path("out.json").c_str(), &config, TV_HF_BF16), TV_OK);
     expect_message_has("\"layer_norm_epsilon\": 1e-", dir.read("out.json"));
     expect_message_has("\"torch_dtype\": \"bfloat16\"", dir.read("out.json"));
+    // transformers takes 50256 for the end of text, where that is an id
+    for (int64_t vocab : {50256, 50257}) {
+        config.vocab_size = vocab;
+        ASSERT_EQ(tv_hf_config_write(dir.path("out.json").c_str(), &config, TV_HF_FP32), TV_OK);
+        EXPECT_EQ(dir.read("out.json").find("\"eos_token_id\": null") != std::string::npos,
+                  vocab == 50256);
+    }
     EXPECT_EQ(tv_hf_config_write(dir.path("no/out.json").c_str(), &config, TV_HF_BF16), TV_IO);
 }
