@@ -326,7 +326,8 @@ static tv_status_t try_candidates(struct tv_comm *world, const struct candidates
     return TV_OK;
 }
 
-static tv_status_t find_in(struct tv_comm *world, const char *folder, struct tv_checkpoint **c_out)
+tv_status_t tv_checkpoint_find_in(struct tv_comm *world, const char *folder,
+                                  struct tv_checkpoint **c_out)
 {
     struct candidates all = {.num = 0};
     int first_failed;
@@ -374,7 +375,7 @@ tv_status_t tv_checkpoint_find(struct tv_comm *world, const struct tv_train_opti
     if (options->load == NULL)
         return TV_OK;
     const int is_auto = strcmp(options->load, "auto") == 0;
-    TV_TRY(find_in(world, is_auto ? options->save : options->load, &found));
+    TV_TRY(tv_checkpoint_find_in(world, is_auto ? options->save : options->load, &found));
     if (found == NULL && !is_auto)
         return TV_ERR(TV_BAD_FILE,
                       "--load %s: there is no checkpoint: neither %s nor a folder step-N in it",

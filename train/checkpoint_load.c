@@ -209,13 +209,15 @@ static tv_status_t read_parts(void *context, const struct tv_work *work)
 /* Another number of samples, or another length, is another order of them. */
 static void warn_of_data(const struct tv_trainer *tr, const struct tv_saved_state *state)
 {
-    if (tr->order.num_samples == state->num_samples && tr->run->seq_length == state->seq_length)
+    if (tv_corpus_num_samples(tr->data) == state->num_samples &&
+        tr->run->seq_length == state->seq_length)
         return;
     tv_log(TV_LOG_WARN,
            "the data has %" PRId64 " samples of %" PRId64
            " tokens, the checkpoint's run had %" PRId64 " of %" PRId64
            ": samples come in another order",
-           tr->order.num_samples, tr->run->seq_length, state->num_samples, state->seq_length);
+           tv_corpus_num_samples(tr->data), tr->run->seq_length, state->num_samples,
+           state->seq_length);
 }
 
 tv_status_t tv_checkpoint_load(struct tv_trainer *tr)

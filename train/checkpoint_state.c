@@ -48,6 +48,11 @@ static const struct {
     {"skip-bad-steps", NULL, 0},
     {"seed", NULL, 0},
     {"mask-token", NULL, 0},
+    {"eod-token", NULL, 0},
+    {"eod-mask-loss", NULL, 0},
+    {"reset-position-ids", NULL, 0},
+    {"reset-attention-mask", NULL, 0},
+    {"samples-cross-documents", NULL, 0},
     {"shuffle", NULL, 0},
 };
 enum { NUM_INHERITED = sizeof(inherited) / sizeof(inherited[0]) };
@@ -84,9 +89,10 @@ tv_status_t tv_saved_state_make(const struct tv_trainer *tr, int64_t step, char 
         "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:o, s:o}", "step", (json_int_t)step,
         "consumed_samples", (json_int_t)tr->consumed, "seed", (json_int_t)run->options.seed,
         "num_updates", (json_int_t)tr->num_updates, "bad_steps_in_a_row",
-        (json_int_t)tr->bad_steps.in_a_row, "num_samples", (json_int_t)tr->order.num_samples,
-        "seq_length", (json_int_t)run->seq_length, "optimizer", run->options.optimizer, "flags",
-        flags_json(&run->options), "resolved", resolved_json(run), "config", tv_config_json(run));
+        (json_int_t)tr->bad_steps.in_a_row, "num_samples",
+        (json_int_t)tv_corpus_num_samples(tr->data), "seq_length", (json_int_t)run->seq_length,
+        "optimizer", run->options.optimizer, "flags", flags_json(&run->options), "resolved",
+        resolved_json(run), "config", tv_config_json(run));
     if (json != NULL && more != NULL && json_object_update(json, more) == 0)
         *text_out = json_dumps(json, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
     else

@@ -3,7 +3,7 @@
 #define TV_TRAIN_DIGEST_H
 #include <stdint.h>
 
-/* Its length, and the XXH3 (64 bits, seed 0) of its bytes. */
+/* The length, and the XXH3 (64 bits, seed 0) of the bytes. */
 struct tv_file_digest {
     int64_t bytes;
     uint64_t hash;

@@ -7,6 +7,7 @@
 #include "train/place.h"
 #include "train/split.h"
 #include "train/step_trace.h"
+#include "train/stragglers.h"
 #include "train/trainer_internal.h"
 #include "train/zero.h"
 #include <errno.h>
@@ -21,7 +22,8 @@ struct loop {
     struct tv_console console;   /* root */
     struct tv_metrics *metrics;  /* root, or NULL */
     struct tv_step_trace *trace; /* or NULL */
-    int has_save_failed;         /* on every rank alike */
+    struct tv_stragglers *stragglers;
+    int has_save_failed; /* on every rank alike */
 };
 
 /* The sample numbers of a step in the order of the global batch: a JSON line. */
@@ -60,18 +62,17 @@ static tv_status_t log_samples(struct tv_trainer *tr, int64_t step)
 
 static tv_status_t evaluate(struct loop *loop, int64_t step)
 {
-    double loss;
-    int64_t counted;
-    TV_TRY(tv_train_eval(loop->trainer, &loss, &counted));
+    struct tv_eval_report report;
+    TV_TRY(tv_train_eval(loop->trainer, &report));
     if (!loop->is_root)
         return TV_OK;
-    tv_console_eval(&loop->console, step, loss, counted);
-    return loop->metrics ? tv_metrics_eval(loop->metrics, step, loss, counted) : TV_OK;
+    tv_console_eval(&loop->console, step, &report);
+    return loop->metrics ? tv_metrics_eval(loop->metrics, step, &report) : TV_OK;
 }
 
 static int evaluates_after(const struct tv_run *run, int64_t step)
 {
-    if (run->options.valid_data == NULL)
+    if (run->options.valid_data.num == 0)
         return 0;
     return step == run->train_iters ||
            (run->options.eval_interval > 0 && step % run->options.eval_interval == 0);
@@ -115,6 +116,12 @@ static tv_status_t save_after(struct loop *loop, int64_t step)
     return note_save(loop, status, saved);
 }
 
+/* The same on every rank. What was told in the last step changes nothing. */
+static int is_stopped(const struct loop *loop, const struct tv_step_report *report)
+{
+    return report->stop != TV_STOP_NONE && report->step < loop->run->train_iters;
+}
+
 static tv_status_t one_step(struct loop *loop, int64_t step, struct tv_step_report *report)
 {
     TV_TRY(tv_train_step(loop->trainer, step, report));
@@ -127,6 +134,10 @@ static tv_status_t one_step(struct loop *loop, int64_t step, struct tv_step_repo
             TV_TRY(tv_metrics_step(loop->metrics, report));
         tv_console_step(&loop->console, report);
     }
+    TV_TRY(tv_stragglers_add(loop->stragglers, tv_mesh_world(loop->trainer->mesh), step,
+                             loop->trainer->compute_seconds, loop->metrics));
+    if (is_stopped(loop, report)) /* at once: who sends signals does not wait for an evaluation */
+        TV_TRY(save_now(loop, step));
     if (evaluates_after(loop->run, step))
         TV_TRY(evaluate(loop, step));
     return save_after(loop, step);
@@ -159,14 +170,35 @@ static tv_status_t start(struct loop *loop)
     return loop->run->has_profile ? print_profile(loop->run) : TV_OK;
 }
 
+static tv_status_t tell_stop(const struct loop *loop, const struct tv_step_report *report)
+{
+    const char *folder = loop->run->options.save;
+    const char *by = tv_stop_name(report->stop);
+    const int64_t of = loop->run->train_iters;
+    char path[4096];
+    if (folder == NULL)
+        return TV_ERR(TV_STOPPED,
+                      "stopped by %s after step %" PRId64 " of %" PRId64
+                      "; nothing is saved without --save",
+                      by, report->step, of);
+    tv_checkpoint_path(folder, report->step, path, sizeof(path));
+    return TV_ERR(TV_STOPPED,
+                  "stopped by %s after step %" PRId64 " of %" PRId64
+                  ", saved in %s; --load auto continues from there",
+                  by, report->step, of, path);
+}
+
 static tv_status_t run_steps(struct loop *loop)
 {
     const struct tv_run *run = loop->run;
     struct tv_step_report report = {0};
     int64_t last = tv_checkpoint_first_step(run);
     TV_TRY(start(loop));
-    for (; last < run->train_iters; last++)
+    for (; last < run->train_iters; last++) {
         TV_TRY(one_step(loop, last + 1, &report));
+        if (is_stopped(loop, &report))
+            return tell_stop(loop, &report);
+    }
     TV_TRY(save_now(loop, last));
     if (run->options.export_hf != NULL)
         TV_TRY(tv_trainer_export(loop->trainer, run->options.export_hf));
@@ -185,6 +217,7 @@ static tv_status_t run_steps(struct loop *loop)
 /* The verdict on the root's files is shared before the first step. */
 static tv_status_t open_outputs(struct loop *loop)
 {
+    TV_TRY(tv_stragglers_create(loop->run, &loop->stragglers));
     if (loop->run->options.trace != NULL)
         TV_TRY(tv_step_trace_open(loop->trainer, loop->run->options.trace, &loop->trace));
     if (!loop->is_root)
@@ -262,10 +295,12 @@ tv_status_t tv_train_loop(struct tv_comm *world, struct tv_run *run, int *is_com
         if (status == TV_NUMERIC)
             finish_save(&loop);
         /* decided from sums that every rank has, or agreed on */
-        *is_common_out = status == TV_NUMERIC || (status != TV_OK && loop.has_save_failed);
+        *is_common_out = status == TV_NUMERIC || status == TV_STOPPED ||
+                         (status != TV_OK && loop.has_save_failed);
     }
     const tv_status_t closed = close_outputs(&loop, status);
     *is_common_out &= closed == status; /* only the root has files */
+    tv_stragglers_destroy(loop.stragglers);
     tv_trainer_destroy(loop.trainer);
     return closed;
 }

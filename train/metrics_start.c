@@ -46,10 +46,14 @@ static json_t *optimizer_json(const struct tv_run *run)
 static json_t *data_json(const struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
-    return json_pack("{s:o, s:s, s:o, s:I, s:b, s:I}", "data", tv_metrics_text(o->data),
-                     "data_format", tv_tokens_format_name(run->data_format), "valid_data",
-                     tv_metrics_text(o->valid_data), "eval_interval", (json_int_t)o->eval_interval,
-                     "shuffle", run->shuffle, "mask_token", (json_int_t)o->mask_token);
+    return json_pack(
+        "{s:o, s:s, s:o, s:I, s:b, s:I, s:I, s:s?, s:b, s:b, s:b}", "data",
+        tv_metrics_texts(&o->data), "data_format", tv_tokens_format_name(run->data_format),
+        "valid_data", tv_metrics_texts(&o->valid_data), "eval_interval",
+        (json_int_t)o->eval_interval, "shuffle", run->shuffle, "mask_token",
+        (json_int_t)o->mask_token, "eod_token", (json_int_t)o->eod_token, "samples_cross_documents",
+        o->samples_cross_documents, "eod_mask_loss", o->masks_eod_loss, "reset_position_ids",
+        o->resets_position_ids, "reset_attention_mask", o->resets_attention_mask);
 }
 
 /* First unit and number of units of each position. */
@@ -109,12 +113,28 @@ static json_t *ranks_json(const struct tv_run_place *place)
     json_t *ranks = json_array();
     for (int rank = 0; rank < place->placement.num_ranks; rank++) {
         const struct tv_binding *binding = &place->bindings[rank];
-        json_array_append_new(ranks, json_pack("{s:s, s:s, s:s, s:s}", "node",
-                                               place->nodes.names[place->nodes.node_of[rank]],
-                                               "binding", tv_bind_kind_name(binding->kind), "cpus",
-                                               binding->cpus, "memory", binding->memory));
+        json_t *fields = json_pack("{s:s, s:s, s:s, s:s}", "node",
+                                   place->nodes.names[place->nodes.node_of[rank]], "binding",
+                                   tv_bind_kind_name(binding->kind), "cpus", binding->cpus,
+                                   "memory", binding->memory);
+        if (place->gpus != NULL)
+            json_object_set_new(fields, "gpu", json_string(place->gpus[rank]));
+        json_array_append_new(ranks, fields);
     }
     return ranks;
+}
+
+/* As --probe-links measured them, by tier. */
+static json_t *links_json(const struct tv_link_rates *rates)
+{
+    json_t *links = json_object();
+    for (int tier = 0; tier < TV_NUM_TIERS; tier++) {
+        if (rates->gbps[tier] > 0)
+            json_object_set_new(links, tv_tier_name((tv_tier_t)tier),
+                                json_pack("{s:f, s:f}", "latency_seconds", rates->seconds[tier],
+                                          "gbps", rates->gbps[tier]));
+    }
+    return links;
 }
 
 static json_t *placement_json(const struct tv_run *run, int num_ranks)
@@ -129,6 +149,8 @@ static json_t *placement_json(const struct tv_run *run, int num_ranks)
                         json_pack("{s:o, s:o, s:i}", "chosen", cost_json(&place->chosen),
                                   "identity", cost_json(&place->identity), "split_tensor_groups",
                                   place->split_tensor_groups));
+    if (place->rates.gbps[TV_TIER_NODE] > 0 || place->rates.gbps[TV_TIER_NETWORK] > 0)
+        json_object_set_new(fields, "links", links_json(&place->rates));
     return fields;
 }
 

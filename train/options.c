@@ -84,6 +84,17 @@ static tv_status_t set_number(const struct tv_option *row, const char *text, voi
     return TV_OK;
 }
 
+static tv_status_t add_text(const struct tv_option *row, const char *text,
+                            struct tv_option_list *list)
+{
+    if (text[0] == '\0')
+        return TV_ERR(TV_INVALID, "--%s: an empty value", row->name);
+    if (list->num == TV_OPTION_LIST_MAX)
+        return TV_ERR(TV_INVALID, "--%s: more than %d values", row->name, TV_OPTION_LIST_MAX);
+    list->words[list->num++] = text;
+    return TV_OK;
+}
+
 static tv_status_t set_value(struct parse *parse, const struct tv_option *row, const char *text)
 {
     void *field = field_of(parse, row);
@@ -100,6 +111,8 @@ static tv_status_t set_value(struct parse *parse, const struct tv_option *row, c
             return TV_ERR(TV_INVALID, "--%s: an empty value", row->name);
         *(const char **)field = text;
         return TV_OK;
+    case TV_OPTION_LIST:
+        return add_text(row, text, field);
     default:
         return set_number(row, text, field);
     }
@@ -142,7 +155,13 @@ static tv_status_t parse_flag(struct parse *parse, int num_words, char **words, 
             return TV_ERR(TV_INVALID, "%s needs a value", word);
         value = words[(*at)++];
     }
-    return give_value(parse, i, value);
+    if (table->rows[i].type != TV_OPTION_LIST)
+        return give_value(parse, i, value);
+    ((struct tv_option_list *)field_of(parse, &table->rows[i]))->num = 0;
+    TV_TRY(give_value(parse, i, value));
+    while (*at < num_words && words[*at][0] != '-')
+        TV_TRY(give_value(parse, i, words[(*at)++]));
+    return TV_OK;
 }
 
 static tv_status_t parse_flags(struct parse *parse, int num_words, char **words)
@@ -338,6 +357,8 @@ int tv_options_text(const struct tv_option_table *table, const void *values, con
         text = *(const char *const *)field;
         length = text != NULL ? snprintf(text_out, bytes, "%s", text) : -1;
         break;
+    case TV_OPTION_LIST: /* is not one text */
+        break;
     }
     return length >= 0 && (size_t)length < bytes;
 }
@@ -377,9 +398,9 @@ static void print_meaning(struct tv_paragraph *p, const struct tv_option *row)
 void tv_options_help(const struct tv_option_table *table, FILE *out)
 {
     static const char *const kinds[] = {
-        [TV_OPTION_WORD] = "",     [TV_OPTION_INT] = " N",  [TV_OPTION_INT64] = " N",
-        [TV_OPTION_REAL] = " X",   [TV_OPTION_SWITCH] = "", [TV_OPTION_TEXT] = " TEXT",
-        [TV_OPTION_ARGS] = " TEXT"};
+        [TV_OPTION_WORD] = "",         [TV_OPTION_INT] = " N",    [TV_OPTION_INT64] = " N",
+        [TV_OPTION_REAL] = " X",       [TV_OPTION_SWITCH] = "",   [TV_OPTION_TEXT] = " TEXT",
+        [TV_OPTION_LIST] = " TEXT...", [TV_OPTION_ARGS] = " TEXT"};
     enum { INDENT = 28 };
     fputs(table->usage, out);
     for (int i = 0; i < table->num_rows; i++) {

@@ -19,13 +19,21 @@ typedef enum {
     TV_OPTION_INT64,   /* int64_t */
     TV_OPTION_REAL,    /* double */
     TV_OPTION_TEXT,    /* const char *, never empty */
-    TV_OPTION_SWITCH,  /* int: 1 when given; takes no value */
-    TV_OPTION_ARGS,    /* const char *: a file with more flags; at most one row */
+    TV_OPTION_LIST, /* struct tv_option_list: one or more texts, up to the next word with a dash */
+    TV_OPTION_SWITCH, /* int: 1 when given; takes no value */
+    TV_OPTION_ARGS,   /* const char *: a file with more flags; at most one row */
 } tv_option_type_t;
 
 #define TV_OPTION_TOP  2147483647.0 /* the largest int */
 #define TV_OPTION_BIG  1e15         /* exact as a double and as an int64_t */
 #define TV_OPTION_TINY 1e-300       /* as `low`: above 0 */
+
+/* Texts in the order of the words; a second flag of the name replaces the first one's. */
+enum { TV_OPTION_LIST_MAX = 64 };
+struct tv_option_list {
+    int num;
+    const char *words[TV_OPTION_LIST_MAX];
+};
 
 struct tv_option {
     const char *name;    /* without dashes */

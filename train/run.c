@@ -2,6 +2,9 @@
  * find mistakes. */
 #include "train/run.h"
 #include "data/samples.h"
+#include "train/corpus.h"
+#include "train/corpus_words.h"
+#include "train/files.h"
 #include "train/hf.h"
 #include "train/place.h"
 #include "train/run_internal.h"
@@ -208,6 +211,9 @@ tv_status_t tv_run_resolve_model(struct tv_run *run)
     if (o->mask_token >= run->model.vocab_size)
         return TV_ERR(TV_INVALID, "--mask-token %" PRId64 " is beyond the vocabulary of %" PRId64,
                       o->mask_token, run->model.vocab_size);
+    if (o->eod_token >= run->model.vocab_size)
+        return TV_ERR(TV_INVALID, "--eod-token %" PRId64 " is beyond the vocabulary of %" PRId64,
+                      o->eod_token, run->model.vocab_size);
     return TV_OK;
 }
 
@@ -274,8 +280,14 @@ tv_status_t tv_run_resolve_batch(struct tv_run *run)
                       " is not a multiple of it",
                       T, run->micro_batch, run->seq_length);
     int64_t num_micro;
-    if (tv_samples_check_batch(run->global_batch, run->micro_batch, D, &num_micro) != TV_OK)
-        return TV_ERR(TV_INVALID, "--global-batch-size: %s", tv_error_message());
+    if (tv_samples_check_batch(run->global_batch, run->micro_batch, D, &num_micro) != TV_OK) {
+        const int64_t step = run->micro_batch * D;
+        return TV_ERR(
+            TV_INVALID,
+            "--global-batch-size %" PRId64 " is not a multiple of --micro-batch-size %" PRId64
+            " x %d replica(s) (--dp): %" PRId64 " would be",
+            run->global_batch, run->micro_batch, D, (run->global_batch + step - 1) / step * step);
+    }
     if (num_micro > 1 << 20)
         return TV_ERR(TV_INVALID,
                       "--global-batch-size %" PRId64 " makes %" PRId64
@@ -314,6 +326,67 @@ static tv_status_t check_placement(struct tv_run *run)
     return TV_OK;
 }
 
+/* What is written, and is not what is read or also written. */
+static tv_status_t check_files_with(const struct tv_train_options *o,
+                                    const struct tv_corpus_words *data,
+                                    const struct tv_corpus_words *valid)
+{
+    const struct tv_flag_file fixed[] = {{"metrics", o->metrics, 1},
+                                         {"trace", o->trace, 1},
+                                         {"log-sample-ids", o->log_sample_ids, 1},
+                                         {"save-profile", o->save_profile, 1},
+                                         {"export-hf", o->export_hf, 1},
+                                         {"dump-grads", o->dump_grads, 1},
+                                         {"config", o->config, 0},
+                                         {"load-profile", o->load_profile, 0},
+                                         {"args", o->args_file, 0}};
+    int num = sizeof(fixed) / sizeof(fixed[0]);
+    struct tv_flag_file *files =
+        calloc((size_t)(num + data->num_paths + valid->num_paths), sizeof(*files));
+    if (files == NULL)
+        return TV_ERR(TV_NO_MEMORY, "the names of %d files", data->num_paths + valid->num_paths);
+    memcpy(files, fixed, sizeof(fixed));
+    for (int i = 0; i < data->num_paths; i++)
+        files[num++] = (struct tv_flag_file){"data", data->paths[i], 0};
+    for (int i = 0; i < valid->num_paths; i++)
+        files[num++] = (struct tv_flag_file){"valid-data", valid->paths[i], 0};
+    const tv_status_t status = tv_files_check_apart(num, files);
+    free(files);
+    return status;
+}
+
+static tv_status_t check_files(const struct tv_train_options *o)
+{
+    struct tv_corpus_words data = {0}, valid = {0};
+    tv_status_t status = TV_OK;
+    if (o->data.num > 0)
+        status = tv_corpus_words_parse("data", &o->data, &data);
+    if (status == TV_OK && o->valid_data.num > 0)
+        status = tv_corpus_words_parse("valid-data", &o->valid_data, &valid);
+    if (status == TV_OK)
+        status = check_files_with(o, &data, &valid);
+    tv_corpus_words_free(&data);
+    tv_corpus_words_free(&valid);
+    return status;
+}
+
+static tv_status_t check_data(const struct tv_train_options *o)
+{
+    const char *needs_eod = o->masks_eod_loss          ? "eod-mask-loss"
+                            : o->resets_position_ids   ? "reset-position-ids"
+                            : o->resets_attention_mask ? "reset-attention-mask"
+                                                       : NULL;
+    if (o->data.num == 0 && !o->is_dry_run)
+        return TV_ERR(TV_INVALID, "--data is required");
+    if (strcmp(o->samples_cross_documents, "on") != 0 &&
+        strcmp(o->samples_cross_documents, "off") != 0)
+        return TV_ERR(TV_INVALID, "--samples-cross-documents %s is not one of on, off",
+                      o->samples_cross_documents);
+    if (needs_eod != NULL && o->eod_token < 0)
+        return TV_ERR(TV_INVALID, "--%s needs --eod-token, the id that ends a document", needs_eod);
+    return TV_OK;
+}
+
 static tv_status_t check_words(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
@@ -329,13 +402,14 @@ static tv_status_t check_words(struct tv_run *run)
         return TV_ERR(TV_INVALID, "--device %s is not one of auto, cpu", o->device);
     run->device_kind = TV_DEVICE_CPU;
     TV_TRY(check_placement(run));
-    if (o->data == NULL && !o->is_dry_run)
-        return TV_ERR(TV_INVALID, "--data is required");
-    if (tv_train_options_has(o, "eval-interval") && o->valid_data == NULL)
+    TV_TRY(check_data(o));
+    if (tv_train_options_has(o, "eval-interval") && o->valid_data.num == 0)
         return TV_ERR(TV_INVALID, "--eval-interval needs --valid-data");
     if (o->is_json && !o->is_dry_run)
         return TV_ERR(TV_INVALID, "--json belongs to --dry-run");
-    return TV_OK;
+    if (tv_train_options_has(o, "trace-steps") && o->trace == NULL)
+        return TV_ERR(TV_INVALID, "--trace-steps %" PRId64 " needs --trace FILE", o->trace_steps);
+    return check_files(o);
 }
 
 tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks,
@@ -347,8 +421,8 @@ tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks
     if (run.options.hidden_dropout < 0)
         run.options.hidden_dropout = options->dropout;
     tv_status_t status = check_words(&run);
-    if (status == TV_OK && options->data != NULL)
-        status = tv_tokens_format_of(options->data, options->data_format, &run.data_format);
+    if (status == TV_OK && options->data.num > 0)
+        status = tv_corpus_format("data", &options->data, options->data_format, &run.data_format);
     if (status == TV_OK)
         status = resolve_mesh(&run, num_ranks);
     if (status == TV_OK)

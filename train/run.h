@@ -20,6 +20,7 @@ struct tv_unit_times {
 enum tv_unit_sort { TV_UNIT_EMBEDDING, TV_UNIT_LAYER, TV_UNIT_HEAD, TV_NUM_UNIT_SORTS };
 struct tv_profile {
     struct tv_unit_times of[TV_NUM_UNIT_SORTS];
+    int num_threads; /* of each rank while it was measured; 0: unknown */
 };
 
 struct tv_checkpoint;
@@ -30,7 +31,7 @@ struct tv_run {
     struct tv_mesh_coord extent;
     struct tv_model_config model;
     tv_device_kind_t device_kind;
-    tv_tokens_format_t data_format;
+    tv_tokens_format_t data_format; /* text when all of --data is; else of the first that is not */
     int64_t seq_length, micro_batch, global_batch, train_iters, decay_iters;
     int is_bound; /* --bind auto */
     struct tv_optimizer_config optimizer;

@@ -11,6 +11,7 @@
 #include "base/dtype.h"
 #include "base/status.h"
 #include "train/digest.h"
+#include <stdint.h>
 
 TV_BEGIN_C
 enum { TV_SAFETENSORS_MAX_DIMS = 8 };

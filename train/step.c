@@ -140,6 +140,7 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     /* 1. Walk the pipeline: the schedule is a checked list of forwards, backwards and messages. The last backward of
      *    each unit starts the sum of its gradients over the replicas. */
     TV_TRY(tv_executor_run(tr->executor, &stage, &walk));
+    tr->compute_seconds = walk.busy_seconds - tv_trainer_waited_in_actions(tr);
 
     /* 2. Replicas agree, then whoever else shares a weight: tied embeddings, replicated key/value heads. */
     TV_TRY(tr->store != NULL ? tv_store_finish(tr->store) : tv_buckets_finish(tr->buckets));
@@ -147,7 +148,7 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     end_phase(tr, TV_PHASE_GRADIENTS, walk.ended);
 
     /* 3. One decision, the same on every rank, before any weight is touched. */
-    TV_TRY(tv_trainer_window(tr, &walk, window));
+    TV_TRY(tv_trainer_window(tr, &walk, window, &report.stop));
     tr->window_started = window[0];
     const struct tv_rank_time walk_time = tv_trainer_walk_time(tr, &walk, window);
     TV_TRY(mesh_sums(tr, &walk_time, sums));
@@ -178,18 +179,40 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     return TV_OK;
 }
 
-tv_status_t tv_train_eval(struct tv_trainer *tr, double *loss_out, int64_t *counted_out)
+/* Sum of losses and counted tokens of one validation file. */
+static tv_status_t evaluate(struct tv_trainer *tr, int file, double sums[2])
 {
     const struct tv_stage_functions stage = tv_trainer_stage(tr);
-    const double started = tv_clock_seconds();
+    tr->evaluated = tr->valid[file];
     tv_trainer_begin_pass(tr, 0);
     TV_TRY(tv_executor_run_forward(tr->executor, tv_batch_eval_micro(tr), &stage));
     const int counts = tr->here.at[TV_PIPE] == tr->head_stage && tr->here.at[TV_TENSOR] == 0;
-    double sums[2] = {counts ? tr->loss_sum : 0, counts ? (double)tr->counted : 0};
-    TV_TRY(tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), sums, 2, TV_F64, TV_SUM));
+    sums[0] = counts ? tr->loss_sum : 0;
+    sums[1] = counts ? (double)tr->counted : 0;
+    return tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), sums, 2, TV_F64, TV_SUM);
+}
+
+static struct tv_eval_loss eval_loss(const double sums[2])
+{
+    return (struct tv_eval_loss){sums[1] > 0 ? sums[0] / sums[1] : 0, (int64_t)sums[1]};
+}
+
+tv_status_t tv_train_eval(struct tv_trainer *tr, struct tv_eval_report *report_out)
+{
+    struct tv_eval_report report = {.num_files = tr->num_valid};
+    double all[2] = {0, 0};
+    const double started = tv_clock_seconds();
+    for (int i = 0; i < tr->num_valid; i++) {
+        double sums[2];
+        TV_TRY(evaluate(tr, i, sums));
+        report.files[i] = eval_loss(sums);
+        report.names[i] = tr->run->options.valid_data.words[i];
+        all[0] += sums[0];
+        all[1] += sums[1];
+    }
+    report.all = eval_loss(all);
     TV_TRY(look_at_memory(tr));
-    *counted_out = (int64_t)sums[1];
-    *loss_out = sums[1] > 0 ? sums[0] / sums[1] : 0;
+    *report_out = report;
     tr->step_started_at += tv_clock_seconds() - started; /* a step's time is without evaluation */
     return TV_OK;
 }

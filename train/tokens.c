@@ -146,6 +146,11 @@ const char *tv_tokens_path(const struct tv_tokens *tokens)
     return tokens->path;
 }
 
+tv_tokens_format_t tv_tokens_format(const struct tv_tokens *tokens)
+{
+    return tokens->format;
+}
+
 /* out[count] = the tokens from `first`; one loop per width, which the compiler makes fast. */
 static void read_ids(const struct tv_tokens *t, int64_t first, int64_t count, uint32_t *out)
 {

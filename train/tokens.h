@@ -42,6 +42,7 @@ TV_MUST_CHECK tv_status_t tv_tokens_open(const char *path, tv_tokens_format_t fo
 void tv_tokens_close(struct tv_tokens *tokens); /* NULL is a no-op */
 int64_t tv_tokens_count(const struct tv_tokens *tokens);
 const char *tv_tokens_path(const struct tv_tokens *tokens);
+tv_tokens_format_t tv_tokens_format(const struct tv_tokens *tokens);
 /* Documents that the file itself tells apart: those of Megatron's index; 0 in other formats. */
 int64_t tv_tokens_num_documents(const struct tv_tokens *tokens);
 /* The token behind document `document` in [0, num_documents), where the next one starts. */

@@ -33,7 +33,7 @@ static const struct tv_option rows[] = {
      "default"},
     {"topology", NULL, TV_OPTION_TEXT, AT(topology), 0, 0, NULL,
      "SPEC[,SPEC...] as of trivet map: take the nodes to be what it says, one after the other, in "
-     "place of what is found on them"},
+     "place of what is found on them; live: the GPUs that are found on them, in place of CPUs"},
     {"probe-links", NULL, TV_OPTION_SWITCH, AT(probe_links), 0, 0, NULL,
      "measure the links for a second in place of guessing their rates"},
     {"bind", NULL, TV_OPTION_TEXT, AT(bind), 0, 0, "auto",
@@ -152,17 +152,30 @@ static const struct tv_option rows[] = {
     {"seed", NULL, TV_OPTION_INT64, AT(seed), 0, TV_OPTION_BIG, "1234",
      "of initial weights and sample order"},
     {"Data", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
-    {"data", "data-path", TV_OPTION_TEXT, AT(data), 0, 0, NULL,
-     "token file to train on (required)"},
+    {"data", "data-path,train-data-path", TV_OPTION_LIST, AT(data), 0, 0, NULL,
+     "token files to train on (required): FILE or PATTERN of shards, or each with :WEIGHT to blend "
+     "them; Megatron-LM's WEIGHT FILE ... means the same"},
     {"data-format", NULL, TV_OPTION_TEXT, AT(data_format), 0, 0, "auto",
-     "auto, text (bytes), u16 or u32 (little-endian, no header)"},
-    {"valid-data", NULL, TV_OPTION_TEXT, AT(valid_data), 0, 0, NULL,
-     "token file to evaluate on, in the same format"},
+     "auto, text (bytes), u16, u32 (little-endian, no header), llmc or megatron (.bin and .idx)"},
+    {"valid-data", "valid-data-path", TV_OPTION_LIST, AT(valid_data), 0, 0, NULL,
+     "token files to evaluate on, each by itself, and the mean over all their tokens"},
     {"eval-interval", NULL, TV_OPTION_INT64, AT(eval_interval), 0, TV_OPTION_BIG, "0",
      "steps between evaluations; 0: only at the end"},
     {"mask-token", NULL, TV_OPTION_INT64, AT(mask_token), 0, TV_OPTION_TOP, NULL,
      "targets equal to this id are not counted"},
     {"shuffle", NULL, TV_OPTION_TEXT, AT(shuffle), 0, 0, "on", "on, or off for file order"},
+    {"eod-token", NULL, TV_OPTION_INT64, AT(eod_token), 0, TV_OPTION_TOP, NULL,
+     "the id that ends a document"},
+    {"samples-cross-documents", NULL, TV_OPTION_TEXT, AT(samples_cross_documents), 0, 0, "on",
+     "on: samples are cut from all tokens in a row; off: from each document by itself, the last "
+     "one "
+     "filled up with what is not counted"},
+    {"eod-mask-loss", NULL, TV_OPTION_SWITCH, AT(masks_eod_loss), 0, 0, NULL,
+     "do not count the targets that follow --eod-token"},
+    {"reset-position-ids", NULL, TV_OPTION_SWITCH, AT(resets_position_ids), 0, 0, NULL,
+     "count positions from 0 behind --eod-token"},
+    {"reset-attention-mask", NULL, TV_OPTION_SWITCH, AT(resets_attention_mask), 0, 0, NULL,
+     "let no token see what is before an --eod-token"},
     {"Run", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
     {"device", NULL, TV_OPTION_TEXT, AT(device), 0, 0, "auto", "auto or cpu"},
     {"threads", NULL, TV_OPTION_INT, AT(num_threads), 1, 4096, NULL,
@@ -207,6 +220,8 @@ static const struct tv_option rows[] = {
      "steps between lines when the output is not a terminal"},
     {"timeout", NULL, TV_OPTION_REAL, AT(timeout_seconds), 0.001, 1e9, "120",
      "seconds a rank waits for another before it gives up"},
+    {"exit-after", "exit-duration-in-mins", TV_OPTION_REAL, AT(exit_after_minutes), TV_OPTION_TINY,
+     1e9, NULL, "minutes after which the run stops behind a step, saves, and exits with code 75"},
     {"dry-run", NULL, TV_OPTION_SWITCH, AT(is_dry_run), 0, 0, NULL,
      "print mesh, layer map, parameters and memory, and stop"},
     {"json", NULL, TV_OPTION_SWITCH, AT(is_json), 0, 0, NULL, "with --dry-run: as one JSON object"},
@@ -229,8 +244,11 @@ const struct tv_option_table tv_train_option_table = {
 
 tv_status_t tv_train_options_parse(int argc, char **argv, struct tv_train_options *options)
 {
-    struct tv_train_options parsed = {
-        .decay_iters = -1, .mask_token = -1, .attention_dropout = -1, .hidden_dropout = -1};
+    struct tv_train_options parsed = {.decay_iters = -1,
+                                      .mask_token = -1,
+                                      .eod_token = -1,
+                                      .attention_dropout = -1,
+                                      .hidden_dropout = -1};
     TV_TRY(tv_options_parse(&tv_train_option_table, argc, argv, &parsed, &parsed.given));
     *options = parsed;
     return TV_OK;

@@ -49,7 +49,10 @@ struct tv_train_options {
     int64_t skip_bad_steps;
     int64_t seed;
     /* data */
-    const char *data, *data_format, *valid_data, *shuffle;
+    struct tv_option_list data, valid_data; /* num 0: not given */
+    const char *data_format, *shuffle, *samples_cross_documents;
+    int64_t eod_token; /* -1: none */
+    int masks_eod_loss, resets_position_ids, resets_attention_mask;
     int64_t eval_interval;
     int64_t mask_token; /* -1: none */
     /* run */
@@ -62,6 +65,7 @@ struct tv_train_options {
     const char *trace, *args_file, *log_level;
     int64_t trace_steps; /* the last ones */
     double timeout_seconds;
+    double exit_after_minutes; /* 0: no limit */
     int64_t log_interval;
     int num_threads; /* 0: a fair share of the allowed cores */
     int is_dry_run, is_json, is_deterministic, wants_help;

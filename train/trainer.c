@@ -12,27 +12,33 @@
 #include <stdlib.h>
 #include <string.h>
 
-static tv_status_t open_tokens(struct tv_trainer *tr, const char *path,
-                               struct tv_tokens **tokens_out)
+static tv_status_t open_corpus(struct tv_trainer *tr, const char *flag,
+                               const struct tv_option_list *words, struct tv_corpus **corpus_out)
 {
-    const struct tv_run *run = tr->run;
-    TV_TRY(tv_tokens_open(path, run->data_format, tokens_out));
-    const int64_t count = tv_tokens_count(*tokens_out);
-    if (tv_samples_count(count, run->seq_length) < 1)
-        return TV_ERR(TV_BAD_FILE,
-                      "%s: %" PRId64 " tokens, one sample needs %" PRId64 " (--seq-length + 1)",
-                      path, count, run->seq_length + 1);
+    const struct tv_train_options *o = &tr->run->options;
+    const struct tv_corpus_args args = {.flag = flag,
+                                        .words = *words,
+                                        .format = o->data_format,
+                                        .seq_length = tr->run->seq_length,
+                                        .is_within_documents =
+                                            strcmp(o->samples_cross_documents, "off") == 0,
+                                        .eod_token = o->eod_token,
+                                        .shuffle = tr->run->shuffle,
+                                        .seed = (uint64_t)o->seed};
+    TV_TRY(tv_corpus_open(&args, corpus_out));
     if (tv_mesh_rank(tr->mesh) == 0) /* one reader is enough to refuse */
-        TV_TRY(tv_tokens_check(*tokens_out, run->model.vocab_size));
+        TV_TRY(tv_corpus_check(*corpus_out, tr->run->model.vocab_size));
     return TV_OK;
 }
 
 static tv_status_t open_files(struct tv_trainer *tr)
 {
     const struct tv_train_options *o = &tr->run->options;
-    TV_TRY(open_tokens(tr, o->data, &tr->tokens));
-    if (o->valid_data != NULL)
-        TV_TRY(open_tokens(tr, o->valid_data, &tr->valid_tokens));
+    TV_TRY(open_corpus(tr, "data", &o->data, &tr->data));
+    for (; tr->num_valid < o->valid_data.num; tr->num_valid++) {
+        const struct tv_option_list one = {1, {o->valid_data.words[tr->num_valid]}};
+        TV_TRY(open_corpus(tr, "valid-data", &one, &tr->valid[tr->num_valid]));
+    }
     if (tv_mesh_rank(tr->mesh) != 0)
         return TV_OK;
     if (o->export_hf != NULL)
@@ -58,13 +64,13 @@ static tv_status_t alloc_host(struct tv_trainer *tr)
     const size_t samples = (size_t)(run->global_batch / run->extent.at[TV_DATA]);
     tr->ids = calloc(tokens, sizeof(*tr->ids));
     tr->targets = calloc(tokens, sizeof(*tr->targets));
+    tr->positions = calloc(tokens, sizeof(*tr->positions));
+    tr->first_keys = calloc(tokens, sizeof(*tr->first_keys));
     tr->sample = calloc((size_t)run->seq_length + 1, sizeof(*tr->sample));
     tr->sample_ids = calloc(samples, sizeof(*tr->sample_ids));
-    if (!tr->ids || !tr->targets || !tr->sample || !tr->sample_ids)
+    if (!tr->ids || !tr->targets || !tr->positions || !tr->first_keys || !tr->sample ||
+        !tr->sample_ids)
         return TV_ERR(TV_NO_MEMORY, "token buffers of %zu tokens", tokens);
-    tr->order =
-        (struct tv_sample_order){tv_samples_count(tv_tokens_count(tr->tokens), run->seq_length),
-                                 (uint64_t)run->options.seed, run->shuffle};
     return TV_OK;
 }
 
@@ -190,11 +196,9 @@ static tv_status_t create_tied(struct tv_trainer *tr)
     return TV_OK;
 }
 
-/* The parts that talk: each made by all ranks together. */
-static tv_status_t create_parts(struct tv_trainer *tr)
+/* What a rank makes alone. */
+static tv_status_t create_own(struct tv_trainer *tr)
 {
-    TV_TRY(tv_trainer_fit_batch(tr));
-    TV_TRY(create_tied(tr));
     TV_TRY(create_buckets(tr));
     TV_TRY(tv_trainer_create_account(tr));
     return create_optimizer(tr);
@@ -212,20 +216,39 @@ static tv_status_t create_state(struct tv_trainer *tr)
     return tv_comm_agree(tv_mesh_world(tr->mesh), tv_saver_create(tr, &tr->saver), &first_failed);
 }
 
+/* The parts that talk, each made by all ranks together; of the last one the buffers are a rank's own affair. */
+static tv_status_t create_parts(struct tv_trainer *tr)
+{
+    TV_TRY(create_tied(tr));
+    return tv_trainer_fit_batch(tr);
+}
+
+/* Have all ranks done their parts? Memory runs out on one, and all say on which. */
+static tv_status_t agree(const struct tv_trainer *tr, tv_status_t status)
+{
+    int first_failed;
+    if (status == TV_NO_MEMORY)
+        status = TV_ERR(TV_NO_MEMORY, "rank %d (stage %d, replica %d, tensor rank %d): %s",
+                        tv_comm_rank(tr->world), tr->here.at[TV_PIPE], tr->here.at[TV_DATA],
+                        tr->here.at[TV_TENSOR], tv_error_message());
+    return tv_comm_agree(tv_mesh_world(tr->mesh), status, &first_failed);
+}
+
 static tv_status_t create_all(struct tv_trainer *tr)
 {
     const struct tv_run *run = tr->run;
-    int first_failed, num_threads;
+    int num_threads;
     tv_comm_set_timeout(tr->world, run->options.timeout_seconds);
     TV_TRY(tv_run_mesh_create(tr->world, run, &tr->mesh));
     TV_TRY(tv_clock_offset(tv_mesh_world(tr->mesh), &tr->clock_offset));
     tr->here = tv_mesh_here(tr->mesh);
     TV_TRY(tv_zero_groups_create(run, tv_mesh_comm(tr->mesh, TV_DATA), &tr->zero));
-    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), open_files(tr), &first_failed));
-    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), alloc_host(tr), &first_failed));
+    TV_TRY(agree(tr, open_files(tr)));
+    TV_TRY(agree(tr, alloc_host(tr)));
     TV_TRY(tv_fair_threads(tv_mesh_world(tr->mesh), run->options.num_threads, &num_threads));
-    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), create_model(tr, num_threads), &first_failed));
-    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), create_parts(tr), &first_failed));
+    TV_TRY(agree(tr, create_model(tr, num_threads)));
+    TV_TRY(agree(tr, create_own(tr)));
+    TV_TRY(agree(tr, create_parts(tr)));
     return create_state(tr);
 }
 
@@ -267,8 +290,9 @@ void tv_trainer_destroy(struct tv_trainer *tr)
     tv_device_close(tr->device);
     tv_zero_groups_destroy(&tr->zero);
     tv_mesh_destroy(tr->mesh);
-    tv_tokens_close(tr->tokens);
-    tv_tokens_close(tr->valid_tokens);
+    tv_corpus_close(tr->data);
+    for (int i = 0; i < tr->run->options.valid_data.num; i++)
+        tv_corpus_close(tr->valid[i]);
     if (tr->sample_log != NULL)
         fclose(tr->sample_log);
     tv_sharding_destroy(&tr->sharding);
@@ -278,19 +302,16 @@ void tv_trainer_destroy(struct tv_trainer *tr)
     free(tr->account_rows);
     free(tr->ids);
     free(tr->targets);
+    free(tr->positions);
+    free(tr->first_keys);
     free(tr->sample);
     free(tr->sample_ids);
     free(tr);
 }
 
-int64_t tv_trainer_num_samples(const struct tv_trainer *tr)
+const struct tv_corpus *tv_trainer_data(const struct tv_trainer *tr)
 {
-    return tr->order.num_samples;
-}
-
-int64_t tv_trainer_unused_tokens(const struct tv_trainer *tr)
-{
-    return tv_tokens_count(tr->tokens) - tr->order.num_samples * tr->run->seq_length - 1;
+    return tr->data;
 }
 
 int tv_trainer_is_root(const struct tv_trainer *tr)

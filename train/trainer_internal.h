@@ -7,6 +7,7 @@
 #include "data/samples.h"
 #include "model/model.h"
 #include "pipeline/executor.h"
+#include "train/corpus.h"
 #include "train/store.h"
 #include "train/trainer.h"
 #include "train/zero.h"
@@ -62,14 +63,16 @@ struct tv_trainer {
     struct tv_comm *tied;
     int tied_local; /* index of the weight */
 
-    struct tv_tokens *tokens, *valid_tokens;
-    struct tv_sample_order order;
-    int64_t consumed;                /* samples before the current step */
+    struct tv_corpus *data;
+    int num_valid;
+    struct tv_corpus *valid[TV_OPTION_LIST_MAX], *evaluated; /* the one that is read now */
+    int64_t consumed;                                        /* samples before the current step */
     int32_t *ids, *targets, *sample; /* [B*S], [B*S], [S+1] of the micro-batch at hand */
+    int32_t *positions, *first_keys; /* [B*S]: where its documents start */
     int64_t *sample_ids;             /* [G/D] that this replica read in this step */
     FILE *sample_log;                /* root only, or NULL */
 
-    int64_t step; /* of training, from 1; 0 while the validation file is read */
+    int64_t step; /* of training, from 1; 0 while validation files are read */
     /* Sums over this step's micro-batches. */
     double loss_sum;
     int64_t counted;
@@ -81,6 +84,7 @@ struct tv_trainer {
     struct tv_action_time phases[TV_NUM_PHASES]; /* of the last step */
     struct tv_action_costs *costs;               /* [v] what this rank's actions took so far */
     int64_t num_walks;
+    double compute_seconds;              /* of the last walk, without waits for other ranks */
     double window_started;               /* of the last step, on rank 0's clock */
     int64_t peak_memory;                 /* of the largest rank, as of the last look */
     struct tv_rank_account account;      /* of this step, or the counters before it */
@@ -95,11 +99,12 @@ TV_MUST_CHECK tv_status_t tv_trainer_fill_weights(struct tv_trainer *tr, const c
  * the pipe axis. */
 TV_MUST_CHECK tv_status_t tv_trainer_fit_batch(struct tv_trainer *tr);
 
-/* measure.c: the pipeline's window of this walk on rank 0's clock, begin and end (collective over the mesh); this
- * rank's share of it by cause; and the addition of it, and of each action's time, to what is known so far. */
+/* measure.c: the pipeline's window of this walk on rank 0's clock, begin and end, and the wish to stop that any rank
+ * has (collective over the mesh); this rank's share of the window by cause; and the addition of it, and of each
+ * action's time, to what is known so far. */
 TV_MUST_CHECK tv_status_t tv_trainer_window(struct tv_trainer *tr,
                                             const struct tv_executor_report *walk,
-                                            double window_out[2]);
+                                            double window_out[2], tv_stop_t *stop_out);
 struct tv_rank_time tv_trainer_walk_time(const struct tv_trainer *tr,
                                          const struct tv_executor_report *walk,
                                          const double window[2]);
@@ -110,14 +115,17 @@ void tv_trainer_note_walk(struct tv_trainer *tr, const struct tv_rank_time *walk
 TV_MUST_CHECK tv_status_t tv_trainer_create_account(struct tv_trainer *tr);
 void tv_trainer_start_account(struct tv_trainer *tr);
 void tv_trainer_end_account(struct tv_trainer *tr);
+/* Seconds since the start that this rank waited for peers of the tensor and data axes, as actions of the walk do. */
+double tv_trainer_waited_in_actions(const struct tv_trainer *tr);
 TV_MUST_CHECK tv_status_t tv_trainer_sum_account(struct tv_trainer *tr,
                                                  struct tv_mesh_account *sum_out);
 TV_MUST_CHECK tv_status_t tv_trainer_account_report(struct tv_trainer *tr,
                                                     struct tv_account_report *report_out);
 
-/* batch.c: fill ids and targets for one micro-batch: from the training order, or the validation file. */
+/* batch.c: fill ids, targets and starts of documents for one micro-batch: from the training order, or the validation
+ * file at hand. */
 TV_MUST_CHECK tv_status_t tv_batch_load(struct tv_trainer *tr, int micro);
-/* Micro-batches per replica that cover every sequence of the validation file. */
+/* Micro-batches per replica that cover every sample of the validation file at hand. */
 int tv_batch_eval_micro(const struct tv_trainer *tr);
 /* Targets of the loaded micro-batch that count. */
 int64_t tv_batch_counted(const struct tv_trainer *tr);

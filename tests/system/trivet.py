@@ -65,6 +65,8 @@ def command(flags, ranks=1, mpi=False):
     for name, value in flags.items():
         if value is True:
             words.append(f"--{name}")
+        elif isinstance(value, list):
+            words += [f"--{name}", *map(str, value)]
         elif value is not None:
             words += [f"--{name}", str(value)]
     start = [MPIEXEC, "-n", str(ranks), BINARY, "train"] if mpi else [BINARY, "train"]
