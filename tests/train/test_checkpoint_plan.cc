@@ -16,6 +16,7 @@ const Mesh meshes[] = {
     {"groups_tensor", 2, 4, 2, 3, gpt2 + Flags{"--zero-group-size", "2"}},
     {"zero3_tensor", 1, 3, 2, 3, llama + Flags{"--num-query-groups", "2"}},
     {"replicated_heads", 1, 2, 4, 3, llama + Flags{"--num-query-groups", "2"}},
+    {"groups_more", 1, 4, 1, 3, llama + Flags{"--zero-group-size", "2"}},
     {"gpt2_fused", 1, 3, 4, 2, gpt2},
     {"gpt2_tied_stages", 2, 2, 2, 3, gpt2},
     {"tied_v", 2, 3, 1, 3, gpt2 + Flags{"--schedule", "zb-v", "--num-layers", "4"}},
