@@ -17,8 +17,9 @@ class Stop(unittest.TestCase):
     def setUpClass(cls):
         cls.data = trivet.write_tokens(trivet.new_folder() / "walk.u16", trivet.walk_tokens(16 * 32 * 4 + 1))
 
-    def assert_stopped(self, result, by):
-        self.assertEqual(result.code, 75, result.err)
+    def assert_stopped(self, result, by, has_code=True):
+        if has_code:
+            self.assertEqual(result.code, 75, result.err)
         said = [line for line in result.err.splitlines() if f"stopped by {by} after step " in line]
         self.assertEqual(len(said), 1, result.err)
         self.assertNotIn("error", result.err)
@@ -42,13 +43,13 @@ class Stop(unittest.TestCase):
         self.assertEqual((records.losses(), records.norms()), (straight.losses(), straight.norms()))
         self.assertEqual(*[(folder / "model.safetensors").read_bytes() for folder in folders])
 
-    def check_stop(self, number, tell, mpi=True, resumes=True):
+    def check_stop(self, number, tell, mpi=True, resumes=True, has_code=True):
         save = trivet.new_folder() / "checkpoints"
         run = Run(self.data, mpi=mpi, save=save, lr_decay_iters=100)
         run.wait_for_steps()
         tell(run)
         stopped = run.finish()
-        self.assert_stopped(stopped, number.name)
+        self.assert_stopped(stopped, number.name, has_code)
         step = stopped.steps[-1]["step"]
         self.assertEqual([(r["step"], Path(r["path"]).name) for r in stopped.records if r["type"] == "save"],
                          [(step, f"step-{step:08}")])
@@ -61,8 +62,11 @@ class Stop(unittest.TestCase):
             self.check_stop(number, lambda run: os.kill(run.ranks()[3 - i], number), resumes=i == 1)
 
     def test_the_launcher_is_told_and_tells_all(self):
+        """The ranks' codes are not seen: MPICH 4.0.2's mpiexec often ends with 0, or falls over, after it has passed
+        a signal on, whatever they are."""
         for number in ALL:
-            self.check_stop(number, lambda run: os.kill(run.process.pid, number), resumes=number == signal.SIGTERM)
+            self.check_stop(number, lambda run: os.kill(run.process.pid, number), resumes=number == signal.SIGTERM,
+                            has_code=False)
 
     def test_all_ranks_are_told_one_after_the_other(self):
         self.check_stop(signal.SIGTERM, lambda run: [os.kill(rank, signal.SIGTERM) for rank in run.ranks()])
