@@ -70,7 +70,7 @@ static tv_status_t create_parts(struct tv_executor *e, struct tv_comm *pipe)
 
 tv_status_t tv_executor_create(struct tv_comm *pipe, struct tv_stream *stream,
                                const struct tv_schedule *schedule, int64_t message_count,
-                               struct tv_executor **executor_out)
+                               tv_dtype_t dtype, struct tv_executor **executor_out)
 {
     TV_TRY(check_arguments(pipe, schedule, message_count));
     struct tv_executor *e = calloc(1, sizeof(*e));
@@ -80,6 +80,7 @@ tv_status_t tv_executor_create(struct tv_comm *pipe, struct tv_stream *stream,
     e->stage = tv_comm_rank(pipe);
     e->stream = stream;
     e->message_count = message_count;
+    e->dtype = dtype;
     const tv_status_t status = create_parts(e, pipe);
     if (status != TV_OK) {
         tv_executor_destroy(e);

@@ -60,16 +60,17 @@ static tv_status_t add(struct plan *plan, struct operation operation)
     return TV_OK;
 }
 
-/* An operation of fp32 elements over a whole axis. */
+/* An operation over a whole axis. */
 static struct operation over_axis(const struct plan *plan, enum tv_mesh_axis axis,
-                                  operation_kind_t kind, int64_t count, int64_t times)
+                                  operation_kind_t kind, tv_dtype_t dtype, int64_t count,
+                                  int64_t times)
 {
     return (struct operation){.account = (enum tv_account)axis,
                               .kind = kind,
                               .axis = (int)axis,
                               .num = plan->run->extent.at[axis],
                               .stride = 1,
-                              .dtype = TV_F32,
+                              .dtype = dtype,
                               .count = count,
                               .times = times};
 }
@@ -127,18 +128,18 @@ static tv_status_t add_row_traffic(struct plan *plan, struct row_traffic rows)
     const int64_t own = tv_run_message_count(run); /* elements of this rank's rows */
     const int per_row = run->options.label_smoothing > 0 ? 3 : 2;
     if (is_parallel)
-        TV_TRY(
-            add(plan, over_axis(plan, TV_TENSOR, OPERATION_PIECES, own, rows.sums + rows.gathers)));
+        TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_PIECES, run->dtype, own,
+                                   rows.sums + rows.gathers)));
     else
-        TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, own, rows.sums)));
-    TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, R, rows.losses)));
-    return add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, per_row * R, rows.losses));
+        TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, run->dtype, own, rows.sums)));
+    TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, TV_F32, R, rows.losses)));
+    return add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, TV_F32, per_row * R, rows.losses));
 }
 
 static tv_status_t add_messages(struct plan *plan, const struct tv_action *action)
 {
-    struct operation message =
-        over_axis(plan, TV_PIPE, OPERATION_MESSAGE, tv_run_message_count(plan->run), 1);
+    struct operation message = over_axis(plan, TV_PIPE, OPERATION_MESSAGE, plan->run->dtype,
+                                         tv_run_message_count(plan->run), 1);
     for (int i = 0; i < plan->num; i++) { /* as others before it */
         struct operation *other = &plan->operations[i];
         if (other->kind == OPERATION_MESSAGE && other->peer == action->peer) {
@@ -175,7 +176,7 @@ static tv_status_t add_param(struct plan *plan, const struct tv_local_param *loc
     const struct tv_run *run = plan->run;
     const struct tv_param *param = local->param;
     const int T = run->extent.at[TV_TENSOR];
-    struct operation sum = over_axis(plan, TV_TENSOR, OPERATION_SUM, local->count, 1);
+    struct operation sum = over_axis(plan, TV_TENSOR, OPERATION_SUM, TV_F32, local->count, 1);
     if (param->num_parts > 0) {
         int first;
         tv_param_holders(param, T, 0, &first, &sum.num);
@@ -185,7 +186,7 @@ static tv_status_t add_param(struct plan *plan, const struct tv_local_param *loc
     }
     if (!tv_run_is_matrix(run, param) || param->split_dim < 0)
         return TV_OK;
-    return add(plan, over_axis(plan, TV_TENSOR, OPERATION_PIECES, local->count, 1));
+    return add(plan, over_axis(plan, TV_TENSOR, OPERATION_PIECES, TV_F32, local->count, 1));
 }
 
 /* The bucket of a local weight. */
@@ -229,10 +230,10 @@ static tv_status_t add_sharded_bucket(struct plan *plan, int b)
     const int64_t m = plan->schedule->num_micro;
     const int64_t uses = s->bucket_units[b].needs_head ? 2 : 1;
     const int64_t passes = run->recompute == TV_RECOMPUTE_FULL ? 3 : 2;
-    struct operation scatter =
-        over_axis(plan, TV_DATA, OPERATION_SCATTER, 0, run->zero_stage >= 2 ? m * uses : 1);
-    struct operation gather =
-        over_axis(plan, TV_DATA, OPERATION_GATHER, 0, run->zero_stage == 3 ? passes * m * uses : 1);
+    struct operation scatter = over_axis(plan, TV_DATA, OPERATION_SCATTER, run->grad_dtype, 0,
+                                         run->zero_stage >= 2 ? m * uses : 1);
+    struct operation gather = over_axis(plan, TV_DATA, OPERATION_GATHER, run->dtype, 0,
+                                        run->zero_stage == 3 ? passes * m * uses : 1);
     scatter.counts = gather.counts = tv_shards_counts(&s->shards, b);
     TV_TRY(add(plan, scatter));
     return add(plan, gather);
@@ -245,7 +246,8 @@ static tv_status_t add_buckets(struct plan *plan)
         if (plan->run->zero_stage > 0)
             TV_TRY(add_sharded_bucket(plan, b));
         else
-            TV_TRY(add(plan, over_axis(plan, TV_DATA, OPERATION_SUM, shards->buckets[b].count, 1)));
+            TV_TRY(add(plan, over_axis(plan, TV_DATA, OPERATION_SUM, plan->run->grad_dtype,
+                                       shards->buckets[b].count, 1)));
     }
     return TV_OK;
 }

@@ -57,7 +57,7 @@ static tv_status_t one_unit_bytes(const struct tv_run *run, int unit, int num_sl
 {
     const struct tv_model_chunk chunk = {unit, 1, num_slots, num_works};
     const struct tv_model_args args = tv_run_args_of(run, 1, &chunk);
-    return tv_model_memory(&args, run->extent.at[TV_TENSOR], bytes);
+    return tv_model_memory(&args, run->extent.at[TV_TENSOR], run->dtype, bytes);
 }
 
 /* Bytes of the optimizer on one rank that holds `count` weights (elements) of these units: its state, and its room to
@@ -79,7 +79,8 @@ static tv_status_t optimizer_bytes(const struct tv_run *run, int num_ranges,
         }
     }
     if (matrices != NULL) {
-        bytes_out[0] = tv_optimizer_state_bytes(run->optimizer.kind, count, T, num, matrices);
+        bytes_out[0] = tv_optimizer_state_bytes(run->optimizer.kind, count, T, num, matrices) +
+                       tv_run_master_bytes(run, count);
         bytes_out[1] = tv_optimizer_work_bytes(run->optimizer.kind, T, num, matrices);
     }
     const tv_status_t status =
@@ -96,6 +97,12 @@ static int64_t share(const struct tv_run *run, int zero_stage, int64_t bytes)
     return (bytes + D - 1) / D;
 }
 
+/* The input of a unit, or of a stage. */
+static int64_t message_bytes(const struct tv_run *run)
+{
+    return tv_run_message_count(run) * (int64_t)tv_dtype_bytes(run->dtype);
+}
+
 /* What a unit adds to a stage: weights, gradients, optimizer state; activations of a slot and of a working set, with
  * the input that a unit behind another one keeps. */
 static tv_status_t count_bytes(const struct tv_run *run, int unit, struct tv_unit_cost *cost)
@@ -106,8 +113,8 @@ static tv_status_t count_bytes(const struct tv_run *run, int unit, struct tv_uni
     TV_TRY(one_unit_bytes(run, unit, 1, 2, work));
     int64_t optimizer[2];
     const struct tv_unit_range only = {unit, 1};
-    TV_TRY(optimizer_bytes(run, 1, &only, one[TV_MEM_PARAMS] / (int64_t)sizeof(float), optimizer));
-    const int64_t input = unit > 0 ? tv_run_message_count(run) * (int64_t)sizeof(float) : 0;
+    TV_TRY(optimizer_bytes(run, 1, &only, one[TV_MEM_GRADS] / (int64_t)sizeof(float), optimizer));
+    const int64_t input = unit > 0 ? message_bytes(run) : 0;
     const int is_full = run->recompute == TV_RECOMPUTE_FULL;
     const int64_t params = one[TV_MEM_PARAMS], grads = one[TV_MEM_GRADS];
     cost->fixed_bytes = share(run, 3, params) + share(run, 2, grads) + share(run, 1, optimizer[0]);
@@ -162,10 +169,11 @@ static tv_status_t tied_bytes(const struct tv_run *run, int64_t *bytes_out)
     int64_t first[TV_NUM_MEM_KINDS], last[TV_NUM_MEM_KINDS], both[TV_NUM_MEM_KINDS], optimizer[2];
     TV_TRY(one_unit_bytes(run, 0, 1, 1, first));
     TV_TRY(one_unit_bytes(run, head, 1, 1, last));
-    TV_TRY(tv_model_memory(&args, run->extent.at[TV_TENSOR], both));
-    const int64_t tied = first[TV_MEM_PARAMS] + last[TV_MEM_PARAMS] - both[TV_MEM_PARAMS];
-    TV_TRY(optimizer_bytes(run, 0, NULL, tied / (int64_t)sizeof(float), optimizer));
-    *bytes_out = 2 * tied + optimizer[0];
+    TV_TRY(tv_model_memory(&args, run->extent.at[TV_TENSOR], run->dtype, both));
+    const int64_t params = first[TV_MEM_PARAMS] + last[TV_MEM_PARAMS] - both[TV_MEM_PARAMS];
+    const int64_t grads = first[TV_MEM_GRADS] + last[TV_MEM_GRADS] - both[TV_MEM_GRADS];
+    TV_TRY(optimizer_bytes(run, 0, NULL, grads / (int64_t)sizeof(float), optimizer));
+    *bytes_out = params + grads + optimizer[0];
     return TV_OK;
 }
 
@@ -174,7 +182,7 @@ static tv_status_t tied_bytes(const struct tv_run *run, int64_t *bytes_out)
 static tv_status_t take_off(const struct tv_run *run, struct problem *p)
 {
     const int last = p->args.num_pieces - 1;
-    const int64_t input = tv_run_message_count(run) * (int64_t)sizeof(float);
+    const int64_t input = message_bytes(run);
     int64_t tied;
     for (int i = 1; i <= last; i++)
         p->stage_fixed_bytes[p->stage_of[i]] -=
@@ -306,7 +314,7 @@ tv_status_t tv_run_stage_bytes(const struct tv_run *run, int stage, int64_t *byt
         return TV_ERR(TV_NO_MEMORY, "%d chunks", run->num_chunks);
     const struct tv_model_args args = tv_run_model_args(run, stage, chunks);
     int64_t model[TV_NUM_MEM_KINDS];
-    tv_status_t status = tv_model_memory(&args, run->extent.at[TV_TENSOR], model);
+    tv_status_t status = tv_model_memory(&args, run->extent.at[TV_TENSOR], run->dtype, model);
     free(chunks);
     TV_TRY(status);
     model[TV_MEM_BUFFERS] += run->message_bytes[stage];

@@ -45,6 +45,8 @@ struct tv_train_options {
     const char *lr_decay_style, *wsd_decay_style;
     int64_t wsd_decay_iters;
     int64_t skip_bad_steps;
+    const char *precision, *grad_reduce_dtype;
+    int is_grad_reduce_bf16;
     int64_t seed;
     /* data */
     const char *data, *data_format, *valid_data, *shuffle;
