@@ -13,7 +13,7 @@ set_target_properties(libtrivet PROPERTIES OUTPUT_NAME trivet VERSION ${PROJECT_
   LINKER_LANGUAGE C BUILD_RPATH "$ORIGIN" INSTALL_RPATH "$ORIGIN"
   LINK_OPTIONS -Wl,--no-undefined)
 target_link_libraries(libtrivet PRIVATE trivet_options MPI::MPI_C PkgConfig::JANSSON PkgConfig::XXHASH
-  PkgConfig::HWLOC PkgConfig::EXPAT PkgConfig::YAML PkgConfig::OPENBLAS Threads::Threads m ${CMAKE_DL_LIBS})
+  PkgConfig::HWLOC PkgConfig::EXPAT PkgConfig::YAML trivet_blas Threads::Threads m ${CMAKE_DL_LIBS})
 target_include_directories(libtrivet INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>
   $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/trivet>)
 

@@ -21,10 +21,13 @@ TV_MUST_CHECK tv_status_t tv_buckets_create(struct tv_comm *data, struct tv_stre
                                             float *grads, int num_ranges,
                                             const struct tv_bucket_range *ranges,
                                             struct tv_buckets **buckets_out);
-/* The buckets of `shards`, borrowed. Each rank gets the sums of its own shards, in their places; the
- * rest of the gradients is as it was. The same bits as those of all sums. */
-TV_MUST_CHECK tv_status_t tv_buckets_create_sharded(struct tv_comm *data, struct tv_stream *stream,
-                                                    float *grads, const struct tv_shards *shards,
+/* The buckets of `shards`, borrowed, as is `data`, whose ranks have one each. Each rank gets the sums
+ * of its own shards, in their places; the rest of the gradients is as it was. The same bits as those
+ * of all sums. copies: the ranks of other such groups that have the same shards, over which the sums
+ * are added after those of this group; borrowed, or NULL. */
+TV_MUST_CHECK tv_status_t tv_buckets_create_sharded(struct tv_comm *data, struct tv_comm *copies,
+                                                    struct tv_stream *stream, float *grads,
+                                                    const struct tv_shards *shards,
                                                     struct tv_buckets **buckets_out);
 /* From now on gradients are rounded to bf16, summed, and the sums rounded once, where fp32 sums would
  * travel; what is not this rank's own is lost then. kernels: borrowed; their conversions are used. */

@@ -68,13 +68,14 @@ struct tv_norm_backward_args {
     float *dweight, *dbias;
 };
 /* Rotary embedding (Su et al. 2021), half-split: within each head, (x_i, x_{i+h/2}) turns by
- * position * theta^(-2i/h). x [rows, heads * head_dim] in place; position of row r is r %
- * seq_length; inverse = 1 turns back (the gradient). */
+ * position * theta^(-2i/h). x [rows, heads * head_dim] in place; position of row r is positions[r],
+ * or r % seq_length where positions is NULL; inverse = 1 turns back (the gradient). */
 struct tv_rotary_args {
     int64_t rows, ld_x;
     int seq_length, num_heads, head_dim, inverse;
     double theta;
     void *x;
+    const int32_t *positions; /* [rows], or NULL */
 };
 /* Dropout (Srivastava et al. 2014): y = x / (1 - p) where x is kept, else 0. An element is dropped
  * when its random word is below `threshold` = p 2^32: word column % 4 of the Philox block with
@@ -99,7 +100,9 @@ struct tv_dropout_args {
  * scale 1/sqrt(head_dim). q, o [B*S, num_heads * head_dim]; k, v [B*S, num_kv_heads * head_dim];
  * lse [B, num_heads, S] = log sum exp of each row of scaled scores, kept for backward. Dropout of
  * the softmax's output: token = the query's, plane = the head, column = the key's place in the
- * sequence. Never holds more than one block of S x S scores (Dao et al. 2022). */
+ * sequence. Never holds more than one block of S x S scores (Dao et al. 2022).
+ * first_keys [B*S], or NULL: the first key in its sequence that each query may see, at most its own
+ * place and never falling along a sequence: where its document starts. NULL: key 0. */
 struct tv_attention_args {
     int batch, seq_length, num_heads, num_kv_heads, head_dim;
     const void *q, *k, *v;
@@ -108,9 +111,11 @@ struct tv_attention_args {
     int64_t ld_o;
     float *lse;
     struct tv_dropout dropout;
+    const int32_t *first_keys;
 };
-/* Given o, lse of forward, do and the same dropout: writes dq, dk, dv (=), laid out as q, k, v with
- * the ld_d* strides. work [tv_attention_work_count]: fp32 sums of dq; not read where the count is 0. */
+/* Given o, lse of forward, do, the same dropout and first_keys: writes dq, dk, dv (=), laid out as q,
+ * k, v with the ld_d* strides. work [tv_attention_work_count]: fp32 sums of dq; not read where the
+ * count is 0. */
 struct tv_attention_backward_args {
     int batch, seq_length, num_heads, num_kv_heads, head_dim;
     const void *q, *k, *v;
@@ -121,6 +126,7 @@ struct tv_attention_backward_args {
     void *dq, *dk, *dv;
     int64_t ld_dq, ld_dk, ld_dv;
     struct tv_dropout dropout;
+    const int32_t *first_keys;
     float *work;
 };
 /* rows = B S, cols = num_heads * head_dim. An fp32 dq holds its own sums. */

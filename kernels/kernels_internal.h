@@ -44,7 +44,18 @@ const struct tv_kernels *tv_table_fastest(tv_dtype_t dtype);
 /* The one that every CPU can run. */
 const struct tv_kernels *tv_table_portable(tv_dtype_t dtype);
 
-/* Before a cblas call: the library may start no threads of its own. */
-void tv_use_one_blas_thread(void);
+/* c[m, n] = alpha op(a) op(b) + beta c, row by row, on the calling thread; sizes and strides below
+ * 2^31. matmul/sgemm_*.c: the build chooses the library. */
+void tv_sgemm(int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, float alpha,
+              const float *a, int64_t ld_a, const float *b, int64_t ld_b, float beta, float *c,
+              int64_t ld_c);
+/* TV_NO_MEMORY when a call of this process had no memory, whose c is then not whole. */
+TV_MUST_CHECK tv_status_t tv_sgemm_status(void);
+
+/* The first key that the query of row `row` [B*S] sees. */
+static inline int tv_first_key(const int32_t *first_keys, int64_t row)
+{
+    return first_keys != NULL ? first_keys[row] : 0;
+}
 TV_END_C
 #endif

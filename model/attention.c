@@ -51,6 +51,7 @@ static tv_status_t rotate(const struct tv_pass *pass, void *qkv, int inverse)
         .inverse = inverse,
         .theta = pass->model->args.config.rope_theta,
         .x = qkv,
+        .positions = pass->own_positions,
     };
     TV_TRY(pass->axis->kernels->rotary(pass->axis->stream, &args));
     args.num_heads = s->num_kv_heads;
@@ -149,6 +150,7 @@ tv_status_t tv_attention_part_forward(const struct tv_pass *pass)
         .ld_o = s->q_cols,
         .lse = tv_pass_at(pass, l->lse),
         .dropout = tv_pass_dropout(pass, TV_DROPOUT_ATTENTION),
+        .first_keys = pass->first_keys,
     };
     return pass->axis->kernels->attention_forward(pass->axis->stream, &args);
 }
@@ -183,6 +185,7 @@ tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const void *d
         .ld_dk = s->qkv_cols,
         .ld_dv = s->qkv_cols,
         .dropout = tv_pass_dropout(pass, TV_DROPOUT_ATTENTION),
+        .first_keys = pass->first_keys,
         .work = (float *)(void *)(pass->scratch + pass->model->layout.attention_work),
     };
     TV_TRY(pass->axis->kernels->attention_backward(pass->axis->stream, &args));

@@ -18,7 +18,9 @@ static tv_status_t pass_of(struct tv_model *model, const struct tv_model_call *c
     const int64_t rows = layout->sizes.rows;
     char *activations = model->activations.data;
     int32_t *tokens = model->tokens.data;
-    int32_t *ids = tokens + chunk->first_tokens + 2 * rows * call->slot;
+    int32_t *ids = tokens + chunk->first_tokens + layout->slot_tokens * call->slot;
+    int32_t *own_positions = model->args.resets_positions ? ids + 2 * rows : NULL;
+    int32_t *last = ids + layout->slot_tokens - rows;
     *pass_out = (struct tv_pass){
         .model = model,
         .axis = &model->args.axis,
@@ -27,7 +29,9 @@ static tv_status_t pass_of(struct tv_model *model, const struct tv_model_call *c
         .slot = activations + chunk->first_slot + chunk->slot_bytes * call->slot,
         .work = has_works ? activations + chunk->first_work + chunk->work_bytes * call->work : NULL,
         .scratch = model->scratch.data,
-        .positions = tokens,
+        .positions = own_positions != NULL ? own_positions : tokens,
+        .own_positions = own_positions,
+        .first_keys = model->args.resets_attention ? last : NULL,
         .ids = ids,
         .targets = ids + rows,
         .step = call->step,
@@ -39,11 +43,22 @@ static tv_status_t pass_of(struct tv_model *model, const struct tv_model_call *c
 /* Keep the micro-batch's tokens where backward finds them. */
 static tv_status_t keep_tokens(const struct tv_pass *pass, const struct tv_model_call *call)
 {
-    const size_t bytes = (size_t)pass->sizes->rows * sizeof(int32_t);
-    if (call->ids != NULL)
-        TV_TRY(tv_stream_copy(pass->axis->stream, pass->ids, call->ids, bytes));
-    if (call->targets != NULL)
-        TV_TRY(tv_stream_copy(pass->axis->stream, pass->targets, call->targets, bytes));
+    const struct {
+        int32_t *to;
+        const int32_t *from;
+    } kept[] = {{pass->ids, call->ids},
+                {pass->targets, call->targets},
+                {pass->own_positions, call->positions},
+                {pass->first_keys, call->first_keys}};
+    if ((pass->own_positions != NULL && call->positions == NULL) ||
+        (pass->first_keys != NULL && call->first_keys == NULL))
+        return TV_ERR(TV_INVALID, "chunk %d: a call without the starts of its documents",
+                      call->chunk);
+    for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++) {
+        if (kept[i].to != NULL && kept[i].from != NULL)
+            TV_TRY(tv_stream_copy(pass->axis->stream, kept[i].to, kept[i].from,
+                                  (size_t)pass->sizes->rows * sizeof(int32_t)));
+    }
     return TV_OK;
 }
 

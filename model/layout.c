@@ -17,6 +17,17 @@ static int64_t take_bytes(int64_t *end, int64_t count, tv_dtype_t dtype)
     return take(end, count * (int64_t)tv_dtype_bytes(dtype), ALIGN_BYTES);
 }
 
+/* Room for the gradients that tensor ranks sum because each has its own rows' part. */
+static int64_t place_row_sums(const struct tv_model_args *args, struct tv_model_layout *layout)
+{
+    const int64_t place = layout->scratch_bytes;
+    for (int i = 0; i < layout->num_local && args->is_sequence_parallel; i++) {
+        if (layout->local[i].param->is_for_rows)
+            take_bytes(&layout->scratch_bytes, layout->local[i].count, TV_F32);
+    }
+    return place;
+}
+
 static struct tv_model_sizes sizes_of(const struct tv_model_args *args, int T, int t)
 {
     const struct tv_model_config *c = &args->config;
@@ -97,6 +108,7 @@ static void place_scratch(const struct tv_model_args *args, struct tv_model_layo
     layout->attention_work =
         take_bytes(end, tv_attention_work_count(dtype, s->rows, s->q_cols), TV_F32);
     layout->loss_work = take_bytes(end, (args->label_smoothing > 0 ? 4 : 3) * s->rows, TV_F32);
+    layout->row_sums = place_row_sums(args, layout);
 }
 
 static void add_local(struct tv_model_layout *layout, const struct tv_param *param,
@@ -157,6 +169,8 @@ static void place_chunks(const struct tv_model_args *args, struct tv_model_layou
 {
     struct tv_unit *units = layout->units;
     layout->tokens_count = layout->sizes.rows; /* positions */
+    layout->slot_tokens =
+        (2 + !!args->resets_positions + !!args->resets_attention) * layout->sizes.rows;
     for (int c = 0; c < layout->num_chunks; c++) {
         struct tv_chunk_layout *chunk = &layout->chunks[c];
         chunk->args = args->chunks[c];
@@ -167,7 +181,7 @@ static void place_chunks(const struct tv_model_args *args, struct tv_model_layou
         chunk->first_work = chunk->first_slot + chunk->slot_bytes * chunk->args.num_slots;
         layout->activation_bytes = chunk->first_work + chunk->work_bytes * chunk->args.num_works;
         chunk->first_tokens = layout->tokens_count;
-        layout->tokens_count += 2 * layout->sizes.rows * chunk->args.num_slots;
+        layout->tokens_count += layout->slot_tokens * chunk->args.num_slots;
     }
 }
 

@@ -306,26 +306,55 @@ tv_status_t tv_model_grad_square_sum(struct tv_model *model, int num_pieces,
     return TV_OK;
 }
 
-/* The ranks whose parts of a gradient make it whole, or NULL when this rank has it all. */
-static struct tv_comm *holders_of_parts(struct tv_model *model, const struct tv_param *param)
+/* Replicated kv heads: a sum for each weight, large ones, over the ranks that hold it. */
+static tv_status_t sum_kv_heads(struct tv_model *model, int num, const struct tv_grad_piece *pieces)
 {
-    if (param->num_parts > 0)
-        return model->kv_holders;
-    return param->is_for_rows && model->args.is_sequence_parallel ? model->args.axis.comm : NULL;
+    for (int i = 0; i < num && model->kv_holders != NULL; i++) {
+        const struct tv_grad_piece piece = piece_at(model, pieces, i);
+        if (model->layout.local[piece.local].param->num_parts > 0)
+            TV_TRY(tv_comm_all_reduce_wait(model->kv_holders, piece.grad, piece.count, TV_F32,
+                                           TV_SUM, model->args.axis.stream));
+    }
+    return TV_OK;
+}
+
+static float *row_sums_of(const struct tv_model *model)
+{
+    return (float *)(void *)((char *)model->scratch.data + model->layout.row_sums);
+}
+
+/* The gradients of weights `is_for_rows` to the room side by side, or back. */
+static tv_status_t move_row_sums(struct tv_model *model, int num,
+                                 const struct tv_grad_piece *pieces, int is_back,
+                                 int64_t *count_out)
+{
+    float *room = row_sums_of(model);
+    int64_t count = 0;
+    for (int i = 0; i < num; i++) {
+        const struct tv_grad_piece piece = piece_at(model, pieces, i);
+        if (!model->layout.local[piece.local].param->is_for_rows)
+            continue;
+        TV_TRY(tv_stream_copy(model->args.axis.stream, is_back ? piece.grad : room + count,
+                              is_back ? room + count : piece.grad,
+                              (size_t)piece.count * sizeof(*room)));
+        count += piece.count;
+    }
+    *count_out = count;
+    return TV_OK;
 }
 
 tv_status_t tv_model_sync_replicated(struct tv_model *model, int num_pieces,
                                      const struct tv_grad_piece *pieces)
 {
     const int num = pieces != NULL ? num_pieces : model->layout.num_local;
-    for (int i = 0; i < num; i++) {
-        const struct tv_grad_piece piece = piece_at(model, pieces, i);
-        struct tv_comm *holders = holders_of_parts(model, model->layout.local[piece.local].param);
-        if (holders != NULL)
-            TV_TRY(tv_comm_all_reduce_wait(holders, piece.grad, piece.count, TV_F32, TV_SUM,
-                                           model->args.axis.stream));
-    }
-    return TV_OK;
+    int64_t count;
+    TV_TRY(sum_kv_heads(model, num, pieces));
+    if (!model->args.is_sequence_parallel)
+        return TV_OK;
+    TV_TRY(move_row_sums(model, num, pieces, 0, &count));
+    TV_TRY(tv_comm_all_reduce_wait(model->args.axis.comm, row_sums_of(model), count, TV_F32, TV_SUM,
+                                   model->args.axis.stream));
+    return move_row_sums(model, num, pieces, 1, &count);
 }
 
 struct tv_comm_stats tv_model_comm_stats(const struct tv_model *model)

@@ -74,6 +74,9 @@ struct tv_model_args {
      * of a layer add to the residual stream; tensor/tensor.h. */
     double attention_dropout, hidden_dropout, label_smoothing;
     uint64_t seed; /* of the initial values and dropout masks */
+    /* Calls say where documents start: the positions that embeddings and rotary take, the first keys
+     * that queries see. 0: sequences are whole. */
+    int resets_positions, resets_attention;
     /* Who has weights and gradients, borrowed; the model then has no flat arrays, and the store fills
      * in the initial values. NULL: the model. */
     const struct tv_unit_store *store;
@@ -139,6 +142,9 @@ struct tv_model_call {
     int64_t step, first_sequence;
     /* Forward: [B*S], host memory, needed by the embedding / head. Targets < 0 are not counted. */
     const int32_t *ids, *targets;
+    /* Forward of any chunk of a model that resets them: [B*S], host memory; in [0, S), and as
+     * tv_attention_args has them. */
+    const int32_t *positions, *first_keys;
     /* [own rows, C], elements of the model's dtype. x, dx NULL when the embedding is in the chunk;
      * y, dy when the head is. x and dy must stay valid until the slot's last backward part
      * returns. */
@@ -180,8 +186,8 @@ TV_MUST_CHECK tv_status_t tv_model_grad_square_sum(struct tv_model *model, int n
                                                    const struct tv_grad_piece *pieces,
                                                    double *sum_out);
 /* Sum gradients of weights that several tensor ranks hold but compute in parts: replicated kv
- * heads; under sequence parallelism norms and the biases of row matrices. Collective over the
- * tensor axis, whose ranks pass the same pieces. */
+ * heads, one by one; under sequence parallelism norms and the biases of row matrices, in one sum.
+ * Collective over the tensor axis, whose ranks pass the same pieces. */
 TV_MUST_CHECK tv_status_t tv_model_sync_replicated(struct tv_model *model, int num_pieces,
                                                    const struct tv_grad_piece *pieces);
 /* Of the model's own group, the tensor ranks that hold the same kv heads; zeros where it has none.

@@ -74,7 +74,8 @@ struct tv_chunk_layout {
     struct tv_unit *units;          /* [num_units], a part of the layout's */
     int64_t slot_bytes, work_bytes; /* of one slot, of one working set */
     int64_t first_slot, first_work; /* bytes before them in the array of activations */
-    int64_t first_tokens;           /* per slot ids [rows], targets [rows] */
+    /* per slot ids [rows], targets [rows], and where they are reset positions, first keys [rows] */
+    int64_t first_tokens;
 };
 
 struct tv_model_layout {
@@ -87,12 +88,15 @@ struct tv_model_layout {
     int num_local;
     struct tv_local_param *local; /* owned */
     int64_t param_count, activation_bytes;
+    int64_t slot_tokens;  /* int32 of one slot */
     int64_t tokens_count; /* int32: positions [rows], then those of the chunks' slots */
-    /* scratch, places in bytes: gradient of the residual stream [own rows, C]; what all ranks' rows are in
-     * at the moment, partial sums or gathered gradients [rows, C]; one more [own rows, C] where
+    /* scratch, places in bytes: gradient of the residual stream [own rows, C]; what all ranks' rows
+     * are in at the moment, partial sums or gathered gradients [rows, C]; one more [own rows, C] where
      * those are apart; feed-forward and attention gradients; in floats sums of the attention's
-     * kernel, and loss work */
-    int64_t grad, whole, own, d_act, d_qkv, d_att, attention_work, loss_work, scratch_bytes;
+     * kernel, loss work, and under sequence parallelism the gradients of weights `is_for_rows` side
+     * by side, for their sum */
+    int64_t grad, whole, own, d_act, d_qkv, d_att;
+    int64_t attention_work, loss_work, row_sums, scratch_bytes;
 };
 
 struct tv_model {
@@ -126,6 +130,8 @@ struct tv_pass {
     char *slot, *work;            /* this micro-batch's */
     char *scratch;
     int32_t *ids, *targets;    /* [rows], the slot's */
+    int32_t *own_positions;    /* [rows], the slot's; NULL: every sequence counts from 0 */
+    int32_t *first_keys;       /* [rows], the slot's, or NULL */
     const int32_t *positions;  /* [rows] */
     int64_t step, first_token; /* the call's; row 0 in the global batch */
     int is_split;              /* backward: weights' gradients come later; keep what they need */

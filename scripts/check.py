@@ -20,7 +20,7 @@ LAYERS = {
 }
 # A foreign header may be included only by files that match.
 FOREIGN = {
-    "mpi.h": r"^mesh/comm_mpi\.|^tests/|^examples/",
+    "mpi.h": r"^mesh/comm_mpi[._]|^tests/|^examples/",
     "cuda_runtime.h": r"_cuda\.cu$",
     "nccl.h": r"_nccl\.c$",
     "cblas.h": r"^kernels/",

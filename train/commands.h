@@ -9,6 +9,8 @@ int tv_command_train(int argc, char **argv);
 int tv_command_map(int argc, char **argv);
 int tv_command_bench(int argc, char **argv);
 int tv_command_schedule(int argc, char **argv);
+int tv_command_convert(int argc, char **argv);
+int tv_command_inspect(int argc, char **argv);
 int tv_command_version(void);
 
 /* What `train --dry-run` prints: mesh, layers, parameters and memory of each stage; text or one JSON object. */

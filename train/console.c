@@ -2,6 +2,7 @@
 #include "train/console.h"
 #include "base/clock.h"
 #include "train/account_report.h"
+#include "train/checkpoint_internal.h"
 #include "train/place.h"
 #include "train/trainer_internal.h"
 #include <inttypes.h>
@@ -41,6 +42,7 @@ void tv_console_open(struct tv_console *console, const struct tv_run *run, FILE 
         .is_terminal = isatty(fileno(out)),
         .log_interval = run->options.log_interval,
         .last_step = run->train_iters,
+        .first_step = tv_checkpoint_first_step(run),
     };
     setvbuf(out, NULL, _IOLBF, 0);
 }
@@ -70,6 +72,9 @@ void tv_console_start(struct tv_console *console, const struct tv_run *run,
             short_number((double)tv_model_num_params(&run->model), params, sizeof(params)),
             e.at[TV_PIPE], e.at[TV_DATA], e.at[TV_TENSOR],
             e.at[TV_PIPE] * e.at[TV_DATA] * e.at[TV_TENSOR], run->schedule.name);
+    if (run->zero_stage > 0)
+        fprintf(console->out, "ZeRO stage %d over groups of %d of %d replicas\n", run->zero_stage,
+                run->zero_group, e.at[TV_DATA]);
     fprintf(console->out,
             "%" PRId64 " steps of %" PRId64 " x %" PRId64
             " tokens (%s), %d micro-batch(es) of %" PRId64 "\n",
@@ -122,6 +127,12 @@ void tv_console_eval(struct tv_console *console, int64_t step, double loss, int6
 {
     fprintf(console->out, "%sstep %" PRId64 ": held-out loss %.4f over %" PRId64 " tokens\n",
             console->is_terminal ? "\r\033[K" : "", step, loss, counted);
+}
+
+void tv_console_save(struct tv_console *console, int64_t step, const char *path)
+{
+    fprintf(console->out, "%sstep %" PRId64 ": saved to %s\n",
+            console->is_terminal ? "\r\033[K" : "", step, path);
 }
 
 /* One row per stage: the shares of its time in percent. */

@@ -99,6 +99,14 @@ void tv_file_unmap(struct tv_file_map *map)
     *map = (struct tv_file_map){0};
 }
 
+void tv_file_map_forget(const struct tv_file_map *map, int64_t first, int64_t bytes)
+{
+    const int64_t page = sysconf(_SC_PAGESIZE), start = first / page * page;
+    if (map->data != NULL && bytes > 0 && page > 0) /* only a hint: a failure changes nothing */
+        (void)madvise((void *)((uintptr_t)map->data + (uintptr_t)start),
+                      (size_t)(first + bytes - start), MADV_DONTNEED);
+}
+
 tv_status_t tv_file_read_json(const char *path, int64_t max_bytes, struct json_t **json_out)
 {
     struct tv_file_map map = {0};
@@ -183,7 +191,16 @@ tv_status_t tv_new_file_write(struct tv_new_file *file, const void *data, size_t
     return TV_OK;
 }
 
-/* The new name is safe on disk only when its folder is. */
+int tv_folder_sync(const char *folder)
+{
+    const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    const int failed = fsync(fd) != 0 && errno != EINVAL; /* some file systems have no such sync */
+    close(fd);
+    return failed ? -1 : 0;
+}
+
 static int sync_folder_of(const char *path)
 {
     char folder[PATH_MAX] = ".";
@@ -192,12 +209,7 @@ static int sync_folder_of(const char *path)
         memcpy(folder, path, length);
         folder[length] = '\0';
     }
-    const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    const int failed = fsync(fd) != 0 && errno != EINVAL; /* some file systems have no such sync */
-    close(fd);
-    return failed ? -1 : 0;
+    return tv_folder_sync(folder);
 }
 
 tv_status_t tv_new_file_finish(struct tv_new_file *file)

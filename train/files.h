@@ -15,6 +15,9 @@ TV_MUST_CHECK tv_status_t tv_folder_make(const char *folder);
 /* The folder that `path` is to be in. */
 TV_MUST_CHECK tv_status_t tv_folder_make_parent(const char *path);
 
+/* A new name in it is safe on disk only when the folder is. Returns 0, or -1 with errno. */
+int tv_folder_sync(const char *folder);
+
 /* A plain file, read-only in memory. */
 struct tv_file_map {
     const unsigned char *data; /* NULL when the file is empty */
@@ -23,6 +26,15 @@ struct tv_file_map {
 /* Errors: TV_BAD_FILE (not there, not readable, not a plain file). */
 TV_MUST_CHECK tv_status_t tv_file_map(const char *path, struct tv_file_map *map_out);
 void tv_file_unmap(struct tv_file_map *map);
+/* Bytes [first, first + bytes) were read and need not stay in memory; read again, they come from the
+ * file. So a file is read from end to end in little memory. */
+void tv_file_map_forget(const struct tv_file_map *map, int64_t first, int64_t bytes);
+
+/* What tells one file from another: its length, and the XXH3 (64 bits, seed 0) of its bytes. */
+struct tv_file_digest {
+    int64_t bytes;
+    uint64_t hash;
+};
 
 /* A JSON object from a file of at most max_bytes. The caller owns the reference.
  * Errors: TV_BAD_FILE with the line. */

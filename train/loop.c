@@ -1,11 +1,13 @@
 /* train/loop.c -- steps, evaluations, metrics and the export, in the order in which they happen. */
 #include "train/loop.h"
+#include "train/checkpoint_internal.h"
 #include "train/console.h"
 #include "train/metrics.h"
 #include "train/place.h"
 #include "train/split.h"
 #include "train/step_trace.h"
 #include "train/trainer_internal.h"
+#include "train/zero.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -18,6 +20,7 @@ struct loop {
     struct tv_console console;   /* root */
     struct tv_metrics *metrics;  /* root, or NULL */
     struct tv_step_trace *trace; /* or NULL */
+    int has_save_failed;         /* on every rank alike */
 };
 
 /* The sample numbers of a step in the order of the global batch: a JSON line. */
@@ -73,6 +76,44 @@ static int evaluates_after(const struct tv_run *run, int64_t step)
            (run->options.eval_interval > 0 && step % run->options.eval_interval == 0);
 }
 
+/* What people and metrics learn of a save that has ended. */
+static tv_status_t note_save(struct loop *loop, tv_status_t status, int64_t step)
+{
+    char path[4096];
+    loop->has_save_failed |= status != TV_OK && status != TV_PEER;
+    if (status != TV_OK || step == 0 || !loop->is_root)
+        return status;
+    tv_checkpoint_path(loop->run->options.save, step, path, sizeof(path));
+    tv_console_save(&loop->console, step, path);
+    return loop->metrics ? tv_metrics_save(loop->metrics, step, path) : TV_OK;
+}
+
+/* A checkpoint of what training has reached after `step`, on disk when it returns. */
+static tv_status_t save_now(struct loop *loop, int64_t step)
+{
+    int64_t saved = 0;
+    for (int i = 0; i < 2; i++) { /* an earlier one may be on its way */
+        tv_status_t status = i == 0 ? TV_OK : tv_checkpoint_save(loop->trainer, step);
+        if (status == TV_OK)
+            status = tv_checkpoint_finish(loop->trainer, &saved);
+        TV_TRY(note_save(loop, status, saved));
+    }
+    return TV_OK;
+}
+
+/* Save when it is time, and look after a save that is on its way. */
+static tv_status_t save_after(struct loop *loop, int64_t step)
+{
+    const int64_t interval = loop->run->options.save_interval;
+    int64_t saved = 0;
+    tv_status_t status = TV_OK;
+    if (interval > 0 && step % interval == 0 && step < loop->run->train_iters)
+        status = tv_checkpoint_save(loop->trainer, step);
+    if (status == TV_OK)
+        status = tv_checkpoint_poll(loop->trainer, &saved);
+    return note_save(loop, status, saved);
+}
+
 static tv_status_t one_step(struct loop *loop, int64_t step, struct tv_step_report *report)
 {
     TV_TRY(tv_train_step(loop->trainer, step, report));
@@ -85,7 +126,9 @@ static tv_status_t one_step(struct loop *loop, int64_t step, struct tv_step_repo
             TV_TRY(tv_metrics_step(loop->metrics, report));
         tv_console_step(&loop->console, report);
     }
-    return evaluates_after(loop->run, step) ? evaluate(loop, step) : TV_OK;
+    if (evaluates_after(loop->run, step))
+        TV_TRY(evaluate(loop, step));
+    return save_after(loop, step);
 }
 
 /* What the profile says of each stage. */
@@ -93,15 +136,17 @@ static tv_status_t print_profile(const struct tv_run *run)
 {
     const size_t P = (size_t)run->extent.at[TV_PIPE];
     double *seconds = calloc(2 * P, sizeof(*seconds));
-    if (seconds == NULL)
-        return TV_ERR(TV_NO_MEMORY, "times of %zu stages", P);
+    int64_t *bytes = calloc(P, sizeof(*bytes));
     const int has_uniform = run->model.num_layers >= run->extent.at[TV_PIPE] * run->num_chunks;
-    tv_status_t status = tv_split_seconds(run, &run->profile, 0, seconds + P);
+    tv_status_t status = seconds != NULL && bytes != NULL
+                             ? tv_split_costs(run, &run->profile, 0, seconds + P, bytes)
+                             : TV_ERR(TV_NO_MEMORY, "times of %zu stages", P);
     if (status == TV_OK && has_uniform)
-        status = tv_split_seconds(run, &run->profile, 1, seconds);
+        status = tv_split_costs(run, &run->profile, 1, seconds, bytes);
     if (status == TV_OK)
         tv_console_profile(stdout, run, has_uniform ? seconds : NULL, seconds + P);
     free(seconds);
+    free(bytes);
     return status;
 }
 
@@ -117,9 +162,11 @@ static tv_status_t run_steps(struct loop *loop)
 {
     const struct tv_run *run = loop->run;
     struct tv_step_report report = {0};
+    int64_t last = tv_checkpoint_first_step(run);
     TV_TRY(start(loop));
-    for (int64_t step = 1; step <= run->train_iters; step++)
-        TV_TRY(one_step(loop, step, &report));
+    for (; last < run->train_iters; last++)
+        TV_TRY(one_step(loop, last + 1, &report));
+    TV_TRY(save_now(loop, last));
     if (run->options.export_hf != NULL)
         TV_TRY(tv_trainer_export(loop->trainer, run->options.export_hf));
     struct tv_pipeline_report pipeline;
@@ -144,7 +191,8 @@ static tv_status_t open_outputs(struct loop *loop)
     tv_console_open(&loop->console, loop->run, stdout);
     if (loop->run->options.metrics == NULL)
         return TV_OK;
-    TV_TRY(tv_metrics_open(loop->run->options.metrics, 0, &loop->metrics));
+    TV_TRY(tv_metrics_open(loop->run->options.metrics, tv_checkpoint_first_step(loop->run),
+                           &loop->metrics));
     return tv_metrics_start(loop->metrics, loop->run);
 }
 
@@ -177,8 +225,10 @@ static tv_status_t close_outputs(struct loop *loop, tv_status_t status)
 static tv_status_t prepare(struct tv_comm *world, struct tv_run *run,
                            struct tv_trainer **trainer_out)
 {
+    int first_failed;
     tv_comm_set_timeout(world, run->options.timeout_seconds);
     TV_TRY(tv_run_find_place(world, run));
+    TV_TRY(tv_comm_agree(world, tv_run_fit_zero_group(run), &first_failed));
     if (!run->has_split)
         TV_TRY(split_by_profile(world, run));
     return tv_trainer_create(world, run, trainer_out);
@@ -196,7 +246,8 @@ tv_status_t tv_train_loop(struct tv_comm *world, struct tv_run *run, int *is_com
     *is_common_out = status != TV_PEER;
     if (status == TV_OK) {
         status = run_steps(&loop);
-        *is_common_out = status == TV_NUMERIC; /* decided from sums that every rank has */
+        /* decided from sums that every rank has, or agreed on */
+        *is_common_out = status == TV_NUMERIC || (status != TV_OK && loop.has_save_failed);
     }
     const tv_status_t closed = close_outputs(&loop, status);
     *is_common_out &= closed == status; /* only the root has files */

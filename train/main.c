@@ -3,16 +3,26 @@
 #include <stdio.h>
 #include <string.h>
 
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *help;
+} commands[] = {
+    {"train", tv_command_train, "train a GPT-2 or Llama model over a mesh of ranks"},
+    {"map", tv_command_map, "lay a mesh of ranks over machines so that messages cost least"},
+    {"schedule", tv_command_schedule, "draw, time, compare and run pipeline schedules"},
+    {"bench", tv_command_bench, "measure a part of trivet on this machine"},
+    {"convert", tv_command_convert, "write a model as a Hugging Face folder"},
+    {"inspect", tv_command_inspect, "print what a model or token file holds, and verify it"},
+};
+enum { NUM_COMMANDS = sizeof(commands) / sizeof(commands[0]) };
+
 static void print_usage(FILE *out)
 {
-    fputs("Usage: trivet COMMAND [flags]\n"
-          "\n"
-          "  train      train a GPT-2 or Llama model over a mesh of ranks\n"
-          "  map        lay a mesh of ranks over machines so that messages cost least\n"
-          "  schedule   draw, time, compare and run pipeline schedules\n"
-          "  bench      measure a part of trivet on this machine\n"
-          "\n"
-          "trivet COMMAND --help lists a command's flags; trivet --version prints the build.\n",
+    fputs("Usage: trivet COMMAND [flags]\n\n", out);
+    for (int i = 0; i < NUM_COMMANDS; i++)
+        fprintf(out, "  %-9s  %s\n", commands[i].name, commands[i].help);
+    fputs("\ntrivet COMMAND --help lists a command's flags; trivet --version prints the build.\n",
           out);
 }
 
@@ -22,14 +32,10 @@ int main(int argc, char **argv)
         print_usage(stderr);
         return 2;
     }
-    if (strcmp(argv[1], "train") == 0)
-        return tv_command_train(argc - 1, argv + 1);
-    if (strcmp(argv[1], "map") == 0)
-        return tv_command_map(argc - 1, argv + 1);
-    if (strcmp(argv[1], "bench") == 0)
-        return tv_command_bench(argc - 1, argv + 1);
-    if (strcmp(argv[1], "schedule") == 0)
-        return tv_command_schedule(argc - 1, argv + 1);
+    for (int i = 0; i < NUM_COMMANDS; i++) {
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].run(argc - 1, argv + 1);
+    }
     if (strcmp(argv[1], "--version") == 0)
         return tv_command_version();
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {

@@ -55,6 +55,8 @@ enum { NUM_OWN = sizeof(own_rows) / sizeof(own_rows[0]) };
 
 /* Rows of `trivet train`. */
 static const char *const shared[] = {"schedule",
+                                     "zero-stage",
+                                     "zero-group-size",
                                      "recompute",
                                      "micro-batch-size",
                                      "global-batch-size",

@@ -13,10 +13,21 @@
 struct tv_metrics {
     char *path;
     FILE *file;
-    int64_t last_step; /* of the last step line */
+    int64_t last_step; /* of the last step line, or where the run began */
 };
 
-tv_status_t tv_metrics_open(const char *path, int is_append, struct tv_metrics **metrics_out)
+/* A run that was killed may have left a part of a line. */
+static void end_last_line(FILE *file)
+{
+    if (fseek(file, -1, SEEK_END) != 0)
+        return; /* empty, or no plain file */
+    const int last = fgetc(file);
+    fseek(file, 0, SEEK_END);
+    if (last != '\n' && last != EOF)
+        fputc('\n', file);
+}
+
+tv_status_t tv_metrics_open(const char *path, int64_t first_step, struct tv_metrics **metrics_out)
 {
     tv_status_t status = TV_OK;
     TV_TRY(tv_folder_make_parent(path));
@@ -28,11 +39,14 @@ tv_status_t tv_metrics_open(const char *path, int is_append, struct tv_metrics *
         status = TV_ERR(TV_NO_MEMORY, "%s: its name", path);
         goto fail;
     }
-    metrics->file = fopen(path, is_append ? "ae" : "we");
+    metrics->last_step = first_step;
+    metrics->file = fopen(path, first_step > 0 ? "a+e" : "we");
     if (metrics->file == NULL) {
         status = TV_ERR(TV_INVALID, "%s cannot be written: %s", path, strerror(errno));
         goto fail;
     }
+    if (first_step > 0)
+        end_last_line(metrics->file);
     *metrics_out = metrics;
     return TV_OK;
 

@@ -15,9 +15,10 @@ struct tv_step_report; /* train/trainer.h */
 struct tv_pipeline_report;
 struct tv_metrics; /* opaque */
 
-/* A fresh start truncates the file, a resumed run appends to it. Folders above it are made.
+/* first_step 0, a fresh start, truncates the file; a run that goes on after first_step appends to it. Folders above it
+ * are made.
  * Errors: TV_INVALID (cannot be opened), TV_NO_MEMORY. */
-TV_MUST_CHECK tv_status_t tv_metrics_open(const char *path, int is_append,
+TV_MUST_CHECK tv_status_t tv_metrics_open(const char *path, int64_t first_step,
                                           struct tv_metrics **metrics_out);
 void tv_metrics_close(struct tv_metrics *metrics);
 
@@ -40,6 +41,8 @@ TV_MUST_CHECK tv_status_t tv_metrics_pipeline(struct tv_metrics *metrics,
                                               const struct tv_pipeline_report *report);
 /* The last line: "ok" for TV_OK, "stopped" for TV_STOPPED, else "failed", with the last step. */
 TV_MUST_CHECK tv_status_t tv_metrics_end(struct tv_metrics *metrics, tv_status_t status);
+/* Every flag's value with all defaults filled in. */
+struct json_t *tv_config_json(const struct tv_run *run);
 /* A number for `fields`: null when it is not finite. */
 struct json_t *tv_metrics_number(double value);
 /* A text, as the name of a file: null for NULL; where it is no UTF-8, which JSON is, '?' for each byte beyond ASCII. */

@@ -61,25 +61,26 @@ static json_t *units_json(const struct tv_run *run)
     return units;
 }
 
-/* Every default filled in. */
-static json_t *config_json(const struct tv_run *run)
+json_t *tv_config_json(const struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
     return json_pack(
-        "{s:i, s:i, s:i, s:b, s:i, s:s, s:s, s:s?, s:o, s:s, s:i, s:I, s:I, s:s?, s:I, s:I, s:I, "
+        "{s:i, s:i, s:i, s:i, s:i, s:b, s:i, s:s, s:s, s:s?, s:o, s:s, s:i, s:I, s:I, s:s?, s:I, "
+        "s:I, s:I, "
         "s:s, s:s, s:s, s:o, s:o, s:o, s:o}",
         "pp", run->extent.at[TV_PIPE], "dp", run->extent.at[TV_DATA], "tp",
-        run->extent.at[TV_TENSOR], "sequence_parallel", o->is_sequence_parallel, "vpp",
-        run->num_chunks, "schedule", run->schedule.name, "partition",
-        o->stage_layout ? "layout" : o->partition, "stage_layout", o->stage_layout, "units",
-        units_json(run), "recompute", tv_recompute_name(run->recompute), "num_micro_batches",
-        run->num_micro, "micro_batch_size", (json_int_t)run->micro_batch, "global_batch_size",
-        (json_int_t)run->global_batch, "rampup_batch_size", o->rampup_batch, "seq_length",
-        (json_int_t)run->seq_length, "train_iters", (json_int_t)run->train_iters, "seed",
-        (json_int_t)o->seed, "device", run->device_kind == TV_DEVICE_CPU ? "cpu" : "cuda",
-        "precision", tv_precision_name(run->dtype), "grad_reduce_dtype",
-        tv_precision_name(run->grad_dtype), "init_from", tv_metrics_text(o->init_from), "model",
-        model_json(run), "optimizer", optimizer_json(run), "data", data_json(run));
+        run->extent.at[TV_TENSOR], "zero_stage", run->zero_stage, "zero_group_size",
+        run->zero_group, "sequence_parallel", o->is_sequence_parallel, "vpp", run->num_chunks,
+        "schedule", run->schedule.name, "partition", o->stage_layout ? "layout" : o->partition,
+        "stage_layout", o->stage_layout, "units", units_json(run), "recompute",
+        tv_recompute_name(run->recompute), "num_micro_batches", run->num_micro, "micro_batch_size",
+        (json_int_t)run->micro_batch, "global_batch_size", (json_int_t)run->global_batch,
+        "rampup_batch_size", o->rampup_batch, "seq_length", (json_int_t)run->seq_length,
+        "train_iters", (json_int_t)run->train_iters, "seed", (json_int_t)o->seed, "device",
+        run->device_kind == TV_DEVICE_CPU ? "cpu" : "cuda", "precision",
+        tv_precision_name(run->dtype), "grad_reduce_dtype", tv_precision_name(run->grad_dtype),
+        "init_from", tv_metrics_text(o->init_from), "model", model_json(run), "optimizer",
+        optimizer_json(run), "data", data_json(run));
 }
 
 /* Coordinates [p, d, t] of each rank, in launch order. */
@@ -138,6 +139,6 @@ tv_status_t tv_metrics_start(struct tv_metrics *metrics, const struct tv_run *ru
         run->extent.at[TV_PIPE] * run->extent.at[TV_DATA] * run->extent.at[TV_TENSOR];
     if (metrics == NULL)
         return TV_OK;
-    TV_TRY(tv_metrics_object(metrics, "config", config_json(run)));
+    TV_TRY(tv_metrics_object(metrics, "config", tv_config_json(run)));
     return tv_metrics_object(metrics, "placement", placement_json(run, num_ranks));
 }

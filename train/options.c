@@ -3,6 +3,7 @@
 #include "train/terminal.h"
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -295,6 +296,66 @@ int tv_options_has(const struct tv_option_table *table, const struct tv_options_
 {
     const int i = row_of(table, name, strlen(name));
     return i >= 0 && (given->bits[i / 64] >> i % 64 & 1);
+}
+
+tv_status_t tv_options_give(const struct tv_option_table *table, struct tv_options_given *given,
+                            void *values, const char *name, const char *text)
+{
+    struct parse parse = {.table = table, .values = values, .given = *given};
+    const int i = row_of(table, name, strlen(name));
+    if (i < 0)
+        return TV_ERR(TV_INVALID, "--%s is not a flag of trivet %s", name, table->command);
+    TV_TRY(give_value(&parse, i, text));
+    *given = parse.given;
+    return TV_OK;
+}
+
+int tv_options_text(const struct tv_option_table *table, const void *values, const char *name,
+                    char *text_out, size_t bytes)
+{
+    const int i = row_of(table, name, strlen(name));
+    const void *field = (const char *)values + (i < 0 ? 0 : table->rows[i].offset);
+    const char *text = NULL;
+    int length = -1;
+    switch (i < 0 ? TV_OPTION_HEADING : table->rows[i].type) {
+    case TV_OPTION_HEADING:
+        break;
+    case TV_OPTION_SWITCH:
+        length = *(const int *)field ? snprintf(text_out, bytes, "%s", "") : -1;
+        break;
+    case TV_OPTION_INT:
+        length = snprintf(text_out, bytes, "%d", *(const int *)field);
+        break;
+    case TV_OPTION_INT64:
+        length = snprintf(text_out, bytes, "%" PRId64, *(const int64_t *)field);
+        break;
+    case TV_OPTION_REAL:
+        length = snprintf(text_out, bytes, "%.17g", *(const double *)field);
+        break;
+    case TV_OPTION_WORD:
+    case TV_OPTION_TEXT:
+    case TV_OPTION_ARGS:
+        text = *(const char *const *)field;
+        length = text != NULL ? snprintf(text_out, bytes, "%s", text) : -1;
+        break;
+    }
+    return length >= 0 && (size_t)length < bytes;
+}
+
+void tv_options_take_back(const struct tv_option_table *table, struct tv_options_given *given,
+                          void *values, const void *fresh, const char *name)
+{
+    const int i = row_of(table, name, strlen(name));
+    if (i < 0)
+        return;
+    static const size_t sizes[] = {
+        [TV_OPTION_WORD] = sizeof(char *),   [TV_OPTION_INT] = sizeof(int),
+        [TV_OPTION_INT64] = sizeof(int64_t), [TV_OPTION_REAL] = sizeof(double),
+        [TV_OPTION_TEXT] = sizeof(char *),   [TV_OPTION_SWITCH] = sizeof(int),
+        [TV_OPTION_ARGS] = sizeof(char *)};
+    const struct tv_option *row = &table->rows[i];
+    memcpy((char *)values + row->offset, (const char *)fresh + row->offset, sizes[row->type]);
+    given->bits[i / 64] &= ~((uint64_t)1 << i % 64);
 }
 
 /* pipeline stages (default 1) [also --pipeline-model-parallel-size] */

@@ -246,6 +246,21 @@ tv_status_t tv_run_find_place(struct tv_comm *world, struct tv_run *run)
     return TV_OK;
 }
 
+tv_status_t tv_run_mesh_nodes(const struct tv_run *run, int **node_of_out)
+{
+    *node_of_out = NULL;
+    if (run->place == NULL)
+        return TV_OK;
+    const struct tv_placement *placement = &run->place->placement;
+    int *node_of = calloc((size_t)placement->num_ranks, sizeof(*node_of));
+    if (node_of == NULL)
+        return TV_ERR(TV_NO_MEMORY, "nodes of %d ranks", placement->num_ranks);
+    for (int r = 0; r < placement->num_ranks; r++)
+        node_of[placement->place_of[r]] = run->place->nodes.node_of[r];
+    *node_of_out = node_of;
+    return TV_OK;
+}
+
 void tv_run_place_free(struct tv_run_place *place)
 {
     if (place == NULL)

@@ -22,6 +22,8 @@ struct tv_run_place {
  * on. Collective, before threads are started and buffers made.
  * Errors: TV_BAD_FILE, TV_INVALID (--placement, --network), TV_NO_MEMORY, TV_PEER; TV_INTERNAL where ranks disagree. */
 TV_MUST_CHECK tv_status_t tv_run_find_place(struct tv_comm *world, struct tv_run *run);
+/* Node of each mesh rank [ranks], for the caller to free, or NULL where nodes are not known. Errors: TV_NO_MEMORY. */
+TV_MUST_CHECK tv_status_t tv_run_mesh_nodes(const struct tv_run *run, int **node_of_out);
 void tv_run_place_free(struct tv_run_place *place);
 TV_END_C
 #endif

@@ -5,17 +5,24 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
-int tv_is_first_process(void)
+/* As the launcher says it before MPI does; 0 without a launcher. */
+static int launcher_rank(void)
 {
     static const char *const rank_variables[] = {"PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK",
                                                  "SLURM_PROCID"};
     for (size_t i = 0; i < sizeof(rank_variables) / sizeof(rank_variables[0]); i++) {
         const char *value = getenv(rank_variables[i]);
         if (value != NULL)
-            return strcmp(value, "0") == 0;
+            return (int)strtol(value, NULL, 10);
     }
-    return 1;
+    return 0;
+}
+
+int tv_is_first_process(void)
+{
+    return launcher_rank() == 0;
 }
 
 void tv_print_error(void)
@@ -89,10 +96,69 @@ static tv_status_t check_launcher(int world_size)
     return TV_OK;
 }
 
+/* ---- MPI_Init and MPI_Finalize, which wait for all ranks without an end of their own ---- */
+
+struct watch {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t over;
+    int is_over, has_thread;
+    double timeout_seconds;
+    const char *what;
+};
+
+/* No call of MPI is possible here: the launcher ends the other ranks of one that leaves like this. */
+static void *watch_main(void *argument)
+{
+    struct watch *watch = argument;
+    struct timespec deadline;
+    int is_late = 0;
+    clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_sec += (time_t)watch->timeout_seconds + 1;
+    pthread_mutex_lock(&watch->lock);
+    while (!watch->is_over && !is_late)
+        is_late = pthread_cond_timedwait(&watch->over, &watch->lock, &deadline) != 0;
+    is_late = is_late && !watch->is_over;
+    pthread_mutex_unlock(&watch->lock);
+    if (is_late) {
+        take_turns(launcher_rank());
+        tv_log(TV_LOG_ERROR, "error: rank %d: no answer from some rank in %g s (while: %s)",
+               launcher_rank(), watch->timeout_seconds, watch->what);
+        _exit(tv_status_exit_code(TV_PEER));
+    }
+    return NULL;
+}
+
+static void watch_start(struct watch *watch, double timeout_seconds, const char *what)
+{
+    *watch = (struct watch){.timeout_seconds = timeout_seconds, .what = what};
+    pthread_mutex_init(&watch->lock, NULL);
+    pthread_cond_init(&watch->over, NULL);
+    watch->has_thread = pthread_create(&watch->thread, NULL, watch_main, watch) == 0;
+    if (!watch->has_thread)
+        tv_log(TV_LOG_WARN, "no thread to watch over: %s", what);
+}
+
+static void watch_stop(struct watch *watch)
+{
+    pthread_mutex_lock(&watch->lock);
+    watch->is_over = 1;
+    pthread_cond_signal(&watch->over);
+    pthread_mutex_unlock(&watch->lock);
+    if (watch->has_thread)
+        pthread_join(watch->thread, NULL);
+    pthread_cond_destroy(&watch->over);
+    pthread_mutex_destroy(&watch->lock);
+}
+
 static int run_processes(const struct tv_ranks_args *args)
 {
     struct tv_comm *world = NULL;
-    if (tv_comm_mpi_world(&world) != TV_OK) {
+    struct watch watch;
+    watch_start(&watch, args->timeout_seconds, "starting MPI");
+    const tv_status_t started = tv_comm_mpi_world(&world);
+    watch_stop(&watch);
+    if (started != TV_OK) {
         tv_print_error();
         return tv_status_exit_code(TV_PEER);
     }
@@ -103,7 +169,9 @@ static int run_processes(const struct tv_ranks_args *args)
     status = tv_comm_mpi_leave(world, exit_code);
     if (status != TV_OK)
         end_job(world, status);
+    watch_start(&watch, args->timeout_seconds, "leaving MPI");
     tv_comm_destroy(world);
+    watch_stop(&watch);
     return exit_code;
 }
 

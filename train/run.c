@@ -5,6 +5,7 @@
 #include "train/hf.h"
 #include "train/place.h"
 #include "train/run_internal.h"
+#include "train/zero.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,9 +121,9 @@ static tv_status_t set_family(const struct tv_train_options *o, struct tv_model_
         family = TV_LLAMA;
     else
         return TV_ERR(TV_INVALID, "--model %s is not one of gpt2, llama", o->model);
-    if (o->preset == NULL)
+    if (o->preset == NULL && (o->stored_model == NULL || tv_train_options_has(o, "model")))
         config->family = family;
-    else if (tv_train_options_has(o, "model") && config->family != family)
+    else if (o->preset != NULL && tv_train_options_has(o, "model") && config->family != family)
         return TV_ERR(TV_INVALID, "--preset %s is not a %s", o->preset, o->model);
     return TV_OK;
 }
@@ -134,6 +135,8 @@ static tv_status_t model_from_flags(const struct tv_run *run, struct tv_model_co
     *config = (struct tv_model_config){.is_tied = 1};
     if (o->preset != NULL)
         TV_TRY(find_preset(o->preset, config));
+    else if (o->stored_model != NULL)
+        *config = *o->stored_model;
     TV_TRY(set_family(o, config));
     if (o->num_layers)
         config->num_layers = o->num_layers;
@@ -147,16 +150,18 @@ static tv_status_t model_from_flags(const struct tv_run *run, struct tv_model_co
         config->ffn_size = o->ffn_size;
     if (o->vocab_size)
         config->vocab_size = o->vocab_size;
-    else if (run->data_format == TV_TOKENS_TEXT && o->preset == NULL)
+    else if (run->data_format == TV_TOKENS_TEXT && config->vocab_size == 0)
         config->vocab_size = 256;
     if (o->max_positions)
         config->max_positions = o->max_positions;
-    else if (o->preset == NULL)
+    else if (config->max_positions == 0)
         config->max_positions = (int)o->seq_length;
     if (o->is_untied)
         config->is_tied = 0;
-    config->norm_eps = o->norm_eps;
-    config->rope_theta = o->rope_theta;
+    if (o->stored_model == NULL || tv_train_options_has(o, "norm-epsilon"))
+        config->norm_eps = o->norm_eps;
+    if (o->stored_model == NULL || tv_train_options_has(o, "rotary-base"))
+        config->rope_theta = o->rope_theta;
     if (!config->num_layers || !config->hidden_size || !config->num_heads || !config->vocab_size ||
         !config->max_positions)
         return TV_ERR(
@@ -170,8 +175,8 @@ static tv_status_t model_from_flags(const struct tv_run *run, struct tv_model_co
 static const char *implied_config(const struct tv_train_options *o, char *path, size_t path_bytes)
 {
     struct stat info;
-    if (o->init_from == NULL || given_shape_flag(o) != NULL || stat(o->init_from, &info) != 0 ||
-        !S_ISDIR(info.st_mode))
+    if (o->init_from == NULL || o->stored_model != NULL || given_shape_flag(o) != NULL ||
+        stat(o->init_from, &info) != 0 || !S_ISDIR(info.st_mode))
         return NULL;
     snprintf(path, path_bytes, "%s/config.json", o->init_from);
     return stat(path, &info) == 0 ? path : NULL;
@@ -261,10 +266,10 @@ static tv_status_t resolve_mesh(struct tv_run *run, int num_ranks)
                       o->pp, o->tp, model_ranks, num_ranks);
     }
     run->extent = (struct tv_mesh_coord){{o->pp, (int)replicas, o->tp}};
-    run->zero_stage = replicas > 1 ? o->zero_stage : 0;
     if (replicas == 1)
         run->grad_dtype = TV_F32;
-    return tv_mesh_check(run->extent, num_ranks);
+    TV_TRY(tv_mesh_check(run->extent, num_ranks));
+    return tv_run_resolve_zero(run);
 }
 
 static tv_status_t resolve_length(struct tv_run *run)

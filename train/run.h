@@ -22,6 +22,7 @@ struct tv_profile {
     struct tv_unit_times of[TV_NUM_UNIT_SORTS];
 };
 
+struct tv_checkpoint;
 struct tv_run_place;
 
 struct tv_run {
@@ -38,6 +39,7 @@ struct tv_run {
     int num_micro;             /* micro-batches per step and replica, m; the most with a ramp */
     int shuffle;
     int zero_stage;        /* 0 where there is nobody to share with */
+    int zero_group;        /* replicas that share, consecutive ones; 1 at stage 0; train/zero.h */
     tv_dtype_t dtype;      /* --precision: of weights, activations and their messages */
     tv_dtype_t grad_dtype; /* of gradients on the data axis; fp32 where there is one replica */
     int num_chunks;        /* pieces of the model per stage, v */
@@ -50,7 +52,8 @@ struct tv_run {
     int has_split;                /* pieces are filled: --partition profile waits for the ranks */
     int has_profile;              /* the split was made from it */
     struct tv_profile profile;
-    struct tv_run_place *place; /* train/place.h; NULL until the ranks have found it; owned */
+    struct tv_checkpoint *checkpoint; /* to go on from, borrowed (train/checkpoint.h); or NULL */
+    struct tv_run_place *place;       /* train/place.h; NULL until the ranks have found it; owned */
 };
 
 /* num_ranks: size of the world; for a dry run without a launcher 0: whatever the mesh needs. Reads --config (or the

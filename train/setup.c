@@ -176,8 +176,8 @@ tv_status_t tv_trainer_publish_params(struct tv_trainer *tr)
         TV_TRY(round_masters(tr));
     if (tr->run->zero_stage == 0 || !tr->weights.is_whole)
         return TV_OK;
-    return tv_buckets_gather(tv_mesh_comm(tr->mesh, TV_DATA), tr->stream, &tr->sharding.shards,
-                             tr->weights.data, tr->weights.dtype);
+    return tv_buckets_gather(tr->zero.shards, tr->stream, &tr->sharding.shards, tr->weights.data,
+                             tr->weights.dtype);
 }
 
 /* file NULL: of the seed */

@@ -32,8 +32,8 @@ static tv_status_t mesh_sums(struct tv_trainer *tr, const struct tv_rank_time *w
     TV_TRY(tv_model_grad_square_sum(tr->model, tr->sharding.num_pieces, tr->grad_pieces, &squares));
     sums[SUM_LOSS] = counts ? tr->loss_sum : 0;
     sums[SUM_COUNTED] = counts ? (double)tr->counted : 0;
-    /* replicas own the same gradients, or each its shards */
-    sums[SUM_SQUARES] = here.at[TV_DATA] == 0 || tr->run->zero_stage > 0 ? squares : 0;
+    /* The first replicas own it all together; what the others own are copies. */
+    sums[SUM_SQUARES] = here.at[TV_DATA] < tr->run->zero_group ? squares : 0;
     sums[SUM_WINDOW] = walk->window;
     sums[SUM_BUSY] = walk->busy;
     sums[SUM_WARMUP] = walk->warmup;

@@ -139,16 +139,18 @@ static tv_status_t create_buffers(struct tv_store *store)
 }
 
 tv_status_t tv_store_bytes(const struct tv_run *run, const struct tv_sharding *s,
-                           int64_t bytes_out[TV_NUM_MEM_KINDS])
+                           int64_t bytes_out[TV_NUM_MEM_KINDS], int64_t *room_out)
 {
     struct tv_store store = {0};
     TV_TRY(place_units(&store, run, s));
-    const int64_t f = sizeof(float), w = (int64_t)tv_dtype_bytes(run->dtype);
-    const int64_t room = NUM_BUFFERS * store.largest;
     const int is_sharded = has_weight_shards(run);
+    const int64_t f = sizeof(float), w = (int64_t)tv_dtype_bytes(run->dtype);
+    const int64_t room = NUM_BUFFERS * store.largest * (f + (is_sharded ? w : 0));
     bytes_out[TV_MEM_PARAMS] += (is_sharded ? s->shards.own_count : s->locals.count) * w;
     bytes_out[TV_MEM_GRADS] += s->shards.own_count * f;
-    bytes_out[TV_MEM_BUFFERS] += room * f + (is_sharded ? room : 0) * w + store.kept_count * f;
+    bytes_out[TV_MEM_BUFFERS] += room + store.kept_count * f;
+    if (room_out != NULL)
+        *room_out = room;
     free(store.units);
     return TV_OK;
 }
@@ -417,11 +419,26 @@ tv_status_t tv_store_zero_grads(struct tv_store *store)
     return tv_stream_zero(store->args.stream, store->grads.data, store->grads.bytes);
 }
 
+/* The shards of all groups, as the gradients of a step travel. */
+static tv_status_t sum_copies(struct tv_store *store)
+{
+    const struct tv_kernels *kernels = store->args.kernels;
+    const tv_dtype_t dtype = store->args.run->grad_dtype;
+    const int64_t count = store->args.sharding->shards.own_count;
+    const struct tv_to_bf16_args pack = {count, store->grads.data, store->grads.data};
+    const struct tv_from_bf16_args unpack = {count, store->grads.data, store->grads.data};
+    if (dtype == TV_BF16)
+        TV_TRY(kernels->to_bf16(store->args.stream, &pack));
+    TV_TRY(tv_comm_all_reduce_wait(store->args.copies, store->grads.data, count, dtype, TV_SUM,
+                                   store->args.stream));
+    return dtype == TV_BF16 ? kernels->from_bf16(store->args.stream, &unpack) : TV_OK;
+}
+
 tv_status_t tv_store_finish(struct tv_store *store)
 {
     for (int i = 0; i < NUM_BUFFERS; i++) {
         TV_TRY(settle(store, &store->gradients[store->oldest]));
         store->oldest = (store->oldest + 1) % NUM_BUFFERS;
     }
-    return TV_OK;
+    return store->args.copies != NULL ? sum_copies(store) : TV_OK;
 }

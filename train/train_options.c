@@ -20,6 +20,9 @@ static const struct tv_option rows[] = {
     {"zero-stage", NULL, TV_OPTION_INT, AT(zero_stage), 0, 3, "0",
      "what replicas share instead of each holding all: 1 optimizer state, 2 gradients too, 3 "
      "weights too"},
+    {"zero-group-size", NULL, TV_OPTION_INT, AT(zero_group), 1, TV_OPTION_TOP, NULL,
+     "with --zero-stage: replicas that share, consecutive ones, copied by the others; all, or on "
+     "several nodes as many as divide dp and are on one"},
     {"local-ranks", NULL, TV_OPTION_INT, AT(local_ranks), 1, 1024, NULL,
      "run N ranks as threads of this process, without a launcher"},
     {"placement", NULL, TV_OPTION_TEXT, AT(placement), 0, 0, "auto",
@@ -173,6 +176,28 @@ static const struct tv_option rows[] = {
      "threads of each rank's kernels; a fair share of the cores by default"},
     {"init-from", NULL, TV_OPTION_TEXT, AT(init_from), 0, 0, NULL,
      "initial weights: a safetensors file or a Hugging Face folder"},
+    {"save", NULL, TV_OPTION_TEXT, AT(save), 0, 0, NULL,
+     "write checkpoints to DIR/step-N; one at the end in any case"},
+    {"save-interval", NULL, TV_OPTION_INT64, AT(save_interval), 0, TV_OPTION_BIG, "0",
+     "steps between checkpoints; 0: only at the end"},
+    {"keep", NULL, TV_OPTION_INT64, AT(keep), 0, TV_OPTION_BIG, "0",
+     "remove the oldest checkpoints of --save beyond N; 0: keep all"},
+    {"save-async", "async-save", TV_OPTION_SWITCH, AT(is_save_async), 0, 0, NULL,
+     "write checkpoints while training goes on, from a copy in host memory"},
+    {"load", NULL, TV_OPTION_TEXT, AT(load), 0, 0, NULL,
+     "go on from DIR, a checkpoint or the newest valid one in it; auto: the newest valid one in "
+     "--save, or from the start when there is none"},
+    {"finetune", NULL, TV_OPTION_SWITCH, AT(is_finetune), 0, 0, NULL,
+     "take only the weights from --load DIR and begin at step 1 with this run's flags"},
+    {"no-load-optim", NULL, TV_OPTION_SWITCH, AT(is_optimizer_fresh), 0, 0, NULL,
+     "go on from --load with moments of zero, as a new optimizer has"},
+    {"no-load-rng", NULL, TV_OPTION_SWITCH, AT(is_rng_fresh), 0, 0, NULL,
+     "accepted for scripts: random numbers have no state that could be loaded"},
+    {"override-opt_param-scheduler", NULL, TV_OPTION_SWITCH, AT(is_rate_own), 0, 0, NULL,
+     "with --load: learning rates of this run's flags and their defaults alone; without it a flag "
+     "that is not given is as in the checkpoint's run"},
+    {"use-checkpoint-opt_param-scheduler", NULL, TV_OPTION_SWITCH, AT(is_rate_stored), 0, 0, NULL,
+     "with --load: learning rates of the checkpoint's run, whatever this run's flags say"},
     {"metrics", NULL, TV_OPTION_TEXT, AT(metrics), 0, 0, NULL,
      "write one JSON object per step to FILE"},
     {"trace", NULL, TV_OPTION_TEXT, AT(trace), 0, 0, NULL,
@@ -215,6 +240,15 @@ tv_status_t tv_train_options_parse(int argc, char **argv, struct tv_train_option
         .decay_iters = -1, .mask_token = -1, .attention_dropout = -1, .hidden_dropout = -1};
     TV_TRY(tv_options_parse(&tv_train_option_table, argc, argv, &parsed, &parsed.given));
     *options = parsed;
+    return TV_OK;
+}
+
+tv_status_t tv_train_options_reset(struct tv_train_options *options, const char *name)
+{
+    char *no_words[] = {NULL};
+    struct tv_train_options fresh;
+    TV_TRY(tv_train_options_parse(1, no_words, &fresh));
+    tv_options_take_back(&tv_train_option_table, &options->given, options, &fresh, name);
     return TV_OK;
 }
 

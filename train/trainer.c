@@ -3,6 +3,7 @@
  * What may fail on one rank alone (a file, memory) is agreed on by all ranks before the next part is built, so that
  * every rank returns the same status and nobody waits for a rank that has left. */
 #include "base/clock.h"
+#include "train/checkpoint_internal.h"
 #include "train/hf.h"
 #include "train/setup.h"
 #include "train/trainer_internal.h"
@@ -38,8 +39,11 @@ static tv_status_t open_files(struct tv_trainer *tr)
         TV_TRY(tv_hf_folder_prepare(o->export_hf));
     if (o->dump_grads != NULL)
         TV_TRY(tv_hf_folder_prepare(o->dump_grads));
+    if (o->save != NULL)
+        TV_TRY(tv_folder_prepare(tr->run));
     if (o->log_sample_ids != NULL) {
-        tr->sample_log = fopen(o->log_sample_ids, "w");
+        tr->sample_log =
+            fopen(o->log_sample_ids, tv_checkpoint_first_step(tr->run) > 0 ? "a" : "w");
         if (tr->sample_log == NULL)
             return TV_ERR(TV_INVALID, "--log-sample-ids %s: %s", o->log_sample_ids,
                           strerror(errno));
@@ -72,7 +76,8 @@ static tv_status_t create_store(struct tv_trainer *tr)
         return TV_OK;
     struct tv_store_args args = {.run = tr->run,
                                  .sharding = &tr->sharding,
-                                 .data = tv_mesh_comm(tr->mesh, TV_DATA),
+                                 .data = tr->zero.shards,
+                                 .copies = tr->zero.copies,
                                  .stream = tr->stream};
     TV_TRY(tv_kernels_open(tr->device, TV_F32, &args.kernels));
     TV_TRY(tv_store_create(&args, &tr->store));
@@ -123,6 +128,8 @@ static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
         tr->grads = (struct tv_weight_array){tv_model_grads(tr->model), 0, is_whole};
     }
     TV_TRY(create_params(tr));
+    if (tr->run->checkpoint != NULL)
+        return TV_OK; /* they come from there, when the optimizer is there too */
     if (tr->store == NULL && tr->run->dtype == TV_F32 && tr->run->options.init_from == NULL)
         return TV_OK; /* the model has done it */
     return tv_trainer_fill_weights(tr, tr->run->options.init_from);
@@ -143,8 +150,8 @@ static tv_status_t create_buckets(struct tv_trainer *tr)
     if (tr->store != NULL)
         return TV_OK;
     if (tr->run->zero_stage > 0)
-        TV_TRY(
-            tv_buckets_create_sharded(data, tr->stream, tr->grads.data, &s->shards, &tr->buckets));
+        TV_TRY(tv_buckets_create_sharded(tr->zero.shards, tr->zero.copies, tr->stream,
+                                         tr->grads.data, &s->shards, &tr->buckets));
     else
         TV_TRY(tv_buckets_create(data, tr->stream, tr->grads.data, s->shards.num_buckets,
                                  s->shards.buckets, &tr->buckets));
@@ -215,6 +222,20 @@ static tv_status_t create_parts(struct tv_trainer *tr)
     return create_optimizer(tr);
 }
 
+/* What a checkpoint has, and what it takes to write the next. */
+static tv_status_t create_state(struct tv_trainer *tr)
+{
+    const struct tv_run *run = tr->run;
+    int first_failed;
+    if (run->checkpoint != NULL) {
+        TV_TRY(tv_checkpoint_load(tr));
+        TV_TRY(tv_trainer_publish_params(tr));
+    }
+    if (run->options.save == NULL)
+        return TV_OK;
+    return tv_comm_agree(tv_mesh_world(tr->mesh), tv_saver_create(tr, &tr->saver), &first_failed);
+}
+
 static tv_status_t create_all(struct tv_trainer *tr)
 {
     const struct tv_run *run = tr->run;
@@ -223,11 +244,13 @@ static tv_status_t create_all(struct tv_trainer *tr)
     TV_TRY(tv_run_mesh_create(tr->world, run, &tr->mesh));
     TV_TRY(tv_clock_offset(tv_mesh_world(tr->mesh), &tr->clock_offset));
     tr->here = tv_mesh_here(tr->mesh);
+    TV_TRY(tv_zero_groups_create(run, tv_mesh_comm(tr->mesh, TV_DATA), &tr->zero));
     TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), open_files(tr), &first_failed));
     TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), alloc_host(tr), &first_failed));
     TV_TRY(tv_fair_threads(tv_mesh_world(tr->mesh), run->options.num_threads, &num_threads));
     TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), create_model(tr, num_threads), &first_failed));
-    return tv_comm_agree(tv_mesh_world(tr->mesh), create_parts(tr), &first_failed);
+    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), create_parts(tr), &first_failed));
+    return create_state(tr);
 }
 
 tv_status_t tv_trainer_create(struct tv_comm *world, const struct tv_run *run,
@@ -241,6 +264,7 @@ tv_status_t tv_trainer_create(struct tv_comm *world, const struct tv_run *run,
     tr->embedding_stage = tv_run_stage_of_unit(run, 0);
     tr->head_stage = tv_run_stage_of_unit(run, run->model.num_layers + 1);
     tr->flops_per_token = tv_model_flops_per_token(&run->model, run->seq_length);
+    tr->consumed = tv_checkpoint_consumed(run);
     const tv_status_t status = create_all(tr);
     if (status != TV_OK) {
         tv_trainer_destroy(tr);
@@ -255,6 +279,7 @@ void tv_trainer_destroy(struct tv_trainer *tr)
 {
     if (tr == NULL)
         return;
+    tv_saver_destroy(tr->saver); /* writes from what is below */
     tv_optimizer_destroy(tr->optimizer);
     tv_buckets_destroy(tr->buckets);
     tv_executor_destroy(tr->executor);
@@ -265,6 +290,7 @@ void tv_trainer_destroy(struct tv_trainer *tr)
     tv_comm_destroy(tr->tied);
     tv_stream_destroy(tr->stream);
     tv_device_close(tr->device);
+    tv_zero_groups_destroy(&tr->zero);
     tv_mesh_destroy(tr->mesh);
     tv_tokens_close(tr->tokens);
     tv_tokens_close(tr->valid_tokens);

@@ -9,6 +9,7 @@
 #include "pipeline/executor.h"
 #include "train/store.h"
 #include "train/trainer.h"
+#include "train/zero.h"
 
 TV_BEGIN_C
 /* Where a rank's time went, in seconds. window: the pipeline's, from the first rank's start to the last one's end; it
@@ -27,6 +28,8 @@ struct tv_action_costs {
 /* What a step does behind the walk. */
 enum { TV_PHASE_GRADIENTS, TV_PHASE_SUMS, TV_PHASE_OPTIMIZER, TV_NUM_PHASES };
 
+struct tv_saver;
+
 struct tv_trainer {
     const struct tv_run *run; /* borrowed */
     struct tv_comm *world;    /* borrowed; in launch order */
@@ -36,6 +39,7 @@ struct tv_trainer {
     struct tv_device *device;
     struct tv_stream *stream;
     struct tv_model *model;
+    struct tv_zero_groups zero;
     struct tv_sharding sharding;
     struct tv_store *store; /* has weights and gradients from ZeRO stage 2 on, else NULL */
     struct tv_stored_weights weights; /* this rank's, which the model computes with */
@@ -53,7 +57,8 @@ struct tv_trainer {
     struct tv_buckets *buckets;
     struct tv_optimizer *optimizer;
     struct tv_bad_steps bad_steps;
-    int64_t num_updates; /* steps so far that were not skipped */
+    struct tv_saver *saver; /* --save, or NULL; train/checkpoint.h */
+    int64_t num_updates;    /* steps so far that were not skipped */
 
     unsigned char *unit_is_done; /* [L + 2] its gradients of this step are complete */
 

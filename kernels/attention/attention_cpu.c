@@ -10,19 +10,9 @@
 #include "kernels/element_internal.h"
 #include "kernels/kernels_internal.h"
 #include "kernels/reduce_internal.h"
-#include <cblas.h>
 
 enum { TILE = 64, MAX_HEAD = 256 };
 _Static_assert((int)TILE == (int)TV_DROPOUT_COLUMNS, "a row of a tile in one call");
-
-/* c[m, n] = alpha op(a) op(b) + beta c, with the strides of the whole tensors */
-static void gemm(int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a,
-                 int64_t ld_a, const float *b, int64_t ld_b, float beta, float *c, int64_t ld_c)
-{
-    cblas_sgemm(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans,
-                trans_b ? CblasTrans : CblasNoTrans, m, n, k, alpha, a, (int)ld_a, b, (int)ld_b,
-                beta, c, (int)ld_c);
-}
 
 /* Rows [first, first + rows) of a head's columns, as floats with a stride. */
 struct part {
@@ -79,20 +69,43 @@ struct forward_tile {
     float q[TILE * MAX_HEAD], k[TILE * MAX_HEAD], v[TILE * MAX_HEAD]; /* rooms of parts */
 };
 
-/* Turn row i of the scores into weights, rescaling what was accumulated under a smaller maximum.
- * Columns from `num` on are ahead of the query. */
-static void softmax_row(struct forward_tile *t, int i, int num, int cols, int h)
+/* The keys of a tile that a query sees, [begin, end) of its columns; none where begin >= end. */
+struct seen {
+    int begin, end;
+};
+
+/* Of query `query` of a sequence whose first row is `base`, in a tile of `cols` keys from `from`. */
+static struct seen seen_by(const int32_t *first_keys, int64_t base, int query, int from, int cols)
+{
+    const int behind = tv_first_key(first_keys, base + query) - from, ahead = query - from + 1;
+    return (struct seen){behind > 0 ? behind : 0, ahead < cols ? ahead : cols};
+}
+
+/* The tile of keys that holds the first one which the queries from `first` see. */
+static int first_tile(const int32_t *first_keys, int64_t base, int first)
+{
+    return tv_first_key(first_keys, base + first) / TILE * TILE;
+}
+
+/* Turn row i of the scores into weights, rescaling what was accumulated under a smaller maximum. */
+static void softmax_row(struct forward_tile *t, int i, struct seen seen, int cols, int h)
 {
     float *s = t->scores + i * TILE;
-    const float here = tv_row_max(s, num);
+    if (seen.begin >= seen.end) {
+        memset(s, 0, (size_t)cols * sizeof(*s));
+        return;
+    }
+    const float here = tv_row_max(s + seen.begin, seen.end - seen.begin);
     const float top = t->top[i] >= here ? t->top[i] : here;
     const float shrink = t->top[i] == -INFINITY ? 0.0f : expf(t->top[i] - top);
-#pragma omp simd
-    for (int j = 0; j < num; j++)
-        s[j] = tv_fast_exp(s[j] - top);
-    for (int j = num; j < cols; j++)
+    for (int j = 0; j < seen.begin; j++)
         s[j] = 0;
-    t->sum[i] = t->sum[i] * (double)shrink + tv_row_sum(s, num);
+#pragma omp simd
+    for (int j = seen.begin; j < seen.end; j++)
+        s[j] = tv_fast_exp(s[j] - top);
+    for (int j = seen.end; j < cols; j++)
+        s[j] = 0;
+    t->sum[i] = t->sum[i] * (double)shrink + tv_row_sum(s, seen.end);
     t->top[i] = top;
     for (int d = 0; d < h; d++)
         t->acc[i * h + d] *= shrink;
@@ -112,20 +125,19 @@ static void forward_tile(const struct tv_attention_args *a, int b, int head, int
         t.top[i] = -INFINITY;
         t.sum[i] = 0;
     }
-    for (int from = 0; from < first + rows; from += TILE) {
+    for (int from = first_tile(a->first_keys, base, first); from < first + rows; from += TILE) {
         const int cols = tile_rows(from, first + rows);
         const struct part k = part_of(a->k, a->ld_k, base + from, cols, kv, h, t.k);
         const struct part v = part_of(a->v, a->ld_v, base + from, cols, kv, h, t.v);
-        gemm(0, 1, rows, cols, h, scale, q.data, q.ld, k.data, k.ld, 0, t.scores, TILE);
+        tv_sgemm(0, 1, rows, cols, h, scale, q.data, q.ld, k.data, k.ld, 0, t.scores, TILE);
         for (int i = 0; i < rows; i++) {
-            const int ahead = first + i - from + 1;
-            softmax_row(&t, i, ahead < cols ? ahead : cols, cols, h);
+            softmax_row(&t, i, seen_by(a->first_keys, base, first + i, from, cols), cols, h);
             if (a->dropout.threshold == 0)
                 continue;
             tv_dropout_factors(&a->dropout, base + first + i, head, from, factor);
             drop(t.scores + i * TILE, factor, cols);
         }
-        gemm(0, 0, rows, h, cols, 1, t.scores, TILE, v.data, v.ld, 1, t.acc, h);
+        tv_sgemm(0, 0, rows, h, cols, 1, t.scores, TILE, v.data, v.ld, 1, t.acc, h);
     }
     for (int i = 0; i < rows; i++) {
         for (int d = 0; d < h; d++)
@@ -140,13 +152,12 @@ tv_status_t TV_CPU(attention_forward)(struct tv_stream *stream, const struct tv_
 {
     if (a->head_dim > MAX_HEAD)
         return TV_REF(attention_forward)(stream, a);
-    tv_use_one_blas_thread();
     const int tiles = (a->seq_length + TILE - 1) / TILE, total = a->batch * a->num_heads * tiles;
     const int threads = tv_threads_for(stream, (int64_t)total * TILE * TILE);
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
     for (int i = 0; i < total; i++)
         forward_tile(a, i / tiles / a->num_heads, i / tiles % a->num_heads, i % tiles * TILE);
-    return TV_OK;
+    return tv_sgemm_status();
 }
 
 struct backward_tile {
@@ -167,24 +178,26 @@ static void weights_and_scores(const struct tv_attention_backward_args *a, struc
     const int64_t base = (int64_t)b * a->seq_length;
     float factor[TILE];
     const float *lse = a->lse + ((int64_t)b * a->num_heads + head) * a->seq_length + first;
-    gemm(0, 1, rows, cols, h, scale, t->q.data, t->q.ld, t->k.data, t->k.ld, 0, t->p, TILE);
-    gemm(0, 1, rows, cols, h, 1, t->d_o.data, t->d_o.ld, t->v.data, t->v.ld, 0, t->ds, TILE);
+    tv_sgemm(0, 1, rows, cols, h, scale, t->q.data, t->q.ld, t->k.data, t->k.ld, 0, t->p, TILE);
+    tv_sgemm(0, 1, rows, cols, h, 1, t->d_o.data, t->d_o.ld, t->v.data, t->v.ld, 0, t->ds, TILE);
     for (int i = 0; i < rows; i++) {
         float *p = t->p + i * TILE, *ds = t->ds + i * TILE;
-        const int ahead = first + i - from + 1, num = ahead < cols ? ahead : cols;
+        const struct seen seen = seen_by(a->first_keys, base, first + i, from, cols);
         const float row_lse = lse[i], row_delta_i = delta[i];
         if (a->dropout.threshold > 0) {
             tv_dropout_factors(&a->dropout, base + first + i, head, from, factor);
-            drop(ds, factor, num);
+            drop(ds, factor, cols);
         }
 #pragma omp simd
-        for (int j = 0; j < num; j++) {
+        for (int j = seen.begin; j < seen.end; j++) {
             p[j] = tv_fast_exp(p[j] - row_lse);
             ds[j] = p[j] * (ds[j] - row_delta_i) * scale;
         }
         if (a->dropout.threshold > 0)
-            drop(p, factor, num);
-        for (int j = num > 0 ? num : 0; j < cols; j++)
+            drop(p, factor, cols);
+        for (int j = 0; j < seen.begin && j < cols; j++)
+            p[j] = ds[j] = 0;
+        for (int j = seen.end; j < cols; j++)
             p[j] = ds[j] = 0;
     }
 }
@@ -233,6 +246,9 @@ static void backward_keys(const struct tv_attention_backward_args *a, int b, int
     for (int head = kv * group; head < (kv + 1) * group; head++) {
         for (int first = from; first < a->seq_length; first += TILE) {
             const int rows = tile_rows(first, a->seq_length);
+            const int first_from = first_tile(a->first_keys, base, first);
+            if (first_from > from)
+                break; /* nor do later queries see these keys */
             int64_t ld_dq;
             float *dq = dq_sum(a, base + first, head, &ld_dq);
             t.q = part_of(a->q, a->ld_q, base + first, rows, head, h, t.rooms[2]);
@@ -240,10 +256,10 @@ static void backward_keys(const struct tv_attention_backward_args *a, int b, int
             for (int i = 0; i < rows; i++)
                 delta[i] = row_delta(a, b, head, first + i);
             weights_and_scores(a, &t, b, head, first, from, delta);
-            gemm(1, 0, cols, h, rows, 1, t.p, TILE, t.d_o.data, t.d_o.ld, 1, t.dv, h);
-            gemm(1, 0, cols, h, rows, 1, t.ds, TILE, t.q.data, t.q.ld, 1, t.dk, h);
-            gemm(0, 0, rows, h, cols, 1, t.ds, TILE, t.k.data, t.k.ld, from == 0 ? 0.0f : 1.0f, dq,
-                 ld_dq);
+            tv_sgemm(1, 0, cols, h, rows, 1, t.p, TILE, t.d_o.data, t.d_o.ld, 1, t.dv, h);
+            tv_sgemm(1, 0, cols, h, rows, 1, t.ds, TILE, t.q.data, t.q.ld, 1, t.dk, h);
+            tv_sgemm(0, 0, rows, h, cols, 1, t.ds, TILE, t.k.data, t.k.ld,
+                     from == first_from ? 0.0f : 1.0f, dq, ld_dq);
         }
     }
     store_part(t.dk, h, a->dk, a->ld_dk, base + from, cols, kv, h);
@@ -255,7 +271,6 @@ tv_status_t TV_CPU(attention_backward)(struct tv_stream *stream,
 {
     if (a->head_dim > MAX_HEAD)
         return TV_REF(attention_backward)(stream, a);
-    tv_use_one_blas_thread();
     const int total = a->batch * a->num_kv_heads;
     const int threads = tv_threads_for(stream, (int64_t)total * a->seq_length * a->seq_length);
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
@@ -265,5 +280,5 @@ tv_status_t TV_CPU(attention_backward)(struct tv_stream *stream,
             backward_keys(a, i / a->num_kv_heads, i % a->num_kv_heads, from, delta);
         store_dq(a, i / a->num_kv_heads, i % a->num_kv_heads);
     }
-    return TV_OK;
+    return tv_sgemm_status();
 }

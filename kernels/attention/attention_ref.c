@@ -39,14 +39,15 @@ static void forward_row(const struct tv_attention_args *a, int b, int head, int 
     const tv_element_t *k = element_at(a->k, base, a->ld_k, kv * h),
                        *v = element_at(a->v, base, a->ld_v, kv * h);
     tv_element_t *o = (tv_element_t *)a->o + (base + row) * a->ld_o + (int64_t)head * h;
+    const int from = tv_first_key(a->first_keys, base + row);
     double top = -INFINITY, sum = 0;
-    for (int j = 0; j <= row; j++)
+    for (int j = from; j <= row; j++)
         top = fmax(top, scale * dot(q, k + j * a->ld_k, h));
-    for (int j = 0; j <= row; j++)
+    for (int j = from; j <= row; j++)
         sum += exp(scale * dot(q, k + j * a->ld_k, h) - top);
     for (int i = 0; i < h; i++) {
         double value = 0;
-        for (int j = 0; j <= row; j++) {
+        for (int j = from; j <= row; j++) {
             const double p = exp(scale * dot(q, k + j * a->ld_k, h) - top) / sum;
             value +=
                 p * kept(&a->dropout, base + row, head, j) * (double)tv_load(v[j * a->ld_v + i]);
@@ -92,7 +93,7 @@ static void query_gradient(const struct tv_attention_backward_args *a, int b, in
     tv_element_t *dq = (tv_element_t *)a->dq + (base + row) * a->ld_dq + (int64_t)head * h;
     for (int i = 0; i < h; i++) {
         double sum = 0;
-        for (int j = 0; j <= row; j++) {
+        for (int j = tv_first_key(a->first_keys, base + row); j <= row; j++) {
             const tv_element_t *k = element_at(a->k, base + j, a->ld_k, kv * h);
             const tv_element_t *v = element_at(a->v, base + j, a->ld_v, kv * h);
             const double p = exp(scale * dot(t.q, k, h) - t.lse);
@@ -103,8 +104,8 @@ static void query_gradient(const struct tv_attention_backward_args *a, int b, in
     }
 }
 
-/* Sums over the queries at or after position j, of all heads in the group: heads outside, rows
- * inside. */
+/* Sums over the queries at or after position j that see it, of all heads in the group: heads outside,
+ * rows inside. */
 static void key_value_gradient(const struct tv_attention_backward_args *a, int b, int kv, int j)
 {
     const int h = a->head_dim, group = a->num_heads / a->num_kv_heads;
@@ -118,6 +119,8 @@ static void key_value_gradient(const struct tv_attention_backward_args *a, int b
         double dk = 0, dv = 0;
         for (int head = kv * group; head < (kv + 1) * group; head++) {
             for (int row = j; row < a->seq_length; row++) {
+                if (tv_first_key(a->first_keys, r - j + row) > j)
+                    break;
                 const struct row_terms t = terms_of(a, b, head, row);
                 const double p = exp(scale * dot(t.q, k, h) - t.lse);
                 const double keep = kept(&a->dropout, r - j + row, head, j);

@@ -1,12 +1,11 @@
 /* matmul_bf16_cpu.c -- products of bf16 matrices: panels of a and b become floats on the stack, are
- * multiplied by OpenBLAS, and are added up over k in fp32, on the stack or in an fp32 c; a bf16 c is
+ * multiplied by tv_sgemm, and are added up over k in fp32, on the stack or in an fp32 c; a bf16 c is
  * rounded once.
  *
  * A panel of a is converted once per COLS columns of c, one of b once per ROWS rows: one conversion
  * for some hundred multiplications. */
 #include "kernels/element_internal.h"
 #include "kernels/matmul/matmul_internal.h"
-#include <cblas.h>
 
 enum { ROWS = 128, COLS = 256, DEPTH = 256 };
 
@@ -41,10 +40,8 @@ static void add_products(const struct tv_matmul_args *a, int64_t i, int64_t j, i
             load_panel(right + j * a->ld_b + k, a->ld_b, cols, depth, panel_b);
         else
             load_panel(right + k * a->ld_b + j, a->ld_b, depth, cols, panel_b);
-        cblas_sgemm(CblasRowMajor, a->trans_a ? CblasTrans : CblasNoTrans,
-                    a->trans_b ? CblasTrans : CblasNoTrans, (int)rows, (int)cols, (int)depth, 1.0f,
-                    panel_a, (int)(a->trans_a ? rows : depth), panel_b,
-                    (int)(a->trans_b ? depth : cols), 1.0f, sum, (int)ld);
+        tv_sgemm(a->trans_a, a->trans_b, rows, cols, depth, 1.0f, panel_a,
+                 a->trans_a ? rows : depth, panel_b, a->trans_b ? depth : cols, 1.0f, sum, ld);
     }
 }
 

@@ -1,10 +1,9 @@
-/* matmul_cpu.c -- OpenBLAS on one thread per call; our threads each take a block of rows or columns
+/* matmul_cpu.c -- tv_sgemm on one thread per call; our threads each take a block of rows or columns
  * of c.
  *
  * Splitting outside the library keeps one pool of threads per rank and the same bits for the same
  * number of threads. */
 #include "kernels/matmul/matmul_internal.h"
-#include <cblas.h>
 
 static void block(const struct tv_matmul_args *a, int64_t i, int64_t j, int64_t rows, int64_t cols)
 {
@@ -19,10 +18,9 @@ static void block(const struct tv_matmul_args *a, int64_t i, int64_t j, int64_t 
     }
     if (rows == 0 || cols == 0)
         return;
-    cblas_sgemm(CblasRowMajor, a->trans_a ? CblasTrans : CblasNoTrans,
-                a->trans_b ? CblasTrans : CblasNoTrans, (int)rows, (int)cols, (int)a->k, 1.0f,
-                a->trans_a ? left + i : left + i * a->ld_a, (int)a->ld_a,
-                a->trans_b ? right + j * a->ld_b : right + j, (int)a->ld_b, beta, c, (int)a->ld_c);
+    tv_sgemm(a->trans_a, a->trans_b, rows, cols, a->k, 1.0f,
+             a->trans_a ? left + i : left + i * a->ld_a, a->ld_a,
+             a->trans_b ? right + j * a->ld_b : right + j, a->ld_b, beta, c, a->ld_c);
 }
 
 static void clear_or_keep(const struct tv_matmul_args *a)

@@ -20,11 +20,10 @@ static inline tv_status_t tv_matmul_by_threads(struct tv_stream *stream,
         return TV_ERR(TV_UNSUPPORTED,
                       "a matrix product of %" PRId64 " x %" PRId64 " x %" PRId64 " is beyond 2^31",
                       a->m, a->n, a->k);
-    tv_use_one_blas_thread();
     const int threads = tv_threads_for(stream, (a->m * a->n + 15) / 16 * a->k);
     if (threads == 1) {
         block(a, 0, 0, a->m, a->n);
-        return TV_OK;
+        return tv_sgemm_status();
     }
     const int by_rows = a->m >= a->n;
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -36,6 +35,6 @@ static inline tv_status_t tv_matmul_by_threads(struct tv_stream *stream,
         else
             block(a, 0, first, a->m, count);
     }
-    return TV_OK;
+    return tv_sgemm_status();
 }
 #endif

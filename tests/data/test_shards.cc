@@ -49,7 +49,8 @@ void travel(struct tv_comm *comm, const Ranges &buckets)
     for (int64_t i = 0; i < length; i++)
         grads[(size_t)i] = grad_of(d, i);
     struct tv_buckets *sums = nullptr;
-    ASSERT_EQ(tv_buckets_create_sharded(comm, nullptr, grads.data(), &shards, &sums), TV_OK);
+    ASSERT_EQ(tv_buckets_create_sharded(comm, nullptr, nullptr, grads.data(), &shards, &sums),
+              TV_OK);
     ASSERT_EQ(tv_buckets_start(sums, 0), TV_OK);
     ASSERT_EQ(tv_buckets_finish(sums), TV_OK);
     tv_buckets_destroy(sums);

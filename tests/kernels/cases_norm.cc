@@ -43,14 +43,17 @@ tv_status_t norm_backward(Call &run, int64_t rows, int64_t cols, int has_mean, i
 struct Rotary {
     int64_t rows, gap;
     int seq_length, num_heads, head_dim;
+    bool has_positions;
 };
 
 tv_status_t rotary(Call &run, const Rotary &r, int inverse)
 {
     const int64_t cols = (int64_t)r.num_heads * r.head_dim;
     Tensor &x = run.updated(r.rows, cols, cols + r.gap);
-    const tv_rotary_args args = {r.rows,     x.ld,    r.seq_length, r.num_heads,
-                                 r.head_dim, inverse, 10000.0,      x.data()};
+    const tv_rotary_args args = {
+        r.rows,      x.ld,       r.seq_length,
+        r.num_heads, r.head_dim, inverse,
+        10000.0,     x.data(),   r.has_positions ? run.indices(r.rows, 0, r.seq_length) : nullptr};
     return run.kernels->rotary(run.stream, &args);
 }
 
@@ -74,12 +77,15 @@ void add_norm_cases(std::vector<Case> &cases)
     for (const auto &m : matrices)
         add_norms(cases, m[0], m[1]);
     // two sequences and a part of one; one position; heads wider than the tables of a version
-    const Rotary shapes[] = {{1, 0, 1, 1, 2},    {31, 3, 31, 1, 10},  {66, 5, 33, 3, 8},
-                             {65, 0, 26, 2, 64}, {130, 7, 65, 2, 80}, {6, 1, 3, 1, 520}};
+    const Rotary shapes[] = {
+        {1, 0, 1, 1, 2, false},    {31, 3, 31, 1, 10, false},  {66, 5, 33, 3, 8, false},
+        {65, 0, 26, 2, 64, false}, {130, 7, 65, 2, 80, false}, {6, 1, 3, 1, 520, false},
+        {66, 5, 33, 3, 8, true},   {130, 7, 65, 2, 80, true},  {6, 1, 3, 1, 520, true}};
     for (const Rotary &r : shapes)
         for (int inverse : {0, 1})
-            cases.push_back(
-                {"rotary",
-                 shape_name({r.rows, r.num_heads, r.head_dim}) + (inverse ? "_inverse" : ""),
-                 rounding, [=](Call &run) { return rotary(run, r, inverse); }});
+            cases.push_back({"rotary",
+                             shape_name({r.rows, r.num_heads, r.head_dim}) +
+                                 (r.has_positions ? "_positions" : "") +
+                                 (inverse ? "_inverse" : ""),
+                             rounding, [=](Call &run) { return rotary(run, r, inverse); }});
 }

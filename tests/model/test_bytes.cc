@@ -50,9 +50,10 @@ int64_t bytes_of(const StepCase &step)
         num_losses * (all_reduce(R, T) + all_reduce((step.label_smoothing > 0 ? 3 : 2) * R, T));
     int64_t per_step = 0;
     if (step.is_sequence_parallel) /* 2 L + 1 norms; gpt2: their biases, 2 L row biases */
-        per_step = (step.config.family == TV_GPT2 ? 6 * step.config.num_layers + 2
-                                                  : 2 * step.config.num_layers + 1) *
-                   all_reduce(C, T);
+        per_step = all_reduce((step.config.family == TV_GPT2 ? 6 * step.config.num_layers + 2
+                                                             : 2 * step.config.num_layers + 1) *
+                                  C,
+                              T);
     return num_micro * per_micro + per_step;
 }
 
@@ -85,6 +86,7 @@ TEST_P(Bytes, AreThoseOfTheFormula)
                     const StepResult got = run_step(step);
                     ASSERT_FALSE(HasFailure());
                     EXPECT_EQ(bytes_of(step), got.sent_bytes);
+                    EXPECT_EQ(is_sequence_parallel, got.num_gradient_sums);
                 }
 }
 

@@ -125,6 +125,21 @@ TEST(Memory, OfSlotsAndWorkingSets)
               bytes_of_a_layer(TV_RECOMPUTE_FULL, 5, 2)[TV_MEM_ACTIVATIONS]);
 }
 
+/* Positions and first keys of each slot, where they are reset. */
+TEST(Memory, OfDocumentStarts)
+{
+    const auto without = bytes_of_a_layer(TV_RECOMPUTE_NONE, 5, 0);
+    const Chunks chunks = {{2, 1, 5, 0}};
+    struct tv_model_args args = args_of(some_step(small_gpt2()), {}, chunks);
+    std::array<int64_t, TV_NUM_MEM_KINDS> bytes = {};
+    args.resets_positions = 1;
+    ASSERT_EQ(TV_OK, tv_model_memory(&args, 1, TV_F32, bytes.data())) << tv_error_message();
+    EXPECT_EQ(without[TV_MEM_BUFFERS] + 5 * rows * 4, bytes[TV_MEM_BUFFERS]);
+    args.resets_attention = 1;
+    ASSERT_EQ(TV_OK, tv_model_memory(&args, 1, TV_F32, bytes.data())) << tv_error_message();
+    EXPECT_EQ(without[TV_MEM_BUFFERS] + 5 * 2 * rows * 4, bytes[TV_MEM_BUFFERS]);
+}
+
 TEST(Memory, OfFullRecomputationGrowsByTokensAlone)
 {
     const auto few = bytes_of_a_layer(TV_RECOMPUTE_FULL, 1, 1),

@@ -148,6 +148,10 @@ class Memory(Plans):
         gpt2 = {"model": "gpt2", "untie_embeddings_and_output_weights": None}
         for layouts, how in ((three, {"pp": 3, "schedule": "zb-h2"}),
                              (three, {"pp": 3, "tp": 4, "sequence_parallel": True, "recompute": "selective"}),
+                             (three, {"pp": 3, "dp": 2, "zero_stage": 3}),
+                             (three, {"pp": 3, "dp": 4, "zero_stage": 2, "zero_group_size": 2, "schedule": "zb-h1"}),
+                             (three, {"pp": 3, "dp": 2, "zero_stage": 1}),
+                             (v, {"pp": 2, "dp": 2, "zero_stage": 3, "schedule": "zb-v", **gpt2}),
                              (v, {"pp": 2, "schedule": "zb-v", "hidden_dropout": 0.1, "recompute": "full", **gpt2})):
             flags = TINY | {"num_layers": 6 if layouts is three else 5} | how
             needed = [max(sum(m.values()) - m["total"] for m in stage_memory(plan(stage_layout=layout, **flags)))

@@ -34,6 +34,9 @@ class Refusals(unittest.TestCase):
 
     def test_flags(self):
         self.refuse(2, "--zero-stage 4", **{"zero-stage": 4})
+        self.refuse(2, ["--zero-group-size 3", "4 replica(s)", "1, 2, 4"], ranks=4, zero_stage=3, zero_group_size=3)
+        self.refuse(2, ["--zero-group-size 8", "4 replica(s)", "1, 2, 4"], ranks=4, zero_stage=1, zero_group_size=8)
+        self.refuse(2, ["--zero-group-size 2", "--zero-stage 0"], ranks=4, zero_group_size=2)
         self.refuse(2, "--no-such-flag", **{"no-such-flag": True})
         self.refuse(2, "--train-it", **{"train-it": 3})
         for name in ("pp", "tp", "dp"):
@@ -237,6 +240,44 @@ class KilledRanks(unittest.TestCase):
         self.assertEqual(len(lines), 1, err)
         self.assertRegex(lines[0], "(pipe|tensor|data|world)")
         self.assertIn("3 s", lines[0])
+
+    def stop_a_rank(self, is_time):
+        """Start four ranks, stop one when is_time(process) returns."""
+        data = trivet.write_tokens(trivet.new_folder() / "walk.u16", trivet.walk_tokens(513))
+        flags = dict(trivet.SMALL, data=data, pp=4, timeout=3, partition="profile", **{
+            "hidden-size": 512, "ffn-hidden-size": 2048, "seq-length": 256, "micro-batch-size": 4, "log-level": "debug"})
+        process = subprocess.Popen(trivet.command(flags, ranks=4, mpi=True), stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True, start_new_session=True)
+        is_time(process)
+        ranks = []
+        while len(ranks) < 4:
+            ranks = subprocess.run(["pgrep", "-f", f"^{trivet.BINARY} .*{data}"], capture_output=True,
+                                   text=True).stdout.split()
+        os.kill(min(map(int, ranks)), signal.SIGSTOP)
+        _, err = process.communicate(timeout=40)
+        lines = [line for line in err.splitlines() if line.startswith("trivet: error")]
+        self.assertEqual(len(lines), 1, err)
+        self.assertIn("no answer from", lines[0])
+        self.assertIn("3 s", lines[0])
+        self.assertNotIn("leaving", lines[0])
+        return process.returncode, lines[0]
+
+    def test_a_rank_stopped_while_mpi_starts_ends_the_job(self):
+        code, said = self.stop_a_rank(lambda process: None)
+        self.assertIn(code, (5, 9))  # mpiexec: of the rank that left, or of those it ended then
+        self.assertIn("rank", said)
+
+    def test_a_rank_stopped_before_the_first_step_is_named_once(self):
+        """Whatever it was doing, as making a communicator."""
+        def bound(process):
+            said = []
+            while sum(": binding " in line for line in said) < 4:
+                said.append(process.stderr.readline())
+                self.assertNotEqual(said[-1], "", said)
+        for _ in range(2):
+            code, said = self.stop_a_rank(bound)
+            self.assertEqual(code, 5)
+            self.assertIn(" axis, rank ", said)
 
 
 if __name__ == "__main__":

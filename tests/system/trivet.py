@@ -30,7 +30,7 @@ SCHEDULES = ONE_CHUNK + TWO_CHUNKS
 
 # Flags that say how to train, and change no number.
 HOW = {"schedule", "vpp", "recompute", "partition", "stage_layout", "load_profile", "micro_batch_size", "mpi",
-       "sequence_parallel", "zero_stage", "tp_comm_overlap"}
+       "sequence_parallel", "zero_stage", "zero_group_size", "tp_comm_overlap", "no_overlap_grad_reduce"}
 
 scratch = tempfile.TemporaryDirectory(prefix="trivet-test-")
 

@@ -203,7 +203,7 @@ TEST_F(HfConfig, WhatIsWrittenReadsBack)
           llama(R"("tie_word_embeddings":true,"rms_norm_eps":0.00001234567890123)")}) {
         ASSERT_EQ(read(json), TV_OK);
         const tv_model_config first = config;
-        ASSERT_EQ(tv_hf_config_write(dir.path("out.json").c_str(), &first), TV_OK);
+        ASSERT_EQ(tv_hf_config_write(dir.path("out.json").c_str(), &first, TV_HF_FP32), TV_OK);
         EXPECT_FALSE(dir.has("out.json.tmp"));
         ::testing::internal::CaptureStderr();
         ASSERT_EQ(tv_hf_config_read(dir.path("out.json").c_str(), &config), TV_OK)
@@ -223,7 +223,8 @@ TEST_F(HfConfig, WhatIsWrittenReadsBack)
         EXPECT_EQ(config.init_std, first.init_std);
     }
     ASSERT_EQ(read(gpt2("")), TV_OK);
-    ASSERT_EQ(tv_hf_config_write(dir.path("out.json").c_str(), &config), TV_OK);
+    ASSERT_EQ(tv_hf_config_write(dir.path("out.json").c_str(), &config, TV_HF_BF16), TV_OK);
     expect_message_has("\"layer_norm_epsilon\": 1e-", dir.read("out.json"));
-    EXPECT_EQ(tv_hf_config_write(dir.path("no/out.json").c_str(), &config), TV_IO);
+    expect_message_has("\"torch_dtype\": \"bfloat16\"", dir.read("out.json"));
+    EXPECT_EQ(tv_hf_config_write(dir.path("no/out.json").c_str(), &config, TV_HF_BF16), TV_IO);
 }

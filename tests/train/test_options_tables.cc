@@ -1,6 +1,8 @@
 // What every table of flags must keep, and what schedule and bench add to it.
 #include "test_options.h"
 #include "train/bench_options.h"
+#include "train/convert_options.h"
+#include "train/inspect_options.h"
 #include "train/schedule_options.h"
 #include "train/train_options.h"
 #include <algorithm>
@@ -18,6 +20,8 @@ union AnyValues {
     tv_train_options train;
     tv_schedule_options schedule;
     tv_bench_options bench;
+    tv_convert_options convert;
+    tv_inspect_options inspect;
 };
 
 tv_status_t parse(const tv_option_table &table, std::vector<std::string> flags, AnyValues &values,
@@ -66,7 +70,8 @@ class EveryTable : public testing::TestWithParam<const tv_option_table *>
 };
 INSTANTIATE_TEST_SUITE_P(Options, EveryTable,
                          testing::Values(&tv_train_option_table, &tv_schedule_option_table,
-                                         &tv_bench_option_table),
+                                         &tv_bench_option_table, &tv_convert_option_table,
+                                         &tv_inspect_option_table),
                          [](const auto &table) { return table.param->command; });
 } // namespace
 

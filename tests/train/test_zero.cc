@@ -1,6 +1,7 @@
 // --zero-stage inside whole runs, ranks as threads: bytes sent over the data axis, bytes held, copies
 // of a tied weight, and memory that does not grow.
 #include "train/temporary.h"
+#include <malloc.h>
 #include <map>
 #include <thread>
 #include <vector>
@@ -8,6 +9,7 @@
 // A struct and a function of one name (tv_comm_stats) are usual in C; C++ calls it shadowing.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow"
+#include "train/place.h"
 #include "train/split.h"
 #include "train/trainer_internal.h"
 #pragma GCC diagnostic pop
@@ -29,6 +31,7 @@ struct Rank {
     std::vector<int64_t> held;                     // by kind, at the end
     std::vector<int64_t> planned;                  // by kind, of the fullest replica
     std::vector<std::pair<size_t, size_t>> memory; // now and peak, by step
+    std::vector<size_t> heap;                      // of the process, in use, by step
     std::map<int64_t, float> tied_piece;           // what this rank has of its copy, by place
 };
 
@@ -66,16 +69,22 @@ void train_rank(struct tv_comm *world, const struct tv_train_options *options, i
     struct tv_trainer *tr = nullptr;
     ASSERT_EQ(tv_run_resolve(options, tv_comm_size(world), &run), TV_OK) << tv_error_message();
     ASSERT_EQ(tv_trainer_create(world, &run, &tr), TV_OK) << tv_error_message();
-    struct tv_comm *data = tv_mesh_comm(tr->mesh, TV_DATA);
+    for (std::vector<double> *numbers : {&rank->losses, &rank->norms})
+        numbers->reserve((size_t)num_steps);
+    rank->sent.reserve((size_t)num_steps);
+    rank->memory.reserve((size_t)num_steps);
+    rank->heap.reserve((size_t)num_steps);
     for (int step = 1; step <= num_steps; step++) {
         struct tv_step_report report = {};
-        const int64_t before = tv_comm_get_stats(data).sent_bytes;
         ASSERT_EQ(tv_train_step(tr, step, &report), TV_OK) << tv_error_message();
-        rank->sent.push_back(tv_comm_get_stats(data).sent_bytes - before);
+        rank->sent.push_back(tr->account.sent[TV_ACCOUNT_DATA]);
         rank->losses.push_back(report.loss);
         rank->norms.push_back(report.grad_norm);
         rank->memory.emplace_back(tv_device_bytes(tr->device, TV_MEM_BUFFERS),
                                   tv_device_peak_bytes(tr->device));
+        ASSERT_EQ(tv_comm_barrier(world), TV_OK); // no rank is inside a step
+        rank->heap.push_back(mallinfo2().uordblks);
+        ASSERT_EQ(tv_comm_barrier(world), TV_OK);
     }
     look(tr, rank);
     tv_trainer_destroy(tr);
@@ -188,8 +197,14 @@ int64_t sent_per_element(int zero, int64_t m, bool is_full)
     }
 }
 
-void check_bytes(int pp, int dp, int tp, int zero, const Words &more, bool is_full = false)
+// The replicas share in groups of `size`, and two groups at most send the same whatever is small.
+void check_bytes(int pp, int dp, int tp, int zero, Words more, bool is_full = false, int size = 0)
 {
+    const int groups = size > 0 ? dp / size : 1;
+    const int N = dp / groups;
+    ASSERT_LE(groups, 2);
+    if (size > 0)
+        more.insert(more.end(), {"--zero-group-size", std::to_string(size)});
     SCOPED_TRACE("pp " + std::to_string(pp) + " dp " + std::to_string(dp) + " tp " +
                  std::to_string(tp) + " zero " + std::to_string(zero));
     const std::vector<Rank> ranks = train(pp, dp, tp, zero, 2, more);
@@ -198,10 +213,12 @@ void check_bytes(int pp, int dp, int tp, int zero, const Words &more, bool is_fu
         // From stage 2 on units take turns: a weight of two of them moves for each.
         const int64_t twice = group.one->tied_uses == 2 ? group.one->tied : 0;
         const int64_t gathers = zero == 2 ? m * element : sent_per_element(zero, m, is_full);
-        EXPECT_EQ(group.sent, (dp - 1) * (n * sent_per_element(zero, m, is_full) +
-                                          (zero >= 2 ? twice * gathers : 0)));
-        const int64_t state[] = {16 * dp * n, (8 * dp + 8) * n, (4 * dp + 12) * n, 16 * n};
-        EXPECT_EQ(group.state, state[zero]);
+        // Inside each group as if it were all; then once the shards' sums over the groups.
+        const int64_t inside =
+            (N - 1) * (n * sent_per_element(zero, m, is_full) + (zero >= 2 ? twice * gathers : 0));
+        EXPECT_EQ(group.sent, groups * inside + 2 * (groups - 1) * n * element);
+        const int64_t state[] = {16 * N * n, (8 * N + 8) * n, (4 * N + 12) * n, 16 * n};
+        EXPECT_EQ(group.state, groups * state[zero]);
     }
     int64_t most = 0, planned = 0;
     for (const Rank &rank : ranks) {
@@ -232,26 +249,118 @@ TEST(Zero, SendsAndHoldsWhatTheFormulasSay)
     }
 }
 
+TEST(Zero, GroupsSendAndHoldWhatTheFormulasSay)
+{
+    for (int zero = 1; zero <= 3; zero++) {
+        check_bytes(1, 4, 1, zero, untied, false, 2);
+        check_bytes(1, 6, 1, zero, gpt2 + Words{"--recompute", "full"}, true, 3); // uneven shards
+        check_bytes(2, 4, 1, zero, gpt2 + Words{"--schedule", "zb-v"}, false, 2);
+        check_bytes(1, 4, 2, zero, gpt2 + Words{"--sequence-parallel", "--no-overlap-grad-reduce"},
+                    false, 2);
+        check_bytes(1, 2, 1, zero, untied, false, 2);
+    }
+}
+
+// Replicas own the same shards when their number in their groups of `size` is the same.
+void check_copies(int dp, int zero, const Words &more, int size)
+{
+    const std::vector<Rank> ranks = train(2, dp, 1, zero, 20, gpt2 + more);
+    for (const Rank &rank : ranks) {
+        const Rank &same = ranks[(size_t)(rank.here.at[TV_DATA] % size)];
+        EXPECT_FALSE(rank.tied_piece.empty());
+        EXPECT_EQ(rank.tied_piece, same.tied_piece) << "zero " << zero;
+    }
+}
+
 TEST(Zero, CopiesOfATiedWeightStayEqual)
 {
-    for (int zero = 0; zero <= 3; zero++) {
-        const std::vector<Rank> ranks = train(2, 2, 1, zero, 20, gpt2);
-        for (int d = 0; d < 2; d++) {
-            const Rank *copies[2] = {};
-            for (const Rank &rank : ranks)
-                if (rank.here.at[TV_DATA] == d)
-                    copies[rank.here.at[TV_PIPE]] = &rank;
-            EXPECT_FALSE(copies[0]->tied_piece.empty());
-            EXPECT_EQ(copies[0]->tied_piece, copies[1]->tied_piece) << "zero " << zero;
+    check_copies(2, 0, {}, 1);
+    for (int zero = 1; zero <= 3; zero++) {
+        check_copies(2, zero, {}, 2);
+        check_copies(4, zero, {"--zero-group-size", "2"}, 2);
+    }
+}
+
+TEST(Zero, OverlapChangesNoBitOfGroups)
+{
+    for (int zero = 1; zero <= 3; zero++) {
+        const Words how = gpt2 + Words{"--zero-group-size", "2", "--schedule", "zb-h1"};
+        const std::vector<Rank> early = train(2, 4, 1, zero, 3, how),
+                                late = train(2, 4, 1, zero, 3,
+                                             how + Words{"--no-overlap-grad-reduce"});
+        for (size_t r = 0; r < early.size(); r++) {
+            EXPECT_EQ(early[r].losses, late[r].losses);
+            EXPECT_EQ(early[r].tied_piece, late[r].tied_piece);
         }
     }
 }
 
+TEST(Zero, GroupsOfOneShareNothing)
+{
+    const std::vector<Rank> plain = train(1, 2, 1, 0, 3, gpt2),
+                            alone = train(1, 2, 1, 3, 3, gpt2 + Words{"--zero-group-size", "1"});
+    EXPECT_EQ(plain[1].losses, alone[1].losses);
+    EXPECT_EQ(plain[1].held, alone[1].held);
+    EXPECT_EQ(plain[1].sent, alone[1].sent);
+}
+
+// How many replicas share when `ranks` of each node follow one another, tensor ranks fastest.
+int fitted_group(const Words &flags, int num_ranks, int ranks_of_a_node)
+{
+    Words words = gpt2 + Words{"--num-layers",          "4", "--hidden-size", "48",
+                               "--num-attention-heads", "4", "--vocab-size",  "75",
+                               "--seq-length",          "8", "--dry-run"} +
+                  flags;
+    words.insert(words.begin(), "train");
+    std::vector<char *> argv;
+    for (std::string &word : words)
+        argv.push_back(word.data());
+    struct tv_train_options options = {};
+    struct tv_run run = {};
+    EXPECT_EQ(tv_train_options_parse((int)argv.size(), argv.data(), &options), TV_OK);
+    EXPECT_EQ(tv_run_resolve(&options, num_ranks, &run), TV_OK) << tv_error_message();
+    std::vector<int> identity, nodes;
+    for (int r = 0; r < num_ranks; r++) {
+        identity.push_back(r);
+        nodes.push_back(r / ranks_of_a_node);
+    }
+    struct tv_run_place place = {};
+    place.placement = {num_ranks, identity.data()};
+    place.nodes.node_of = nodes.data();
+    run.place = &place;
+    EXPECT_EQ(tv_run_fit_zero_group(&run), TV_OK);
+    const int group = run.zero_group;
+    run.place = nullptr;
+    tv_run_free(&run);
+    tv_train_options_free(&options);
+    return group;
+}
+
+TEST(Zero, GroupsFitNodesUnlessSaidOtherwise)
+{
+    const Words stage = {"--zero-stage", "2"};
+    EXPECT_EQ(fitted_group(stage, 8, 8), 8); // one node
+    EXPECT_EQ(fitted_group(stage, 8, 4), 4);
+    EXPECT_EQ(fitted_group(stage + Words{"--tp", "2"}, 16, 4), 2);
+    EXPECT_EQ(fitted_group(stage + Words{"--pp", "2"}, 16, 6), 2); // 6 does not divide 8; 4 crosses
+    EXPECT_EQ(fitted_group(stage, 6, 4), 2);                       // nodes of 4 and 2
+    EXPECT_EQ(fitted_group(stage, 8, 1), 8); // one of each node would share nothing
+    EXPECT_EQ(fitted_group(stage + Words{"--zero-group-size", "8"}, 8, 4), 8);
+    EXPECT_EQ(fitted_group(stage + Words{"--memory-limit", "1000"}, 8, 4), 8);
+    EXPECT_EQ(fitted_group({}, 8, 4), 1); // stage 0
+}
+
+// Of the devices from the second step on; of the process, what 280 steps leave behind is less than 32 bytes each.
 TEST(Zero, MemoryDoesNotGrow)
 {
-    for (int zero = 1; zero <= 3; zero++) {
-        for (const Rank &rank : train(2, 2, 1, zero, 100, gpt2 + Words{"--schedule", "zb-h1"}))
+    for (int zero = 0; zero <= 3; zero++) {
+        const Words how = gpt2 + Words{"--schedule",    "zb-h1", "--num-layers",        "2",
+                                       "--hidden-size", "16",    "--global-batch-size", "4"};
+        for (const Rank &rank : train(2, 2, 1, zero, 300, how)) {
             EXPECT_EQ(rank.memory.back(), rank.memory[1]);
+            EXPECT_EQ(rank.memory.back(), rank.memory[19]);
+            EXPECT_LT(rank.heap.back(), rank.heap[19] + 280 * 32) << "zero " << zero;
+        }
     }
 }
 
