@@ -359,7 +359,8 @@ static tv_status_t leave_by_abort(struct tv_comm *world, int exit_code)
     }
     TV_TRY(tv_comm_send(world, &is_done, 1, TV_I32, 0, NULL, &request));
     TV_TRY(tv_request_wait(&request));
-    sleep((unsigned)TV_COMM_DEFAULT_TIMEOUT);
+    for (unsigned left = TV_COMM_DEFAULT_TIMEOUT; left > 0;)
+        left = sleep(left); /* a signal ends it early */
     _exit(exit_code);
 }
 

@@ -133,6 +133,45 @@ tv_status_t tv_model_forward(struct tv_model *model, const struct tv_model_call 
     return forward_units(&pass, call->x, call->y, call->loss_sum_out);
 }
 
+/* Local tables follow each other in the vocabulary, so the padding is behind all of it. all: floats, in whose place
+ * stored elements arrive. */
+static tv_status_t gather_logits(const struct tv_pass *pass, const void *own, float *all,
+                                 float *out)
+{
+    const struct tv_vocab_shard *vocab = &pass->sizes->vocab;
+    struct tv_request *request = NULL;
+    const tv_dtype_t dtype = tv_tensor_dtype(pass->axis);
+    const struct tv_from_bf16_args unpack = {vocab->padded * pass->sizes->T, all, all};
+    TV_TRY(tv_comm_all_gather(pass->axis->comm, own, all, vocab->padded, dtype, pass->axis->stream,
+                              &request));
+    TV_TRY(tv_request_wait(&request));
+    if (dtype == TV_BF16)
+        TV_TRY(pass->axis->kernels->from_bf16(pass->axis->stream, &unpack));
+    TV_TRY(tv_stream_copy(pass->axis->stream, out, all, (size_t)vocab->vocab_size * sizeof(*out)));
+    return tv_stream_synchronize(pass->axis->stream);
+}
+
+tv_status_t tv_model_read_logits(struct tv_model *model, const struct tv_model_call *call,
+                                 int64_t row, float *out)
+{
+    struct tv_pass pass;
+    TV_TRY(pass_of(model, call, &pass));
+    const struct tv_vocab_shard *vocab = &pass.sizes->vocab;
+    pass.unit = &pass.chunk->units[pass.chunk->args.num_units - 1];
+    if (!is_head(&pass) || row < 0 || row >= pass.sizes->rows)
+        return TV_ERR(TV_INVALID, "logits of row %lld of %lld in chunk %d, whose last unit is %d",
+                      (long long)row, (long long)pass.sizes->rows, call->chunk, pass.unit->index);
+    struct tv_buffer all = {0};
+    TV_TRY(tv_buffer_create(tv_stream_device(pass.axis->stream),
+                            (size_t)(vocab->padded * pass.sizes->T) * sizeof(float), TV_MEM_BUFFERS,
+                            &all));
+    const void *own =
+        tv_pass_element(&pass, tv_pass_at(&pass, pass.unit->head.logits), row * vocab->padded);
+    const tv_status_t status = gather_logits(&pass, own, all.data, out);
+    tv_buffer_destroy(&all);
+    return status;
+}
+
 static tv_status_t report(const struct tv_pass *pass, const struct tv_unit_done *unit_done)
 {
     return unit_done == NULL ? TV_OK : unit_done->function(unit_done->context, pass->unit->index);

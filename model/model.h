@@ -161,6 +161,12 @@ struct tv_model_call {
 /* Leaves nothing in the working set. */
 TV_MUST_CHECK tv_status_t tv_model_forward(struct tv_model *model,
                                            const struct tv_model_call *call);
+/* Row `row` of [0, B S) of the logits that the call's last forward left, to out [vocab_size], host
+ * memory: the scores of the token that follows it. A backward overwrites them. Gathered over the
+ * tensor axis. Errors: TV_INVALID (the head is not in the chunk, no such row), TV_NO_MEMORY. */
+TV_MUST_CHECK tv_status_t tv_model_read_logits(struct tv_model *model,
+                                               const struct tv_model_call *call, int64_t row,
+                                               float *out);
 /* The gradients of input and weights, unit by unit. Leaves nothing in the working set. */
 TV_MUST_CHECK tv_status_t tv_model_backward(struct tv_model *model,
                                             const struct tv_model_call *call);

@@ -36,6 +36,13 @@ void tv_trainer_start_account(struct tv_trainer *tr)
     tr->account = read_counters(tr);
 }
 
+double tv_trainer_waited_in_actions(const struct tv_trainer *tr)
+{
+    const struct tv_rank_account now = read_counters(tr);
+    return now.exposed[TV_ACCOUNT_TENSOR] - tr->account.exposed[TV_ACCOUNT_TENSOR] +
+           now.exposed[TV_ACCOUNT_DATA] - tr->account.exposed[TV_ACCOUNT_DATA];
+}
+
 void tv_trainer_end_account(struct tv_trainer *tr)
 {
     const struct tv_rank_account now = read_counters(tr);

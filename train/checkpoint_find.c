@@ -1,16 +1,20 @@
 /* train/checkpoint_find.c -- which checkpoint --load means, and the proof that its bytes are as they were written. */
+#include "base/clock.h"
 #include "base/log.h"
 #include "train/checkpoint_internal.h"
 #include "train/files.h"
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <xxhash.h>
 
-enum { MAX_TEXT_BYTES = 1 << 30, HASH_BYTES = 16 << 20 };
+enum { MAX_TEXT_BYTES = 1 << 30, ROOM_BYTES = 1 << 20 };
 
 /* ---- one checkpoint ---- */
 
@@ -112,31 +116,58 @@ tv_status_t tv_checkpoint_shard(struct tv_checkpoint *c, int shard,
 
 /* ---- its shards ---- */
 
-static tv_status_t check_bytes(const char *path, const struct tv_file_digest *says,
-                               const struct tv_work *work)
+/* Read rather than mapped: the disk reads ahead, and an error of it is one of ours. */
+static tv_status_t hash_file(const char *path, int fd, XXH3_state_t *hash, char *room,
+                             const struct tv_work *work)
 {
-    struct tv_file_map map = {0};
-    TV_TRY(tv_file_map(path, &map));
-    struct tv_file_digest is = {.bytes = map.bytes};
-    tv_status_t status = TV_OK;
+    XXH3_64bits_reset(hash);
+    while (!tv_work_must_stop(work)) {
+        const ssize_t n = read(fd, room, ROOM_BYTES);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return TV_ERR(TV_BAD_FILE, "%s: reading failed: %s", path, strerror(errno));
+        if (n == 0)
+            break;
+        XXH3_64bits_update(hash, room, (size_t)n);
+    }
+    return TV_OK;
+}
+
+static tv_status_t check_open_file(const char *path, int fd, const struct tv_file_digest *says,
+                                   const struct tv_work *work)
+{
+    struct stat info;
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode))
+        return TV_ERR(TV_BAD_FILE, "%s is not a plain file", path);
+    struct tv_file_digest is = {.bytes = info.st_size};
+    if (is.bytes != says->bytes)
+        return refuse_digest(path, &is, says);
     XXH3_state_t *hash = XXH3_createState();
-    if (hash == NULL)
-        status = TV_ERR(TV_NO_MEMORY, "%s: a hash", path);
-    else if (is.bytes != says->bytes)
-        status = refuse_digest(path, &is, says);
-    if (status == TV_OK) {
-        XXH3_64bits_reset(hash);
-        for (int64_t at = 0; at < map.bytes && !tv_work_must_stop(work); at += HASH_BYTES) {
-            const int64_t left = map.bytes - at;
-            XXH3_64bits_update(hash, map.data + at,
-                               (size_t)(left < HASH_BYTES ? left : HASH_BYTES));
-        }
+    char *room = malloc(ROOM_BYTES);
+    tv_status_t status = TV_OK;
+    if (hash == NULL || room == NULL)
+        status = TV_ERR(TV_NO_MEMORY, "%s: %d bytes to read through", path, ROOM_BYTES);
+    else
+        status = hash_file(path, fd, hash, room, work);
+    if (status == TV_OK && !tv_work_must_stop(work)) {
         is.hash = XXH3_64bits_digest(hash);
-        if (is.hash != says->hash && !tv_work_must_stop(work))
+        if (is.hash != says->hash)
             status = refuse_digest(path, &is, says);
     }
     XXH3_freeState(hash);
-    tv_file_unmap(&map);
+    free(room);
+    return status;
+}
+
+static tv_status_t check_bytes(const char *path, const struct tv_file_digest *says,
+                               const struct tv_work *work)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not block here */
+    if (fd < 0)
+        return TV_ERR(TV_BAD_FILE, "%s: %s", path, strerror(errno));
+    const tv_status_t status = check_open_file(path, fd, says, work);
+    close(fd);
     return status;
 }
 
@@ -198,12 +229,21 @@ static tv_status_t check_share(void *context, const struct tv_work *work)
     return TV_OK;
 }
 
+int64_t tv_checkpoint_bytes(const struct tv_checkpoint *c)
+{
+    int64_t bytes = 0;
+    for (int i = 0; i < c->index.num_shards; i++)
+        bytes += c->index.shards[i].digest.bytes;
+    return bytes;
+}
+
 /* All ranks open it, and check it together. */
 static tv_status_t try_checkpoint(struct tv_comm *world, const char *path, int64_t step,
                                   struct tv_checkpoint **c_out)
 {
     int first_failed;
     struct tv_checkpoint *c = NULL;
+    const double started = tv_clock_seconds();
     tv_status_t status = tv_comm_agree(world, open_checkpoint(path, step, &c), &first_failed);
     if (status == TV_OK) {
         struct share share = {c, tv_comm_rank(world), tv_comm_size(world)};
@@ -213,6 +253,9 @@ static tv_status_t try_checkpoint(struct tv_comm *world, const char *path, int64
         tv_checkpoint_close(c);
         return status;
     }
+    if (tv_comm_rank(world) == 0)
+        tv_log(TV_LOG_DEBUG, "checked %" PRId64 " bytes in %.6f s", tv_checkpoint_bytes(c),
+               tv_clock_seconds() - started);
     *c_out = c;
     return TV_OK;
 }
@@ -283,7 +326,8 @@ static tv_status_t try_candidates(struct tv_comm *world, const struct candidates
     return TV_OK;
 }
 
-static tv_status_t find_in(struct tv_comm *world, const char *folder, struct tv_checkpoint **c_out)
+tv_status_t tv_checkpoint_find_in(struct tv_comm *world, const char *folder,
+                                  struct tv_checkpoint **c_out)
 {
     struct candidates all = {.num = 0};
     int first_failed;
@@ -331,7 +375,7 @@ tv_status_t tv_checkpoint_find(struct tv_comm *world, const struct tv_train_opti
     if (options->load == NULL)
         return TV_OK;
     const int is_auto = strcmp(options->load, "auto") == 0;
-    TV_TRY(find_in(world, is_auto ? options->save : options->load, &found));
+    TV_TRY(tv_checkpoint_find_in(world, is_auto ? options->save : options->load, &found));
     if (found == NULL && !is_auto)
         return TV_ERR(TV_BAD_FILE,
                       "--load %s: there is no checkpoint: neither %s nor a folder step-N in it",

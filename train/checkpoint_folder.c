@@ -13,7 +13,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-static const char temporary_end[] = ".tmp";
+/* Behind the name of a step: being written or removed; replaced by a new one of the same step. */
+static const char temporary_end[] = ".tmp", replaced_end[] = ".old";
 
 void tv_checkpoint_path(const char *folder, int64_t step, char *path_out, size_t bytes)
 {
@@ -25,6 +26,11 @@ void tv_folder_temporary(const char *folder, int64_t step, const char *name,
 {
     snprintf(path_out, PATH_MAX, "%s/step-%08" PRId64 "%s%s%s", folder, step, temporary_end,
              name[0] != '\0' ? "/" : "", name);
+}
+
+static void replaced_path(const char *folder, int64_t step, char path_out[PATH_MAX])
+{
+    snprintf(path_out, PATH_MAX, "%s/step-%08" PRId64 "%s", folder, step, replaced_end);
 }
 
 /* The step that a folder's name says, with `end` behind the number; -1: another name. */
@@ -124,36 +130,55 @@ static int remove_step(const char *folder, int64_t step)
     return remove_folder(temporary);
 }
 
+/* A step that is there already goes aside first: not every shared file system can exchange two names. */
+static int take_name(const char *temporary, const char *path, const char *replaced)
+{
+    struct stat info;
+    if (stat(path, &info) == 0 && (remove_folder(replaced) != 0 || rename(path, replaced) != 0))
+        return -1;
+    return rename(temporary, path);
+}
+
 tv_status_t tv_folder_commit(const char *folder, int64_t step)
 {
-    char path[PATH_MAX], temporary[PATH_MAX];
+    char path[PATH_MAX], temporary[PATH_MAX], replaced[PATH_MAX];
     tv_checkpoint_path(folder, step, path, sizeof(path));
     tv_folder_temporary(folder, step, "", temporary);
-    int failed = rename(temporary, path) != 0;
-    if (failed && (errno == ENOTEMPTY || errno == EEXIST)) /* an older one of this step */
-        failed = renameat2(AT_FDCWD, temporary, AT_FDCWD, path, RENAME_EXCHANGE) != 0;
-    if (failed)
+    replaced_path(folder, step, replaced);
+    if (take_name(temporary, path, replaced) != 0)
         return TV_ERR(TV_IO, "%s cannot be renamed to %s: %s", temporary, path, strerror(errno));
     if (tv_folder_sync(folder) != 0)
         return TV_ERR(TV_IO, "%s: the folder cannot be synced: %s", folder, strerror(errno));
-    if (remove_folder(temporary) != 0)
-        tv_log(TV_LOG_WARN, "%s cannot be removed: %s", temporary, strerror(errno));
+    if (remove_folder(replaced) != 0)
+        tv_log(TV_LOG_WARN, "%s cannot be removed: %s", replaced, strerror(errno));
     return TV_OK;
+}
+
+/* One that was replaced gets its name back where the new one did not come to take it. */
+static void clean_step(const char *folder, int64_t step, int is_replaced)
+{
+    char path[PATH_MAX], name[PATH_MAX];
+    struct stat info;
+    tv_folder_temporary(folder, step, "", path);
+    tv_checkpoint_path(folder, step, name, sizeof(name));
+    if (is_replaced)
+        replaced_path(folder, step, path);
+    const int is_alone = is_replaced && stat(name, &info) != 0;
+    if ((is_alone ? rename(path, name) : remove_folder(path)) != 0)
+        tv_log(TV_LOG_WARN, "%s cannot be removed: %s", path, strerror(errno));
 }
 
 void tv_folder_clean(const char *folder)
 {
-    int64_t *steps = NULL;
-    int num = 0;
-    if (list_steps(folder, temporary_end, &steps, &num) != TV_OK)
-        return; /* whoever writes there will say so */
-    for (int i = 0; i < num; i++) {
-        char path[PATH_MAX];
-        tv_folder_temporary(folder, steps[i], "", path);
-        if (remove_folder(path) != 0)
-            tv_log(TV_LOG_WARN, "%s cannot be removed: %s", path, strerror(errno));
+    for (int is_replaced = 0; is_replaced < 2; is_replaced++) {
+        int64_t *steps = NULL;
+        int num = 0;
+        if (list_steps(folder, is_replaced ? replaced_end : temporary_end, &steps, &num) != TV_OK)
+            return; /* whoever writes there will say so */
+        for (int i = 0; i < num; i++)
+            clean_step(folder, steps[i], is_replaced);
+        free(steps);
     }
-    free(steps);
 }
 
 void tv_folder_prune(const char *folder, int64_t newest, int64_t keep)

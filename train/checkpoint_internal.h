@@ -111,7 +111,7 @@ TV_MUST_CHECK tv_status_t tv_folder_steps(const char *folder, int64_t **steps_ou
 TV_MUST_CHECK tv_status_t tv_folder_begin(const char *folder, int64_t step);
 /* Give it its name, in place of an older one of that name, and sync `folder`. Errors: TV_IO. */
 TV_MUST_CHECK tv_status_t tv_folder_commit(const char *folder, int64_t step);
-/* Remove the temporary folders of all steps: of saves that did not end. */
+/* Remove what saves that did not end have left; a step that was to be replaced gets its name back. */
 void tv_folder_clean(const char *folder);
 /* Remove the oldest steps until `keep` are left, of which `newest` is one. Warns where that fails. */
 void tv_folder_prune(const char *folder, int64_t newest, int64_t keep);
@@ -129,9 +129,22 @@ struct tv_checkpoint {
     struct tv_saved_state state;
     struct tv_safetensors **files; /* [num_shards], opened when first read */
 };
+/* The part of tv_checkpoint_find behind the flags: `folder` itself, or its newest step that is whole; NULL: there is
+ * none. */
+TV_MUST_CHECK tv_status_t tv_checkpoint_find_in(struct tv_comm *world, const char *folder,
+                                                struct tv_checkpoint **checkpoint_out);
+/* Of all its shards. */
+int64_t tv_checkpoint_bytes(const struct tv_checkpoint *checkpoint);
 /* A shard's file, kept open. Errors: TV_BAD_FILE. */
 TV_MUST_CHECK tv_status_t tv_checkpoint_shard(struct tv_checkpoint *checkpoint, int shard,
                                               struct tv_safetensors **file_out);
+
+/* checkpoint_rows.c. Rows [first, first + num) of a logical tensor, out [num, columns] as fp32. Errors: TV_BAD_FILE. */
+TV_MUST_CHECK tv_status_t tv_checkpoint_read_rows(struct tv_checkpoint *checkpoint,
+                                                  const struct tv_index_tensor *tensor,
+                                                  int64_t first, int64_t num, float *out);
+/* It was read and is not needed soon: its pages of the shards may go. */
+void tv_checkpoint_forget(struct tv_checkpoint *checkpoint, const struct tv_index_tensor *tensor);
 
 /* ---- called by the trainer ---- */
 

@@ -1,5 +1,6 @@
 /* train/checkpoint_load.c -- from the slices of a checkpoint into the parts that this rank has, whatever mesh wrote
  * them: each rank reads the bytes of its own parts and no others. */
+#include "base/clock.h"
 #include "base/log.h"
 #include "train/checkpoint_internal.h"
 #include "train/trainer_internal.h"
@@ -7,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROOM_BYTES = 4 << 20 };
+enum { ROOM_BYTES = 256 << 10 }; /* stays in the cache */
 
 int64_t tv_checkpoint_first_step(const struct tv_run *run)
 {
@@ -222,12 +223,16 @@ tv_status_t tv_checkpoint_load(struct tv_trainer *tr)
     const struct tv_run *run = tr->run;
     const struct tv_saved_state *state = &run->checkpoint->state;
     struct reader reader = {.trainer = tr, .checkpoint = run->checkpoint};
+    const double started = tv_clock_seconds();
     TV_TRY(tv_work_do(tv_mesh_world(tr->mesh), read_parts, &reader));
     for (int i = 0; i < run->checkpoint->index.num_shards; i++) {
         tv_safetensors_close(
             run->checkpoint->files[i]); /* --keep may remove them: do not hold their space */
         run->checkpoint->files[i] = NULL;
     }
+    if (tv_trainer_is_root(tr))
+        tv_log(TV_LOG_DEBUG, "loaded %" PRId64 " bytes in %.6f s",
+               tv_checkpoint_bytes(run->checkpoint), tv_clock_seconds() - started);
     if (run->options.is_finetune)
         return TV_OK;
     tr->num_updates = run->options.is_optimizer_fresh ? 0 : state->num_updates;

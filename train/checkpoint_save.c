@@ -7,7 +7,9 @@
  * A blocking save is the same without the copy, waited for. The time is that of the slowest disk; between ranks go only
  * length and hash of each shard. */
 #include "base/clock.h"
+#include "base/log.h"
 #include "train/checkpoint_internal.h"
+#include "train/files.h"
 #include "train/trainer_internal.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -16,7 +18,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { ROOM_BYTES = 4 << 20 }; /* written and hashed at a time */
+enum { ROOM_BYTES = 1 << 20 }; /* written and hashed at a time, while it is in the cache */
 
 enum stage { IDLE, WRITING, ENDING };
 
@@ -31,6 +33,7 @@ struct tv_saver {
     struct tv_safetensors_writer *writer; /* of the thread that writes */
 
     enum stage stage;
+    double started_at;
     int64_t step;       /* being written, or the last that was: not to be written again */
     int64_t ended_step; /* to be reported, or 0 */
     struct tv_work work;
@@ -269,12 +272,23 @@ static tv_status_t gather_digests(struct tv_saver *saver)
     return tv_request_wait(&request);
 }
 
+static void log_speed(const struct tv_saver *saver)
+{
+    int64_t bytes = 0;
+    for (int rank = 0; rank < num_ranks(saver); rank++)
+        bytes += saver->shards[rank].bytes;
+    if (tv_trainer_is_root(saver->trainer))
+        tv_log(TV_LOG_DEBUG, "saved %" PRId64 " bytes in %.6f s", bytes,
+               tv_clock_seconds() - saver->started_at);
+}
+
 /* From one stage to the next, when the work of all ranks has ended. */
 static tv_status_t advance(struct tv_saver *saver)
 {
     if (saver->stage == ENDING) {
         saver->stage = IDLE;
         saver->ended_step = saver->step;
+        log_speed(saver);
         return TV_OK;
     }
     TV_TRY(gather_digests(saver));
@@ -304,6 +318,7 @@ tv_status_t tv_checkpoint_save(struct tv_trainer *tr, int64_t step)
     const double started = tv_clock_seconds();
     TV_TRY(wait_all(saver));
     saver->step = step;
+    saver->started_at = tv_clock_seconds();
     saver->shard = (struct tv_file_digest){0};
     tv_status_t status = begin_folder(saver);
     if (status == TV_OK && tr->run->options.is_save_async)

@@ -2,8 +2,10 @@
  * status. */
 #include "train/checkpoint_internal.h"
 #include "train/commands.h"
+#include "train/file_faults.h"
 #include "train/loop.h"
 #include "train/ranks.h"
+#include "train/stop.h"
 #include <signal.h>
 
 /* The checkpoint to go on from, if there is one, and the run of these flags and its own. */
@@ -30,7 +32,9 @@ static tv_status_t train_rank(struct tv_comm *world, void *context, int *is_comm
     const struct tv_train_options *options = context;
     struct tv_run run = {0};
     struct tv_checkpoint *checkpoint = NULL;
-    tv_status_t status = resolve(world, options, &checkpoint, &run);
+    tv_status_t status = tv_file_faults_catch();
+    if (status == TV_OK)
+        status = resolve(world, options, &checkpoint, &run);
     *is_common_out = status != TV_OK && status != TV_PEER;
     if (status == TV_OK && options->is_dry_run)
         status = tv_comm_rank(world) == 0 ? tv_dry_run_print(&run, stdout) : TV_OK;
@@ -52,6 +56,10 @@ int tv_command_train(int argc, char **argv)
         return tv_refuse_flags(status);
     tv_log_set_level(level);
     signal(SIGXFSZ, SIG_IGN); /* a file beyond the limit is a write that fails, as on a full disk */
+    if (!options.is_dry_run && !options.wants_help)
+        status = tv_stop_watch(options.exit_after_minutes);
+    if (status != TV_OK)
+        return tv_refuse_flags(status);
     int exit_code = 0;
     if (options.wants_help) {
         if (tv_is_first_process())

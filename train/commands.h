@@ -11,6 +11,7 @@ int tv_command_bench(int argc, char **argv);
 int tv_command_schedule(int argc, char **argv);
 int tv_command_convert(int argc, char **argv);
 int tv_command_inspect(int argc, char **argv);
+int tv_command_sample(int argc, char **argv);
 int tv_command_version(void);
 
 /* What `train --dry-run` prints: mesh, layers, parameters and memory of each stage; text or one JSON object. */

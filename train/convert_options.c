@@ -9,7 +9,8 @@
 
 static const struct tv_option rows[] = {
     {"FROM", NULL, TV_OPTION_WORD, AT(from), 0, 0, NULL,
-     "the model: a Hugging Face folder, a .safetensors file or an index of shards"},
+     "the model: a checkpoint or a folder of them (the newest), a Hugging Face folder, a "
+     ".safetensors file or an index of shards"},
     {"Output", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
     {"to", NULL, TV_OPTION_TEXT, AT(to), 0, 0, NULL,
      "the folder that is written, in Hugging Face's layout (required)"},

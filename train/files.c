@@ -1,5 +1,6 @@
 /* train/files.c -- folders, maps, and files that appear whole or not at all. */
 #include "train/files.h"
+#include "train/file_faults.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -76,6 +77,7 @@ static tv_status_t map_open_file(int fd, const char *path, struct tv_file_map *m
         return TV_ERR(TV_BAD_FILE, "%s: %" PRId64 " bytes cannot be mapped: %s", path, map->bytes,
                       strerror(errno));
     map->data = data;
+    tv_file_faults_add(path, data, (size_t)map->bytes);
     return TV_OK;
 }
 
@@ -94,8 +96,10 @@ tv_status_t tv_file_map(const char *path, struct tv_file_map *map_out)
 
 void tv_file_unmap(struct tv_file_map *map)
 {
-    if (map->data != NULL)
+    if (map->data != NULL) {
+        tv_file_faults_remove(map->data);
         munmap((void *)(uintptr_t)map->data, (size_t)map->bytes);
+    }
     *map = (struct tv_file_map){0};
 }
 
@@ -131,6 +135,49 @@ tv_status_t tv_file_read_json(const char *path, int64_t max_bytes, struct json_t
     else
         json_decref(json);
     return status;
+}
+
+/* Where a path leads, links and dots resolved; what is not there yet as a name in its folder. Empty: nowhere, or to a
+ * device. */
+static void lead(const char *path, char place[PATH_MAX])
+{
+    char folder[PATH_MAX];
+    struct stat info;
+    place[0] = '\0';
+    if (stat(path, &info) == 0) {
+        if ((!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) || realpath(path, place) == NULL)
+            place[0] = '\0';
+        return;
+    }
+    const char *slash = strrchr(path, '/'), *name = slash != NULL ? slash + 1 : path;
+    const size_t length = slash != NULL ? (size_t)(slash + 1 - path) : 0;
+    if (length >= sizeof(folder))
+        return;
+    memcpy(folder, path, length);
+    folder[length] = '\0';
+    if (realpath(length > 0 ? folder : ".", place) == NULL) /* a folder still to be made */
+        snprintf(place, PATH_MAX, "%s", folder);
+    const size_t used = strlen(place);
+    snprintf(place + used, PATH_MAX - used, "/%s", name);
+}
+
+tv_status_t tv_files_check_apart(int num, const struct tv_flag_file *files)
+{
+    char one[PATH_MAX], other[PATH_MAX];
+    for (int i = 0; i < num; i++) {
+        if (files[i].path == NULL || !files[i].is_written)
+            continue;
+        lead(files[i].path, one);
+        for (int j = 0; j < num && one[0] != '\0'; j++) {
+            if (files[j].path == NULL || j == i)
+                continue;
+            lead(files[j].path, other);
+            if (strcmp(one, other) == 0)
+                return TV_ERR(TV_INVALID, "--%s %s is also --%s %s: give it another name",
+                              files[i].flag, files[i].path, files[j].flag, files[j].path);
+        }
+    }
+    return TV_OK;
 }
 
 tv_status_t tv_text_file_open(const char *flag, const char *path, FILE **file_out)

@@ -3,6 +3,7 @@
 #ifndef TV_TRAIN_FILES_H
 #define TV_TRAIN_FILES_H
 #include "base/status.h"
+#include "train/digest.h"
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -30,16 +31,19 @@ void tv_file_unmap(struct tv_file_map *map);
  * file. So a file is read from end to end in little memory. */
 void tv_file_map_forget(const struct tv_file_map *map, int64_t first, int64_t bytes);
 
-/* What tells one file from another: its length, and the XXH3 (64 bits, seed 0) of its bytes. */
-struct tv_file_digest {
-    int64_t bytes;
-    uint64_t hash;
-};
-
 /* A JSON object from a file of at most max_bytes. The caller owns the reference.
  * Errors: TV_BAD_FILE with the line. */
 TV_MUST_CHECK tv_status_t tv_file_read_json(const char *path, int64_t max_bytes,
                                             struct json_t **json_out);
+
+/* A file or folder that a flag names. */
+struct tv_flag_file {
+    const char *flag, *path; /* flag without dashes; path NULL: not given */
+    int is_written;
+};
+/* Is nothing that is written also written or read by another flag? Paths are compared as they lead there; what is no
+ * plain file or folder, as /dev/null, is anybody's. Errors: TV_INVALID with both flags and the path. */
+TV_MUST_CHECK tv_status_t tv_files_check_apart(int num, const struct tv_flag_file *files);
 
 /* A text file that a flag names, for writing; its folder is made. flag: without dashes.
  * Errors: TV_INVALID with flag, path and reason. */

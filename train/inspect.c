@@ -1,7 +1,8 @@
 /* train/inspect.c -- finds the kind of a path, and asks it. */
-#include "train/inspect.h"
+#include "train/inspect_internal.h"
 #include "train/saved_model.h"
 #include "train/tokens.h"
+#include <ctype.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <limits.h>
@@ -30,7 +31,7 @@ static int has_end(const char *path, const char *end)
     return length >= end_length && strcmp(path + length - end_length, end) == 0;
 }
 
-static void describe_config(const struct tv_model_config *c, json_t *report)
+void tv_inspect_describe_config(const struct tv_model_config *c, json_t *report)
 {
     json_t *config = json_pack(
         "{s:s, s:i, s:i, s:i, s:i, s:i, s:I, s:i, s:b}", "family", tv_model_family_name(c->family),
@@ -40,20 +41,11 @@ static void describe_config(const struct tv_model_config *c, json_t *report)
     json_object_update_missing_new(report, config);
 }
 
-static tv_status_t inspect_weights(const struct tv_inspect_options *options, json_t *report)
-{
-    struct tv_hf_files *files = NULL;
-    TV_TRY(tv_hf_files_open(options->path, &files));
-    const tv_status_t status = tv_inspect_files(options, files, report);
-    tv_hf_files_close(files);
-    return status;
-}
-
 static tv_status_t inspect_config(const struct tv_inspect_options *options, json_t *report)
 {
     struct tv_model_config config;
     TV_TRY(tv_hf_config_read(options->path, &config));
-    describe_config(&config, report);
+    tv_inspect_describe_config(&config, report);
     return TV_OK;
 }
 
@@ -62,10 +54,10 @@ static tv_status_t inspect_model(const struct tv_inspect_options *options, json_
 {
     struct tv_saved_model model;
     TV_TRY(tv_saved_model_open(options->path, NULL, &model));
-    describe_config(&model.config, report);
+    tv_inspect_describe_config(&model.config, report);
     json_object_set_new(report, "parameters", json_integer(tv_model_num_params(&model.config)));
     tv_saved_model_close(&model);
-    return inspect_weights(options, report);
+    return tv_inspect_safetensors(options, report);
 }
 
 /* Largest of all ids; -1 of an empty file. */
@@ -113,6 +105,11 @@ static tv_status_t inspect_tokens(const struct tv_inspect_options *options, json
     return status;
 }
 
+static int is_checkpoint(const char *path)
+{
+    return tv_saved_checkpoint.fits(path);
+}
+
 static int is_model(const char *path)
 {
     return has_file(path, "config.json");
@@ -140,8 +137,9 @@ static const struct {
     int (*fits)(const char *path);
     tv_status_t (*inspect)(const struct tv_inspect_options *options, json_t *report);
 } kinds[] = {
+    {"checkpoint", is_checkpoint, tv_inspect_checkpoint},
     {"Hugging Face model", is_model, inspect_model},
-    {"safetensors", is_weights, inspect_weights},
+    {"safetensors", is_weights, tv_inspect_safetensors},
     {"Hugging Face configuration", is_config, inspect_config},
     {"token file", is_any, inspect_tokens},
 };
@@ -173,13 +171,28 @@ static void print_shape(const json_t *shape, char *text, size_t bytes)
         snprintf(text + used, bytes - used, "]");
 }
 
+/* "exp_avg model.norm.weight", without the state where there is none. */
+static int tensor_name(const json_t *tensor, char *text, size_t bytes)
+{
+    const char *state = json_string_value(json_object_get(tensor, "state"));
+    const char *name = json_string_value(json_object_get(tensor, "name"));
+    const int length = state == NULL ? snprintf(text, bytes, "%s", name)
+                                     : snprintf(text, bytes, "%s %s", state, name);
+    for (char *c = text; bytes > 0 && *c != '\0'; c++) {
+        if (iscntrl((unsigned char)*c)) /* names are the file's: a terminal must not obey them */
+            *c = '?';
+    }
+    return length;
+}
+
 static void print_tensor(const json_t *tensor, int width, FILE *out)
 {
-    char shape[192];
+    char shape[192], name[256];
     const json_t *rms = json_object_get(tensor, "rms");
     const json_int_t nonfinite = json_integer_value(json_object_get(tensor, "nonfinite"));
     print_shape(json_object_get(tensor, "shape"), shape, sizeof(shape));
-    fprintf(out, "  %-*s  %-7s  %-16s", width, json_string_value(json_object_get(tensor, "name")),
+    tensor_name(tensor, name, sizeof(name));
+    fprintf(out, "  %-*s  %-7s  %-16s", width, name,
             json_string_value(json_object_get(tensor, "dtype")), shape);
     if (rms != NULL)
         fprintf(out, "  %-10.4g  %.4g", json_real_value(rms),
@@ -193,8 +206,7 @@ static void print_tensors(const json_t *tensors, FILE *out)
 {
     int width = 4;
     for (size_t i = 0; i < json_array_size(tensors); i++) {
-        const json_t *name = json_object_get(json_array_get(tensors, i), "name");
-        const int length = (int)json_string_length(name);
+        const int length = tensor_name(json_array_get(tensors, i), NULL, 0);
         width = length > width ? length : width;
     }
     width = width < 60 ? width : 60;
@@ -202,6 +214,17 @@ static void print_tensors(const json_t *tensors, FILE *out)
             "largest");
     for (size_t i = 0; i < json_array_size(tensors); i++)
         print_tensor(json_array_get(tensors, i), width, out);
+}
+
+static void print_shards(const json_t *shards, FILE *out)
+{
+    for (size_t i = 0; i < json_array_size(shards); i++) {
+        const json_t *shard = json_array_get(shards, i);
+        fprintf(out, "  %s  %" JSON_INTEGER_FORMAT " bytes  xxh3 %s\n",
+                json_string_value(json_object_get(shard, "file")),
+                json_integer_value(json_object_get(shard, "bytes")),
+                json_string_value(json_object_get(shard, "xxh3")));
+    }
 }
 
 void tv_inspect_print(const struct json_t *report, FILE *out)
@@ -221,6 +244,7 @@ void tv_inspect_print(const struct json_t *report, FILE *out)
                                       : "");
         free(text);
     }
+    print_shards(json_object_get(report, "shards"), out);
     const json_t *tensors = json_object_get(report, "tensors");
     if (tensors != NULL)
         print_tensors(tensors, out);

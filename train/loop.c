@@ -1,11 +1,13 @@
 /* train/loop.c -- steps, evaluations, metrics and the export, in the order in which they happen. */
 #include "train/loop.h"
+#include "base/log.h"
 #include "train/checkpoint_internal.h"
 #include "train/console.h"
 #include "train/metrics.h"
 #include "train/place.h"
 #include "train/split.h"
 #include "train/step_trace.h"
+#include "train/stragglers.h"
 #include "train/trainer_internal.h"
 #include "train/zero.h"
 #include <errno.h>
@@ -20,7 +22,8 @@ struct loop {
     struct tv_console console;   /* root */
     struct tv_metrics *metrics;  /* root, or NULL */
     struct tv_step_trace *trace; /* or NULL */
-    int has_save_failed;         /* on every rank alike */
+    struct tv_stragglers *stragglers;
+    int has_save_failed; /* on every rank alike */
 };
 
 /* The sample numbers of a step in the order of the global batch: a JSON line. */
@@ -114,6 +117,12 @@ static tv_status_t save_after(struct loop *loop, int64_t step)
     return note_save(loop, status, saved);
 }
 
+/* The same on every rank. What was told in the last step changes nothing. */
+static int is_stopped(const struct loop *loop, const struct tv_step_report *report)
+{
+    return report->stop != TV_STOP_NONE && report->step < loop->run->train_iters;
+}
+
 static tv_status_t one_step(struct loop *loop, int64_t step, struct tv_step_report *report)
 {
     TV_TRY(tv_train_step(loop->trainer, step, report));
@@ -126,6 +135,10 @@ static tv_status_t one_step(struct loop *loop, int64_t step, struct tv_step_repo
             TV_TRY(tv_metrics_step(loop->metrics, report));
         tv_console_step(&loop->console, report);
     }
+    TV_TRY(tv_stragglers_add(loop->stragglers, tv_mesh_world(loop->trainer->mesh), step,
+                             loop->trainer->compute_seconds, loop->metrics));
+    if (is_stopped(loop, report)) /* at once: who sends signals does not wait for an evaluation */
+        TV_TRY(save_now(loop, step));
     if (evaluates_after(loop->run, step))
         TV_TRY(evaluate(loop, step));
     return save_after(loop, step);
@@ -158,14 +171,35 @@ static tv_status_t start(struct loop *loop)
     return loop->run->has_profile ? print_profile(loop->run) : TV_OK;
 }
 
+static tv_status_t tell_stop(const struct loop *loop, const struct tv_step_report *report)
+{
+    const char *folder = loop->run->options.save;
+    const char *by = tv_stop_name(report->stop);
+    const int64_t of = loop->run->train_iters;
+    char path[4096];
+    if (folder == NULL)
+        return TV_ERR(TV_STOPPED,
+                      "stopped by %s after step %" PRId64 " of %" PRId64
+                      "; nothing is saved without --save",
+                      by, report->step, of);
+    tv_checkpoint_path(folder, report->step, path, sizeof(path));
+    return TV_ERR(TV_STOPPED,
+                  "stopped by %s after step %" PRId64 " of %" PRId64
+                  ", saved in %s; --load auto continues from there",
+                  by, report->step, of, path);
+}
+
 static tv_status_t run_steps(struct loop *loop)
 {
     const struct tv_run *run = loop->run;
     struct tv_step_report report = {0};
     int64_t last = tv_checkpoint_first_step(run);
     TV_TRY(start(loop));
-    for (; last < run->train_iters; last++)
+    for (; last < run->train_iters; last++) {
         TV_TRY(one_step(loop, last + 1, &report));
+        if (is_stopped(loop, &report))
+            return tell_stop(loop, &report);
+    }
     TV_TRY(save_now(loop, last));
     if (run->options.export_hf != NULL)
         TV_TRY(tv_trainer_export(loop->trainer, run->options.export_hf));
@@ -184,6 +218,7 @@ static tv_status_t run_steps(struct loop *loop)
 /* The verdict on the root's files is shared before the first step. */
 static tv_status_t open_outputs(struct loop *loop)
 {
+    TV_TRY(tv_stragglers_create(loop->run, &loop->stragglers));
     if (loop->run->options.trace != NULL)
         TV_TRY(tv_step_trace_open(loop->trainer, loop->run->options.trace, &loop->trace));
     if (!loop->is_root)
@@ -207,6 +242,18 @@ static tv_status_t split_by_profile(struct tv_comm *world, struct tv_run *run)
     if (status == TV_OK && tv_comm_rank(world) == 0 && path != NULL)
         status = tv_profile_save(path, run, &profile);
     return tv_comm_agree(world, status, &first_failed);
+}
+
+/* A run that ends by a verdict of its own still ends the save that is on its way; the verdict's sentence stays. */
+static void finish_save(struct loop *loop)
+{
+    char why[1024];
+    int64_t saved = 0;
+    snprintf(why, sizeof(why), "%s", tv_error_message());
+    const tv_status_t status = tv_checkpoint_finish(loop->trainer, &saved);
+    if (note_save(loop, status, saved) != TV_OK)
+        tv_log(TV_LOG_WARN, "a save was not ended: %s", tv_error_message());
+    (void)TV_ERR(TV_NUMERIC, "%s", why);
 }
 
 /* Ends the files; their first failure becomes that of a run that had none. */
@@ -246,11 +293,15 @@ tv_status_t tv_train_loop(struct tv_comm *world, struct tv_run *run, int *is_com
     *is_common_out = status != TV_PEER;
     if (status == TV_OK) {
         status = run_steps(&loop);
+        if (status == TV_NUMERIC)
+            finish_save(&loop);
         /* decided from sums that every rank has, or agreed on */
-        *is_common_out = status == TV_NUMERIC || (status != TV_OK && loop.has_save_failed);
+        *is_common_out = status == TV_NUMERIC || status == TV_STOPPED ||
+                         (status != TV_OK && loop.has_save_failed);
     }
     const tv_status_t closed = close_outputs(&loop, status);
     *is_common_out &= closed == status; /* only the root has files */
+    tv_stragglers_destroy(loop.stragglers);
     tv_trainer_destroy(loop.trainer);
     return closed;
 }

@@ -1,5 +1,7 @@
 /* train/main.c -- the `trivet` program: picks the command. */
 #include "train/commands.h"
+#include "train/ranks.h"
+#include "train/terminal.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -12,6 +14,7 @@ static const struct {
     {"map", tv_command_map, "lay a mesh of ranks over machines so that messages cost least"},
     {"schedule", tv_command_schedule, "draw, time, compare and run pipeline schedules"},
     {"bench", tv_command_bench, "measure a part of trivet on this machine"},
+    {"sample", tv_command_sample, "print text that a trained model goes on with"},
     {"convert", tv_command_convert, "write a model as a Hugging Face folder"},
     {"inspect", tv_command_inspect, "print what a model or token file holds, and verify it"},
 };
@@ -26,7 +29,7 @@ static void print_usage(FILE *out)
           out);
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
     if (argc < 2) {
         print_usage(stderr);
@@ -44,4 +47,16 @@ int main(int argc, char **argv)
     }
     fprintf(stderr, "trivet: unknown command %s; see trivet --help\n", argv[1]);
     return 2;
+}
+
+/* What was printed has to arrive; a command that failed has said why already. */
+int main(int argc, char **argv)
+{
+    const int exit_code = run(argc, argv);
+    if (exit_code != 0)
+        return exit_code;
+    const tv_status_t status = tv_output_check();
+    if (status != TV_OK)
+        tv_print_error();
+    return tv_status_exit_code(status);
 }

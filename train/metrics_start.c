@@ -110,12 +110,28 @@ static json_t *ranks_json(const struct tv_run_place *place)
     json_t *ranks = json_array();
     for (int rank = 0; rank < place->placement.num_ranks; rank++) {
         const struct tv_binding *binding = &place->bindings[rank];
-        json_array_append_new(ranks, json_pack("{s:s, s:s, s:s, s:s}", "node",
-                                               place->nodes.names[place->nodes.node_of[rank]],
-                                               "binding", tv_bind_kind_name(binding->kind), "cpus",
-                                               binding->cpus, "memory", binding->memory));
+        json_t *fields = json_pack("{s:s, s:s, s:s, s:s}", "node",
+                                   place->nodes.names[place->nodes.node_of[rank]], "binding",
+                                   tv_bind_kind_name(binding->kind), "cpus", binding->cpus,
+                                   "memory", binding->memory);
+        if (place->gpus != NULL)
+            json_object_set_new(fields, "gpu", json_string(place->gpus[rank]));
+        json_array_append_new(ranks, fields);
     }
     return ranks;
+}
+
+/* As --probe-links measured them, by tier. */
+static json_t *links_json(const struct tv_link_rates *rates)
+{
+    json_t *links = json_object();
+    for (int tier = 0; tier < TV_NUM_TIERS; tier++) {
+        if (rates->gbps[tier] > 0)
+            json_object_set_new(links, tv_tier_name((tv_tier_t)tier),
+                                json_pack("{s:f, s:f}", "latency_seconds", rates->seconds[tier],
+                                          "gbps", rates->gbps[tier]));
+    }
+    return links;
 }
 
 static json_t *placement_json(const struct tv_run *run, int num_ranks)
@@ -130,6 +146,8 @@ static json_t *placement_json(const struct tv_run *run, int num_ranks)
                         json_pack("{s:o, s:o, s:i}", "chosen", cost_json(&place->chosen),
                                   "identity", cost_json(&place->identity), "split_tensor_groups",
                                   place->split_tensor_groups));
+    if (place->rates.gbps[TV_TIER_NODE] > 0 || place->rates.gbps[TV_TIER_NETWORK] > 0)
+        json_object_set_new(fields, "links", links_json(&place->rates));
     return fields;
 }
 

@@ -11,9 +11,10 @@ TV_BEGIN_C
 /* By world rank; the same on every rank but for nodes.here. Owned. */
 struct tv_run_place {
     struct tv_placement placement;
-    struct tv_nodes nodes;               /* without their groups */
-    struct tv_binding *bindings;         /* [ranks] */
-    struct tv_link_rates rates;          /* as measured by --probe-links, else as guessed */
+    struct tv_nodes nodes;       /* without their groups */
+    struct tv_binding *bindings; /* [ranks] */
+    char (*gpus)[TV_TOPO_PCI];   /* [ranks] PCI address of each one's; NULL: places on CPUs */
+    struct tv_link_rates rates;  /* as measured by --probe-links, else as guessed */
     struct tv_map_cost chosen, identity; /* predicted seconds on the wire of a step */
     int split_tensor_groups;             /* that leave their node or NVLink domain */
 };

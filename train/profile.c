@@ -70,11 +70,13 @@ static tv_status_t bench_local(struct bench *b, const struct tv_run *run, int nu
     return tv_model_create(&args, &b->model);
 }
 
-static tv_status_t bench_create(struct bench *b, struct tv_comm *world, const struct tv_run *run)
+static tv_status_t bench_create(struct bench *b, struct tv_comm *world, const struct tv_run *run,
+                                int *num_threads_out)
 {
     int first_failed, num_threads;
     TV_TRY(tv_run_mesh_create(world, run, &b->mesh));
     TV_TRY(tv_fair_threads(tv_mesh_world(b->mesh), run->options.num_threads, &num_threads));
+    *num_threads_out = num_threads;
     return tv_comm_agree(world, bench_local(b, run, num_threads), &first_failed);
 }
 
@@ -147,8 +149,8 @@ tv_status_t tv_profile_measure(struct tv_comm *world, const struct tv_run *run,
                                struct tv_profile *profile_out)
 {
     struct bench b = {0};
-    struct tv_profile profile;
-    tv_status_t status = bench_create(&b, world, run);
+    struct tv_profile profile = {0};
+    tv_status_t status = bench_create(&b, world, run, &profile.num_threads);
     for (int sort = 0; sort < TV_NUM_UNIT_SORTS && status == TV_OK; sort++)
         status = time_sort(&b, world, (enum tv_unit_sort)sort, tv_run_message_count(run),
                            &profile.of[sort]);
@@ -183,7 +185,8 @@ tv_status_t tv_profile_save(const char *path, const struct tv_run *run,
                             json_pack("{s:f, s:f, s:f}", "forward", t.forward, "backward_input",
                                       t.backward_input, "backward_weight", t.backward_weight));
     }
-    json_t *root = json_pack("{s:o, s:o}", "sizes", sizes_json(run), "seconds", seconds);
+    json_t *root = json_pack("{s:o, s:i, s:o}", "sizes", sizes_json(run), "threads",
+                             profile->num_threads, "seconds", seconds);
     char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(root);
     if (text == NULL)
@@ -227,6 +230,18 @@ static tv_status_t read_times(const char *path, json_t *root, const char *sort,
     return TV_OK;
 }
 
+/* Other numbers of threads change what units cost beside each other; a default is not known here. */
+static tv_status_t check_threads(const char *path, const struct tv_run *run, int num_threads)
+{
+    const int asked = run->options.num_threads;
+    if (asked <= 0 || num_threads <= 0 || asked == num_threads)
+        return TV_OK;
+    return TV_ERR(TV_INVALID,
+                  "--load-profile %s was measured with %d thread(s) per rank, --threads is %d; "
+                  "measure again with --save-profile",
+                  path, num_threads, asked);
+}
+
 tv_status_t tv_profile_load(const char *path, const struct tv_run *run,
                             struct tv_profile *profile_out)
 {
@@ -246,7 +261,10 @@ tv_status_t tv_profile_load(const char *path, const struct tv_run *run,
     json_decref(wanted);
     for (int sort = 0; sort < TV_NUM_UNIT_SORTS && status == TV_OK; sort++)
         status = read_times(path, root, sort_names[sort], &profile.of[sort]);
+    profile.num_threads = (int)json_integer_value(json_object_get(root, "threads"));
     json_decref(root);
+    if (status == TV_OK)
+        status = check_threads(path, run, profile.num_threads);
     if (status == TV_OK)
         *profile_out = profile;
     return status;

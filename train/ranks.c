@@ -1,6 +1,7 @@
 /* train/ranks.c -- processes or threads, their verdicts, one exit code. */
 #include "train/ranks.h"
 #include "base/log.h"
+#include "train/terminal.h"
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,14 @@ void tv_print_error(void)
     tv_log(TV_LOG_DEBUG, "decided at %s", tv_error_where());
 }
 
+static void tell_end(tv_status_t status)
+{
+    if (status == TV_STOPPED)
+        tv_log(TV_LOG_INFO, "%s", tv_error_message());
+    else
+        tv_print_error();
+}
+
 int tv_refuse_flags(tv_status_t status)
 {
     if (tv_is_first_process())
@@ -38,8 +47,9 @@ int tv_refuse_flags(tv_status_t status)
     return tv_status_exit_code(status);
 }
 
-/* A missed deadline is seen by many ranks within moments of each other. Each waits a little longer
- * than the one before it, so that the first to speak ends the job before the others do. */
+/* A missed deadline, or a file that has changed, is seen by many ranks within moments of each other.
+ * Each waits a little longer than the one before it, so that the first to speak ends the job before
+ * the others do. */
 static void take_turns(int rank)
 {
     const struct timespec pause = {0, 20 * 1000 * 1000L};
@@ -50,8 +60,7 @@ static void take_turns(int rank)
 /* This rank failed while others may wait for it: say so, unless another has, and end the job. */
 static void end_job(struct tv_comm *world, tv_status_t status)
 {
-    if (status == TV_PEER)
-        take_turns(tv_comm_rank(world));
+    take_turns(tv_comm_rank(world));
     if (!tv_comm_is_aborted(world))
         tv_print_error();
     tv_comm_abort(world, tv_status_exit_code(status));
@@ -63,35 +72,56 @@ static int run_rank(struct tv_comm *world, const struct tv_ranks_args *args)
     int is_common = 0;
     tv_comm_set_name(world, "world");
     tv_comm_set_timeout(world, args->timeout_seconds);
-    const tv_status_t status = args->body(world, args->context, &is_common);
+    int first_failed = -1;
+    tv_status_t status = args->body(world, args->context, &is_common);
+    if (status == TV_OK) { /* before a way to leave MPI that ends the process */
+        status = tv_comm_rank(world) == 0 ? tv_output_check() : TV_OK;
+        status = tv_comm_agree(world, status, &first_failed);
+        is_common = first_failed >= 0;
+    }
     if (status == TV_OK)
         return 0;
     if (!is_common)
         end_job(world, status);
     else if (tv_comm_rank(world) == 0) /* every rank returned the same: none waits for another */
-        tv_print_error();
+        tell_end(status);
     return tv_status_exit_code(status);
+}
+
+/* What launchers say of the number of processes they started. */
+static const struct {
+    const char *variable, *instead;
+} launchers[] = {
+    {"SLURM_STEP_NUM_TASKS", "start it with srun --mpi=pmi2"},
+    {"OMPI_COMM_WORLD_SIZE", "start it with the mpiexec of the MPI that trivet was built with"},
+    {"PMI_SIZE", "start it with the mpiexec of the MPI that trivet was built with"},
+};
+enum { NUM_LAUNCHERS = sizeof(launchers) / sizeof(launchers[0]) };
+
+static long processes_of(int launcher)
+{
+    const char *value = getenv(launchers[launcher].variable);
+    return value != NULL ? strtol(value, NULL, 10) : 1;
+}
+
+long tv_launched_processes(void)
+{
+    long most = 1;
+    for (int i = 0; i < NUM_LAUNCHERS; i++)
+        most = processes_of(i) > most ? processes_of(i) : most;
+    return most;
 }
 
 /* A launcher whose process manager this MPI does not speak starts so many programs of one rank. */
 static tv_status_t check_launcher(int world_size)
 {
-    static const struct {
-        const char *variable, *instead;
-    } launchers[] = {
-        {"SLURM_STEP_NUM_TASKS", "start it with srun --mpi=pmi2"},
-        {"OMPI_COMM_WORLD_SIZE", "start it with the mpiexec of the MPI that trivet was built with"},
-        {"PMI_SIZE", "start it with the mpiexec of the MPI that trivet was built with"},
-    };
-    for (size_t i = 0; i < sizeof(launchers) / sizeof(launchers[0]); i++) {
-        const char *value = getenv(launchers[i].variable);
-        const long num = value != NULL ? strtol(value, NULL, 10) : 1;
-        if (world_size == 1 && num > 1)
+    for (int i = 0; i < NUM_LAUNCHERS; i++) {
+        if (world_size == 1 && processes_of(i) > 1)
             return TV_ERR(
                 TV_INVALID,
                 "the launcher started %ld processes (%s), but MPI makes each of them a job "
                 "of 1 rank: %s",
-                num, launchers[i].variable, launchers[i].instead);
+                processes_of(i), launchers[i].variable, launchers[i].instead);
     }
     return TV_OK;
 }

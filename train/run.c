@@ -2,6 +2,7 @@
  * find mistakes. */
 #include "train/run.h"
 #include "data/samples.h"
+#include "train/files.h"
 #include "train/hf.h"
 #include "train/place.h"
 #include "train/run_internal.h"
@@ -306,8 +307,14 @@ tv_status_t tv_run_resolve_batch(struct tv_run *run)
                       " is not a multiple of it",
                       T, run->micro_batch, run->seq_length);
     int64_t num_micro;
-    if (tv_samples_check_batch(run->global_batch, run->micro_batch, D, &num_micro) != TV_OK)
-        return TV_ERR(TV_INVALID, "--global-batch-size: %s", tv_error_message());
+    if (tv_samples_check_batch(run->global_batch, run->micro_batch, D, &num_micro) != TV_OK) {
+        const int64_t step = run->micro_batch * D;
+        return TV_ERR(
+            TV_INVALID,
+            "--global-batch-size %" PRId64 " is not a multiple of --micro-batch-size %" PRId64
+            " x %d replica(s) (--dp): %" PRId64 " would be",
+            run->global_batch, run->micro_batch, D, (run->global_batch + step - 1) / step * step);
+    }
     if (num_micro > 1 << 20)
         return TV_ERR(TV_INVALID,
                       "--global-batch-size %" PRId64 " makes %" PRId64
@@ -346,6 +353,23 @@ static tv_status_t check_placement(struct tv_run *run)
     return TV_OK;
 }
 
+/* What is written, and is not what is read or also written. */
+static tv_status_t check_files(const struct tv_train_options *o)
+{
+    const struct tv_flag_file files[] = {{"metrics", o->metrics, 1},
+                                         {"trace", o->trace, 1},
+                                         {"log-sample-ids", o->log_sample_ids, 1},
+                                         {"save-profile", o->save_profile, 1},
+                                         {"export-hf", o->export_hf, 1},
+                                         {"dump-grads", o->dump_grads, 1},
+                                         {"data", o->data, 0},
+                                         {"valid-data", o->valid_data, 0},
+                                         {"config", o->config, 0},
+                                         {"load-profile", o->load_profile, 0},
+                                         {"args", o->args_file, 0}};
+    return tv_files_check_apart((int)(sizeof(files) / sizeof(files[0])), files);
+}
+
 static tv_status_t check_words(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
@@ -367,7 +391,9 @@ static tv_status_t check_words(struct tv_run *run)
         return TV_ERR(TV_INVALID, "--eval-interval needs --valid-data");
     if (o->is_json && !o->is_dry_run)
         return TV_ERR(TV_INVALID, "--json belongs to --dry-run");
-    return TV_OK;
+    if (tv_train_options_has(o, "trace-steps") && o->trace == NULL)
+        return TV_ERR(TV_INVALID, "--trace-steps %" PRId64 " needs --trace FILE", o->trace_steps);
+    return check_files(o);
 }
 
 tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks,

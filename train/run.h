@@ -20,6 +20,7 @@ struct tv_unit_times {
 enum tv_unit_sort { TV_UNIT_EMBEDDING, TV_UNIT_LAYER, TV_UNIT_HEAD, TV_NUM_UNIT_SORTS };
 struct tv_profile {
     struct tv_unit_times of[TV_NUM_UNIT_SORTS];
+    int num_threads; /* of each rank while it was measured; 0: unknown */
 };
 
 struct tv_checkpoint;

@@ -10,10 +10,10 @@
 #define TV_TRAIN_SAFETENSORS_H
 #include "base/dtype.h"
 #include "base/status.h"
+#include "train/digest.h"
 #include <stdint.h>
 
 TV_BEGIN_C
-struct tv_file_digest; /* train/files.h */
 enum { TV_SAFETENSORS_MAX_DIMS = 8 };
 
 struct tv_safetensor {

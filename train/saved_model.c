@@ -1,8 +1,7 @@
 /* train/saved_model.c -- opens a model by what its path holds, and walks through its weights. */
 #include "train/saved_model.h"
+#include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -10,71 +9,43 @@
 /* Numbers that a walk holds at once, unless one row has more. */
 enum { BLOCK_NUMBERS = 1 << 20 };
 
-/* "folder/config.json" for a folder or a file in it. */
-static tv_status_t config_beside(const char *path, char *config, size_t bytes)
-{
-    struct stat info;
-    const int is_folder = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-    const char *slash = strrchr(path, '/');
-    const int length = is_folder ? (int)strlen(path) : slash != NULL ? (int)(slash - path) : 0;
-    const char *between = length > 0 || path[0] == '/' ? "/" : "";
-    if (snprintf(config, bytes, "%.*s%sconfig.json", length, path, between) >= (int)bytes)
-        return TV_ERR(TV_BAD_FILE, "a path of %zu bytes is too long", strlen(path));
-    return TV_OK;
-}
+/* The first that fits; the last fits anything. */
+static const struct tv_saved_kind *const kinds[] = {&tv_saved_checkpoint, &tv_saved_hf};
 
-/* Every layer has at least so many weights: what a configuration claims is held against the files
- * before memory is taken for it. */
-static tv_status_t check_claim(const struct tv_hf_files *files,
-                               const struct tv_model_config *config)
+tv_status_t tv_saved_model_check_claim(const char *path, int64_t num_tensors,
+                                       const struct tv_model_config *config)
 {
     enum { LEAST_PER_LAYER = 9 };
-    const int64_t num = tv_hf_files_num_tensors(files);
-    if (num < LEAST_PER_LAYER * (int64_t)config->num_layers)
+    if (num_tensors < LEAST_PER_LAYER * (int64_t)config->num_layers)
         return TV_ERR(TV_BAD_FILE,
                       "%s: %" PRId64 " tensors are too few for the %d layers of the configuration",
-                      tv_hf_files_path(files), num, config->num_layers);
-    return TV_OK;
-}
-
-/* files become the model's, or are closed on failure. */
-static tv_status_t place(struct tv_hf_files *files, struct tv_saved_model *model)
-{
-    struct tv_hf *hf = NULL;
-    tv_status_t status = check_claim(files, &model->config);
-    if (status == TV_OK)
-        status = tv_model_param_table(&model->config, &model->table);
-    if (status != TV_OK) {
-        tv_hf_files_close(files);
-        return status;
-    }
-    status = tv_hf_place(files, &model->config, &model->table, &hf);
-    if (status != TV_OK) {
-        tv_param_table_destroy(&model->table);
-        return status;
-    }
-    model->state = hf;
-    model->dtype = tv_hf_dtype_of(tv_hf_dtype(hf));
+                      path, num_tensors, config->num_layers);
     return TV_OK;
 }
 
 tv_status_t tv_saved_model_open(const char *path, const char *config_path,
                                 struct tv_saved_model *model_out)
 {
-    char config[PATH_MAX];
-    struct tv_saved_model model = {.kind = "Hugging Face model"};
-    struct tv_hf_files *files = NULL;
-    TV_TRY(config_beside(path, config, sizeof(config)));
-    TV_TRY(tv_hf_config_read(config_path != NULL ? config_path : config, &model.config));
-    TV_TRY(tv_hf_files_open(path, &files));
-    TV_TRY(place(files, &model));
-    *model_out = model;
-    return TV_OK;
+    struct tv_saved_model model = {.step = -1};
+    struct stat info;
+    size_t i = 0;
+    if (stat(path, &info) != 0)
+        return TV_ERR(TV_BAD_FILE, "%s: %s", path, strerror(errno));
+    while (!kinds[i]->fits(path))
+        i++;
+    model.kind = kinds[i];
+    const tv_status_t status = model.kind->open(path, config_path, &model);
+    if (status == TV_OK)
+        *model_out = model;
+    else
+        tv_saved_model_close(&model);
+    return status;
 }
 
 void tv_saved_model_close(struct tv_saved_model *model)
 {
-    tv_hf_close(model->state);
+    if (model->kind != NULL)
+        model->kind->close(model->state);
     tv_param_table_destroy(&model->table);
     *model = (struct tv_saved_model){0};
 }
@@ -82,12 +53,12 @@ void tv_saved_model_close(struct tv_saved_model *model)
 tv_status_t tv_saved_model_read(const struct tv_saved_model *model, const struct tv_param *param,
                                 int64_t first, int64_t num, float *out)
 {
-    return tv_hf_read_rows(model->state, param, first, num, out);
+    return model->kind->read(model, param, first, num, out);
 }
 
 void tv_saved_model_forget(const struct tv_saved_model *model, const struct tv_param *param)
 {
-    tv_hf_forget(model->state, param);
+    model->kind->forget(model, param);
 }
 
 static int64_t rows_at_once(const struct tv_param *param)

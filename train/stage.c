@@ -1,5 +1,7 @@
 /* train/stage.c -- what this rank's stage does when the schedule says forward or backward. */
+#include "train/file_faults.h"
 #include "train/trainer_internal.h"
+#include <inttypes.h>
 
 static struct tv_model_call model_call(const struct tv_trainer *tr,
                                        const struct tv_stage_call *call)
@@ -18,14 +20,47 @@ static struct tv_model_call model_call(const struct tv_trainer *tr,
                                   .dx = call->dx};
 }
 
+/* Ids were checked when the file was opened; it may have been written to since. */
+static tv_status_t check_ids(const struct tv_trainer *tr)
+{
+    const int64_t count = tr->run->micro_batch * tr->run->seq_length;
+    int64_t largest = 0, vocab_size = tr->run->model.vocab_size;
+    for (int64_t i = 0; i < count; i++) {
+        largest = tr->ids[i] > largest ? tr->ids[i] : largest;
+        largest = tr->targets[i] > largest ? tr->targets[i] : largest;
+    }
+    if (largest < vocab_size)
+        return TV_OK;
+    return TV_ERR(TV_BAD_FILE,
+                  "%s: token %" PRId64 " is beyond the vocabulary of %" PRId64
+                  "; the file has changed since the run began",
+                  tr->step == 0 ? tr->run->options.valid_data : tr->run->options.data, largest,
+                  vocab_size);
+}
+
+struct load {
+    struct tv_trainer *tr;
+    int micro;
+};
+
+static tv_status_t load_batch(void *context)
+{
+    const struct load *load = context;
+    TV_TRY(tv_batch_load(load->tr, load->micro));
+    return check_ids(load->tr);
+}
+
 static tv_status_t stage_forward(void *context, const struct tv_stage_call *call)
 {
     struct tv_trainer *tr = context;
     struct tv_model_call forward = model_call(tr, call);
     double loss_sum = 0;
+    if (tv_trainer_is_root(tr))
+        tv_stop_announce();
     forward.loss_sum_out = &loss_sum;
     if (call->x == NULL || call->y == NULL) { /* positions between need no tokens */
-        TV_TRY(tv_batch_load(tr, call->micro));
+        struct load load = {tr, call->micro};
+        TV_TRY(tv_file_guard(load_batch, &load));
         forward.ids = tr->ids;
         forward.targets = tr->targets;
         if (call->y == NULL)

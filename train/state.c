@@ -208,8 +208,10 @@ static tv_status_t plan_sharding(const struct tv_run *run, struct tv_mesh_coord 
                                  struct tv_save_plan *plan)
 {
     struct tv_run divided = *run; /* nothing of it is kept but sizes */
-    if (divided.zero_stage == 0 && run->extent.at[TV_DATA] > 1)
+    if (divided.zero_stage == 0) {
         divided.zero_stage = 1;
+        divided.zero_group = run->extent.at[TV_DATA];
+    }
     plan->sharding = calloc(1, sizeof(*plan->sharding));
     if (plan->sharding == NULL)
         return TV_ERR(TV_NO_MEMORY, "a plan of what to save");
@@ -222,7 +224,8 @@ static int writes(const struct tv_run *run, struct tv_mesh_coord at,
 {
     int first, num;
     tv_param_holders(local->param, run->extent.at[TV_TENSOR], at.at[TV_TENSOR], &first, &num);
-    return first == at.at[TV_TENSOR] && !local->is_copy;
+    const int is_in_first_group = run->zero_stage == 0 || at.at[TV_DATA] < run->zero_group;
+    return first == at.at[TV_TENSOR] && !local->is_copy && is_in_first_group;
 }
 
 static void add_slices(const struct tv_run *run, struct tv_mesh_coord at, tv_state_kind_t kind,

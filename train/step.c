@@ -138,6 +138,7 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     /* 1. Walk the pipeline: the schedule is a checked list of forwards, backwards and messages. The last backward of
      *    each unit starts the sum of its gradients over the replicas. */
     TV_TRY(tv_executor_run(tr->executor, &stage, &walk));
+    tr->compute_seconds = walk.busy_seconds - tv_trainer_waited_in_actions(tr);
 
     /* 2. Replicas agree, then whoever else shares a weight: tied embeddings, replicated key/value heads. */
     TV_TRY(tr->store != NULL ? tv_store_finish(tr->store) : tv_buckets_finish(tr->buckets));
@@ -145,7 +146,7 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     end_phase(tr, TV_PHASE_GRADIENTS, walk.ended);
 
     /* 3. One decision, the same on every rank, before any weight is touched. */
-    TV_TRY(tv_trainer_window(tr, &walk, window));
+    TV_TRY(tv_trainer_window(tr, &walk, window, &report.stop));
     tr->window_started = window[0];
     const struct tv_rank_time walk_time = tv_trainer_walk_time(tr, &walk, window);
     TV_TRY(mesh_sums(tr, &walk_time, sums));

@@ -93,6 +93,10 @@ tv_status_t tv_run_traffic(const struct tv_run *run, struct tv_traffic_sizes siz
     }
     tv_param_table_destroy(&table);
     struct tv_traffic traffic = {.exposed = {1, 1, 1}, .wraps_pipe = wraps(run)};
+    const int rounds = 2; /* of a collective: each piece to its owner, sums to everybody */
+    traffic.rounds[TV_TENSOR] = rounds * per_layer * most_layers * m;
+    traffic.rounds[TV_PIPE] = (double)m * run->num_chunks;
+    traffic.rounds[TV_DATA] = rounds;
     traffic.load[TV_TENSOR] = 2 * (T - 1) / T * whole * per_layer * most_layers * m;
     if (e.at[TV_PIPE] > 1)
         traffic.load[TV_PIPE] =

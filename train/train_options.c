@@ -33,7 +33,7 @@ static const struct tv_option rows[] = {
      "default"},
     {"topology", NULL, TV_OPTION_TEXT, AT(topology), 0, 0, NULL,
      "SPEC[,SPEC...] as of trivet map: take the nodes to be what it says, one after the other, in "
-     "place of what is found on them"},
+     "place of what is found on them; live: the GPUs that are found on them, in place of CPUs"},
     {"probe-links", NULL, TV_OPTION_SWITCH, AT(probe_links), 0, 0, NULL,
      "measure the links for a second in place of guessing their rates"},
     {"bind", NULL, TV_OPTION_TEXT, AT(bind), 0, 0, "auto",
@@ -214,6 +214,8 @@ static const struct tv_option rows[] = {
      "steps between lines when the output is not a terminal"},
     {"timeout", NULL, TV_OPTION_REAL, AT(timeout_seconds), 0.001, 1e9, "120",
      "seconds a rank waits for another before it gives up"},
+    {"exit-after", "exit-duration-in-mins", TV_OPTION_REAL, AT(exit_after_minutes), TV_OPTION_TINY,
+     1e9, NULL, "minutes after which the run stops behind a step, saves, and exits with code 75"},
     {"dry-run", NULL, TV_OPTION_SWITCH, AT(is_dry_run), 0, 0, NULL,
      "print mesh, layer map, parameters and memory, and stop"},
     {"json", NULL, TV_OPTION_SWITCH, AT(is_json), 0, 0, NULL, "with --dry-run: as one JSON object"},

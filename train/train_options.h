@@ -64,6 +64,7 @@ struct tv_train_options {
     const char *trace, *args_file, *log_level;
     int64_t trace_steps; /* the last ones */
     double timeout_seconds;
+    double exit_after_minutes; /* 0: no limit */
     int64_t log_interval;
     int num_threads; /* 0: a fair share of the allowed cores */
     int is_dry_run, is_json, is_deterministic, wants_help;

@@ -212,11 +212,9 @@ static tv_status_t create_tied(struct tv_trainer *tr)
     return TV_OK;
 }
 
-/* The parts that talk: each made by all ranks together. */
-static tv_status_t create_parts(struct tv_trainer *tr)
+/* What a rank makes alone. */
+static tv_status_t create_own(struct tv_trainer *tr)
 {
-    TV_TRY(tv_trainer_fit_batch(tr));
-    TV_TRY(create_tied(tr));
     TV_TRY(create_buckets(tr));
     TV_TRY(tv_trainer_create_account(tr));
     return create_optimizer(tr);
@@ -236,20 +234,39 @@ static tv_status_t create_state(struct tv_trainer *tr)
     return tv_comm_agree(tv_mesh_world(tr->mesh), tv_saver_create(tr, &tr->saver), &first_failed);
 }
 
+/* The parts that talk, each made by all ranks together; of the last one the buffers are a rank's own affair. */
+static tv_status_t create_parts(struct tv_trainer *tr)
+{
+    TV_TRY(create_tied(tr));
+    return tv_trainer_fit_batch(tr);
+}
+
+/* Have all ranks done their parts? Memory runs out on one, and all say on which. */
+static tv_status_t agree(const struct tv_trainer *tr, tv_status_t status)
+{
+    int first_failed;
+    if (status == TV_NO_MEMORY)
+        status = TV_ERR(TV_NO_MEMORY, "rank %d (stage %d, replica %d, tensor rank %d): %s",
+                        tv_comm_rank(tr->world), tr->here.at[TV_PIPE], tr->here.at[TV_DATA],
+                        tr->here.at[TV_TENSOR], tv_error_message());
+    return tv_comm_agree(tv_mesh_world(tr->mesh), status, &first_failed);
+}
+
 static tv_status_t create_all(struct tv_trainer *tr)
 {
     const struct tv_run *run = tr->run;
-    int first_failed, num_threads;
+    int num_threads;
     tv_comm_set_timeout(tr->world, run->options.timeout_seconds);
     TV_TRY(tv_run_mesh_create(tr->world, run, &tr->mesh));
     TV_TRY(tv_clock_offset(tv_mesh_world(tr->mesh), &tr->clock_offset));
     tr->here = tv_mesh_here(tr->mesh);
     TV_TRY(tv_zero_groups_create(run, tv_mesh_comm(tr->mesh, TV_DATA), &tr->zero));
-    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), open_files(tr), &first_failed));
-    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), alloc_host(tr), &first_failed));
+    TV_TRY(agree(tr, open_files(tr)));
+    TV_TRY(agree(tr, alloc_host(tr)));
     TV_TRY(tv_fair_threads(tv_mesh_world(tr->mesh), run->options.num_threads, &num_threads));
-    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), create_model(tr, num_threads), &first_failed));
-    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), create_parts(tr), &first_failed));
+    TV_TRY(agree(tr, create_model(tr, num_threads)));
+    TV_TRY(agree(tr, create_own(tr)));
+    TV_TRY(agree(tr, create_parts(tr)));
     return create_state(tr);
 }
 

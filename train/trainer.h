@@ -5,6 +5,7 @@
 #ifndef TV_TRAIN_TRAINER_H
 #define TV_TRAIN_TRAINER_H
 #include "train/account.h"
+#include "train/stop.h"
 
 TV_BEGIN_C
 struct tv_trainer; /* opaque */
@@ -15,6 +16,7 @@ struct tv_step_report {
     double loss;      /* mean over counted tokens, before the update */
     double grad_norm; /* before clipping */
     int is_skipped;   /* --skip-bad-steps: loss and norm are NaN, no weight was changed */
+    tv_stop_t stop;   /* what any rank was told before this step's end */
     double lr;
     double step_seconds, tokens_per_second, model_flops_per_second;
     double bubble_fraction; /* 1 - busy / window, over all ranks; 0 for pp 1 */

@@ -86,6 +86,7 @@ struct tv_trainer {
     struct tv_action_time phases[TV_NUM_PHASES]; /* of the last step */
     struct tv_action_costs *costs;               /* [v] what this rank's actions took so far */
     int64_t num_walks;
+    double compute_seconds;              /* of the last walk, without waits for other ranks */
     double window_started;               /* of the last step, on rank 0's clock */
     int64_t peak_memory;                 /* of the largest rank, as of the last look */
     struct tv_rank_account account;      /* of this step, or the counters before it */
@@ -104,11 +105,12 @@ TV_MUST_CHECK tv_status_t tv_trainer_publish_params(struct tv_trainer *tr);
  * the pipe axis. */
 TV_MUST_CHECK tv_status_t tv_trainer_fit_batch(struct tv_trainer *tr);
 
-/* measure.c: the pipeline's window of this walk on rank 0's clock, begin and end (collective over the mesh); this
- * rank's share of it by cause; and the addition of it, and of each action's time, to what is known so far. */
+/* measure.c: the pipeline's window of this walk on rank 0's clock, begin and end, and the wish to stop that any rank
+ * has (collective over the mesh); this rank's share of the window by cause; and the addition of it, and of each
+ * action's time, to what is known so far. */
 TV_MUST_CHECK tv_status_t tv_trainer_window(struct tv_trainer *tr,
                                             const struct tv_executor_report *walk,
-                                            double window_out[2]);
+                                            double window_out[2], tv_stop_t *stop_out);
 struct tv_rank_time tv_trainer_walk_time(const struct tv_trainer *tr,
                                          const struct tv_executor_report *walk,
                                          const double window[2]);
@@ -119,6 +121,8 @@ void tv_trainer_note_walk(struct tv_trainer *tr, const struct tv_rank_time *walk
 TV_MUST_CHECK tv_status_t tv_trainer_create_account(struct tv_trainer *tr);
 void tv_trainer_start_account(struct tv_trainer *tr);
 void tv_trainer_end_account(struct tv_trainer *tr);
+/* Seconds since the start that this rank waited for peers of the tensor and data axes, as actions of the walk do. */
+double tv_trainer_waited_in_actions(const struct tv_trainer *tr);
 TV_MUST_CHECK tv_status_t tv_trainer_sum_account(struct tv_trainer *tr,
                                                  struct tv_mesh_account *sum_out);
 TV_MUST_CHECK tv_status_t tv_trainer_account_report(struct tv_trainer *tr,

@@ -84,16 +84,6 @@ TEST(Mapper, FasterCutsNeverCostMore)
     }
 }
 
-TEST(Mapper, HashIsOfTheAnswer)
-{
-    Machines machines = nodes_of({4, 4}, 450, 50);
-    tv_map_args args = map_args(machines.view(), 2, 1, 4, 1e9, 0, 1e10);
-    Map one(args), same(args);
-    EXPECT_EQ(tv_map_hash(&one.map), tv_map_hash(&same.map));
-    std::swap(same.map.mesh_rank[0], same.map.mesh_rank[1]);
-    EXPECT_NE(tv_map_hash(&one.map), tv_map_hash(&same.map));
-}
-
 TEST(Mapper, OneDevice)
 {
     Machines machines = nodes_of({1}, 450, 50);

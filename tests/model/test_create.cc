@@ -110,8 +110,8 @@ TEST(Memory, OfOneSlotWithCutRowsByHand)
     const int64_t own = rows / 2, own_norms = 2 * (rows * 32 + 2 * 16); /* 6 floats take 16 */
     const int64_t own_attention = rows * (96 + 32) / 2 + rows * 4 + own * 32;
     EXPECT_EQ(4 * (own_norms + own_attention + (ff + act) / 2), bytes[TV_MEM_ACTIVATIONS]);
-    /* two of own rows and one of all; d_act, d_qkv, d_att halved */
-    const int64_t scratch = (2 * own + rows) * 32 + rows * (128 + 96 + 32) / 2 + 48;
+    /* two of own rows and one of all; d_act, d_qkv, d_att halved; 4 norm and 2 bias gradients packed */
+    const int64_t scratch = (2 * own + rows) * 32 + rows * (128 + 96 + 32) / 2 + 48 + 6 * 32;
     EXPECT_EQ(4 * (scratch + 3 * rows), bytes[TV_MEM_BUFFERS]);
 }
 

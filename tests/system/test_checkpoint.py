@@ -2,9 +2,12 @@
 has the pairs of meshes), damaged checkpoints, full disks, learning rates (rows B24 to B34, B59)."""
 import json
 import math
+import os
 import resource
 import shutil
+import signal
 import subprocess
+import time
 import unittest
 
 import trivet
@@ -15,7 +18,12 @@ TINY = dict(num_layers=2, hidden_size=24, num_attention_heads=4, num_query_group
 
 
 def steps_in(folder):
+    """All that is there, for runs that ended well."""
     return sorted(int(p.name[5:]) for p in folder.glob("step-*"))
+
+
+def finished(folder):
+    return [int(p.name[5:]) for p in folder.glob("step-*") if p.name[5:].isdigit()]
 
 
 class Checkpoint(unittest.TestCase):
@@ -121,6 +129,10 @@ class Checkpoint(unittest.TestCase):
             self.assertEqual(json.loads((save / f"step-{step:08d}" / "state.json").read_text())["bad_steps_in_a_row"],
                              {4: 1, 5: 2, 7: 0}[step])
             self.assert_goes_on(self.train(load=save / f"step-{step:08d}", **flags), want, step)
+        # A run that ends by itself ends the save that is on its way.
+        save_async = new_folder()
+        self.assertEqual(self.run_it(save=save_async, save_interval=3, save_async=True, **(flags | {"skip_bad_steps": 0})).code, 4)
+        self.assertEqual(steps_in(save_async), [3])
         # A limit of one is reached by the step behind the load.
         self.assertEqual(self.run_it(load=save / "step-00000004", **(flags | {"skip_bad_steps": 1})).code, 4)
 
@@ -188,6 +200,28 @@ class Checkpoint(unittest.TestCase):
             self.assertEqual(error.count("is skipped"), 3)
             self.refuse(3, [word], load=save / "step-00000008", **flags)
 
+    def test_b54_a_rank_killed_between_and_in_saves(self):
+        for how in ({}, {"save-async": True}):
+            save = new_folder()
+            flags = dict(trivet.small_flags({"data": self.data} | TINY), **how, save=save, dp=2, load="auto", keep=2)
+            flags |= {"save-interval": 1, "zero-stage": 3, "train-iters": 10**6, "timeout": 30}
+            job = subprocess.Popen(trivet.command(flags, 2, mpi=True), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                   text=True)
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline and max(finished(save), default=0) < 3:
+                time.sleep(0.01)
+            found = subprocess.run(["pgrep", "-x", "-f", f"{trivet.BINARY} train .*{save} .*"], capture_output=True, text=True)
+            os.kill(int(found.stdout.split()[-1]), signal.SIGKILL)
+            job.communicate(timeout=40)
+            self.assertNotEqual(job.returncode, 0)
+            newest = max(finished(save))
+            self.assertGreaterEqual(newest, 3)
+            flags["train-iters"] = newest + 1
+            again = trivet.run(new_folder(), flags, ranks=2, mpi=True)
+            self.assertEqual(again.code, 0, again.err)
+            self.assertIn(f"continuing after step {newest} ", again.err)
+            self.assertEqual([s["step"] for s in again.steps], [newest + 1])
+
     def test_nothing_there_is_a_fresh_start(self):
         save = new_folder() / "new"
         want = self.train()
@@ -212,14 +246,14 @@ class Checkpoint(unittest.TestCase):
 
     def test_metrics_are_appended_to(self):
         save, metrics = new_folder(), self.folder / "metrics.jsonl"
-        first = self.train(save=save, train_iters=4, lr_decay_iters=10, metrics=metrics)
+        self.train(save=save, train_iters=4, lr_decay_iters=10, metrics=metrics)
         with metrics.open("a") as file:
             file.write('{"type":"st')  # killed in the middle of a line
         self.train(save=save, load="auto", metrics=metrics)
-        del first
         lines = metrics.read_text().splitlines()
         steps = [json.loads(line)["step"] for line in lines if line.startswith('{"type":"step"')]
         self.assertEqual(steps, list(range(1, 11)))
+        self.assertEqual(sum(line.startswith('{"type":"config"') for line in lines), 2)
         self.train(metrics=metrics, train_iters=2)
         self.assertEqual(sum('"type":"step"' in line for line in metrics.read_text().splitlines()), 2)
 

@@ -1,4 +1,5 @@
 """trivet convert: models in and out as Hugging Face folders, byte for byte and in little memory."""
+import hashlib
 import json
 import os
 import struct
@@ -17,7 +18,8 @@ def convert(*arguments):
 
 
 def files_of(folder):
-    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    """The digest of every file, so that a difference does not print them."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).iterdir()}
 
 
 def peak_kib(words):
@@ -83,6 +85,35 @@ class Convert(unittest.TestCase):
                                                  trivet.read_safetensors(export / "model.safetensors"))
             self.assertGreater(difference, 0)
             self.assertLess(difference, 1 / 256 if dtype == "bf16" else 1 / 2048)  # weights are below 2
+
+    def test_a_checkpoint_exports_the_same_whatever_mesh_wrote_and_loads_it(self):
+        # a vocabulary that divides by nothing, several query heads to a key, stages, ZeRO
+        model = {"num_layers": 4, "vocab_size": 257, "num_query_groups": 2, "data": self.data, "lr_decay_style": "constant"}
+        for tied in (True, False):
+            shape = dict(model, **{"untie-embeddings-and-output-weights": None if tied else True})
+            save, export = trivet.new_folder() / "save", trivet.new_folder() / "model"
+            trivet.train(**shape, pp=2, tp=2, dp=2, zero_stage=1, train_iters=2, save=save, save_interval=1,
+                         export_hf=export)
+            want = files_of(export)
+            shapes = trivet.read_safetensors(export / "model.safetensors")
+            self.assertEqual(shapes["model.embed_tokens.weight"][0], [257, 64])
+            self.assertEqual("lm_head.weight" in shapes, not tied)
+            self.assertEqual(files_of(self.convert(save)), want)  # the newest
+            self.assertEqual(files_of(self.convert(save / "step-00000002")), want)
+            self.assertNotEqual(files_of(self.convert(save / "step-00000001")), want)
+            shards = self.convert(save, "--max-shard-size", "200KB")
+            self.assertEqual(files_of(self.convert(shards)), want)
+            for mesh in ({}, {"pp": 4}, {"tp": 4}, {"dp": 4, "zero_stage": 3}, {"pp": 2, "tp": 2}):
+                with self.subTest(tied=tied, **mesh):
+                    loaded = trivet.new_folder() / "model"
+                    trivet.train(**shape, **mesh, train_iters=2, load=save, export_hf=loaded)
+                    self.assertEqual(files_of(loaded), want)
+        self.refuse(2, ["--config", "checkpoint"], save, "--to", loaded, "--config", loaded / "config.json")
+        shard = max((save / "step-00000002").glob("shard-*"))
+        data = bytearray(shard.read_bytes())
+        data[-5] ^= 1
+        shard.write_bytes(data)
+        self.refuse(3, [shard.name, "damaged"], save / "step-00000002", "--to", loaded)
 
     def refuse(self, code, words, *arguments):
         trivet.assert_refused(self, convert(*arguments), code, words)

@@ -86,6 +86,47 @@ class Inspect(unittest.TestCase):
         self.refuse(3, "neither", trivet.new_folder())
         self.refuse(2, "needs a file")
 
+    def test_a_checkpoint(self):
+        save = trivet.new_folder() / "save"
+        trivet.train(self.data, num_layers=2, train_iters=2, save=save, save_interval=1, tp=2)
+        report = self.report(save)
+        self.assertEqual((report["kind"], report["step"], report["samples"], report["optimizer"], report["layers"],
+                          report["hashes"]), ("checkpoint", 2, 32, "adam", 2, "verified"))
+        step = save / "step-00000002"
+        self.assertEqual(report["checkpoint"], str(step))
+        self.assertEqual({shard["file"]: shard["bytes"] for shard in report["shards"]},
+                         {path.name: path.stat().st_size for path in step.glob("shard-*")})
+        states = {}
+        for tensor in report["tensors"]:
+            states.setdefault(tensor["state"], []).append(tensor)
+        self.assertEqual(set(states), {"weight", "exp_avg", "exp_avg_sq"})
+        weights = {tensor["name"]: tensor for tensor in states["weight"]}
+        export = trivet.new_folder() / "model"
+        trivet.train(self.data, num_layers=2, train_iters=2, load=save, export_hf=export)
+        tensors = trivet.read_safetensors(export / "model.safetensors")
+        self.assertEqual(set(weights), set(tensors))
+        for name, (shape, values) in tensors.items():
+            self.assertEqual(weights[name]["shape"], shape)
+            self.assertAlmostEqual(weights[name]["largest"], max(map(abs, values)), delta=1e-8)
+            self.assertAlmostEqual(weights[name]["rms"], math.sqrt(sum(x * x for x in values) / len(values)),
+                                   delta=1e-8)
+        self.assertEqual(report["tensor_bytes"], 3 * 4 * sum(len(values) for _, values in tensors.values()))
+        self.assertEqual(self.report(save / "step-00000001")["step"], 1)
+        # one bit anywhere
+        for path in sorted(step.iterdir()):
+            whole = path.read_bytes()
+            path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
+            self.refuse(3, path.name, step)
+            path.write_bytes(whole)
+        self.report(step)
+
+    def test_names_do_not_reach_the_terminal_as_they_are(self):
+        path = trivet.new_folder() / "x.safetensors"
+        trivet.write_safetensors(path, {"a\x1b[2Jb": ([1], array("f", [1]))})
+        self.assertIn("a?[2Jb", inspect(path).stdout)
+        self.assertNotIn("\x1b", inspect(path).stdout)
+        self.assertEqual(self.report(path)["tensors"][0]["name"], "a\x1b[2Jb")
+
     def test_token_files(self):
         report = self.report(self.data)
         self.assertEqual(report, {"kind": "token file", "path": str(self.data), "format": "u16", "tokens": 16 * 32 + 1,

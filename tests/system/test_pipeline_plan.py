@@ -251,6 +251,10 @@ class Profiles(Plans):
                             ("vocab_size", {"vocab_size": 300}), ("micro_batch_size", {"micro_batch_size": 2}),
                             ("ffn_hidden_size", {"ffn_hidden_size": 96}), ("recompute", {"recompute": "full"})):
             self.refuse(2, ["--load-profile", name], load_profile=path, **load, **flags)
+        threads = int(json.loads(path.read_text())["threads"])
+        self.assertEqual(threads, int(TINY.get("threads", threads)))
+        self.refuse(2, ["--load-profile", f"{threads} thread", f"--threads is {threads + 1}"], load_profile=path,
+                    threads=threads + 1, **load)
         self.refuse(2, ["--partition profile", "--load-profile"], ranks=1, pp=2, partition="profile", **{"dry-run": True})
         self.refuse(2, ["--save-profile"], ranks=2, pp=2, save_profile=path)
         self.refuse(2, ["--load-profile", "--save-profile"], load_profile=path, save_profile=path, **load)

@@ -32,8 +32,22 @@ class Refusals(unittest.TestCase):
         for word in words if isinstance(words, (list, tuple)) else [words]:
             self.assertIn(word, errors[0])
 
+    def test_one_file_for_two_flags(self):
+        same, folder = self.folder / "same", self.folder.parent
+        self.refuse(2, ["--metrics", "--trace", "same"], metrics=same, trace=self.folder / "." / "same")
+        self.refuse(2, ["--log-sample-ids", "--metrics"], log_sample_ids=same,
+                    metrics=folder / self.folder.name / ".." / self.folder.name / "same")
+        self.refuse(2, ["--export-hf", "--dump-grads"], export_hf=same, dump_grads=same)
+        self.refuse(2, ["--metrics", "--data"], metrics=self.data)
+        self.assertFalse(same.exists())
+        run = trivet.run(self.folder, dict(trivet.SMALL, data=self.data, metrics="/dev/null", trace="/dev/null"))
+        self.assertEqual(run.code, 0, run.err)
+
     def test_flags(self):
         self.refuse(2, "--zero-stage 4", **{"zero-stage": 4})
+        self.refuse(2, ["--trace-steps 3", "--trace"], trace_steps=3)
+        self.refuse(2, ["--global-batch-size 6", "--micro-batch-size 4", "2 replica(s)", "8 would"], ranks=2,
+                    global_batch_size=6, micro_batch_size=4)
         self.refuse(2, ["--zero-group-size 3", "4 replica(s)", "1, 2, 4"], ranks=4, zero_stage=3, zero_group_size=3)
         self.refuse(2, ["--zero-group-size 8", "4 replica(s)", "1, 2, 4"], ranks=4, zero_stage=1, zero_group_size=8)
         self.refuse(2, ["--zero-group-size 2", "--zero-stage 0"], ranks=4, zero_group_size=2)
@@ -162,6 +176,17 @@ class Refusals(unittest.TestCase):
 
     def test_a_full_disk_is_said_and_fails(self):
         self.refuse(1, "/dev/full", metrics="/dev/full")
+
+    def test_a_full_standard_output_is_said_and_fails(self):
+        to_full = ["sh", "-c", 'exec "$@" >/dev/full', "sh"]  # of each rank, not of the launcher
+        flags = dict(trivet.SMALL, data=self.data, **{"train-iters": 1})
+        launched = trivet.command(dict(flags, pp=2), ranks=2, mpi=True)
+        for words in ([*launched[:3], *to_full, *launched[3:]], [*to_full, *trivet.command(flags)],
+                      *([*to_full, trivet.BINARY, command, "--help"] for command in ("train", "map", "schedule", "bench")),
+                      [*to_full, trivet.BINARY, "--help"], [*to_full, trivet.BINARY, "--version"]):
+            done = subprocess.run(words, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+            self.assertEqual(done.returncode, 1, words)
+            self.assertEqual(done.stderr.count("standard output c"), 1, done.stderr)
 
     def poisoned(self, value):
         """Weights with one number replaced, in a file."""

@@ -131,6 +131,13 @@ class Zero(trivet.Training):
                                          **dict(flags, lr=0, train_iters=1, eval_interval=None))
             self.assertEqual(kept.export.read_bytes(), still)
 
+    def test_a_vocabulary_that_replicas_do_not_divide(self):
+        data = trivet.write_tokens(self.folder / "large.u16", trivet.walk_tokens(4 * 8 * 2 + 1, vocabulary=50257))
+        small = dict(data=data, vocab_size=50257, hidden_size=8, num_attention_heads=2, ffn_hidden_size=16, num_layers=1,
+                     seq_length=8, global_batch_size=4, train_iters=2, **TIED)
+        for zero in (1, 2, 3):
+            self.check_mesh(dp=2, zero_stage=zero, **small)
+
     def test_gradients_are_dumped_whole(self):
         wanted = trivet.new_folder()
         self.train(dp=3, global_batch_size=12, train_iters=1, dump_grads=wanted, **GPT2)

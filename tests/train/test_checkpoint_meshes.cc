@@ -12,6 +12,7 @@ const Mesh meshes[] = {
     {"dp2_zero1", 1, 2, 1, 1, {}},
     {"dp3_zero2", 1, 3, 1, 2, {}},
     {"dp4_zero3", 1, 4, 1, 3, {}},
+    {"dp4_zero2_groups", 1, 4, 1, 2, {"--zero-group-size", "2"}},
     {"tp2", 1, 1, 2, 0, {}},
     {"tp4", 1, 1, 4, 0, {"--sequence-parallel"}},
     {"tp2_dp2_zero3", 1, 2, 2, 3, {}},

@@ -188,6 +188,7 @@ TEST_F(HfConfig, TypesAndRanges)
     expect_refused(R"({"model_type":"gpt2","n_layer":null})", TV_BAD_FILE, "n_layer");
     expect_refused(R"({"model_type":"gpt2","n_embd":2147483640,"n_head":8})", TV_INVALID,
                    "2147483640");
+    expect_refused(R"({"model_type":"gpt2","n_layer":100001})", TV_INVALID, "at most 100000");
     expect_refused("", TV_BAD_FILE, "not empty");
     expect_refused("{", TV_BAD_FILE, "line 1");
     expect_refused("[1]", TV_BAD_FILE, "not a JSON object");

@@ -3,6 +3,7 @@
 #include "train/bench_options.h"
 #include "train/convert_options.h"
 #include "train/inspect_options.h"
+#include "train/sample_options.h"
 #include "train/schedule_options.h"
 #include "train/train_options.h"
 #include <algorithm>
@@ -22,6 +23,7 @@ union AnyValues {
     tv_bench_options bench;
     tv_convert_options convert;
     tv_inspect_options inspect;
+    tv_sample_options sample;
 };
 
 tv_status_t parse(const tv_option_table &table, std::vector<std::string> flags, AnyValues &values,
@@ -71,7 +73,7 @@ class EveryTable : public testing::TestWithParam<const tv_option_table *>
 INSTANTIATE_TEST_SUITE_P(Options, EveryTable,
                          testing::Values(&tv_train_option_table, &tv_schedule_option_table,
                                          &tv_bench_option_table, &tv_convert_option_table,
-                                         &tv_inspect_option_table),
+                                         &tv_inspect_option_table, &tv_sample_option_table),
                          [](const auto &table) { return table.param->command; });
 } // namespace
 

@@ -1,5 +1,5 @@
-// What several ranks hold is the same on each of them, to the bit.
-// that each rank reports (rows B01, B05, B06, B09, B18).
+// What several ranks hold is the same on all of them: gradients and weights after 20 steps, bit for bit, and the
+// numbers that each rank reports (rows B01, B05, B06, B09, B18).
 #include "temporary.h"
 #include "test_options.h"
 #include "tests/mesh/ranks.h"

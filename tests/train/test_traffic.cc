@@ -53,6 +53,9 @@ TEST(Traffic, IsThatOfGpt3AtItsScale)
     EXPECT_DOUBLE_EQ(t.load[TV_PIPE], 192 * message / 8);
     EXPECT_NEAR(t.load[TV_PIPE], 1.2e9, 0.01e9);
     EXPECT_NEAR(t.load[TV_DATA], 9.8e9, 0.1e9); // 9.5 of the layers, and the token table
+    EXPECT_EQ(t.rounds[TV_TENSOR], 2 * 4 * 12 * 192);
+    EXPECT_EQ(t.rounds[TV_PIPE], 192);
+    EXPECT_EQ(t.rounds[TV_DATA], 2);
     EXPECT_EQ(t.wraps_pipe, 0);
     for (int axis = 0; axis < TV_NUM_AXES; axis++) {
         EXPECT_EQ(t.alpha[axis], 0);
