@@ -11,11 +11,12 @@ struct bucket {
 };
 
 struct tv_buckets {
-    struct tv_comm *data;           /* borrowed */
-    struct tv_stream *stream;       /* borrowed */
-    float *grads;                   /* borrowed */
-    const struct tv_shards *shards; /* borrowed, or NULL: all sums on every rank */
-    struct tv_comm *copies;         /* borrowed, or NULL */
+    struct tv_comm *data;            /* borrowed */
+    struct tv_stream *stream;        /* borrowed */
+    float *grads;                    /* borrowed */
+    const struct tv_shards *shards;  /* borrowed, or NULL: all sums on every rank */
+    struct tv_comm *copies;          /* borrowed, or NULL */
+    const struct tv_kernels *packer; /* borrowed; NULL: sums travel as fp32 */
     int num_buckets;
     struct bucket *buckets; /* [num_buckets] */
     /* In this step: buckets in the order in which they were started [num_buckets]; of how many the
@@ -79,6 +80,11 @@ tv_status_t tv_buckets_create_sharded(struct tv_comm *data, struct tv_comm *copi
     return TV_OK;
 }
 
+void tv_buckets_reduce_in_bf16(struct tv_buckets *buckets, const struct tv_kernels *kernels)
+{
+    buckets->packer = kernels;
+}
+
 void tv_buckets_destroy(struct tv_buckets *buckets)
 {
     if (buckets == NULL)
@@ -92,17 +98,46 @@ void tv_buckets_destroy(struct tv_buckets *buckets)
     free(buckets);
 }
 
+/* What this rank gets of a bucket's sums, counted from the bucket's first element. */
+static struct tv_bucket_range own_sums(const struct tv_buckets *buckets, int index)
+{
+    const struct tv_bucket_range whole = buckets->buckets[index].range;
+    if (buckets->shards == NULL)
+        return (struct tv_bucket_range){0, whole.count};
+    const struct tv_bucket_range own =
+        tv_shards_of(buckets->shards, index, tv_comm_rank(buckets->data));
+    return (struct tv_bucket_range){own.first - whole.first, own.count};
+}
+
+static tv_dtype_t message_dtype(const struct tv_buckets *buckets)
+{
+    return buckets->packer != NULL ? TV_BF16 : TV_F32;
+}
+
 static tv_status_t start_sum(struct tv_buckets *buckets, int index)
 {
     struct bucket *bucket = &buckets->buckets[index];
+    const tv_dtype_t dtype = message_dtype(buckets);
     float *grads = buckets->grads + bucket->range.first;
+    const struct tv_to_bf16_args pack = {bucket->range.count, grads, grads};
+    if (buckets->packer != NULL)
+        TV_TRY(buckets->packer->to_bf16(buckets->stream, &pack));
     if (buckets->shards == NULL)
-        return tv_comm_all_reduce(buckets->data, grads, bucket->range.count, TV_F32, TV_SUM,
+        return tv_comm_all_reduce(buckets->data, grads, bucket->range.count, dtype, TV_SUM,
                                   buckets->stream, &bucket->request);
-    const int rank = tv_comm_rank(buckets->data);
     return tv_comm_reduce_scatter_v(
-        buckets->data, grads, buckets->grads + tv_shards_of(buckets->shards, index, rank).first,
-        tv_shards_counts(buckets->shards, index), TV_F32, buckets->stream, &bucket->request);
+        buckets->data, grads, tv_at(grads, own_sums(buckets, index).first, dtype),
+        tv_shards_counts(buckets->shards, index), dtype, buckets->stream, &bucket->request);
+}
+
+/* The sums are there. */
+static tv_status_t unpack(struct tv_buckets *buckets, int index)
+{
+    const struct tv_bucket_range own = own_sums(buckets, index);
+    float *grads = buckets->grads + buckets->buckets[index].range.first;
+    const struct tv_from_bf16_args args = {own.count, tv_at(grads, own.first, TV_BF16),
+                                           grads + own.first};
+    return buckets->packer == NULL ? TV_OK : buckets->packer->from_bf16(buckets->stream, &args);
 }
 
 tv_status_t tv_buckets_start(struct tv_buckets *buckets, int index)
@@ -122,9 +157,10 @@ tv_status_t tv_buckets_start(struct tv_buckets *buckets, int index)
 static tv_status_t start_copies(struct tv_buckets *buckets)
 {
     const int index = buckets->started[buckets->num_scattered++];
-    const struct tv_bucket_range own =
-        tv_shards_of(buckets->shards, index, tv_comm_rank(buckets->data));
-    return tv_comm_all_reduce(buckets->copies, buckets->grads + own.first, own.count, TV_F32,
+    const struct tv_bucket_range own = own_sums(buckets, index);
+    const tv_dtype_t dtype = message_dtype(buckets);
+    float *grads = buckets->grads + buckets->buckets[index].range.first;
+    return tv_comm_all_reduce(buckets->copies, tv_at(grads, own.first, dtype), own.count, dtype,
                               TV_SUM, buckets->stream, &buckets->buckets[index].request);
 }
 
@@ -155,8 +191,10 @@ tv_status_t tv_buckets_finish(struct tv_buckets *buckets)
         TV_TRY(tv_request_wait(&buckets->buckets[next].request));
         TV_TRY(start_copies(buckets));
     }
-    for (int i = 0; i < buckets->num_buckets; i++)
+    for (int i = 0; i < buckets->num_buckets; i++) {
         TV_TRY(tv_request_wait(&buckets->buckets[i].request));
+        TV_TRY(unpack(buckets, i));
+    }
     for (int i = 0; i < buckets->num_buckets; i++)
         buckets->buckets[i].is_started = 0;
     buckets->num_started = buckets->num_scattered = 0;
@@ -166,15 +204,16 @@ tv_status_t tv_buckets_finish(struct tv_buckets *buckets)
 enum { NUM_GATHERS = 2 }; /* in flight */
 
 static tv_status_t gather_all(struct tv_comm *data, struct tv_stream *stream,
-                              const struct tv_shards *shards, float *params,
+                              const struct tv_shards *shards, void *params, tv_dtype_t dtype,
                               struct tv_request *requests[NUM_GATHERS])
 {
     for (int b = 0; b < shards->num_buckets; b++) {
         struct tv_request **request = &requests[b % NUM_GATHERS];
         TV_TRY(tv_request_wait(request));
-        TV_TRY(tv_comm_all_gather_v(data, params + tv_shards_of(shards, b, shards->rank).first,
-                                    params + shards->buckets[b].first, tv_shards_counts(shards, b),
-                                    TV_F32, stream, request));
+        TV_TRY(tv_comm_all_gather_v(
+            data, tv_at(params, tv_shards_of(shards, b, shards->rank).first, dtype),
+            tv_at(params, shards->buckets[b].first, dtype), tv_shards_counts(shards, b), dtype,
+            stream, request));
     }
     for (int i = 0; i < NUM_GATHERS; i++)
         TV_TRY(tv_request_wait(&requests[i]));
@@ -182,10 +221,10 @@ static tv_status_t gather_all(struct tv_comm *data, struct tv_stream *stream,
 }
 
 tv_status_t tv_buckets_gather(struct tv_comm *data, struct tv_stream *stream,
-                              const struct tv_shards *shards, float *params)
+                              const struct tv_shards *shards, void *params, tv_dtype_t dtype)
 {
     struct tv_request *requests[NUM_GATHERS] = {NULL};
-    const tv_status_t status = gather_all(data, stream, shards, params, requests);
+    const tv_status_t status = gather_all(data, stream, shards, params, dtype, requests);
     for (int i = 0; i < NUM_GATHERS; i++)
         tv_request_cancel(&requests[i]); /* in flight only after a failure */
     return status;

@@ -11,7 +11,7 @@ static _Thread_local struct {
 static void count_call(tv_kernel_t kernel, const void *args, double seconds)
 {
     struct tv_kernel_count *count = &here.times->of[kernel];
-    const struct tv_kernel_work work = tv_kernel_work_of(kernel, args);
+    const struct tv_kernel_work work = tv_kernel_work_of(kernel, args, here.inner->dtype);
     count->calls++;
     count->seconds += seconds;
     count->work.flops += work.flops;
@@ -36,8 +36,10 @@ TV_KERNEL_LIST(TIMED)
 const struct tv_kernels *tv_kernels_timed(const struct tv_kernels *inner,
                                           struct tv_kernel_times *times)
 {
-    static const struct tv_kernels table = {.name = "timed", TV_KERNEL_LIST(ENTRY)};
+    static const struct tv_kernels f32 = {.name = "timed", .dtype = TV_F32, TV_KERNEL_LIST(ENTRY)};
+    static const struct tv_kernels bf16 = {
+        .name = "timed", .dtype = TV_BF16, TV_KERNEL_LIST(ENTRY)};
     here.inner = inner;
     here.times = times;
-    return &table;
+    return inner->dtype == TV_BF16 ? &bf16 : &f32;
 }

@@ -50,7 +50,7 @@ static int has_split_backwards(const struct tv_schedule *schedule)
 /* What needs no peer. *executor_out is set on failure too, for the caller to destroy. */
 static tv_status_t create_lists(struct tv_comm *pipe, struct tv_stream *stream,
                                 const struct tv_schedule *schedule, int64_t message_count,
-                                struct tv_executor **executor_out)
+                                tv_dtype_t dtype, struct tv_executor **executor_out)
 {
     TV_TRY(check_arguments(pipe, schedule, message_count));
     struct tv_executor *e = *executor_out = calloc(1, sizeof(*e));
@@ -60,6 +60,7 @@ static tv_status_t create_lists(struct tv_comm *pipe, struct tv_stream *stream,
     e->stage = tv_comm_rank(pipe);
     e->stream = stream;
     e->message_count = message_count;
+    e->dtype = dtype;
     const size_t num_actions = (size_t)schedule->stages[e->stage].num_actions;
     e->has_split_backwards = has_split_backwards(schedule);
     e->evaluation_group = tv_plan_evaluation_group(schedule);
@@ -86,11 +87,11 @@ static tv_status_t create_parts(struct tv_executor *e, struct tv_comm *pipe)
 
 tv_status_t tv_executor_create(struct tv_comm *pipe, struct tv_stream *stream,
                                const struct tv_schedule *schedule, int64_t message_count,
-                               struct tv_executor **executor_out)
+                               tv_dtype_t dtype, struct tv_executor **executor_out)
 {
     struct tv_executor *e = NULL;
     int first_failed; /* agreed on before anybody waits for another */
-    tv_status_t status = create_lists(pipe, stream, schedule, message_count, &e);
+    tv_status_t status = create_lists(pipe, stream, schedule, message_count, dtype, &e);
     status = tv_comm_agree(pipe, status, &first_failed);
     if (status == TV_OK)
         status = create_parts(e, pipe);

@@ -63,16 +63,17 @@ static tv_status_t add(struct plan *plan, struct operation operation)
     return TV_OK;
 }
 
-/* An operation of fp32 elements over a whole axis. */
+/* An operation over a whole axis. */
 static struct operation over_axis(const struct plan *plan, enum tv_mesh_axis axis,
-                                  operation_kind_t kind, int64_t count, int64_t times)
+                                  operation_kind_t kind, tv_dtype_t dtype, int64_t count,
+                                  int64_t times)
 {
     return (struct operation){.account = (enum tv_account)axis,
                               .kind = kind,
                               .axis = (int)axis,
                               .num = plan->run->extent.at[axis],
                               .stride = 1,
-                              .dtype = TV_F32,
+                              .dtype = dtype,
                               .count = count,
                               .times = times};
 }
@@ -130,18 +131,18 @@ static tv_status_t add_row_traffic(struct plan *plan, struct row_traffic rows)
     const int64_t own = tv_run_message_count(run); /* elements of this rank's rows */
     const int per_row = run->options.label_smoothing > 0 ? 3 : 2;
     if (is_parallel)
-        TV_TRY(
-            add(plan, over_axis(plan, TV_TENSOR, OPERATION_PIECES, own, rows.sums + rows.gathers)));
+        TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_PIECES, run->dtype, own,
+                                   rows.sums + rows.gathers)));
     else
-        TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, own, rows.sums)));
-    TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, R, rows.losses)));
-    return add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, per_row * R, rows.losses));
+        TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, run->dtype, own, rows.sums)));
+    TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, TV_F32, R, rows.losses)));
+    return add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, TV_F32, per_row * R, rows.losses));
 }
 
 static tv_status_t add_messages(struct plan *plan, const struct tv_action *action)
 {
-    struct operation message =
-        over_axis(plan, TV_PIPE, OPERATION_MESSAGE, tv_run_message_count(plan->run), 1);
+    struct operation message = over_axis(plan, TV_PIPE, OPERATION_MESSAGE, plan->run->dtype,
+                                         tv_run_message_count(plan->run), 1);
     for (int i = 0; i < plan->num; i++) { /* as others before it */
         struct operation *other = &plan->operations[i];
         if (other->kind == OPERATION_MESSAGE && other->peer == action->peer) {
@@ -200,8 +201,8 @@ static tv_status_t count_pieces(struct plan *plan)
 static tv_status_t add_param(struct plan *plan, const struct tv_param *param, const int64_t *counts)
 {
     const struct tv_run *run = plan->run;
-    struct operation sum = over_axis(plan, TV_TENSOR, OPERATION_SUM, 0, 1);
-    struct operation gather = over_axis(plan, TV_TENSOR, OPERATION_PIECES, 0, 1);
+    struct operation sum = over_axis(plan, TV_TENSOR, OPERATION_SUM, TV_F32, 0, 1);
+    struct operation gather = over_axis(plan, TV_TENSOR, OPERATION_PIECES, TV_F32, 0, 1);
     sum.counts = gather.counts = counts;
     if (param->num_parts > 0) {
         int first;
@@ -216,7 +217,7 @@ static tv_status_t add_param(struct plan *plan, const struct tv_param *param, co
 /* Gradients of norms and of row matrices' biases, packed. */
 static tv_status_t add_row_sums(struct plan *plan)
 {
-    struct operation sum = over_axis(plan, TV_TENSOR, OPERATION_SUM, 0, 1);
+    struct operation sum = over_axis(plan, TV_TENSOR, OPERATION_SUM, TV_F32, 0, 1);
     sum.counts = plan->row_counts;
     return plan->run->options.is_sequence_parallel ? add(plan, sum) : TV_OK;
 }
@@ -240,10 +241,10 @@ static tv_status_t add_tied(struct plan *plan, const struct tv_param *param, con
 }
 
 /* An operation of the replicas that share. */
-static struct operation over_group(const struct plan *plan, operation_kind_t kind,
+static struct operation over_group(const struct plan *plan, operation_kind_t kind, tv_dtype_t dtype,
                                    const int64_t *counts, int64_t times)
 {
-    struct operation operation = over_axis(plan, TV_DATA, kind, 0, times);
+    struct operation operation = over_axis(plan, TV_DATA, kind, dtype, 0, times);
     operation.num = plan->run->zero_group;
     operation.counts = counts;
     return operation;
@@ -252,7 +253,7 @@ static struct operation over_group(const struct plan *plan, operation_kind_t kin
 /* The sum over the copies of each shard. */
 static tv_status_t add_copies(struct plan *plan, const int64_t *counts)
 {
-    struct operation sum = over_axis(plan, TV_DATA, OPERATION_SUM, 0, 1);
+    struct operation sum = over_axis(plan, TV_DATA, OPERATION_SUM, plan->run->grad_dtype, 0, 1);
     sum.stride = plan->run->zero_group;
     sum.num /= sum.stride;
     sum.counts = counts;
@@ -269,11 +270,11 @@ static tv_status_t add_sharded_bucket(struct plan *plan, int b)
     const int64_t uses = s->bucket_units[b].needs_head ? 2 : 1;
     const int64_t passes = run->recompute == TV_RECOMPUTE_FULL ? 3 : 2;
     const int64_t *counts = tv_shards_counts(&s->shards, b);
-    TV_TRY(add(plan,
-               over_group(plan, OPERATION_SCATTER, counts, run->zero_stage >= 2 ? m * uses : 1)));
+    TV_TRY(add(plan, over_group(plan, OPERATION_SCATTER, run->grad_dtype, counts,
+                                run->zero_stage >= 2 ? m * uses : 1)));
     if (run->zero_stage == 1)
         TV_TRY(add_copies(plan, counts));
-    return add(plan, over_group(plan, OPERATION_GATHER, counts,
+    return add(plan, over_group(plan, OPERATION_GATHER, run->dtype, counts,
                                 run->zero_stage == 3 ? passes * m * uses : 1));
 }
 
@@ -284,7 +285,8 @@ static tv_status_t add_buckets(struct plan *plan)
         if (plan->run->zero_stage > 0)
             TV_TRY(add_sharded_bucket(plan, b));
         else
-            TV_TRY(add(plan, over_axis(plan, TV_DATA, OPERATION_SUM, shards->buckets[b].count, 1)));
+            TV_TRY(add(plan, over_axis(plan, TV_DATA, OPERATION_SUM, plan->run->grad_dtype,
+                                       shards->buckets[b].count, 1)));
     }
     /* From stage 2 on one sum, behind the walk. */
     return plan->run->zero_stage >= 2 ? add_copies(plan, plan->own_counts) : TV_OK;

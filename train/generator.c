@@ -122,7 +122,7 @@ static tv_status_t open_device(struct tv_generator *g, int num_threads)
     TV_TRY(tv_fair_threads(g->comm, num_threads, &threads));
     TV_TRY(tv_device_open(TV_DEVICE_CPU, threads, &g->device));
     TV_TRY(tv_stream_create(g->device, &g->stream));
-    return tv_kernels_open(g->device, &g->kernels);
+    return tv_kernels_open(g->device, TV_F32, &g->kernels);
 }
 
 static tv_status_t load(struct tv_generator *g, const struct tv_saved_model *saved)

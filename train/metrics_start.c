@@ -71,7 +71,7 @@ json_t *tv_config_json(const struct tv_run *run)
     return json_pack(
         "{s:i, s:i, s:i, s:i, s:i, s:b, s:i, s:s, s:s, s:s?, s:o, s:s, s:i, s:I, s:I, s:s?, s:I, "
         "s:I, s:I, "
-        "s:s, s:o, s:o, s:o, s:o}",
+        "s:s, s:s, s:s, s:o, s:o, s:o, s:o}",
         "pp", run->extent.at[TV_PIPE], "dp", run->extent.at[TV_DATA], "tp",
         run->extent.at[TV_TENSOR], "zero_stage", run->zero_stage, "zero_group_size",
         run->zero_group, "sequence_parallel", o->is_sequence_parallel, "vpp", run->num_chunks,
@@ -81,9 +81,10 @@ json_t *tv_config_json(const struct tv_run *run)
         (json_int_t)run->micro_batch, "global_batch_size", (json_int_t)run->global_batch,
         "rampup_batch_size", o->rampup_batch, "seq_length", (json_int_t)run->seq_length,
         "train_iters", (json_int_t)run->train_iters, "seed", (json_int_t)o->seed, "device",
-        run->device_kind == TV_DEVICE_CPU ? "cpu" : "cuda", "init_from",
-        tv_metrics_text(o->init_from), "model", model_json(run), "optimizer", optimizer_json(run),
-        "data", data_json(run));
+        run->device_kind == TV_DEVICE_CPU ? "cpu" : "cuda", "precision",
+        tv_precision_name(run->dtype), "grad_reduce_dtype", tv_precision_name(run->grad_dtype),
+        "init_from", tv_metrics_text(o->init_from), "model", model_json(run), "optimizer",
+        optimizer_json(run), "data", data_json(run));
 }
 
 /* Coordinates [p, d, t] of each rank, in launch order. */

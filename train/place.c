@@ -12,8 +12,11 @@ static const double probe_seconds = 1;
 /* What a step sends. Before a profile has split the model, the split by FLOPs stands in for it. */
 static tv_status_t find_traffic(const struct tv_run *run, struct tv_traffic *traffic_out)
 {
-    const struct tv_traffic_sizes sizes = {
-        .activation = sizeof(float), .gradient = sizeof(float), .gathered = sizeof(float)};
+    const int weight = (int)tv_dtype_bytes(run->dtype),
+              gradient = (int)tv_dtype_bytes(run->grad_dtype);
+    const struct tv_traffic_sizes sizes = {.activation = weight,
+                                           .gradient = gradient,
+                                           .gathered = run->zero_stage > 0 ? weight : gradient};
     if (run->has_split)
         return tv_run_traffic(run, sizes, traffic_out);
     struct tv_run guess = *run;

@@ -31,6 +31,7 @@ struct bench {
     struct tv_device *device;
     struct tv_stream *stream;
     struct tv_model *model;
+    tv_dtype_t dtype;
     struct tv_buffer messages; /* x, y, dy, dx: [4, B S C] */
     int32_t *tokens;           /* [B S] */
 };
@@ -53,8 +54,10 @@ static tv_status_t bench_local(struct bench *b, const struct tv_run *run, int nu
     const struct tv_kernels *kernels;
     TV_TRY(tv_device_open(run->device_kind, num_threads, &b->device));
     TV_TRY(tv_stream_create(b->device, &b->stream));
-    TV_TRY(tv_kernels_open(b->device, &kernels));
-    TV_TRY(tv_buffer_create(b->device, (size_t)(4 * tv_run_message_count(run)) * sizeof(float),
+    TV_TRY(tv_kernels_open(b->device, run->dtype, &kernels));
+    b->dtype = run->dtype;
+    TV_TRY(tv_buffer_create(b->device,
+                            (size_t)(4 * tv_run_message_count(run)) * tv_dtype_bytes(run->dtype),
                             TV_MEM_BUFFERS, &b->messages));
     b->tokens = calloc((size_t)rows, sizeof(*b->tokens));
     if (b->tokens == NULL)
@@ -83,18 +86,18 @@ static tv_status_t time_once(struct bench *b, enum tv_unit_sort sort, int64_t co
                              struct tv_unit_times *times)
 {
     double loss;
-    float *message = b->messages.data;
+    void *message = b->messages.data;
     struct tv_model_call call = {.chunk = (int)sort, .step = 1, .loss_sum_out = &loss};
     call.ids = sort == TV_UNIT_EMBEDDING ? b->tokens : NULL;
     call.targets = sort == TV_UNIT_HEAD ? b->tokens : NULL;
     call.x = sort == TV_UNIT_EMBEDDING ? NULL : message;
-    call.y = sort == TV_UNIT_HEAD ? NULL : message + count;
+    call.y = sort == TV_UNIT_HEAD ? NULL : tv_at(message, count, b->dtype);
     const double start = tv_clock_seconds();
     TV_TRY(tv_model_forward(b->model, &call));
     TV_TRY(tv_stream_synchronize(b->stream));
     const double forward = tv_clock_seconds();
-    call.dy = sort == TV_UNIT_HEAD ? NULL : message + 2 * count;
-    call.dx = sort == TV_UNIT_EMBEDDING ? NULL : message + 3 * count;
+    call.dy = sort == TV_UNIT_HEAD ? NULL : tv_at(message, 2 * count, b->dtype);
+    call.dx = sort == TV_UNIT_EMBEDDING ? NULL : tv_at(message, 3 * count, b->dtype);
     TV_TRY(tv_model_backward_input(b->model, &call));
     TV_TRY(tv_stream_synchronize(b->stream));
     const double input = tv_clock_seconds();
@@ -163,14 +166,14 @@ static json_t *sizes_json(const struct tv_run *run)
 {
     const struct tv_model_config *c = &run->model;
     return json_pack(
-        "{s:s, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:i, s:s, s:b, s:b, s:b}", "model",
-        tv_model_family_name(c->family), "hidden_size", c->hidden_size, "num_attention_heads",
-        c->num_heads, "num_query_groups", c->num_kv_heads, "ffn_hidden_size", c->ffn_size,
-        "vocab_size", (json_int_t)c->vocab_size, "micro_batch_size", (json_int_t)run->micro_batch,
-        "seq_length", (json_int_t)run->seq_length, "tp", run->extent.at[TV_TENSOR], "recompute",
-        tv_recompute_name(run->recompute), "sequence_parallel", run->options.is_sequence_parallel,
-        "attention_dropout", run->options.attention_dropout > 0, "hidden_dropout",
-        run->options.hidden_dropout > 0);
+        "{s:s, s:s, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:i, s:s, s:b, s:b, s:b}", "model",
+        tv_model_family_name(c->family), "precision", tv_precision_name(run->dtype), "hidden_size",
+        c->hidden_size, "num_attention_heads", c->num_heads, "num_query_groups", c->num_kv_heads,
+        "ffn_hidden_size", c->ffn_size, "vocab_size", (json_int_t)c->vocab_size, "micro_batch_size",
+        (json_int_t)run->micro_batch, "seq_length", (json_int_t)run->seq_length, "tp",
+        run->extent.at[TV_TENSOR], "recompute", tv_recompute_name(run->recompute),
+        "sequence_parallel", run->options.is_sequence_parallel, "attention_dropout",
+        run->options.attention_dropout > 0, "hidden_dropout", run->options.hidden_dropout > 0);
 }
 
 tv_status_t tv_profile_save(const char *path, const struct tv_run *run,

@@ -23,5 +23,5 @@ tv_status_t tv_trainer_fit_batch(struct tv_trainer *tr)
     tr->global_batch = batch;
     tr->peak_memory = 0; /* to be looked at again */
     return tv_executor_create(tv_mesh_comm(tr->mesh, TV_PIPE), tr->stream, tr->schedule,
-                              tv_run_message_count(run), &tr->executor);
+                              tv_run_message_count(run), run->dtype, &tr->executor);
 }

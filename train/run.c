@@ -217,6 +217,36 @@ tv_status_t tv_run_resolve_model(struct tv_run *run)
     return TV_OK;
 }
 
+const char *tv_precision_name(tv_dtype_t dtype)
+{
+    return dtype == TV_BF16 ? "bf16" : "fp32";
+}
+
+static tv_status_t parse_precision(const char *flag, const char *word, tv_dtype_t *dtype_out)
+{
+    for (tv_dtype_t dtype = TV_F32; dtype <= TV_BF16; dtype += TV_BF16 - TV_F32) {
+        if (strcmp(word, tv_precision_name(dtype)) == 0) {
+            *dtype_out = dtype;
+            return TV_OK;
+        }
+    }
+    return TV_ERR(TV_INVALID, "--%s %s is not one of fp32, bf16", flag, word);
+}
+
+static tv_status_t resolve_precision(struct tv_run *run)
+{
+    const struct tv_train_options *o = &run->options;
+    TV_TRY(parse_precision("precision", o->precision, &run->dtype));
+    TV_TRY(parse_precision("grad-reduce-dtype", o->grad_reduce_dtype, &run->grad_dtype));
+    if (!o->is_grad_reduce_bf16)
+        return TV_OK;
+    if (tv_train_options_has(o, "grad-reduce-dtype") && run->grad_dtype != TV_BF16)
+        return TV_ERR(TV_INVALID, "--grad-reduce-in-bf16 and --grad-reduce-dtype %s contradict",
+                      o->grad_reduce_dtype);
+    run->grad_dtype = TV_BF16;
+    return TV_OK;
+}
+
 enum { MAX_RANKS = 1 << 20 }; /* of a dry run */
 
 static tv_status_t resolve_mesh(struct tv_run *run, int num_ranks)
@@ -242,6 +272,8 @@ static tv_status_t resolve_mesh(struct tv_run *run, int num_ranks)
                       o->pp, o->tp, model_ranks, num_ranks);
     }
     run->extent = (struct tv_mesh_coord){{o->pp, (int)replicas, o->tp}};
+    if (replicas == 1)
+        run->grad_dtype = TV_F32;
     TV_TRY(tv_mesh_check(run->extent, num_ranks));
     return tv_run_resolve_zero(run);
 }
@@ -421,6 +453,8 @@ tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks
     if (run.options.hidden_dropout < 0)
         run.options.hidden_dropout = options->dropout;
     tv_status_t status = check_words(&run);
+    if (status == TV_OK)
+        status = resolve_precision(&run);
     if (status == TV_OK && options->data.num > 0)
         status = tv_corpus_format("data", &options->data, options->data_format, &run.data_format);
     if (status == TV_OK)

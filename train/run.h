@@ -39,9 +39,11 @@ struct tv_run {
     struct tv_batch_ramp ramp; /* ends at global_batch */
     int num_micro;             /* micro-batches per step and replica, m; the most with a ramp */
     int shuffle;
-    int zero_stage; /* 0 where there is nobody to share with */
-    int zero_group; /* replicas that share, consecutive ones; 1 at stage 0; train/zero.h */
-    int num_chunks; /* pieces of the model per stage, v */
+    int zero_stage;        /* 0 where there is nobody to share with */
+    int zero_group;        /* replicas that share, consecutive ones; 1 at stage 0; train/zero.h */
+    tv_dtype_t dtype;      /* --precision: of weights, activations and their messages */
+    tv_dtype_t grad_dtype; /* of gradients on the data axis; fp32 where there is one replica */
+    int num_chunks;        /* pieces of the model per stage, v */
     tv_recompute_t recompute;
     struct tv_schedule schedule; /* owned, checked; of num_micro micro-batches */
     /* What the schedules of all batches of the ramp need: by stage * v + chunk [P v], by stage [P]; owned. */
@@ -75,6 +77,8 @@ struct tv_model_args tv_run_model_args(const struct tv_run *run, int stage,
                                        struct tv_model_chunk *chunks);
 /* Does the optimizer treat this weight as a whole matrix (muon: the matrices of layers)? */
 int tv_run_is_matrix(const struct tv_run *run, const struct tv_param *param);
+/* "fp32", "bf16". */
+const char *tv_precision_name(tv_dtype_t dtype);
 /* Elements of a message between two stages: B S C, and 1/T of that under sequence parallelism. */
 int64_t tv_run_message_count(const struct tv_run *run);
 TV_END_C

@@ -65,7 +65,8 @@ static void note_needs(struct tv_run *run, const struct tv_schedule *schedule)
 {
     const int v = run->num_chunks;
     for (int s = 0; s < schedule->num_stages; s++) {
-        const int64_t bytes = tv_executor_buffer_bytes(schedule, s, tv_run_message_count(run));
+        const int64_t bytes =
+            tv_executor_buffer_bytes(schedule, s, tv_run_message_count(run), run->dtype);
         run->message_bytes[s] = bytes > run->message_bytes[s] ? bytes : run->message_bytes[s];
         for (int c = 0; c < v; c++) {
             const int i = s * v + c;

@@ -168,6 +168,11 @@ int64_t tv_piece_offset(const struct tv_weight_array *array, const struct tv_own
     return array->is_compact ? piece->place : piece->first;
 }
 
+int64_t tv_run_master_bytes(const struct tv_run *run, int64_t count)
+{
+    return run->dtype == TV_F32 ? 0 : count * (int64_t)sizeof(float);
+}
+
 tv_status_t tv_sharding_optimizer_bytes(const struct tv_run *run,
                                         const struct tv_sharding *sharding, int64_t bytes_out[2])
 {
@@ -182,7 +187,9 @@ tv_status_t tv_sharding_optimizer_bytes(const struct tv_run *run,
             matrices[num++] = param;
     }
     const tv_optimizer_kind_t kind = run->optimizer.kind;
-    bytes_out[0] = tv_optimizer_state_bytes(kind, sharding->shards.own_count, T, num, matrices);
+    const int64_t count = sharding->shards.own_count;
+    bytes_out[0] =
+        tv_optimizer_state_bytes(kind, count, T, num, matrices) + tv_run_master_bytes(run, count);
     bytes_out[1] = tv_optimizer_work_bytes(kind, T, num, matrices);
     free(matrices);
     return TV_OK;

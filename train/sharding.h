@@ -51,9 +51,18 @@ struct tv_weight_array {
 /* Where a piece begins in it: elements. */
 int64_t tv_piece_offset(const struct tv_weight_array *array, const struct tv_owned_piece *piece);
 
-/* Bytes of optimizer state and of its room to work in, for this replica. */
+/* The weights that the model computes with, as they are stored: the same kinds of array. */
+struct tv_stored_weights {
+    void *data;
+    tv_dtype_t dtype;
+    int is_compact, is_whole;
+};
+
+/* Bytes of optimizer state, masters of weights included, and of its room to work in, for this replica. */
 TV_MUST_CHECK tv_status_t tv_sharding_optimizer_bytes(const struct tv_run *run,
                                                       const struct tv_sharding *sharding,
                                                       int64_t bytes_out[2]);
+/* fp32 masters of `count` weights: none where the weights are fp32 themselves. */
+int64_t tv_run_master_bytes(const struct tv_run *run, int64_t count);
 TV_END_C
 #endif

@@ -57,7 +57,7 @@ static tv_status_t one_unit_bytes(const struct tv_run *run, int unit, int num_sl
 {
     const struct tv_model_chunk chunk = {unit, 1, num_slots, num_works};
     const struct tv_model_args args = tv_run_args_of(run, 1, &chunk);
-    return tv_model_memory(&args, run->extent.at[TV_TENSOR], bytes);
+    return tv_model_memory(&args, run->extent.at[TV_TENSOR], run->dtype, bytes);
 }
 
 /* Bytes of a stage that depend on the replica; what they are made of beside the total. */
@@ -97,7 +97,7 @@ static tv_status_t chunks_bytes(const struct tv_run *run, int num_chunks,
     const struct tv_model_args args = tv_run_args_of(run, num_chunks, chunks);
     struct replica_bytes model = {0};
     struct tv_sharding sharding = {0};
-    TV_TRY(tv_model_memory(&args, run->extent.at[TV_TENSOR], model.kinds));
+    TV_TRY(tv_model_memory(&args, run->extent.at[TV_TENSOR], run->dtype, model.kinds));
     tv_status_t status = tv_sharding_create_of(run, num_chunks, chunks, 0, &sharding);
     for (int d = 0; d < sharding.shards.num_ranks && status == TV_OK; d++) {
         struct replica_bytes replica = model;
@@ -116,6 +116,12 @@ static int64_t fixed_bytes(const struct replica_bytes *bytes, int64_t scratch)
 {
     return total_of(bytes->kinds) - bytes->kinds[TV_MEM_ACTIVATIONS] - bytes->room - bytes->work -
            scratch;
+}
+
+/* The input of a unit, or of a stage. */
+static int64_t message_bytes(const struct tv_run *run)
+{
+    return tv_run_message_count(run) * (int64_t)tv_dtype_bytes(run->dtype);
 }
 
 /* An embedding packs no gradients of rows. */
@@ -139,7 +145,7 @@ static tv_status_t count_bytes(const struct tv_run *run, int unit, int64_t scrat
     TV_TRY(one_unit_bytes(run, unit, 2, 1, slot));
     TV_TRY(one_unit_bytes(run, unit, 1, 2, work));
     const int64_t activations = one.kinds[TV_MEM_ACTIVATIONS];
-    const int64_t input = unit > 0 ? tv_run_message_count(run) * (int64_t)sizeof(float) : 0;
+    const int64_t input = unit > 0 ? message_bytes(run) : 0;
     const int is_full = run->recompute == TV_RECOMPUTE_FULL;
     cost->fixed_bytes = fixed_bytes(&one, scratch);
     cost->slot_bytes = slot[TV_MEM_ACTIVATIONS] - activations + (is_full ? 0 : input);
@@ -206,7 +212,7 @@ static tv_status_t tied_bytes(const struct tv_run *run, const struct problem *p,
 static tv_status_t take_off(const struct tv_run *run, struct problem *p)
 {
     const int last = p->args.num_pieces - 1;
-    const int64_t input = tv_run_message_count(run) * (int64_t)sizeof(float);
+    const int64_t input = message_bytes(run);
     int64_t tied;
     for (int i = 1; i <= last; i++)
         p->stage_fixed_bytes[p->stage_of[i]] -=

@@ -121,9 +121,7 @@ static tv_status_t update_weights(struct tv_trainer *tr, int64_t step, double pe
         lr[g] = tv_lr_at(&tr->run->lr[g], step);
     TV_TRY(tv_optimizer_step(tr->optimizer, tr->params.data, tr->grads.data, lr, scale,
                              ++tr->num_updates));
-    if (tr->run->zero_stage == 0 || !tr->params.is_whole)
-        return TV_OK;
-    return tv_buckets_gather(tr->zero.shards, tr->stream, &tr->sharding.shards, tr->params.data);
+    return tv_trainer_publish_params(tr);
 }
 
 tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_report *report_out)

@@ -21,7 +21,7 @@ struct tv_store_args {
     struct tv_comm *data;               /* the group that shares */
     struct tv_comm *copies;             /* of its shards in other groups, or NULL */
     struct tv_stream *stream;
-    const struct tv_kernels *kernels;
+    const struct tv_kernels *kernels; /* of fp32: what the store works on are gradients */
 };
 /* All values are zero. Errors: TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_store_create(const struct tv_store_args *args,
@@ -30,7 +30,7 @@ void tv_store_destroy(struct tv_store *store);
 
 /* For tv_model_args; valid as long as the store. */
 const struct tv_unit_store *tv_store_lender(struct tv_store *store);
-struct tv_weight_array tv_store_params(struct tv_store *store);
+struct tv_stored_weights tv_store_params(struct tv_store *store);
 struct tv_weight_array tv_store_grads(struct tv_store *store);
 
 /* Around the backwards of a step. finish: the shards' sums over the copies too, once. */

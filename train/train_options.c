@@ -149,6 +149,13 @@ static const struct tv_option rows[] = {
      "largest gradient norm; 0 turns clipping off"},
     {"skip-bad-steps", NULL, TV_OPTION_INT64, AT(skip_bad_steps), 0, TV_OPTION_BIG, "0",
      "skip up to N steps in a row whose loss or norm is not finite"},
+    {"precision", NULL, TV_OPTION_TEXT, AT(precision), 0, 0, "fp32",
+     "of weights, activations and their messages: fp32, or bf16 with fp32 sums, gradients of "
+     "weights and master weights"},
+    {"grad-reduce-dtype", NULL, TV_OPTION_TEXT, AT(grad_reduce_dtype), 0, 0, "fp32",
+     "in which gradients travel over the data axis: fp32 or bf16"},
+    {"grad-reduce-in-bf16", NULL, TV_OPTION_SWITCH, AT(is_grad_reduce_bf16), 0, 0, NULL,
+     "the same as --grad-reduce-dtype bf16"},
     {"seed", NULL, TV_OPTION_INT64, AT(seed), 0, TV_OPTION_BIG, "1234",
      "of initial weights and sample order"},
     {"Data", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},

@@ -47,6 +47,8 @@ struct tv_train_options {
     const char *lr_decay_style, *wsd_decay_style;
     int64_t wsd_decay_iters;
     int64_t skip_bad_steps;
+    const char *precision, *grad_reduce_dtype;
+    int is_grad_reduce_bf16;
     int64_t seed;
     /* data */
     struct tv_option_list data, valid_data; /* num 0: not given */

@@ -75,20 +75,35 @@ static tv_status_t alloc_host(struct tv_trainer *tr)
 }
 
 /* What this rank owns, and from ZeRO stage 2 on the place that it is in. */
-static tv_status_t create_store(struct tv_trainer *tr, const struct tv_kernels *kernels)
+static tv_status_t create_store(struct tv_trainer *tr)
 {
     TV_TRY(tv_sharding_create(tr->run, tr->here.at[TV_PIPE], tr->here.at[TV_DATA], &tr->sharding));
     if (tr->run->zero_stage < 2)
         return TV_OK;
-    const struct tv_store_args args = {.run = tr->run,
-                                       .sharding = &tr->sharding,
-                                       .data = tr->zero.shards,
-                                       .copies = tr->zero.copies,
-                                       .stream = tr->stream,
-                                       .kernels = kernels};
+    struct tv_store_args args = {.run = tr->run,
+                                 .sharding = &tr->sharding,
+                                 .data = tr->zero.shards,
+                                 .copies = tr->zero.copies,
+                                 .stream = tr->stream};
+    TV_TRY(tv_kernels_open(tr->device, TV_F32, &args.kernels));
     TV_TRY(tv_store_create(&args, &tr->store));
-    tr->params = tv_store_params(tr->store);
+    tr->weights = tv_store_params(tr->store);
     tr->grads = tv_store_grads(tr->store);
+    return TV_OK;
+}
+
+/* What the optimizer updates: the weights, or masters of what this rank owns. */
+static tv_status_t create_params(struct tv_trainer *tr)
+{
+    const struct tv_stored_weights *w = &tr->weights;
+    const int is_sharded = tr->run->zero_stage > 0;
+    const int64_t bytes = tv_run_master_bytes(tr->run, tr->sharding.shards.own_count);
+    if (w->dtype == TV_F32) {
+        tr->params = (struct tv_weight_array){w->data, w->is_compact, w->is_whole};
+        return TV_OK;
+    }
+    TV_TRY(tv_buffer_create(tr->device, (size_t)bytes, TV_MEM_OPTIMIZER, &tr->masters));
+    tr->params = (struct tv_weight_array){tr->masters.data, is_sharded, !is_sharded};
     return TV_OK;
 }
 
@@ -97,7 +112,7 @@ static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
     const struct tv_kernels *kernels;
     TV_TRY(tv_device_open(tr->run->device_kind, num_threads, &tr->device));
     TV_TRY(tv_stream_create(tr->device, &tr->stream));
-    TV_TRY(tv_kernels_open(tr->device, &kernels));
+    TV_TRY(tv_kernels_open(tr->device, tr->run->dtype, &kernels));
     struct tv_model_chunk *chunks = calloc((size_t)tr->run->num_chunks, sizeof(*chunks));
     tr->costs = calloc((size_t)tr->run->num_chunks, sizeof(*tr->costs));
     if (chunks == NULL || tr->costs == NULL) {
@@ -107,7 +122,7 @@ static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
     struct tv_model_args args = tv_run_model_args(tr->run, tr->here.at[TV_PIPE], chunks);
     args.axis = (struct tv_tensor_axis){
         .comm = tv_mesh_comm(tr->mesh, TV_TENSOR), .stream = tr->stream, .kernels = kernels};
-    tv_status_t status = create_store(tr, kernels);
+    tv_status_t status = create_store(tr);
     args.store = tr->store != NULL ? tv_store_lender(tr->store) : NULL;
     if (status == TV_OK)
         status = tv_model_create(&args, &tr->model);
@@ -115,13 +130,14 @@ static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
     TV_TRY(status);
     if (tr->store == NULL) {
         const int is_whole = tr->run->zero_stage == 0;
-        tr->params = (struct tv_weight_array){tv_model_params(tr->model), 0, 1};
+        tr->weights = (struct tv_stored_weights){tv_model_params(tr->model), tr->run->dtype, 0, 1};
         tr->grads = (struct tv_weight_array){tv_model_grads(tr->model), 0, is_whole};
-        if (tr->run->options.init_from == NULL)
-            return TV_OK;
     }
+    TV_TRY(create_params(tr));
     if (tr->run->checkpoint != NULL)
         return TV_OK; /* they come from there, when the optimizer is there too */
+    if (tr->store == NULL && tr->run->dtype == TV_F32 && tr->run->options.init_from == NULL)
+        return TV_OK; /* the model has done it */
     return tv_trainer_fill_weights(tr, tr->run->options.init_from);
 }
 
@@ -140,10 +156,16 @@ static tv_status_t create_buckets(struct tv_trainer *tr)
     if (tr->store != NULL)
         return TV_OK;
     if (tr->run->zero_stage > 0)
-        return tv_buckets_create_sharded(tr->zero.shards, tr->zero.copies, tr->stream,
-                                         tr->grads.data, &s->shards, &tr->buckets);
-    return tv_buckets_create(data, tr->stream, tr->grads.data, s->shards.num_buckets,
-                             s->shards.buckets, &tr->buckets);
+        TV_TRY(tv_buckets_create_sharded(tr->zero.shards, tr->zero.copies, tr->stream,
+                                         tr->grads.data, &s->shards, &tr->buckets));
+    else
+        TV_TRY(tv_buckets_create(data, tr->stream, tr->grads.data, s->shards.num_buckets,
+                                 s->shards.buckets, &tr->buckets));
+    const struct tv_kernels *kernels;
+    TV_TRY(tv_kernels_open(tr->device, TV_F32, &kernels));
+    if (tr->run->grad_dtype == TV_BF16)
+        tv_buckets_reduce_in_bf16(tr->buckets, kernels);
+    return TV_OK;
 }
 
 static tv_status_t create_optimizer(struct tv_trainer *tr)
@@ -171,7 +193,7 @@ static tv_status_t create_optimizer(struct tv_trainer *tr)
                                      .count = s->shards.own_count,
                                      .num_ranges = n,
                                      .ranges = ranges};
-    tv_status_t status = tv_kernels_open(tr->device, &args.kernels);
+    tv_status_t status = tv_kernels_open(tr->device, TV_F32, &args.kernels);
     if (status == TV_OK)
         status = tv_optimizer_create(&args, &tr->optimizer);
     free(ranges);
@@ -209,8 +231,10 @@ static tv_status_t create_state(struct tv_trainer *tr)
 {
     const struct tv_run *run = tr->run;
     int first_failed;
-    if (run->checkpoint != NULL)
+    if (run->checkpoint != NULL) {
         TV_TRY(tv_checkpoint_load(tr));
+        TV_TRY(tv_trainer_publish_params(tr));
+    }
     if (run->options.save == NULL)
         return TV_OK;
     return tv_comm_agree(tv_mesh_world(tr->mesh), tv_saver_create(tr, &tr->saver), &first_failed);
@@ -285,6 +309,7 @@ void tv_trainer_destroy(struct tv_trainer *tr)
     tv_schedule_destroy(&tr->smaller_schedule);
     tv_model_destroy(tr->model);
     tv_store_destroy(tr->store);
+    tv_buffer_destroy(&tr->masters);
     tv_comm_destroy(tr->tied);
     tv_stream_destroy(tr->stream);
     tv_device_close(tr->device);

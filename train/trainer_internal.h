@@ -43,8 +43,13 @@ struct tv_trainer {
     struct tv_zero_groups zero;
     struct tv_sharding sharding;
     struct tv_store *store; /* has weights and gradients from ZeRO stage 2 on, else NULL */
-    struct tv_weight_array params, grads; /* this rank's */
-    struct tv_grad_piece *grad_pieces;    /* [sharding.num_pieces] of what it owns */
+    struct tv_stored_weights weights; /* this rank's, which the model computes with */
+    /* fp32, of this rank: weights that the optimizer updates, and their gradients. params are the weights themselves,
+     * or where those are bf16 their masters, of what this rank owns: tv_trainer_publish_params rounds them. Files,
+     * and whoever else wants the values of weights, read and write params. */
+    struct tv_weight_array params, grads;
+    struct tv_buffer masters;          /* what params are in then */
+    struct tv_grad_piece *grad_pieces; /* [sharding.num_pieces] of what it owns */
     /* Of the current batch, which grows with --rampup-batch-size. */
     int64_t global_batch;
     const struct tv_schedule *schedule;  /* the run's, or the one below */
@@ -94,6 +99,10 @@ struct tv_trainer {
 
 /* setup.c: the initial weights, from a Hugging Face file or folder, or of the seed (path NULL). */
 TV_MUST_CHECK tv_status_t tv_trainer_fill_weights(struct tv_trainer *tr, const char *path);
+
+/* setup.c: after params have changed: the stored weights of what this rank owns, then of all it computes with.
+ * Collective over the data axis. */
+TV_MUST_CHECK tv_status_t tv_trainer_publish_params(struct tv_trainer *tr);
 
 /* ramp.c: schedule and executor of the next step's batch; nothing to do where it is the last one's. Collective over
  * the pipe axis. */

@@ -1,5 +1,6 @@
 /* rotary_cpu.c -- angles once per position and pair, for all heads of all rows at that position, or,
  * where rows say their positions, once per row; float rotation. */
+#include "kernels/element_internal.h"
 #include "kernels/kernels_internal.h"
 #include "kernels/math_internal.h"
 #include <math.h>
@@ -23,12 +24,13 @@ static void rotate_rows(const struct tv_rotary_args *a, int64_t first, int64_t s
     const int half = a->head_dim / 2;
     for (int64_t r = first; r < a->rows; r += step) {
         for (int head = 0; head < a->num_heads; head++) {
-            float *low = a->x + r * a->ld_x + (int64_t)head * a->head_dim, *high = low + half;
+            tv_element_t *low = (tv_element_t *)a->x + r * a->ld_x + (int64_t)head * a->head_dim,
+                         *high = low + half;
 #pragma omp simd
             for (int i = 0; i < half; i++) {
-                const float x = low[i], y = high[i];
-                low[i] = x * cosine[i] - y * sine[i];
-                high[i] = y * cosine[i] + x * sine[i];
+                const float x = tv_load(low[i]), y = tv_load(high[i]);
+                low[i] = tv_store(x * cosine[i] - y * sine[i]);
+                high[i] = tv_store(y * cosine[i] + x * sine[i]);
             }
         }
     }
@@ -38,7 +40,7 @@ tv_status_t TV_CPU(rotary)(struct tv_stream *stream, const struct tv_rotary_args
 {
     const int half = a->head_dim / 2;
     if (half > MAX_HALF)
-        return tv_rotary_ref(stream, a);
+        return TV_REF(rotary)(stream, a);
     const int threads = tv_threads_for(stream, a->rows * a->num_heads * a->head_dim);
     double frequency[MAX_HALF];
     for (int i = 0; i < half; i++)

@@ -64,7 +64,7 @@ void travel(struct tv_comm *comm, const Ranges &buckets)
             weights[(size_t)i] = (float)i;
         }
     }
-    ASSERT_EQ(tv_buckets_gather(comm, nullptr, &shards, weights.data()), TV_OK);
+    ASSERT_EQ(tv_buckets_gather(comm, nullptr, &shards, weights.data(), TV_F32), TV_OK);
     for (const tv_bucket_range &bucket : buckets)
         for (int64_t i = bucket.first; i < bucket.first + bucket.count; i++)
             ASSERT_EQ(weights[(size_t)i], (float)i);

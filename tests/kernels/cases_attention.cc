@@ -81,9 +81,12 @@ tv_status_t forward(Call &run, const Shape &s)
 tv_status_t backward(Call &run, const Shape &s)
 {
     const tv_attention_args f = forward_args(run, s);
-    const tv_status_t status = tv_kernels_ref()->attention_forward(run.stream, &f);
+    const tv_status_t status =
+        tv_kernels_ref(run.kernels->dtype)->attention_forward(run.stream, &f);
     if (status != TV_OK)
         return status;
+    if (run.rounds_stored)
+        run.tensors[3].round(); // o, which a table of bf16 would have stored
     tv_attention_backward_args args = {};
     args.batch = s.batch;
     args.seq_length = s.seq_length;
@@ -109,6 +112,7 @@ tv_status_t backward(Call &run, const Shape &s)
     args.dv = run.out(s.rows(), s.kv_cols(), args.ld_dv).data();
     args.dropout = dropout_of(s);
     args.first_keys = f.first_keys;
+    args.work = run.room(tv_attention_work_count(run.kernels->dtype, s.rows(), s.q_cols()));
     return run.kernels->attention_backward(run.stream, &args);
 }
 } // namespace

@@ -13,9 +13,9 @@ tv_status_t norm_forward(Call &run, int64_t rows, int64_t cols, int has_mean)
     args.eps = 1e-5;
     args.x = run.in(rows, cols, cols, -1, 3).data(); // a mean well away from zero
     args.weight = run.in(1, cols, cols).data();
-    args.bias = has_mean ? run.in(1, cols, cols).data() : nullptr;
+    args.bias = has_mean ? run.in(1, cols, cols).data() : Place{};
     args.y = run.out(rows, cols, cols).data();
-    args.mean = has_mean ? run.out(1, rows, rows).data() : nullptr;
+    args.mean = has_mean ? run.out(1, rows, rows).data() : Place{};
     args.rstd = run.out(1, rows, rows).data();
     const auto op = has_mean ? run.kernels->layernorm_forward : run.kernels->rmsnorm_forward;
     return op(run.stream, &args);
@@ -30,12 +30,12 @@ tv_status_t norm_backward(Call &run, int64_t rows, int64_t cols, int has_mean, i
     args.dy = run.in(rows, cols, cols).data();
     args.x = run.in(rows, cols, cols, -1, 3).data();
     args.weight = run.in(1, cols, cols).data();
-    args.mean = has_mean ? run.in(1, rows, rows, 0.5f, 1.5f).data() : nullptr;
+    args.mean = has_mean ? run.in(1, rows, rows, 0.5f, 1.5f).data() : Place{};
     args.rstd = run.in(1, rows, rows, 0.5f, 1.5f).data();
     args.add_dx = add_dx;
     args.dx = (add_dx ? run.updated(rows, cols, cols) : run.out(rows, cols, cols)).data();
     args.dweight = run.updated(1, cols, cols).data();
-    args.dbias = has_mean ? run.updated(1, cols, cols).data() : nullptr;
+    args.dbias = has_mean ? run.updated(1, cols, cols).data() : Place{};
     const auto op = has_mean ? run.kernels->layernorm_backward : run.kernels->rmsnorm_backward;
     return op(run.stream, &args);
 }

@@ -15,7 +15,8 @@ class Definitions : public ::testing::TestWithParam<const tv_kernels *>
 constexpr float nan_value = std::numeric_limits<float>::quiet_NaN();
 } // namespace
 
-INSTANTIATE_TEST_SUITE_P(Tables, Definitions, ::testing::Values(tv_kernels_ref(), tv_kernels_cpu()),
+INSTANTIATE_TEST_SUITE_P(Tables, Definitions,
+                         ::testing::Values(tv_kernels_ref(TV_F32), tv_kernels_cpu(TV_F32)),
                          [](const ::testing::TestParamInfo<const tv_kernels *> &each) {
                              return std::string(each.param->name);
                          });
@@ -119,7 +120,7 @@ TEST_P(Definitions, RotaryTurnsByGivenPositions)
 TEST_P(Definitions, AttentionIsCausal)
 {
     const int length = 70, h = 8, cut = 66;
-    Call run = {kernels, device.stream, {}, {}};
+    Call run = {kernels, device.stream, {}, {}, {}, false};
     Tensor &q = run.in(length, h, h), &k = run.in(length, h, h), &v = run.in(length, h, h);
     Tensor &o = run.out(length, h, h), &lse = run.out(1, length, length);
     const tv_attention_args args = {1, length, 1, 1,        h, q.data(),   k.data(), v.data(),
@@ -129,7 +130,7 @@ TEST_P(Definitions, AttentionIsCausal)
     EXPECT_NEAR((double)o.at(0, 3), (double)v.at(0, 3), 1e-7) << "the first token sees itself";
     k.fill(77, -1, 1);
     v.fill(78, -1, 1);
-    Call again = {kernels, device.stream, {}, {}};
+    Call again = {kernels, device.stream, {}, {}, {}, false};
     again.in(length, h, h);
     Tensor &k0 = again.in(length, h, h), &v0 = again.in(length, h, h);
     for (int r = 0; r < cut; r++) {
@@ -153,7 +154,7 @@ TEST_P(Definitions, AttentionIsCausal)
 TEST_P(Definitions, AttentionEndsWhereTheDocumentStarts)
 {
     const int length = 150, cut = 83, rest = length - cut, h = 8;
-    Call run = {kernels, device.stream, {}, {}};
+    Call run = {kernels, device.stream, {}, {}, {}, false};
     Tensor &q = run.in(length, h, h), &k = run.in(length, h, h), &v = run.in(length, h, h);
     Tensor &o = run.out(length, h, h), &lse = run.out(1, length, length);
     Tensor &alone = run.out(length, h, h), &alone_lse = run.out(1, length, length);
@@ -352,7 +353,7 @@ TEST_P(Definitions, ActivationsFarFromZero)
 TEST_P(Definitions, AdamwFollowsItsFormulaInDouble)
 {
     const int64_t count = 37;
-    Call run = {kernels, device.stream, {}, {}};
+    Call run = {kernels, device.stream, {}, {}, {}, false};
     Tensor &param = run.in(1, count, count), &grad = run.in(1, count, count);
     std::vector<float> m((size_t)count), v((size_t)count);
     std::vector<double> p((size_t)count), first((size_t)count), second((size_t)count);
@@ -422,7 +423,7 @@ TEST(Threads, DoNotChangeSums)
     add_loss_cases(cases);
     for (const Case &c : cases) {
         SCOPED_TRACE(c.op + " " + c.shape);
-        expect_same_bits(run_case(c, tv_kernels_cpu(), three.stream),
-                         run_case(c, tv_kernels_cpu(), one.stream));
+        expect_same_bits(run_case(c, tv_kernels_cpu(TV_F32), three.stream),
+                         run_case(c, tv_kernels_cpu(TV_F32), one.stream));
     }
 }

@@ -95,7 +95,8 @@ TEST_P(Dropout, OfAttentionHasAMaskPerHeadAndQuery)
         }
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, Dropout, ::testing::Values(tv_kernels_ref(), tv_kernels_cpu()),
+INSTANTIATE_TEST_SUITE_P(Kernels, Dropout,
+                         ::testing::Values(tv_kernels_ref(TV_F32), tv_kernels_cpu(TV_F32)),
                          [](const ::testing::TestParamInfo<const tv_kernels *> &each) {
                              return std::string(each.param->name);
                          });

@@ -17,7 +17,7 @@ class Gradients : public ::testing::Test
     {
         Tensor tensor(Role::input, 1, count, count);
         tensor.fill(++seed, low, high);
-        return std::vector<float>(tensor.data(), tensor.data() + count);
+        return std::vector<float>(tensor.floats(), tensor.floats() + count);
     }
 
     // `gradient` is that of loss() with respect to x, which loss() reads.
@@ -57,7 +57,7 @@ class Gradients : public ::testing::Test
                          const int32_t *first_keys = nullptr);
     void check_cross_entropy(double smoothing);
 
-    const tv_kernels *kernels = tv_kernels_ref();
+    const tv_kernels *kernels = tv_kernels_ref(TV_F32);
     Device device{1};
     uint32_t seed = 0;
 };
@@ -248,9 +248,10 @@ void Gradients::check_attention(int num_kv_heads, const tv_dropout &dropout,
     };
     loss();
     const tv_attention_backward_args backward = {
-        batch,     length,    heads,     num_kv_heads, h,          q.data(), k.data(), v.data(),
-        q_cols,    kv_cols,   kv_cols,   o.data(),     d_o.data(), q_cols,   q_cols,   lse.data(),
-        dq.data(), dk.data(), dv.data(), q_cols,       kv_cols,    kv_cols,  dropout,  first_keys};
+        batch,    length,     heads,      num_kv_heads, h,         q.data(),   k.data(),
+        v.data(), q_cols,     kv_cols,    kv_cols,      o.data(),  d_o.data(), q_cols,
+        q_cols,   lse.data(), dq.data(),  dk.data(),    dv.data(), q_cols,     kv_cols,
+        kv_cols,  dropout,    first_keys, nullptr};
     ASSERT_EQ(kernels->attention_backward(device.stream, &backward), TV_OK);
     expect_gradient("q", q, dq, loss);
     expect_gradient("k", k, dk, loss);

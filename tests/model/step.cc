@@ -76,7 +76,8 @@ class Rank
     size_t rows, width, num_micro;
     float *params_of(size_t stage)
     {
-        return step.is_lent ? lenders[stage]->params.data() : tv_model_params(models[stage].get());
+        return step.is_lent ? lenders[stage]->params.data()
+                            : static_cast<float *>(tv_model_params(models[stage].get()));
     }
     float *grads_of(size_t stage)
     {
@@ -380,7 +381,7 @@ StepCase some_step(const struct tv_model_config &config)
     step.config = config;
     step.micro_batch = 2;
     step.seq_length = config.max_positions;
-    step.kernels = tv_kernels_ref();
+    step.kernels = tv_kernels_ref(TV_F32);
     step.weights = some_weights(config, 0.3);
     for (int i = 0; i < 2 * step.micro_batch * step.seq_length; i++) {
         step.ids.push_back((int32_t)((i * i + 5 * i) % config.vocab_size));

@@ -112,7 +112,7 @@ TEST_P(Axes, TensorRanksAgreeWithOne)
 TEST_P(Axes, CutRowsGiveTheSameBits)
 {
     StepCase step = step_of(GetParam());
-    step.kernels = tv_kernels_cpu();
+    step.kernels = tv_kernels_cpu(TV_F32);
     step.first_units = {0, 2, 4};
     for (const int T : {1, 2, 4})
         for (const tv_recompute_t recompute :
@@ -137,7 +137,7 @@ TEST_P(Axes, FastKernelsAgreeWithReference)
     StepCase step = step_of(GetParam());
     const StepResult want = run_step(step);
     ASSERT_FALSE(HasFailure());
-    step.kernels = tv_kernels_cpu();
+    step.kernels = tv_kernels_cpu(TV_F32);
     step.T = 2;
     expect_agreement(run_step(step), want);
 }
@@ -163,7 +163,7 @@ TEST_P(Axes, TwiceTheSameBits)
 {
     StepCase step = step_of(GetParam());
     step.T = 4;
-    step.kernels = tv_kernels_cpu();
+    step.kernels = tv_kernels_cpu(TV_F32);
     const StepResult once = run_step(step), twice = run_step(step);
     ASSERT_FALSE(HasFailure());
     expect_same_bits(twice, once, false);

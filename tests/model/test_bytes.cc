@@ -68,7 +68,7 @@ TEST_P(Bytes, AreThoseOfTheFormula)
     step.weights = some_weights(step.config, 0.3);
     step.ids.assign(4 * 48, 5);
     step.targets.assign(4 * 48, 7);
-    step.kernels = tv_kernels_cpu();
+    step.kernels = tv_kernels_cpu(TV_F32);
     step.step = 1;
     for (const int T : {2, 4})
         for (const int is_sequence_parallel : {0, 1})

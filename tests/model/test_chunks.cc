@@ -30,7 +30,7 @@ class SameBits : public testing::TestWithParam<Which>
         step.micro_batch = 1;
         step.T = GetParam().T;
         step.is_sequence_parallel = GetParam().is_sequence_parallel;
-        step.kernels = tv_kernels_cpu();
+        step.kernels = tv_kernels_cpu(TV_F32);
         if (GetParam().has_documents)
             reset_documents(&step);
         want = run_step(step);

@@ -77,7 +77,7 @@ TEST(Logits, AreThoseOfTheLossOnEveryCutOfTheVocabulary)
         const struct tv_model_config config = small(family);
         std::vector<float> whole;
         for (int T : {1, 2, 4})
-            run_axis(T, tv_kernels_cpu(), [&](const struct tv_tensor_axis &axis) {
+            run_axis(T, tv_kernels_cpu(TV_F32), [&](const struct tv_tensor_axis &axis) {
                 const std::vector<float> got = forward(axis, config);
                 if (T == 1)
                     whole = got;
@@ -90,7 +90,7 @@ TEST(Logits, AreThoseOfTheLossOnEveryCutOfTheVocabulary)
 
 TEST(Logits, AChunkWithoutTheHeadHasNone)
 {
-    run_axis(1, tv_kernels_cpu(), [&](const struct tv_tensor_axis &axis) {
+    run_axis(1, tv_kernels_cpu(TV_F32), [&](const struct tv_tensor_axis &axis) {
         struct tv_model *model = create(axis, small(TV_GPT2), {0, 2, 1, 0});
         float logits[vocab];
         const struct tv_model_call call = {};

@@ -35,7 +35,8 @@ TEST(ThreadExecutorMemory, OneStagesIsEveryStages)
             ASSERT_OK(tv_stream_create(device, &stream));
             if (tv_comm_rank(pipe) == 1)
                 fail_allocation(after);
-            EXPECT_EQ(TV_NO_MEMORY, tv_executor_create(pipe, stream, &schedule, 16, &executor));
+            EXPECT_EQ(TV_NO_MEMORY,
+                      tv_executor_create(pipe, stream, &schedule, 16, TV_F32, &executor));
             EXPECT_EQ(nullptr, executor);
             tv_stream_destroy(stream);
             tv_device_close(device);

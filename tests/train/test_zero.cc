@@ -33,6 +33,7 @@ struct Rank {
     std::vector<std::pair<size_t, size_t>> memory; // now and peak, by step
     std::vector<size_t> heap;                      // of the process, in use, by step
     std::map<int64_t, float> tied_piece;           // what this rank has of its copy, by place
+    std::vector<char> weights;                     // as they are stored, where all of them are here
 };
 
 void look(struct tv_trainer *tr, Rank *rank)
@@ -46,6 +47,10 @@ void look(struct tv_trainer *tr, Rank *rank)
         rank->held.push_back((int64_t)tv_device_bytes(tr->device, (tv_mem_kind_t)kind));
     rank->planned.resize(TV_NUM_MEM_KINDS);
     ASSERT_EQ(tv_run_stage_bytes(tr->run, p, rank->planned.data()), TV_OK);
+    const char *stored = static_cast<const char *>(tr->weights.data);
+    if (tr->weights.is_whole)
+        rank->weights.assign(stored,
+                             stored + (size_t)s->locals.count * tv_dtype_bytes(tr->weights.dtype));
     for (int i = 0; i < s->locals.num; i++) {
         const struct tv_local_param *local = &s->locals.params[i];
         if (local->param->tied_unit < 0)
@@ -183,22 +188,28 @@ Words operator+(Words a, const Words &b)
     return a;
 }
 
+// Bytes of an element: of weights, and of gradients on the data axis.
+struct Elements {
+    int64_t weight = element, gradient = element;
+};
+
 // Bytes that all replicas together send per element of weights in a step of m micro-batches, over
-// (D - 1): 2 (g + q) / 2 and so on with g = q = 4.
-int64_t sent_per_element(int zero, int64_t m, bool is_full)
+// (D - 1).
+int64_t sent_per_element(int zero, int64_t m, bool is_full, Elements e)
 {
     switch (zero) {
     case 2:
-        return (m + 1) * element;
+        return m * e.gradient + e.weight;
     case 3:
-        return m * (is_full ? 4 : 3) * element;
+        return m * (e.gradient + (is_full ? 3 : 2) * e.weight);
     default:
-        return 2 * element;
+        return e.gradient + e.weight;
     }
 }
 
 // The replicas share in groups of `size`, and two groups at most send the same whatever is small.
-void check_bytes(int pp, int dp, int tp, int zero, Words more, bool is_full = false, int size = 0)
+void check_bytes(int pp, int dp, int tp, int zero, Words more, bool is_full = false, int size = 0,
+                 Elements e = {})
 {
     const int groups = size > 0 ? dp / size : 1;
     const int N = dp / groups;
@@ -212,12 +223,15 @@ void check_bytes(int pp, int dp, int tp, int zero, Words more, bool is_full = fa
         const int64_t n = group.one->params, m = group.one->num_micro;
         // From stage 2 on units take turns: a weight of two of them moves for each.
         const int64_t twice = group.one->tied_uses == 2 ? group.one->tied : 0;
-        const int64_t gathers = zero == 2 ? m * element : sent_per_element(zero, m, is_full);
+        const int64_t gathers = zero == 2 ? m * e.gradient : sent_per_element(zero, m, is_full, e);
         // Inside each group as if it were all; then once the shards' sums over the groups.
-        const int64_t inside =
-            (N - 1) * (n * sent_per_element(zero, m, is_full) + (zero >= 2 ? twice * gathers : 0));
-        EXPECT_EQ(group.sent, groups * inside + 2 * (groups - 1) * n * element);
-        const int64_t state[] = {16 * N * n, (8 * N + 8) * n, (4 * N + 12) * n, 16 * n};
+        const int64_t inside = (N - 1) * (n * sent_per_element(zero, m, is_full, e) +
+                                          (zero >= 2 ? twice * gathers : 0));
+        EXPECT_EQ(group.sent, groups * inside + 2 * (groups - 1) * n * e.gradient);
+        // Optimizer state: two moments, and masters where weights are not fp32 themselves.
+        const int64_t w = e.weight, o = 8 + (w < element ? element : 0);
+        const int64_t state[] = {(w + 4 + o) * N * n, ((w + 4) * N + o) * n, (w * N + 4 + o) * n,
+                                 (w + 4 + o) * n};
         EXPECT_EQ(group.state, groups * state[zero]);
     }
     int64_t most = 0, planned = 0;
@@ -246,6 +260,38 @@ TEST(Zero, SendsAndHoldsWhatTheFormulasSay)
         check_bytes(2, 2, 1, zero, gpt2 + Words{"--schedule", "zb-v"});
         check_bytes(2, 3, 1, zero, gpt2 + Words{"--schedule", "zb-h1", "--recompute", "selective"});
         check_bytes(2, 2, 2, zero, gpt2 + Words{"--sequence-parallel"});
+    }
+}
+
+// 6 + 12/D, 2 + 16/D and 18/D bytes a weight.
+TEST(Zero, Bf16SendsAndHoldsWhatTheFormulasSay)
+{
+    const Words bf16 = {"--precision", "bf16"}, both = bf16 + Words{"--grad-reduce-in-bf16"};
+    for (int zero = 1; zero <= 3; zero++) {
+        check_bytes(1, 3, 1, zero, gpt2 + bf16, false, 0, {2, 4});
+        check_bytes(2, 2, 2, zero, gpt2 + bf16 + Words{"--sequence-parallel"}, false, 0, {2, 4});
+        check_bytes(2, 2, 1, zero, untied + both + Words{"--recompute", "full"}, true, 0, {2, 2});
+        check_bytes(1, 4, 1, zero, gpt2 + both, false, 2, {2, 2});
+    }
+}
+
+// Losses, norms and weights of replicas (B09), and one norm of all stages (B12).
+TEST(Zero, Bf16ReplicasStayEqual)
+{
+    for (const Words &how : {Words{"--precision", "bf16"},
+                             Words{"--precision", "bf16", "--grad-reduce-dtype", "bf16"}}) {
+        double norm = 0;
+        for (int zero = 0; zero <= 3; zero++) {
+            const std::vector<Rank> ranks = train(1, 3, 1, zero, 10, gpt2 + how);
+            norm = zero == 0 ? ranks[0].norms[0] : norm;
+            EXPECT_NEAR(ranks[0].norms[0], norm, norm * (zero < 2 ? 1e-12 : 1e-2)) << zero;
+            EXPECT_EQ(ranks[0].weights.empty(), zero == 3);
+            for (const Rank &rank : ranks) {
+                EXPECT_EQ(rank.losses, ranks[0].losses) << zero;
+                EXPECT_EQ(rank.norms, ranks[0].norms) << zero;
+                EXPECT_EQ(rank.weights, ranks[0].weights) << zero;
+            }
+        }
     }
 }
 
@@ -278,7 +324,9 @@ TEST(Zero, CopiesOfATiedWeightStayEqual)
     for (int zero = 1; zero <= 3; zero++) {
         check_copies(2, zero, {}, 2);
         check_copies(4, zero, {"--zero-group-size", "2"}, 2);
+        check_copies(2, zero, {"--precision", "bf16"}, 2);
     }
+    check_copies(2, 0, {"--precision", "bf16"}, 1);
 }
 
 TEST(Zero, OverlapChangesNoBitOfGroups)
