@@ -4,16 +4,18 @@ set(objects "")
 foreach(folder ${folders})
   list(APPEND objects $<TARGET_OBJECTS:trivet_${folder}>)
 endforeach()
-if(TARGET trivet_kernels_avx2)
-  list(APPEND objects $<TARGET_OBJECTS:trivet_kernels_avx2>)
-endif()
+foreach(copy trivet_kernels_bf16 trivet_kernels_avx2 trivet_kernels_avx2_bf16)
+  if(TARGET ${copy})
+    list(APPEND objects $<TARGET_OBJECTS:${copy}>)
+  endif()
+endforeach()
 add_library(libtrivet SHARED ${objects})
 set_target_properties(libtrivet PROPERTIES OUTPUT_NAME trivet VERSION ${PROJECT_VERSION}
   SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR} LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}
   LINKER_LANGUAGE C BUILD_RPATH "$ORIGIN" INSTALL_RPATH "$ORIGIN"
   LINK_OPTIONS -Wl,--no-undefined)
 target_link_libraries(libtrivet PRIVATE trivet_options MPI::MPI_C PkgConfig::JANSSON PkgConfig::XXHASH
-  PkgConfig::HWLOC PkgConfig::EXPAT PkgConfig::YAML trivet_blas Threads::Threads m ${CMAKE_DL_LIBS})
+  PkgConfig::HWLOC PkgConfig::EXPAT PkgConfig::YAML PkgConfig::PCRE2 trivet_blas Threads::Threads m ${CMAKE_DL_LIBS})
 target_include_directories(libtrivet INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>
   $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/trivet>)
 
@@ -23,7 +25,7 @@ install(TARGETS libtrivet LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 
 foreach(folder ${folders})
   file(GLOB headers ${PROJECT_SOURCE_DIR}/${folder}/*.h)
-  list(FILTER headers EXCLUDE REGEX "_internal\\.h$|/commands\\.h$|/console\\.h$|/files\\.h$")
+  list(FILTER headers EXCLUDE REGEX "_internal\\.h$|/commands\\.h$|/console\\.h$|/files\\.h$|/sentencepiece_module\\.h$|/bpe\\.h$|/corpus_words\\.h$|/tokenize_pieces\\.h$")
   install(FILES ${headers} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/trivet/${folder})
 endforeach()
 install(FILES ${PROJECT_BINARY_DIR}/include/base/version.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/trivet/base)

@@ -43,16 +43,19 @@ static tv_status_t forward(void *context, const struct tv_stage_call *call)
             stage->x[call->micro][i] = (float)((call->micro + i) % 8);
         x = stage->x[call->micro];
     }
-    for (int i = 0; call->y != NULL && i < COUNT; i++)
-        call->y[i] = weight(stage, call->chunk) * x[i];
+    float *y = call->y;
+    for (int i = 0; y != NULL && i < COUNT; i++)
+        y[i] = weight(stage, call->chunk) * x[i];
     return TV_OK;
 }
 
 /* dy is NULL at the last position: dloss/dy = 1. dx is NULL at the first. */
 static tv_status_t backward_input(void *context, const struct tv_stage_call *call)
 {
-    for (int i = 0; call->dx != NULL && i < COUNT; i++)
-        call->dx[i] = weight(context, call->chunk) * (call->dy != NULL ? call->dy[i] : 1.0f);
+    const float *dy = call->dy;
+    float *dx = call->dx;
+    for (int i = 0; dx != NULL && i < COUNT; i++)
+        dx[i] = weight(context, call->chunk) * (dy != NULL ? dy[i] : 1.0f);
     return TV_OK;
 }
 
@@ -60,9 +63,9 @@ static tv_status_t backward_input(void *context, const struct tv_stage_call *cal
 static tv_status_t backward_weight(void *context, const struct tv_stage_call *call)
 {
     struct stage *stage = context;
-    const float *x = call->x != NULL ? call->x : stage->x[call->micro];
+    const float *x = call->x != NULL ? call->x : stage->x[call->micro], *dy = call->dy;
     for (int i = 0; i < COUNT; i++)
-        stage->dweight[call->chunk] += (call->dy != NULL ? call->dy[i] : 1.0) * x[i];
+        stage->dweight[call->chunk] += (dy != NULL ? dy[i] : 1.0) * x[i];
     return TV_OK;
 }
 
@@ -107,7 +110,7 @@ int main(int argc, char **argv)
         .num_chunks = tv_schedule_is_known(name) ? tv_schedule_default_chunks(name) : 1,
         .num_micro = num_micro};
     check(tv_schedule_build(&args, &schedule));
-    check(tv_executor_create(world, stream, &schedule, COUNT, &executor));
+    check(tv_executor_create(world, stream, &schedule, COUNT, TV_F32, &executor));
 
     struct stage stage = {.index = tv_comm_rank(world), .schedule = &schedule};
     const struct tv_stage_functions functions = {&stage, forward, backward, backward_input,

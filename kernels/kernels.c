@@ -1,23 +1,28 @@
-/* kernels/kernels.c -- the tables. */
+/* kernels/kernels.c -- which table for whom. */
 #include "kernels/kernels_internal.h"
 
-#define REF_ENTRY(op, args) .op = tv_##op##_ref,
-
-const struct tv_kernels *tv_kernels_ref(void)
+const struct tv_kernels *tv_kernels_ref(tv_dtype_t dtype)
 {
-    static const struct tv_kernels table = {.name = "ref", TV_KERNEL_LIST(REF_ENTRY)};
-    return &table;
+    return dtype == TV_BF16 ? tv_table_ref_bf16() : tv_table_ref_f32();
 }
 
-const struct tv_kernels *tv_kernels_cpu(void)
+const struct tv_kernels *tv_kernels_cpu(tv_dtype_t dtype)
 {
-    return tv_table_fastest();
+    return tv_table_fastest(dtype);
 }
 
-tv_status_t tv_kernels_open(const struct tv_device *device, const struct tv_kernels **kernels_out)
+const struct tv_kernels *tv_table_portable(tv_dtype_t dtype)
+{
+    return dtype == TV_BF16 ? tv_table_cpu_bf16() : tv_table_cpu_f32();
+}
+
+tv_status_t tv_kernels_open(const struct tv_device *device, tv_dtype_t dtype,
+                            const struct tv_kernels **kernels_out)
 {
     if (tv_device_kind(device) != TV_DEVICE_CPU)
         return TV_ERR(TV_UNSUPPORTED, "this version has no kernels for %s", tv_device_name(device));
-    *kernels_out = tv_kernels_cpu();
+    if (dtype != TV_F32 && dtype != TV_BF16)
+        return TV_ERR(TV_UNSUPPORTED, "no kernels for elements of type %d", (int)dtype);
+    *kernels_out = tv_kernels_cpu(dtype);
     return TV_OK;
 }

@@ -1,6 +1,10 @@
-/* kernels/kernels.h -- the operations of a transformer, one table of functions per backend.
+/* kernels/kernels.h -- the operations of a transformer, one table of functions per backend and type
+ * of stored elements.
  *
- * Tensors are row-major fp32. `rows` are tokens (B x S, sequence by sequence), B S C H V as in
+ * Tensors are row-major. `void *` ones (weights, activations and their gradients) have elements of
+ * the table's dtype, TV_F32 or TV_BF16; `float *` ones (gradients of weights, statistics of rows,
+ * the optimizer's state) are fp32 in every table. Elements are read into fp32 or wider, added up
+ * there, and rounded once when a result is stored. `rows` are tokens (B x S, sequence by sequence), B S C H V as in
  * docs/glossary.md. Where an `ld_` is given, row r of that tensor starts at r * ld (elements), so
  * an operation can read a part of a fused matrix. Gradients of weights are added to (`+=`),
  * gradients of activations are written (`=`) unless said. Operations are enqueued on args' stream;
@@ -12,6 +16,7 @@
 #ifndef TV_KERNELS_KERNELS_H
 #define TV_KERNELS_KERNELS_H
 #include "base/device.h"
+#include "base/dtype.h"
 #include <stdint.h>
 
 TV_BEGIN_C
@@ -20,28 +25,28 @@ TV_BEGIN_C
  * trans_b: b is [n,k]. 2 m n k FLOPs. bias NULL: none. m, n or k may be 0. */
 struct tv_matmul_args {
     int64_t m, n, k;
-    const float *a;
+    const void *a;
     int64_t ld_a;
     int trans_a;
-    const float *b;
+    const void *b;
     int64_t ld_b;
     int trans_b;
-    const float *bias;
+    const void *bias;
     int accumulate;
-    float *c;
+    void *c; /* matmul_to_f32: float, as gradients of weights are */
     int64_t ld_c;
 };
 /* dbias[cols] += sum over rows of dy[rows, cols] */
 struct tv_bias_backward_args {
     int64_t rows, cols, ld_dy;
-    const float *dy;
+    const void *dy;
     float *dbias;
 };
 /* y = a + b, [count]; y may be a or b */
 struct tv_add_args {
     int64_t count;
-    const float *a, *b;
-    float *y;
+    const void *a, *b;
+    void *y;
 };
 /* LayerNorm (Ba, Kiros, Hinton 2016) per row: y = (x - mean) rstd w + b, rstd = 1/sqrt(var + eps).
  * x, y [rows, cols]; weight, bias [cols]; mean, rstd [rows] kept for backward. RMSNorm (Zhang,
@@ -49,24 +54,28 @@ struct tv_add_args {
 struct tv_norm_args {
     int64_t rows, cols;
     double eps;
-    const float *x, *weight, *bias;
-    float *y, *mean, *rstd;
+    const void *x, *weight, *bias;
+    void *y;
+    float *mean, *rstd;
 };
 /* dx = (add_dx: +=); dweight, dbias +=. */
 struct tv_norm_backward_args {
     int64_t rows, cols;
-    const float *dy, *x, *weight, *mean, *rstd;
+    const void *dy, *x, *weight;
+    const float *mean, *rstd;
     int add_dx;
-    float *dx, *dweight, *dbias;
+    void *dx;
+    float *dweight, *dbias;
 };
 /* Rotary embedding (Su et al. 2021), half-split: within each head, (x_i, x_{i+h/2}) turns by
- * position * theta^(-2i/h). x [rows, heads * head_dim] in place; position of row r is r %
- * seq_length; inverse = 1 turns back (the gradient). */
+ * position * theta^(-2i/h). x [rows, heads * head_dim] in place; position of row r is positions[r],
+ * or r % seq_length where positions is NULL; inverse = 1 turns back (the gradient). */
 struct tv_rotary_args {
     int64_t rows, ld_x;
     int seq_length, num_heads, head_dim, inverse;
     double theta;
-    float *x;
+    void *x;
+    const int32_t *positions; /* [rows], or NULL */
 };
 /* Dropout (Srivastava et al. 2014): y = x / (1 - p) where x is kept, else 0. An element is dropped
  * when its random word is below `threshold` = p 2^32: word column % 4 of the Philox block with
@@ -84,59 +93,70 @@ struct tv_dropout {
 struct tv_dropout_args {
     int64_t rows, cols;
     struct tv_dropout dropout;
-    const float *x;
-    float *y;
+    const void *x;
+    void *y;
 };
 /* Causal attention, grouped queries: query head j reads kv head j / (num_heads / num_kv_heads).
  * scale 1/sqrt(head_dim). q, o [B*S, num_heads * head_dim]; k, v [B*S, num_kv_heads * head_dim];
  * lse [B, num_heads, S] = log sum exp of each row of scaled scores, kept for backward. Dropout of
  * the softmax's output: token = the query's, plane = the head, column = the key's place in the
- * sequence. Never holds more than one block of S x S scores (Dao et al. 2022). */
+ * sequence. Never holds more than one block of S x S scores (Dao et al. 2022).
+ * first_keys [B*S], or NULL: the first key in its sequence that each query may see, at most its own
+ * place and never falling along a sequence: where its document starts. NULL: key 0. */
 struct tv_attention_args {
     int batch, seq_length, num_heads, num_kv_heads, head_dim;
-    const float *q, *k, *v;
+    const void *q, *k, *v;
     int64_t ld_q, ld_k, ld_v;
-    float *o;
+    void *o;
     int64_t ld_o;
     float *lse;
     struct tv_dropout dropout;
+    const int32_t *first_keys;
 };
-/* Given o, lse of forward, do and the same dropout: writes dq, dk, dv (=), laid out as q, k, v with
- * the ld_d* strides. */
+/* Given o, lse of forward, do, the same dropout and first_keys: writes dq, dk, dv (=), laid out as q,
+ * k, v with the ld_d* strides. work [tv_attention_work_count]: fp32 sums of dq; not read where the
+ * count is 0. */
 struct tv_attention_backward_args {
     int batch, seq_length, num_heads, num_kv_heads, head_dim;
-    const float *q, *k, *v;
+    const void *q, *k, *v;
     int64_t ld_q, ld_k, ld_v;
-    const float *o, *d_o;
+    const void *o, *d_o;
     int64_t ld_o, ld_do;
     const float *lse;
-    float *dq, *dk, *dv;
+    void *dq, *dk, *dv;
     int64_t ld_dq, ld_dk, ld_dv;
     struct tv_dropout dropout;
+    const int32_t *first_keys;
+    float *work;
 };
+/* rows = B S, cols = num_heads * head_dim. An fp32 dq holds its own sums. */
+static inline int64_t tv_attention_work_count(tv_dtype_t dtype, int64_t rows, int64_t cols)
+{
+    return dtype == TV_F32 ? 0 : rows * cols;
+}
 /* gelu, tanh form (Hendrycks, Gimpel 2016): y = x/2 (1 + tanh(sqrt(2/pi)(x + 0.044715 x^3))).
  * backward: dx = dy y'(x). dx may be dy or x. */
 struct tv_gelu_args {
     int64_t count;
-    const float *x;
-    float *y;
+    const void *x;
+    void *y;
 };
 struct tv_gelu_backward_args {
     int64_t count;
-    const float *x, *dy;
-    float *dx;
+    const void *x, *dy;
+    void *dx;
 };
 /* SwiGLU (Shazeer 2020): y = gate sigmoid(gate) up, all [rows, cols] with strides. d_gate, d_up may
  * be gate, up. */
 struct tv_swiglu_args {
     int64_t rows, cols, ld_gate, ld_up, ld_y;
-    const float *gate, *up;
-    float *y;
+    const void *gate, *up;
+    void *y;
 };
 struct tv_swiglu_backward_args {
     int64_t rows, cols, ld_gate, ld_up, ld_dy, ld_dgate, ld_dup;
-    const float *gate, *up, *dy;
-    float *d_gate, *d_up;
+    const void *gate, *up, *dy;
+    void *d_gate, *d_up;
 };
 /* y[rows, cols] = table[ids[r] - first] for first <= ids[r] < first + num, else 0 (+ y when
  * accumulate). backward: dtable[ids[r] - first] += dy[r], rows in ascending order. table [num (or
@@ -144,14 +164,14 @@ struct tv_swiglu_backward_args {
 struct tv_embedding_args {
     int64_t rows, cols, first, num;
     const int32_t *ids;
-    const float *table;
+    const void *table;
     int accumulate;
-    float *y;
+    void *y;
 };
 struct tv_embedding_backward_args {
     int64_t rows, cols, first, num;
     const int32_t *ids;
-    const float *dy;
+    const void *dy;
     float *dtable;
 };
 /* Softmax cross-entropy over a vocabulary that may be cut over ranks; this rank holds columns
@@ -165,7 +185,7 @@ struct tv_embedding_backward_args {
  * row r = (1 - s)(row_lse - target logit) + s (row_lse - mean logit). */
 struct tv_cross_entropy_args {
     int64_t rows, cols, ld, first;
-    float *logits; /* read by max and sum, replaced by backward */
+    void *logits; /* read by max and sum, replaced by backward */
     const int32_t *targets;
     float *row_max, *row_sum,
         *row_target;      /* [rows]; max writes row_max, sum reads it and writes the others */
@@ -208,9 +228,24 @@ struct tv_square_sum_args {
     double *sum_out;
 };
 
+/* bf16 of floats, y = x rounded to nearest, ties to even; and back, which is exact. Any table. to_bf16: y may
+ * be x, the bf16 numbers then lie in the first half of the array of floats. from_bf16: y may begin
+ * in the same place as x, or behind it. */
+struct tv_to_bf16_args {
+    int64_t count;
+    const float *x;
+    void *y;
+};
+struct tv_from_bf16_args {
+    int64_t count;
+    const void *x;
+    float *y;
+};
+
 /* X(function, args struct) */
 #define TV_KERNEL_LIST(X)                                                                          \
     X(matmul, tv_matmul_args)                                                                      \
+    X(matmul_to_f32, tv_matmul_args)                                                               \
     X(bias_backward, tv_bias_backward_args)                                                        \
     X(add, tv_add_args)                                                                            \
     X(layernorm_forward, tv_norm_args)                                                             \
@@ -233,22 +268,25 @@ struct tv_square_sum_args {
     X(adamw, tv_adamw_args)                                                                        \
     X(lion, tv_lion_args)                                                                          \
     X(axpby, tv_axpby_args)                                                                        \
-    X(square_sum, tv_square_sum_args)
+    X(square_sum, tv_square_sum_args)                                                              \
+    X(to_bf16, tv_to_bf16_args)                                                                    \
+    X(from_bf16, tv_from_bf16_args)
 
 struct tv_kernels {
     const char *name; /* "ref", "cpu", "cuda" */
+    tv_dtype_t dtype; /* of what is `void *` above */
 #define TV_KERNEL_FIELD(op, args)                                                                  \
     tv_status_t (*op)(struct tv_stream * stream, const struct args *a);
     TV_KERNEL_LIST(TV_KERNEL_FIELD)
 #undef TV_KERNEL_FIELD
 };
 
-/* The definition: one thread, double accumulators, host memory. */
-const struct tv_kernels *tv_kernels_ref(void);
+/* The definition: one thread, double accumulators, host memory. dtype: TV_F32 or TV_BF16. */
+const struct tv_kernels *tv_kernels_ref(tv_dtype_t dtype);
 /* What is fastest on this CPU; runs with the threads of the stream's device. */
-const struct tv_kernels *tv_kernels_cpu(void);
+const struct tv_kernels *tv_kernels_cpu(tv_dtype_t dtype);
 /* The table for a device. Errors: TV_UNSUPPORTED (a device without kernels in this build). */
-TV_MUST_CHECK tv_status_t tv_kernels_open(const struct tv_device *device,
+TV_MUST_CHECK tv_status_t tv_kernels_open(const struct tv_device *device, tv_dtype_t dtype,
                                           const struct tv_kernels **kernels_out);
 TV_END_C
 #endif

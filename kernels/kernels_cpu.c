@@ -5,6 +5,7 @@
 
 const struct tv_kernels *TV_CPU(table)(void)
 {
-    static const struct tv_kernels table = {.name = "cpu", TV_KERNEL_LIST(ENTRY)};
+    static const struct tv_kernels table = {
+        .name = "cpu", .dtype = TV_STORAGE_DTYPE, TV_KERNEL_LIST(ENTRY)};
     return &table;
 }

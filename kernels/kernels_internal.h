@@ -2,7 +2,8 @@
  *
  * The files *_cpu.c are compiled once per instruction set, without fused multiply-add and with the
  * same fixed order of every sum, so that all copies give the same bits; the build names a copy by
- * TV_CPU_VARIANT. */
+ * TV_CPU_VARIANT. These and the files *_ref.c are compiled once more with TV_STORAGE_BF16 for the
+ * tables of bf16: kernels/element_internal.h. */
 #ifndef TV_KERNELS_KERNELS_INTERNAL_H
 #define TV_KERNELS_KERNELS_INTERNAL_H
 #include "kernels/kernels.h"
@@ -10,13 +11,21 @@
 #ifndef TV_CPU_VARIANT
 #define TV_CPU_VARIANT cpu
 #endif
-#define TV_CPU_JOIN(op, variant) tv_##op##_##variant
-#define TV_CPU_NAME(op, variant) TV_CPU_JOIN(op, variant)
-#define TV_CPU(op)               TV_CPU_NAME(op, TV_CPU_VARIANT) /* tv_matmul_cpu, tv_matmul_avx2 */
+#define TV_KERNEL_JOIN(op, variant, storage) tv_##op##_##variant##_##storage
+#define TV_KERNEL_NAME(op, variant, storage) TV_KERNEL_JOIN(op, variant, storage)
+#ifdef TV_STORAGE_BF16
+#define TV_STORAGE_NAME  bf16
+#define TV_STORAGE_DTYPE TV_BF16
+#else
+#define TV_STORAGE_NAME  f32
+#define TV_STORAGE_DTYPE TV_F32
+#endif
+#define TV_CPU(op) TV_KERNEL_NAME(op, TV_CPU_VARIANT, TV_STORAGE_NAME) /* tv_matmul_avx2_f32 */
+#define TV_REF(op) TV_KERNEL_NAME(op, ref, TV_STORAGE_NAME)            /* tv_matmul_ref_bf16 */
 
 TV_BEGIN_C
 #define TV_KERNEL_REF(op, args)                                                                    \
-    tv_status_t tv_##op##_ref(struct tv_stream *stream, const struct args *a);
+    tv_status_t TV_REF(op)(struct tv_stream * stream, const struct args *a);
 TV_KERNEL_LIST(TV_KERNEL_REF)
 #undef TV_KERNEL_REF
 #define TV_KERNEL_CPU(op, args)                                                                    \
@@ -24,10 +33,16 @@ TV_KERNEL_LIST(TV_KERNEL_REF)
 TV_KERNEL_LIST(TV_KERNEL_CPU)
 #undef TV_KERNEL_CPU
 
-const struct tv_kernels *tv_table_cpu(void);  /* for every CPU of the architecture */
-const struct tv_kernels *tv_table_avx2(void); /* where the build has it */
+const struct tv_kernels *tv_table_ref_f32(void);
+const struct tv_kernels *tv_table_ref_bf16(void);
+const struct tv_kernels *tv_table_cpu_f32(void); /* for every CPU of the architecture */
+const struct tv_kernels *tv_table_cpu_bf16(void);
+const struct tv_kernels *tv_table_avx2_f32(void); /* where the build has it */
+const struct tv_kernels *tv_table_avx2_bf16(void);
 /* The fastest table that this CPU can run: kernels_x86.c or kernels_portable.c. */
-const struct tv_kernels *tv_table_fastest(void);
+const struct tv_kernels *tv_table_fastest(tv_dtype_t dtype);
+/* The one that every CPU can run. */
+const struct tv_kernels *tv_table_portable(tv_dtype_t dtype);
 
 /* c[m, n] = alpha op(a) op(b) + beta c, row by row, on the calling thread; sizes and strides below
  * 2^31. matmul/sgemm_*.c: the build chooses the library. */
@@ -36,5 +51,11 @@ void tv_sgemm(int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, float a
               int64_t ld_c);
 /* TV_NO_MEMORY when a call of this process had no memory, whose c is then not whole. */
 TV_MUST_CHECK tv_status_t tv_sgemm_status(void);
+
+/* The first key that the query of row `row` [B*S] sees. */
+static inline int tv_first_key(const int32_t *first_keys, int64_t row)
+{
+    return first_keys != NULL ? first_keys[row] : 0;
+}
 TV_END_C
 #endif

@@ -3,15 +3,16 @@
 #include "kernels/timed.h"
 #include "base/clock.h"
 
+enum { OF_F32, OF_BF16, NUM_TABLES };
 static _Thread_local struct {
     const struct tv_kernels *inner;
     struct tv_kernel_times *times;
-} here;
+} here[NUM_TABLES];
 
-static void count_call(tv_kernel_t kernel, const void *args, double seconds)
+static void count_call(int table, tv_kernel_t kernel, const void *args, double seconds)
 {
-    struct tv_kernel_count *count = &here.times->of[kernel];
-    const struct tv_kernel_work work = tv_kernel_work_of(kernel, args);
+    struct tv_kernel_count *count = &here[table].times->of[kernel];
+    const struct tv_kernel_work work = tv_kernel_work_of(kernel, args, here[table].inner->dtype);
     count->calls++;
     count->seconds += seconds;
     count->work.flops += work.flops;
@@ -19,25 +20,38 @@ static void count_call(tv_kernel_t kernel, const void *args, double seconds)
 }
 
 #define TIMED(op, type)                                                                            \
-    static tv_status_t op##_timed(struct tv_stream *stream, const struct type *args)               \
+    static tv_status_t op##_timed(int table, struct tv_stream *stream, const struct type *args)    \
     {                                                                                              \
-        if (here.inner == NULL)                                                                    \
+        const struct tv_kernels *inner = here[table].inner;                                        \
+        if (inner == NULL)                                                                         \
             return TV_ERR(TV_INTERNAL, "%s: this thread times no kernels", #op);                   \
         const double started = tv_clock_seconds();                                                 \
-        TV_TRY(here.inner->op(stream, args));                                                      \
+        TV_TRY(inner->op(stream, args));                                                           \
         TV_TRY(tv_stream_synchronize(stream));                                                     \
-        count_call(TV_KERNEL_##op, args, tv_clock_seconds() - started);                            \
+        count_call(table, TV_KERNEL_##op, args, tv_clock_seconds() - started);                     \
         return TV_OK;                                                                              \
+    }                                                                                              \
+    static tv_status_t op##_f32(struct tv_stream *stream, const struct type *args)                 \
+    {                                                                                              \
+        return op##_timed(OF_F32, stream, args);                                                   \
+    }                                                                                              \
+    static tv_status_t op##_bf16(struct tv_stream *stream, const struct type *args)                \
+    {                                                                                              \
+        return op##_timed(OF_BF16, stream, args);                                                  \
     }
 TV_KERNEL_LIST(TIMED)
 
-#define ENTRY(op, type) .op = op##_timed,
+#define F32_ENTRY(op, type)  .op = op##_f32,
+#define BF16_ENTRY(op, type) .op = op##_bf16,
 
 const struct tv_kernels *tv_kernels_timed(const struct tv_kernels *inner,
                                           struct tv_kernel_times *times)
 {
-    static const struct tv_kernels table = {.name = "timed", TV_KERNEL_LIST(ENTRY)};
-    here.inner = inner;
-    here.times = times;
-    return &table;
+    static const struct tv_kernels tables[NUM_TABLES] = {
+        {.name = "timed", .dtype = TV_F32, TV_KERNEL_LIST(F32_ENTRY)},
+        {.name = "timed", .dtype = TV_BF16, TV_KERNEL_LIST(BF16_ENTRY)}};
+    const int table = inner->dtype == TV_BF16 ? OF_BF16 : OF_F32;
+    here[table].inner = inner;
+    here[table].times = times;
+    return &tables[table];
 }

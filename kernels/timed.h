@@ -14,9 +14,10 @@ struct tv_kernel_times {
     struct tv_kernel_count of[TV_NUM_KERNELS];
 };
 
-/* The table that adds to `times` what this thread calls of it; `inner` does the work. Each thread has its own: a later
- * call of this thread replaces both, a thread that never called it gets TV_INTERNAL from every entry. Borrows both,
- * until the thread's last call of an entry. The name is that of no backend: "timed". */
+/* The table that adds to `times` what this thread calls of it; `inner` does the work. Each thread has its own, one for
+ * each dtype: a later call of this thread for the same dtype replaces both, a thread that never called it for a dtype
+ * gets TV_INTERNAL from every entry of that table. Borrows both, until the thread's last call of an entry. The name is
+ * that of no backend: "timed". */
 const struct tv_kernels *tv_kernels_timed(const struct tv_kernels *inner,
                                           struct tv_kernel_times *times);
 TV_END_C

@@ -31,8 +31,8 @@ struct tv_kernel_work {
     double flops; /* of matrix products; 0 for all kernels but matmul and attention */
     double bytes;
 };
-/* args: the struct of the kernel; its pointers are not followed. A NULL bias is no bytes. Attention: 2 products forward
- * and 5 backward of the S (S + 1) / 2 pairs that a causal mask leaves of each head. */
-struct tv_kernel_work tv_kernel_work_of(tv_kernel_t kernel, const void *args);
+/* args: the struct of the kernel, of a table of dtype; its pointers are not followed. A NULL bias is no bytes.
+ * Attention: 2 products forward and 5 backward of the S (S + 1) / 2 pairs that a causal mask leaves of each head. */
+struct tv_kernel_work tv_kernel_work_of(tv_kernel_t kernel, const void *args, tv_dtype_t dtype);
 TV_END_C
 #endif

@@ -90,6 +90,7 @@ struct group {
     int num_ranks, here;
     struct tv_cpu_mask *masks; /* [num_ranks] before binding */
     struct tv_bind_share *shares;
+    int *wishes;         /* [num_ranks] NUMA nodes of their GPUs, or -1 */
     struct tv_cpu *cpus; /* those of the machine that some rank may use */
     int num_cpus;
 };
@@ -98,6 +99,7 @@ static void group_free(struct group *group)
 {
     free(group->masks);
     free(group->shares);
+    free(group->wishes);
     free(group->cpus);
 }
 
@@ -106,14 +108,16 @@ static tv_status_t group_alloc(struct group *group, const struct tv_machine *mac
     const size_t n = (size_t)group->num_ranks;
     group->masks = calloc(n, sizeof(*group->masks));
     group->shares = calloc(n, sizeof(*group->shares));
+    group->wishes = calloc(n, sizeof(*group->wishes));
     group->cpus = calloc((size_t)machine->num_cpus + 1, sizeof(*group->cpus));
-    if (group->masks == NULL || group->shares == NULL || group->cpus == NULL)
+    if (group->masks == NULL || group->shares == NULL || group->wishes == NULL ||
+        group->cpus == NULL)
         return TV_ERR(TV_NO_MEMORY, "binding of %d ranks", group->num_ranks);
     return TV_OK;
 }
 
 static tv_status_t gather_masks(struct group *group, const struct tv_nodes *nodes,
-                                const struct tv_machine *machine)
+                                const struct tv_machine *machine, int numa)
 {
     struct tv_request *request = NULL;
     struct tv_cpu_mask mine = {0};
@@ -123,6 +127,8 @@ static tv_status_t gather_masks(struct group *group, const struct tv_nodes *node
     }
     TV_TRY(tv_comm_all_gather(nodes->kernel, &mine, group->masks, (int64_t)sizeof(mine), TV_U8,
                               NULL, &request));
+    TV_TRY(tv_request_wait(&request));
+    TV_TRY(tv_comm_all_gather(nodes->kernel, &numa, group->wishes, 1, TV_I32, NULL, &request));
     TV_TRY(tv_request_wait(&request));
     for (int c = 0; c < machine->num_cpus; c++) {
         int is_usable = 0;
@@ -202,34 +208,37 @@ static tv_status_t say(struct tv_comm *world, const struct tv_nodes *nodes,
 }
 
 static tv_status_t bind_group(struct tv_comm *world, const struct tv_nodes *nodes,
-                              const struct tv_machine *machine, int is_wanted, struct group *group,
-                              struct tv_binding *binding)
+                              const struct tv_machine *machine, int is_wanted, int numa,
+                              struct group *group, struct tv_binding *binding)
 {
     int first_failed;
     char problem[256] = "";
     TV_TRY(tv_comm_agree(world, group_alloc(group, machine), &first_failed));
-    TV_TRY(gather_masks(group, nodes, machine));
+    TV_TRY(gather_masks(group, nodes, machine, numa));
     tv_status_t status = TV_OK;
     if (is_wanted && is_bound_already(group))
         binding->kind = TV_BIND_KEPT;
     else if (is_wanted)
-        status =
-            tv_binding_plan(group->num_cpus, group->cpus, group->num_ranks, NULL, group->shares);
+        status = tv_binding_plan(group->num_cpus, group->cpus, group->num_ranks, group->wishes,
+                                 group->shares);
     TV_TRY(tv_comm_agree(world, status, &first_failed));
     if (is_wanted && binding->kind != TV_BIND_KEPT &&
         bind_to_share(machine, &group->shares[group->here], binding) != TV_OK)
         snprintf(problem, sizeof(problem), "%s", tv_error_message());
+    else if (numa >= 0 && group->shares[group->here].misses_wish)
+        snprintf(problem, sizeof(problem), "no CPU of its GPU's NUMA node %d may be used", numa);
     read_back(machine, binding);
     return say(world, nodes, group, binding, problem);
 }
 
 tv_status_t tv_bind(struct tv_comm *world, const struct tv_nodes *nodes,
-                    const struct tv_machine *machine, int is_wanted, struct tv_binding *binding_out)
+                    const struct tv_machine *machine, int is_wanted, int numa,
+                    struct tv_binding *binding_out)
 {
     struct group group = {.num_ranks = tv_comm_size(nodes->kernel),
                           .here = tv_comm_rank(nodes->kernel)};
     struct tv_binding binding = {.kind = TV_BIND_NONE};
-    const tv_status_t status = bind_group(world, nodes, machine, is_wanted, &group, &binding);
+    const tv_status_t status = bind_group(world, nodes, machine, is_wanted, numa, &group, &binding);
     group_free(&group);
     if (status == TV_OK)
         *binding_out = binding;

@@ -49,11 +49,12 @@ struct tv_binding {
     char cpus[TV_BIND_TEXT];   /* as the kernel says it */
     char memory[TV_BIND_TEXT]; /* NUMA nodes; "" when not bound */
 };
-/* Bind this thread (and those it starts). is_wanted 0: only say where it may run. What the system
- * refuses is a warning with the mask in force, not an error. Collective over world.
+/* Bind this thread (and those it starts). is_wanted 0: only say where it may run. numa: the node (OS
+ * index) of this rank's GPU, or -1. What the system refuses is a warning with the mask in force, not
+ * an error. Collective over world.
  * Errors: TV_NO_MEMORY, TV_PEER. */
 TV_MUST_CHECK tv_status_t tv_bind(struct tv_comm *world, const struct tv_nodes *nodes,
-                                  const struct tv_machine *machine, int is_wanted,
+                                  const struct tv_machine *machine, int is_wanted, int numa,
                                   struct tv_binding *binding_out);
 /* Bind this thread to exactly `mask` and compare with the kernel's own view of it. Errors:
  * TV_UNSUPPORTED, naming what was asked for and what is in force. */

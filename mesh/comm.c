@@ -267,7 +267,7 @@ static tv_status_t check_reduction(const struct tv_comm *comm, const struct star
 {
     if (s->op != TV_OP_ALL_REDUCE && s->op != TV_OP_REDUCE_SCATTER)
         return TV_OK;
-    if (s->dtype == TV_BF16 || s->dtype == TV_U8)
+    if (s->dtype == TV_U8)
         return TV_ERR(TV_INVALID, "%s axis: no reduction of element type %d", comm->name,
                       (int)s->dtype);
     if (s->reduce != TV_SUM && s->reduce != TV_MAX && s->reduce != TV_MIN)

@@ -88,7 +88,8 @@ int64_t tv_all_reduce_sent_bytes(int64_t count, tv_dtype_t dtype, int size, int 
 TV_MUST_CHECK tv_status_t tv_comm_split(struct tv_comm *comm, int color, int key,
                                         struct tv_comm **comm_out);
 
-/* buffer [count], in place; sums in rank order. dtypes: F32, F64, I32, I64. */
+/* buffer [count], in place; sums in rank order. dtypes: F32, F64, I32, I64, BF16 (fp32 sums,
+ * rounded once). */
 TV_MUST_CHECK tv_status_t tv_comm_all_reduce(struct tv_comm *comm, void *buffer, int64_t count,
                                              tv_dtype_t dtype, tv_reduce_op_t op,
                                              struct tv_stream *stream,

@@ -5,7 +5,7 @@
  * round, (n-1) b bytes sent per rank.
  * all_reduce of more: rank j adds the j-th of n pieces for all, then hands its sum to everybody;
  * two rounds and 2 (n-1)/n b bytes, as a ring sends. Both add in rank order, so the size changes no
- * bit.
+ * bit. Sums of bf16 are added up in fp32, block by block, and rounded once.
  * reduce_scatter, all_gather, broadcast: every piece goes straight to where it is needed. */
 #include "mesh/comm_internal.h"
 #include <string.h>
@@ -46,9 +46,39 @@ static void reduce(void *into, const void *from, int64_t count, tv_dtype_t dtype
     case TV_I64:
         REDUCE_TYPE(int64_t);
         break;
-    case TV_BF16:
-    case TV_U8:
-        break; /* refused at the start */
+    case TV_BF16: /* reduce_bf16 */
+    case TV_U8:   /* refused at the start */
+        break;
+    }
+}
+
+/* The rank's part of reduce_in_rank_order. */
+static const void *part_from(const struct tv_request *r, int rank, const void *own,
+                             const char *others, size_t bytes)
+{
+    const int own_rank = r->comm->rank;
+    return rank == own_rank ? own : others + bytes * (size_t)(rank < own_rank ? rank : rank - 1);
+}
+
+static void reduce_bf16(const struct tv_request *r, const void *own, const char *others,
+                        int64_t count, char *out)
+{
+    enum { BLOCK = 256 };
+    const size_t bytes = (size_t)count * sizeof(uint16_t);
+    float sum[BLOCK], part[BLOCK];
+    for (int64_t first = 0; first < count; first += BLOCK) {
+        const int64_t num = count - first < BLOCK ? count - first : BLOCK;
+        for (int rank = 0; rank < r->comm->size; rank++) {
+            const uint16_t *from = part_from(r, rank, own, others, bytes);
+            for (int64_t i = 0; i < num; i++)
+                part[i] = tv_bf16_to_f32(from[first + i]);
+            if (rank == 0)
+                memcpy(sum, part, (size_t)num * sizeof(*sum));
+            else
+                reduce(sum, part, num, TV_F32, r->reduce);
+        }
+        for (int64_t i = 0; i < num; i++)
+            ((uint16_t *)(void *)out)[first + i] = tv_bf16_from_f32(sum[i]);
     }
 }
 
@@ -58,10 +88,10 @@ static void reduce_in_rank_order(const struct tv_request *r, const void *own, co
                                  int64_t count, char *out)
 {
     const size_t bytes = (size_t)count * tv_dtype_bytes(r->dtype);
-    for (int rank = 0, other = 0; rank < r->comm->size; rank++) {
-        const void *part = rank == r->comm->rank ? own : others + bytes * (size_t)other++;
-        if (bytes == 0)
-            continue;
+    if (r->dtype == TV_BF16)
+        reduce_bf16(r, own, others, count, out);
+    for (int rank = 0; bytes > 0 && r->dtype != TV_BF16 && rank < r->comm->size; rank++) {
+        const void *part = part_from(r, rank, own, others, bytes);
         if (rank == 0)
             memcpy(out, part, bytes);
         else

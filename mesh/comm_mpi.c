@@ -3,8 +3,8 @@
  *
  * Each communicator knows two MPI ones: `own`, a duplicate for trivet's messages, and `user` for
  * tv_comm_mpi_get. MPI-3 counts are ints, so a message is cut: whole pieces, then a shorter last
- * one (perhaps of 0 bytes), so that two ends with different lengths differ in some piece. Only the
- * thread that called MPI_Init talks to MPI. */
+ * one (perhaps of 0 bytes), so that two ends with different lengths differ in some piece. The thread
+ * that called MPI_Init talks to MPI; while another makes a communicator it does not. */
 #include "mesh/comm_mpi.h"
 #include "base/log.h"
 #include "mesh/comm_internal.h"
@@ -164,40 +164,46 @@ void tv_comm_mpi_set_piece_bytes(struct tv_comm *comm, int64_t bytes)
     state->piece_bytes = bytes;
 }
 
+struct wrap_args {
+    MPI_Comm user;
+    int owns_user, finalizes;
+    double timeout_seconds;
+    const char *name; /* for messages */
+};
+
 /* MPI_Comm_dup without its spinning wait, and with a deadline. */
-static tv_status_t duplicate(MPI_Comm from, double timeout_seconds, MPI_Comm *to)
+static tv_status_t duplicate(const struct wrap_args *args, int rank, MPI_Comm *to)
 {
+    const double timeout_seconds = args->timeout_seconds;
     MPI_Request request;
     const double started = MPI_Wtime();
-    int code = MPI_Comm_idup(from, to, &request);
+    int code = MPI_Comm_idup(args->user, to, &request);
     for (int round = 0, done = 0; code == MPI_SUCCESS && !done; round++) {
         code = MPI_Test(&request, &done, MPI_STATUS_IGNORE);
         if (code == MPI_SUCCESS && !done && timeout_seconds > 0 &&
             MPI_Wtime() - started > timeout_seconds)
-            return TV_ERR(TV_PEER, "making a communicator: no answer from some rank in %g s",
-                          timeout_seconds);
+            return TV_ERR(TV_PEER,
+                          "%s axis, rank %d of a new group: making a communicator: no answer from "
+                          "some rank in %g s",
+                          args->name, rank, timeout_seconds);
         if (!done)
             tv_comm_relax(round);
     }
     return code == MPI_SUCCESS ? TV_OK : mpi_error(NULL, code, "MPI_Comm_idup");
 }
 
-struct wrap_args {
-    MPI_Comm user;
-    int owns_user, finalizes;
-    double timeout_seconds;
-};
-
 static tv_status_t set_up(const struct wrap_args *args, struct mpi_state *state,
                           struct tv_comm **comm_out)
 {
     int rank, size;
     MPI_Comm own;
-    TV_TRY(duplicate(args->user, args->timeout_seconds, &own));
-    state->own = own;
-    if (MPI_Comm_set_errhandler(own, MPI_ERRORS_RETURN) != MPI_SUCCESS ||
-        MPI_Comm_rank(own, &rank) != MPI_SUCCESS || MPI_Comm_size(own, &size) != MPI_SUCCESS)
+    if (MPI_Comm_rank(args->user, &rank) != MPI_SUCCESS ||
+        MPI_Comm_size(args->user, &size) != MPI_SUCCESS)
         return TV_ERR(TV_PEER, "MPI cannot say rank and size of a communicator");
+    TV_TRY(duplicate(args, rank, &own));
+    state->own = own;
+    if (MPI_Comm_set_errhandler(own, MPI_ERRORS_RETURN) != MPI_SUCCESS)
+        return TV_ERR(TV_PEER, "MPI does not take an error handler");
     return tv_comm_alloc(&mpi_ops, rank, size, state, comm_out);
 }
 
@@ -221,19 +227,19 @@ static tv_status_t wrap(const struct wrap_args *args, struct tv_comm **comm_out)
     return status;
 }
 
-/* MPI_Comm_create_group spins, but the gather that went before has brought the ranks here together.
- */
 static tv_status_t create_group(struct tv_comm *comm, const int *members, int num_members,
                                 MPI_Comm *user_out)
 {
-    enum { TAG = TV_TAG_COLLECTIVES + TV_TAG_WINDOW };
     const struct mpi_state *state = comm->state;
     MPI_Group all = MPI_GROUP_NULL, group = MPI_GROUP_NULL;
+    tv_status_t status = TV_OK;
     int code = MPI_Comm_group(state->own, &all);
     if (code == MPI_SUCCESS)
         code = MPI_Group_incl(all, num_members, members, &group);
     if (code == MPI_SUCCESS)
-        code = MPI_Comm_create_group(state->own, group, TAG, user_out);
+        status = tv_comm_mpi_make(comm, state->own, group, user_out, &code);
+    if (status != TV_OK)
+        return status; /* a thread may still use the group */
     if (group != MPI_GROUP_NULL)
         MPI_Group_free(&group);
     if (all != MPI_GROUP_NULL)
@@ -249,7 +255,8 @@ static tv_status_t mpi_split(struct tv_comm *comm, const int *members, int num_m
         return TV_OK;
     if (num_members == 1)
         return tv_comm_self_create(comm_out);
-    struct wrap_args args = {.owns_user = 1, .timeout_seconds = comm->timeout_seconds};
+    struct wrap_args args = {
+        .owns_user = 1, .timeout_seconds = comm->timeout_seconds, .name = comm->name};
     TV_TRY(create_group(comm, members, num_members, &args.user));
     const tv_status_t status = wrap(&args, comm_out);
     if (status != TV_OK)
@@ -302,7 +309,7 @@ tv_status_t tv_comm_mpi_world(struct tv_comm **comm_out)
     if (MPI_Initialized(&is_initialized) != MPI_SUCCESS)
         return TV_ERR(TV_PEER, "MPI cannot be asked whether it runs");
     if (!is_initialized) {
-        const int code = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided);
+        const int code = MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided);
         if (code != MPI_SUCCESS)
             return mpi_error(NULL, code, "MPI_Init_thread");
         /* MPI_Test asks the world's handler what to do about a request that failed. */
@@ -314,17 +321,17 @@ tv_status_t tv_comm_mpi_world(struct tv_comm **comm_out)
     }
     const struct wrap_args args = {.user = MPI_COMM_WORLD,
                                    .finalizes = !is_initialized,
-                                   .timeout_seconds = TV_COMM_DEFAULT_TIMEOUT};
+                                   .timeout_seconds = TV_COMM_DEFAULT_TIMEOUT,
+                                   .name = "world"};
     return wrap(&args, comm_out);
 }
 
-/* MPI_Comm_split_type spins, but the barrier that went before has brought the ranks here together. */
 static tv_status_t is_on_one_node(struct tv_comm *world, int *is_one_out)
 {
     const struct mpi_state *state = world->state;
     MPI_Comm node = MPI_COMM_NULL;
-    int size = 0;
-    int code = MPI_Comm_split_type(state->own, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+    int size = 0, code;
+    TV_TRY(tv_comm_mpi_make(world, state->own, MPI_GROUP_NULL, &node, &code));
     if (code == MPI_SUCCESS)
         code = MPI_Comm_size(node, &size);
     if (node != MPI_COMM_NULL)
@@ -352,7 +359,8 @@ static tv_status_t leave_by_abort(struct tv_comm *world, int exit_code)
     }
     TV_TRY(tv_comm_send(world, &is_done, 1, TV_I32, 0, NULL, &request));
     TV_TRY(tv_request_wait(&request));
-    sleep((unsigned)TV_COMM_DEFAULT_TIMEOUT);
+    for (unsigned left = TV_COMM_DEFAULT_TIMEOUT; left > 0;)
+        left = sleep(left); /* a signal ends it early */
     _exit(exit_code);
 }
 
@@ -377,7 +385,8 @@ tv_status_t tv_comm_mpi_leave(struct tv_comm *world, int exit_code)
 
 tv_status_t tv_comm_mpi_create(MPI_Comm mpi_comm, struct tv_comm **comm_out)
 {
-    const struct wrap_args args = {.user = mpi_comm, .timeout_seconds = TV_COMM_DEFAULT_TIMEOUT};
+    const struct wrap_args args = {
+        .user = mpi_comm, .timeout_seconds = TV_COMM_DEFAULT_TIMEOUT, .name = "world"};
     return wrap(&args, comm_out);
 }
 

@@ -1,6 +1,7 @@
 /* mesh/discover.c -- records gathered, machines told once each, a topology made of both. */
 #include "mesh/discover.h"
 #include "mesh/binding.h"
+#include "mesh/live.h"
 #include "mesh/topology_internal.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -268,7 +269,8 @@ static tv_status_t discover(struct tellers *t, const struct tv_discover_args *ar
                               &request));
     TV_TRY(tv_request_wait(&request));
     TV_TRY(tv_comm_agree(t->world, sort_ranks(t), &first_failed));
-    TV_TRY(add_nodes(t, args->machine, topology, arrivals));
+    TV_TRY(args->uses_gpus ? tv_live_nodes(t->world, t->nodes, topology, arrivals)
+                           : add_nodes(t, args->machine, topology, arrivals));
     if (args->network != NULL)
         return tv_comm_agree(t->world, tv_topology_read_network(topology, args->network, 0),
                              &first_failed);

@@ -110,15 +110,22 @@ static tv_status_t time_tier(struct tv_comm *world, int peer, char *buffer, doub
     return tv_comm_barrier(world); /* the next tier has the machines to itself */
 }
 
+/* What measuring needs. */
+struct room {
+    char *buffer; /* of the largest message */
+    struct firsts firsts;
+    struct tv_link_rates *all; /* [ranks] */
+    double *values;            /* [ranks] */
+};
+
 static tv_status_t gather_medians(struct tv_comm *world, const struct tv_link_rates *mine,
-                                  struct tv_link_rates *all, struct tv_link_rates *rates_out)
+                                  const struct room *room, struct tv_link_rates *rates_out)
 {
+    struct tv_link_rates *all = room->all;
+    double *values = room->values;
     struct tv_request *request = NULL;
     TV_TRY(tv_comm_all_gather(world, mine, all, (int64_t)sizeof(*mine), TV_U8, NULL, &request));
     TV_TRY(tv_request_wait(&request));
-    double *values = malloc((size_t)tv_comm_size(world) * sizeof(*values));
-    if (values == NULL)
-        return TV_ERR(TV_NO_MEMORY, "rates of %d ranks", tv_comm_size(world));
     for (int tier = 0; tier < TV_NUM_TIERS; tier++) {
         int num = 0;
         for (int r = 0; r < tv_comm_size(world); r++) {
@@ -133,41 +140,47 @@ static tv_status_t gather_medians(struct tv_comm *world, const struct tv_link_ra
         }
         rates_out->gbps[tier] = median(values, num);
     }
-    free(values);
     return TV_OK;
 }
 
-static tv_status_t measure(struct tv_comm *world, const struct tv_nodes *nodes, double seconds,
-                           char *buffer, struct tv_link_rates *rates_out)
+static tv_status_t make_room(const struct tv_nodes *nodes, int num_ranks, struct room *room)
 {
-    struct firsts firsts = {0};
+    const size_t bytes = (size_t)sizes[NUM_SIZES - 1];
+    room->buffer = malloc(bytes);
+    room->all = calloc((size_t)num_ranks, sizeof(*room->all));
+    room->values = malloc((size_t)num_ranks * sizeof(*room->values));
+    if (room->buffer == NULL || room->all == NULL || room->values == NULL)
+        return TV_ERR(TV_NO_MEMORY, "links of %d ranks, a message of %zu bytes", num_ranks, bytes);
+    memset(room->buffer, 1, bytes); /* no page is new later */
+    return find_firsts(nodes, num_ranks, &room->firsts);
+}
+
+static tv_status_t measure(struct tv_comm *world, const struct tv_nodes *nodes, double seconds,
+                           const struct room *room, struct tv_link_rates *rates_out)
+{
     struct tv_link_rates mine = {0};
-    tv_status_t status = find_firsts(nodes, tv_comm_size(world), &firsts);
-    for (int tier = 0; tier < TV_NUM_TIERS && status == TV_OK; tier++) {
-        const int peer = peer_of(&firsts, nodes, tv_comm_rank(world), (tv_tier_t)tier);
-        status = time_tier(world, peer, buffer, seconds / TV_NUM_TIERS, &mine.seconds[tier],
-                           &mine.gbps[tier]);
+    for (int tier = 0; tier < TV_NUM_TIERS; tier++) {
+        const int peer = peer_of(&room->firsts, nodes, tv_comm_rank(world), (tv_tier_t)tier);
+        TV_TRY(time_tier(world, peer, room->buffer, seconds / TV_NUM_TIERS, &mine.seconds[tier],
+                         &mine.gbps[tier]));
     }
-    free(firsts.first);
-    free(firsts.second);
-    TV_TRY(status);
-    struct tv_link_rates *all = calloc((size_t)tv_comm_size(world), sizeof(*all));
-    if (all == NULL)
-        return TV_ERR(TV_NO_MEMORY, "rates of %d ranks", tv_comm_size(world));
-    status = gather_medians(world, &mine, all, rates_out);
-    free(all);
-    return status;
+    return gather_medians(world, &mine, room, rates_out);
 }
 
 tv_status_t tv_links_measure(struct tv_comm *world, const struct tv_nodes *nodes, double seconds,
                              struct tv_link_rates *rates_out)
 {
-    char *buffer = malloc((size_t)sizes[NUM_SIZES - 1]);
-    if (buffer == NULL)
-        return TV_ERR(TV_NO_MEMORY, "a message of %lld bytes", (long long)sizes[NUM_SIZES - 1]);
-    memset(buffer, 1, (size_t)sizes[NUM_SIZES - 1]); /* no page is new later */
-    const tv_status_t status = measure(world, nodes, seconds, buffer, rates_out);
-    free(buffer);
+    struct room room = {0};
+    int first_failed; /* agreed on before anybody waits for another */
+    tv_status_t status =
+        tv_comm_agree(world, make_room(nodes, tv_comm_size(world), &room), &first_failed);
+    if (status == TV_OK)
+        status = measure(world, nodes, seconds, &room, rates_out);
+    free(room.buffer);
+    free(room.firsts.first);
+    free(room.firsts.second);
+    free(room.all);
+    free(room.values);
     return status;
 }
 
@@ -179,5 +192,7 @@ void tv_links_apply(const struct tv_link_rates *rates, struct tv_topology *topol
             shape->gpu_gbps = rates->gbps[TV_TIER_NODE];
         if (rates->gbps[TV_TIER_NETWORK] > 0)
             shape->nic_gbps = rates->gbps[TV_TIER_NETWORK];
+        shape->gpu_seconds = rates->seconds[TV_TIER_NODE];
+        shape->nic_seconds = rates->seconds[TV_TIER_NETWORK];
     }
 }

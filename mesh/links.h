@@ -19,7 +19,7 @@ struct tv_link_rates {
  * every rank. Errors: TV_NO_MEMORY, TV_PEER. */
 TV_MUST_CHECK tv_status_t tv_links_measure(struct tv_comm *world, const struct tv_nodes *nodes,
                                            double seconds, struct tv_link_rates *rates_out);
-/* Put measured rates in place of those that the topology has. */
+/* Put measured rates and latencies in place of those that the topology has. */
 void tv_links_apply(const struct tv_link_rates *rates, struct tv_topology *topology);
 TV_END_C
 #endif

@@ -16,6 +16,7 @@ struct boxes {
     int num_children[MAX_DEPTH];         /* of a vertex, by depth */
     int num_vertices[MAX_DEPTH];         /* by depth */
     double rate[MAX_DEPTH];              /* the least of the depth */
+    double latency[MAX_DEPTH];           /* the greatest */
     struct tv_mesh_coord now[MAX_DEPTH]; /* factors chosen at each depth */
     struct tv_mesh_coord chosen[MAX_DEPTH];
     int has_chosen;
@@ -47,6 +48,7 @@ static int is_uniform(const struct tv_map_tree *tree, struct boxes *boxes)
         if (boxes->num_children[depth] != num)
             return 0;
         boxes->rate[depth] = fmin(boxes->rate[depth], vertex->rate);
+        boxes->latency[depth] = fmax(boxes->latency[depth], vertex->latency);
     }
     return 1;
 }
@@ -67,9 +69,11 @@ static void add_cuts(const struct boxes *boxes, int depth, struct tv_mesh_coord 
             all *= 2.0 * (pieces - 1 + wraps) / pieces;
             most *= pieces > 2 || wraps ? 2 : 1;
         }
-        const double seconds = problem->traffic.load[a] / boxes->rate[depth];
-        score->cost.axis[a] = fmax(score->cost.axis[a], most * seconds);
-        score->sum += all * seconds;
+        const double rate = boxes->rate[depth], latency = boxes->latency[depth];
+        const int num = boxes->num_vertices[depth];
+        score->cost.axis[a] = fmax(score->cost.axis[a],
+                                   tv_map_cut_seconds(&problem->traffic, a, most, rate, latency));
+        score->sum += num * tv_map_cut_seconds(&problem->traffic, a, all / num, rate, latency);
     }
     score->cost.total = tv_map_total(&problem->traffic, score->cost.axis);
 }

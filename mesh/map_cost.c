@@ -86,6 +86,14 @@ double tv_map_total(const struct tv_traffic *traffic, const double axis[TV_NUM_A
     return total;
 }
 
+double tv_map_cut_seconds(const struct tv_traffic *traffic, int axis, double num, double rate,
+                          double latency)
+{
+    if (num <= 0 || traffic->load[axis] <= 0)
+        return 0;
+    return traffic->load[axis] * num / rate + traffic->rounds[axis] * latency;
+}
+
 static void score_axis(const struct tv_map_problem *problem, const int *cell_of,
                        enum tv_mesh_axis axis, struct tv_map_score *score)
 {
@@ -101,7 +109,8 @@ static void score_axis(const struct tv_map_problem *problem, const int *cell_of,
             num = cell_of[vertex->begin] >= 0;
         else
             num = count_groups(problem, cell_of, axis, vertex);
-        const double seconds = load * num / vertex->rate;
+        const double seconds =
+            tv_map_cut_seconds(&problem->traffic, (int)axis, num, vertex->rate, vertex->latency);
         slowest = fmax(slowest, seconds);
         score->sum += seconds;
     }

@@ -94,14 +94,15 @@ static int is_hopeless(const struct exact *exact, const struct entry *entry)
     return !tv_map_is_better(&score, &exact->limit);
 }
 
-/* The cut above a vertex at `rate`, for each entry of its table. */
-static void add_cut(struct exact *exact, struct range range, double rate)
+/* The cut above a vertex, for each entry of its table. */
+static void add_cut(struct exact *exact, struct range range, const struct tv_map_vertex *vertex)
 {
     for (int i = range.begin; i < range.end; i++) {
         struct entry *entry = &exact->entries[i];
         for (int a = 0; a < TV_NUM_AXES; a++) {
             const double seconds =
-                exact->problem->traffic.load[a] * exact->carries[a][entry->cells] / rate;
+                tv_map_cut_seconds(&exact->problem->traffic, a, exact->carries[a][entry->cells],
+                                   vertex->rate, vertex->latency);
             entry->slowest[a] = fmax(entry->slowest[a], seconds);
             entry->sum += seconds;
         }
@@ -297,7 +298,7 @@ static int table_of(struct exact *exact, int v, struct range *range_out)
     const int has_table =
         vertex->next == v + 1 ? leaf_table(exact, range_out) : inner_table(exact, v, range_out);
     if (has_table && v > 0)
-        add_cut(exact, *range_out, vertex->rate);
+        add_cut(exact, *range_out, vertex);
     return has_table;
 }
 

@@ -16,7 +16,8 @@ struct tv_map_vertex {
     int next;       /* the first vertex after this subtree; children follow their parent */
     int begin, end; /* its devices */
     int depth;
-    double rate; /* bytes per second through the cut above it; the root has none */
+    double rate;    /* bytes per second through the cut above it; the root has none */
+    double latency; /* seconds of a message through it */
 };
 struct tv_map_device {
     int node, device; /* of the topology */
@@ -84,6 +85,9 @@ TV_MUST_CHECK tv_status_t tv_map_problem_create(const struct tv_map_tree *tree,
 void tv_map_problem_free(struct tv_map_problem *problem);
 void tv_map_score_of(const struct tv_map_problem *problem, const int *cell_of,
                      struct tv_map_score *score_out);
+/* What `num` groups or pairs of the axis (on average, where it is a fraction) cost a cut. */
+double tv_map_cut_seconds(const struct tv_traffic *traffic, int axis, double num, double rate,
+                          double latency);
 double tv_map_total(const struct tv_traffic *traffic, const double axis[TV_NUM_AXES]);
 int tv_map_is_better(const struct tv_map_score *a, const struct tv_map_score *b);
 int tv_map_split_groups(const struct tv_map_problem *problem, const int *cell_of);

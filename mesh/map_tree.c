@@ -17,6 +17,7 @@ struct group {
     int parent, first_child, last_child, next;
     int is_seen;
     double rate, nic_rate; /* of the cut; of the NICs below */
+    double latency;        /* out of the nodes below, the greatest */
 };
 struct builder {
     const struct tv_topology *topology;
@@ -66,7 +67,7 @@ static void set_groups(struct builder *builder)
     const struct tv_topology *topology = builder->topology;
     struct group *groups = builder->groups;
     for (int g = 0; g < builder->num_groups; g++)
-        groups[g] = (struct group){-1, -1, -1, -1, 0, 0, 0};
+        groups[g] = (struct group){-1, -1, -1, -1, 0, 0, 0, 0};
     for (int s = 0; s < topology->num_switches; s++) {
         groups[1 + s].parent = switch_group(topology->switches[s].parent);
         groups[1 + s].rate = topology->switches[s].uplink_gbps * 1e9;
@@ -74,19 +75,24 @@ static void set_groups(struct builder *builder)
     for (int n = 0; n < topology->num_nodes; n++) {
         const struct tv_node *node = &topology->nodes[n];
         const double rate = node_rate(&topology->shapes[node->shape]);
+        const double latency = topology->shapes[node->shape].nic_seconds;
         const int leaf = switch_group(node->leaf);
         int parent = leaf;
         groups[builder->first_node + n].rate = rate;
+        groups[builder->first_node + n].latency = latency;
         if (node->domain >= 0) { /* below the switch that all its nodes share */
             parent = builder->first_domain + node->domain;
             groups[parent].rate += rate;
+            groups[parent].latency = fmax(groups[parent].latency, latency);
             groups[parent].parent = groups[parent].parent < 0
                                         ? leaf
                                         : common_ancestor(groups, groups[parent].parent, leaf);
         }
         groups[builder->first_node + n].parent = parent;
-        for (int g = leaf; g != ROOT; g = groups[g].parent)
+        for (int g = leaf; g != ROOT; g = groups[g].parent) {
             groups[g].nic_rate += rate;
+            groups[g].latency = fmax(groups[g].latency, latency);
+        }
     }
     for (int g = 1; g < builder->first_domain; g++)
         groups[g].rate = groups[g].rate > 0 ? groups[g].rate : groups[g].nic_rate;
@@ -131,10 +137,10 @@ static tv_status_t link_children(struct builder *builder)
     return TV_OK;
 }
 
-static void add_vertex(struct tv_map_tree *tree, double rate)
+static void add_vertex(struct tv_map_tree *tree, double rate, double latency)
 {
     tree->vertices[tree->num_vertices++] =
-        (struct tv_map_vertex){.begin = tree->num_devices, .rate = rate};
+        (struct tv_map_vertex){.begin = tree->num_devices, .rate = rate, .latency = latency};
 }
 
 static void add_device(struct builder *builder, int n, int device)
@@ -143,7 +149,7 @@ static void add_device(struct builder *builder, int n, int device)
     const struct tv_node *node = &builder->topology->nodes[n];
     const struct tv_node_shape *shape = &builder->topology->shapes[node->shape];
     const double gbps = shape->gpu_gbps > 0 ? shape->gpu_gbps : TV_MAP_GPU_GBPS;
-    add_vertex(tree, gbps * 1e9);
+    add_vertex(tree, gbps * 1e9, shape->gpu_seconds);
     tree->devices[tree->num_devices] = (struct tv_map_device){
         .node = n,
         .device = device,
@@ -177,7 +183,7 @@ static void emit_islands(struct builder *builder, int n, int level, int first)
                 add_device(builder, n, i);
         } else if (own[i] == i) {
             const int at = builder->tree.num_vertices;
-            add_vertex(&builder->tree, islands->rate[level * num + i]);
+            add_vertex(&builder->tree, islands->rate[level * num + i], shape->gpu_seconds);
             emit_islands(builder, n, level - 1, i);
             close_vertex(&builder->tree, at);
         }
@@ -203,7 +209,7 @@ static void emit_group(struct builder *builder, int g)
     const int at = builder->tree.num_vertices, n = g - builder->first_node;
     const int is_in_domain = n >= 0 && builder->topology->nodes[n].domain >= 0;
     if (!is_in_domain)
-        add_vertex(&builder->tree, builder->groups[g].rate);
+        add_vertex(&builder->tree, builder->groups[g].rate, builder->groups[g].latency);
     if (n >= 0)
         emit_node(builder, n);
     for (int child = builder->groups[g].first_child; child >= 0;
@@ -221,10 +227,12 @@ void tv_map_tree_number(struct tv_map_tree *tree, int merges)
     for (int v = 0; v < tree->num_vertices; v++) {
         const int repeats = num > 0 && vertices[v].begin == vertices[num - 1].begin &&
                             vertices[v].end == vertices[num - 1].end;
-        if (merges && repeats)
+        if (merges && repeats) {
             vertices[num - 1].rate = fmin(vertices[num - 1].rate, vertices[v].rate);
-        else
+            vertices[num - 1].latency = fmax(vertices[num - 1].latency, vertices[v].latency);
+        } else {
             vertices[num++] = vertices[v];
+        }
     }
     tree->num_vertices = num;
     int open = -1; /* the vertex whose subtree is being read */

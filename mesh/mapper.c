@@ -288,23 +288,3 @@ tv_status_t tv_map_evaluate(const struct tv_map_args *args, const int *mesh_rank
     input_free(&input);
     return status;
 }
-
-/* FNV-1a, 64 bits (Fowler, Noll, Vo): small, and the same everywhere. */
-static uint64_t hash_ints(uint64_t hash, const int *values, size_t num)
-{
-    for (size_t i = 0; i < num; i++) {
-        for (int shift = 0; shift < 32; shift += 8)
-            hash = (hash ^ ((uint32_t)values[i] >> shift & 0xff)) * 1099511628211u;
-    }
-    return hash;
-}
-
-uint64_t tv_map_hash(const struct tv_map *map)
-{
-    uint64_t hash = hash_ints(14695981039346656037u, &map->num_ranks, 1);
-    for (int r = 0; r < map->num_arrivals; r++) {
-        const int line[] = {map->places[r].node, map->places[r].device, map->mesh_rank[r]};
-        hash = hash_ints(hash, line, 3);
-    }
-    return hash;
-}

@@ -2,8 +2,9 @@
  *
  * Each axis a sends load w_a over every cut that its groups cross; a cut v of the tree (GPU, island
  * of links, node, NVLink domain, switch) carries s_a(v) groups of the axis with members on both
- * sides and has capacity C_v. T_a = max over v of w_a s_a(v) / C_v + alpha_a; J = sum of e_a T_a is
- * what the layout costs; ties go to the smaller sum over v of load / capacity, then to canonical
+ * sides, has capacity C_v and latency l_v. T_a = max over the v it crosses of (w_a s_a(v) / C_v +
+ * n_a l_v) + alpha_a, n_a: messages that wait for one another; J = sum of e_a T_a is what the layout
+ * costs; ties go to the smaller sum over v of load / capacity, then to canonical
  * order. That pipeline stages span nodes and tensor groups stay inside is a result of J, not a
  * rule. The same input gives the same answer on every rank, whatever the order of arrival. */
 #ifndef TV_MESH_MAPPER_H
@@ -14,10 +15,12 @@
 
 TV_BEGIN_C
 /* Per step. load: bytes that one group of the axis (for the pipe: one pair of neighbours, one
- * direction) puts on a cut. alpha: seconds of latency that do not depend on bytes. exposed: the
- * share that is not hidden behind compute, 1 by default. */
+ * direction) puts on a cut. rounds: messages that wait for one another, each for the latency of the
+ * cut (gpu_seconds, nic_seconds of tv_node_shape). alpha: seconds that depend on nothing. exposed:
+ * the share that is not hidden behind compute, 1 by default. */
 struct tv_traffic {
     double load[TV_NUM_AXES];
+    double rounds[TV_NUM_AXES];
     double alpha[TV_NUM_AXES];
     double exposed[TV_NUM_AXES];
     int wraps_pipe; /* several chunks in loop placement: the last stage sends to the first */
@@ -65,7 +68,5 @@ void tv_map_free(struct tv_map *map);
 TV_MUST_CHECK tv_status_t tv_map_evaluate(const struct tv_map_args *args, const int *mesh_rank,
                                           struct tv_map_cost *cost_out,
                                           int *split_tensor_groups_out);
-/* Of places and mesh ranks: equal on ranks that have the same answer. */
-uint64_t tv_map_hash(const struct tv_map *map);
 TV_END_C
 #endif

@@ -94,12 +94,8 @@ static int is_same(const struct account *a, const struct account *b)
 }
 
 /* Number the machines in the order of their names; a second one of the same name is NAME#2. */
-static tv_status_t number_nodes(struct account *all, int num, struct tv_nodes *nodes)
+static void number_nodes(struct account *all, int num, struct tv_nodes *nodes)
 {
-    nodes->names = calloc((size_t)num, sizeof(*nodes->names));
-    nodes->node_of = calloc((size_t)num, sizeof(*nodes->node_of));
-    if (nodes->names == NULL || nodes->node_of == NULL)
-        return TV_ERR(TV_NO_MEMORY, "nodes of %d ranks", num);
     qsort(all, (size_t)num, sizeof(*all), by_machine);
     int alike = 1;
     for (int i = 0; i < num; i++) {
@@ -113,7 +109,6 @@ static tv_status_t number_nodes(struct account *all, int num, struct tv_nodes *n
         }
         nodes->node_of[all[i].rank] = nodes->num_nodes - 1;
     }
-    return TV_OK;
 }
 
 /* all: in the order of ranks. A kernel's color is its first rank. */
@@ -139,7 +134,7 @@ static tv_status_t find_nodes(struct tv_comm *world, const char *name, struct ac
     TV_TRY(tv_comm_all_gather(world, &mine, all, (int64_t)sizeof(mine), TV_U8, NULL, &request));
     TV_TRY(tv_request_wait(&request));
     TV_TRY(split_kernels(world, all, nodes));
-    TV_TRY(number_nodes(all, tv_comm_size(world), nodes));
+    number_nodes(all, tv_comm_size(world), nodes);
     nodes->here = nodes->node_of[mine.rank];
     TV_TRY(tv_comm_split(world, nodes->here, mine.rank, &nodes->local));
     tv_comm_set_name(nodes->local, "node");
@@ -148,11 +143,17 @@ static tv_status_t find_nodes(struct tv_comm *world, const char *name, struct ac
 
 tv_status_t tv_nodes_find(struct tv_comm *world, const char *name, struct tv_nodes *nodes_out)
 {
-    struct tv_nodes nodes = {0};
-    struct account *all = calloc((size_t)tv_comm_size(world), sizeof(*all));
-    if (all == NULL)
-        return TV_ERR(TV_NO_MEMORY, "nodes of %d ranks", tv_comm_size(world));
-    const tv_status_t status = find_nodes(world, name, all, &nodes);
+    const size_t num = (size_t)tv_comm_size(world);
+    struct account *all = calloc(num, sizeof(*all));
+    struct tv_nodes nodes = {.names = calloc(num, sizeof(*nodes.names)),
+                             .node_of = calloc(num, sizeof(*nodes.node_of))};
+    tv_status_t status = TV_OK;
+    int first_failed;
+    if (all == NULL || nodes.names == NULL || nodes.node_of == NULL)
+        status = TV_ERR(TV_NO_MEMORY, "nodes of %zu ranks", num);
+    status = tv_comm_agree(world, status, &first_failed); /* before anybody waits for another */
+    if (status == TV_OK)
+        status = find_nodes(world, name, all, &nodes);
     free(all);
     if (status != TV_OK) {
         tv_nodes_free(&nodes);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 static tv_status_t check(int num_ranks, const int *place_of)
 {
@@ -47,6 +48,14 @@ tv_status_t tv_placement_identity(int num_ranks, struct tv_placement *placement_
         place_of[r] = r;
     *placement_out = (struct tv_placement){num_ranks, place_of};
     return TV_OK;
+}
+
+tv_status_t tv_placement_check_alike(struct tv_comm *world, int num_ranks, const int *place_of)
+{
+    const int64_t hash = (int64_t)(XXH64(place_of, (size_t)num_ranks * sizeof(*place_of), 0) >> 1);
+    int64_t ends[2] = {hash, -hash}; /* the greatest and the least */
+    TV_TRY(tv_comm_all_reduce_now(world, ends, 2, TV_I64, TV_MAX));
+    return ends[0] == -ends[1] ? TV_OK : TV_ERR(TV_INTERNAL, "ranks have different placements");
 }
 
 void tv_placement_destroy(struct tv_placement *placement)

@@ -4,7 +4,7 @@
  * better ones. */
 #ifndef TV_MESH_PLACEMENT_H
 #define TV_MESH_PLACEMENT_H
-#include "base/status.h"
+#include "mesh/comm.h"
 
 TV_BEGIN_C
 struct tv_placement {
@@ -19,6 +19,10 @@ TV_MUST_CHECK tv_status_t tv_placement_create(int num_ranks, const int *place_of
  * TV_INVALID. */
 TV_MUST_CHECK tv_status_t tv_placement_read(const char *path, int num_ranks,
                                             struct tv_placement *placement_out);
+/* Errors: TV_INTERNAL, on all ranks, unless all hold the same place_of [num_ranks], by a hash of it.
+ * Collective. */
+TV_MUST_CHECK tv_status_t tv_placement_check_alike(struct tv_comm *world, int num_ranks,
+                                                   const int *place_of);
 void tv_placement_destroy(struct tv_placement *placement);
 TV_END_C
 #endif

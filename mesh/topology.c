@@ -1,5 +1,5 @@
 /* mesh/topology.c -- SPEC[,SPEC...] and a network file become one topology. */
-#include "mesh/topology_internal.h"
+#include "mesh/topology_driver_internal.h"
 #include <ctype.h>
 #include <errno.h>
 #include <limits.h>
@@ -149,15 +149,23 @@ static tv_status_t add_read_node(struct reading *reading, int count, struct tv_n
     return keep_warnings(reading, first, &node->warnings);
 }
 
+static tv_status_t read_file(const struct file_spec *file, struct tv_node_read *node)
+{
+    struct tv_text text;
+    TV_TRY(tv_text_read(file->path, &text));
+    const tv_status_t status = tv_topology_parse_node(&text, file->section, node);
+    free(text.data);
+    return status;
+}
+
 static tv_status_t add_file(struct reading *reading, char *spec)
 {
     struct file_spec file;
     TV_TRY(parse_file_spec(spec, &file));
-    struct tv_text text;
-    TV_TRY(tv_text_read(file.path, &text));
     struct tv_node_read node = {0};
-    tv_status_t status = tv_topology_parse_node(&text, file.section, &node);
-    free(text.data);
+    tv_status_t status = strcmp(file.path, TV_TOPO_LIVE) == 0 && file.section == NULL
+                             ? tv_topology_read_live(NULL, &node)
+                             : read_file(&file, &node);
     if (status == TV_OK)
         status = add_read_node(reading, file.count, &node);
     tv_node_read_free(&node);

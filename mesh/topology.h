@@ -13,6 +13,7 @@
 
 TV_BEGIN_C
 enum { TV_TOPO_NAME = 64, TV_TOPO_PCI = 16 };
+#define TV_TOPO_LIVE "live" /* as a SPEC: this node as it is now */
 
 struct tv_gpu {
     char pci[TV_TOPO_PCI]; /* "0000:4e:00.0"; "" where unknown. GPUs of a node ascend by it */
@@ -46,6 +47,8 @@ struct tv_node_shape {
     double *links; /* [num_gpus, num_gpus], 0: none, the diagonal is not read; NULL unless MATRIX */
     double gpu_gbps; /* full rate of one GPU's own links (or of its PCIe slot) */
     double nic_gbps; /* sum over NICs */
+    double gpu_seconds,
+        nic_seconds; /* latency of a message inside the node, out of it; 0: unknown */
     int is_cpu;      /* devices are places on CPUs, not GPUs */
 };
 struct tv_node {
@@ -69,9 +72,10 @@ struct tv_topology {
     char **warnings; /* sentences that name node and device */
 };
 
-/* spec: "SPEC[,SPEC...]", each FILE[#SECTION][*COUNT] (sections: of matrices), or words; nodes in
- * that order, named by the files or node0, node1, ... (natural order of names decides ties later,
- * never the order of arrival). network: a path, or NULL; every node must be found in it, but where no
+/* spec: "SPEC[,SPEC...]", each FILE[#SECTION][*COUNT] (sections: of matrices), live[*COUNT] (this
+ * node, asked now; a file of that name is ./live), or words; nodes in that order, named by the files or
+ * node0, node1, ... (natural order of names decides ties later, never the order of arrival).
+ * network: a path, or NULL; every node must be found in it, but where no
  * file named a node and the network has other names, its own are taken in natural order.
  * Errors: TV_BAD_FILE (what cannot be read, naming file and line or object), TV_INVALID (words that
  * mean nothing; a node of no devices; a PCI id twice on a node), TV_NO_MEMORY. */

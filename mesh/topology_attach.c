@@ -23,6 +23,14 @@ static const struct tv_network_node *find(const struct tv_network *network, cons
     return bsearch(&key, network->nodes, (size_t)network->num_nodes, sizeof(key), compare_names);
 }
 
+static tv_status_t twice(const struct tv_network *network, const struct tv_network_node *a,
+                         const struct tv_network_node *b)
+{
+    const int first = a->line < b->line ? a->line : b->line;
+    return TV_ERR(TV_BAD_FILE, "%s:%d: node %s comes twice (the first time in line %d)",
+                  network->path, a->line + b->line - first, a->name, first);
+}
+
 /* Sort by name. Errors: TV_BAD_FILE: no nodes, or one twice. */
 static tv_status_t sort_nodes(struct tv_network *network)
 {
@@ -31,8 +39,7 @@ static tv_status_t sort_nodes(struct tv_network *network)
     qsort(network->nodes, (size_t)network->num_nodes, sizeof(*network->nodes), compare_names);
     for (int n = 1; n < network->num_nodes; n++) {
         if (strcmp(network->nodes[n - 1].name, network->nodes[n].name) == 0)
-            return TV_ERR(TV_BAD_FILE, "%s: node %s comes twice", network->path,
-                          network->nodes[n].name);
+            return twice(network, &network->nodes[n - 1], &network->nodes[n]);
     }
     return TV_OK;
 }

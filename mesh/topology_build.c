@@ -123,7 +123,8 @@ static int is_same_shape(const struct tv_node_shape *a, const struct tv_node_sha
 {
     if (a->num_gpus != b->num_gpus || a->num_nics != b->num_nics || a->num_numas != b->num_numas ||
         a->links_kind != b->links_kind || a->gpu_gbps != b->gpu_gbps ||
-        a->nic_gbps != b->nic_gbps || a->is_cpu != b->is_cpu)
+        a->nic_gbps != b->nic_gbps || a->gpu_seconds != b->gpu_seconds ||
+        a->nic_seconds != b->nic_seconds || a->is_cpu != b->is_cpu)
         return 0;
     for (int g = 0; g < a->num_gpus; g++) {
         if (!is_same_gpu(&a->gpus[g], &b->gpus[g]))

@@ -45,15 +45,16 @@ tv_status_t tv_text_read(const char *path, struct tv_text *text_out)
 struct root {
     char element[TV_TOPO_NAME]; /* "" before the first element */
     int major;                  /* of its version; hwloc 1 writes none */
+    int line;
 };
 
 static tv_status_t on_element(void *context, const char *element, const char **attributes, int line)
 {
-    (void)line;
     struct root *root = context;
     if (root->element[0] == '\0') {
         const char *version = tv_xml_attribute(attributes, "version");
         snprintf(root->element, sizeof(root->element), "%s", element);
+        root->line = line;
         root->major = version != NULL ? atoi(version) : 1;
     }
     return TV_OK;
@@ -67,8 +68,8 @@ static tv_status_t parse_xml(const struct tv_text *text, struct tv_node_read *no
         return tv_topology_parse_nccl(text, node_out);
     if (strcmp(root.element, "topology") != 0)
         return TV_ERR(TV_BAD_FILE,
-                      "%s: XML of a <%s>; a node is a <topology> of hwloc or a <system> of NCCL",
-                      text->path, root.element);
+                      "%s:%d: XML of a <%s>; a node is a <topology> of hwloc or a <system> of NCCL",
+                      text->path, root.line, root.element);
     if (root.major > 2)
         return TV_ERR(TV_BAD_FILE,
                       "%s: hwloc XML of format %d, which only hwloc %d reads; export it again as "
@@ -77,11 +78,20 @@ static tv_status_t parse_xml(const struct tv_text *text, struct tv_node_read *no
     return tv_topology_parse_hwloc(text, node_out);
 }
 
+tv_status_t tv_text_check(const struct tv_text *text)
+{
+    int line = 1;
+    if (strlen(text->data) == text->bytes)
+        return TV_OK;
+    for (const char *at = text->data; *at != '\0'; at++)
+        line += *at == '\n';
+    return TV_ERR(TV_BAD_FILE, "%s:%d: not text", text->path, line);
+}
+
 tv_status_t tv_topology_parse_node(const struct tv_text *text, const char *section,
                                    struct tv_node_read *node_out)
 {
-    if (strlen(text->data) != text->bytes)
-        return TV_ERR(TV_BAD_FILE, "%s: not text", text->path);
+    TV_TRY(tv_text_check(text));
     const char *start = text->data + strspn(text->data, " \t\r\n\xef\xbb\xbf");
     if (*start == '\0')
         return TV_ERR(TV_BAD_FILE, "%s: empty", text->path);

@@ -123,8 +123,7 @@ static void list_bridges(hwloc_obj_t pci, struct tv_pci_device *device, int *num
     }
 }
 
-static tv_status_t add_device(hwloc_topology_t topology, hwloc_obj_t pci, struct tv_pci_list *list,
-                              struct tv_warnings *warnings)
+static tv_status_t add_device(hwloc_topology_t topology, hwloc_obj_t pci, struct tv_pci_list *list)
 {
     const struct hwloc_pcidev_attr_s *attr = &pci->attr->pcidev;
     struct tv_pci_device device = {.class_id = attr->class_id, .vendor = attr->vendor_id};
@@ -141,12 +140,19 @@ static tv_status_t add_device(hwloc_topology_t topology, hwloc_obj_t pci, struct
     device.gbps = attr->linkspeed > 0 && attr->linkspeed < TV_GBPS_NIC ? attr->linkspeed : 0;
     name_device(pci, &device);
     list_bridges(pci, &device, &list->num_bridges);
-    if (device.is_gpu && device.numa < 0) {
+    return tv_pci_append(list, &device);
+}
+
+static tv_status_t warn_homeless(const struct tv_pci_list *list, struct tv_warnings *warnings)
+{
+    for (int i = 0; i < list->num; i++) {
         char address[TV_TOPO_PCI];
-        tv_pci_format(device.address, address);
+        if (!list->devices[i].is_gpu || list->devices[i].numa >= 0)
+            continue;
+        tv_pci_format(list->devices[i].address, address);
         TV_TRY(tv_warn(warnings, "GPU %s: nothing says in which NUMA node it is", address));
     }
-    return tv_pci_append(list, &device);
+    return TV_OK;
 }
 
 static tv_status_t warn_unusable(const struct tv_node_shape *shape, struct tv_warnings *warnings)
@@ -163,30 +169,37 @@ static tv_status_t warn_unusable(const struct tv_node_shape *shape, struct tv_wa
 }
 
 static tv_status_t fill_shape(hwloc_topology_t topology, const char *what, int needs_gpus,
-                              struct tv_node_shape *shape, struct tv_warnings *warnings)
+                              const struct tv_driver *driver, struct tv_node_shape *shape,
+                              struct tv_warnings *warnings)
 {
     TV_TRY(fill_numas(topology, what, shape));
     struct tv_pci_list list = {0};
     tv_status_t status = TV_OK;
     hwloc_obj_t pci = NULL;
     while (status == TV_OK && (pci = hwloc_get_next_pcidev(topology, pci)) != NULL)
-        status = add_device(topology, pci, &list, warnings);
+        status = add_device(topology, pci, &list);
+    if (status == TV_OK && driver != NULL)
+        status = tv_driver_apply(driver, &list, warnings);
+    if (status == TV_OK)
+        status = warn_homeless(&list, warnings);
     if (status == TV_OK)
         status = tv_shape_from_pci(what, &list, shape, warnings);
     free(list.devices);
     TV_TRY(status);
     if (shape->num_gpus == 0)
         return needs_gpus ? tv_shape_check_gpus(what, shape) : TV_OK;
-    TV_TRY(tv_hwloc_read_links(topology, shape, warnings));
+    TV_TRY(driver != NULL ? tv_driver_links(driver, shape, warnings)
+                          : tv_hwloc_read_links(topology, shape, warnings));
     TV_TRY(warn_unusable(shape, warnings));
     return tv_shape_warn(shape, warnings);
 }
 
 tv_status_t tv_hwloc_to_shape(struct hwloc_topology *topology, const char *what, int needs_gpus,
-                              struct tv_node_shape *shape_out, struct tv_warnings *warnings)
+                              const struct tv_driver *driver, struct tv_node_shape *shape_out,
+                              struct tv_warnings *warnings)
 {
     struct tv_node_shape shape = {0};
-    const tv_status_t status = fill_shape(topology, what, needs_gpus, &shape, warnings);
+    const tv_status_t status = fill_shape(topology, what, needs_gpus, driver, &shape, warnings);
     if (status != TV_OK) {
         tv_node_shape_free(&shape);
         return status;
@@ -204,7 +217,7 @@ static tv_status_t load(hwloc_topology_t topology, const struct tv_text *text,
         return TV_ERR(TV_BAD_FILE, "%s: libhwloc %s cannot import it", text->path, HWLOC_VERSION);
     const char *name = hwloc_obj_get_info_by_name(hwloc_get_root_obj(topology), "HostName");
     snprintf(node->name, sizeof(node->name), "%s", name != NULL ? name : "");
-    return tv_hwloc_to_shape(topology, text->path, 1, &node->shape, &node->warnings);
+    return tv_hwloc_to_shape(topology, text->path, 1, NULL, &node->shape, &node->warnings);
 }
 
 tv_status_t tv_topology_parse_hwloc(const struct tv_text *text, struct tv_node_read *node_out)

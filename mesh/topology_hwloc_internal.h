@@ -1,7 +1,7 @@
 /* mesh/topology_hwloc_internal.h -- a node as libhwloc sees it, from a file or live. */
 #ifndef TV_MESH_TOPOLOGY_HWLOC_INTERNAL_H
 #define TV_MESH_TOPOLOGY_HWLOC_INTERNAL_H
-#include "mesh/topology_internal.h"
+#include "mesh/topology_driver_internal.h"
 
 TV_BEGIN_C
 struct hwloc_topology;
@@ -10,10 +10,12 @@ struct hwloc_topology;
  * too (the shape lists only those that may). */
 TV_MUST_CHECK tv_status_t tv_hwloc_prepare(struct hwloc_topology *topology);
 /* The node of a loaded topology. `what` names it in refusals. NUMA nodes and packages are listed
- * also when there are no GPUs, which needs_gpus refuses: without it num_gpus may be 0.
+ * also when there are no GPUs, which needs_gpus refuses: without it num_gpus may be 0. driver: which
+ * GPUs there are and how they are linked, or NULL: as hwloc says.
  * Errors: TV_INVALID as tv_shape_check, TV_NO_MEMORY; shape_out is written on success only. */
 TV_MUST_CHECK tv_status_t tv_hwloc_to_shape(struct hwloc_topology *topology, const char *what,
-                                            int needs_gpus, struct tv_node_shape *shape_out,
+                                            int needs_gpus, const struct tv_driver *driver,
+                                            struct tv_node_shape *shape_out,
                                             struct tv_warnings *warnings);
 /* Links among the shape's GPUs; they stay unknown where hwloc has no matrix of use. */
 TV_MUST_CHECK tv_status_t tv_hwloc_read_links(struct hwloc_topology *topology,

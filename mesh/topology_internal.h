@@ -19,6 +19,7 @@ enum {
 #define TV_GBPS_PCIE   25.0
 #define TV_GBPS_NVLINK 450.0 /* all links of an H100 */
 #define TV_GBPS_NIC    50.0
+#define TV_GBPS_LINK   25.0 /* one NVLink 2 to 4 */
 
 /* The array with room for one more behind `num` items, which it makes when num is 0 or a power of
  * two; NULL when memory is out, and then `items` is as it was. */
@@ -39,6 +40,8 @@ struct tv_text {
     size_t bytes;
 };
 TV_MUST_CHECK tv_status_t tv_text_read(const char *path, struct tv_text *text_out);
+/* Errors: TV_BAD_FILE, with the line of the first NUL. */
+TV_MUST_CHECK tv_status_t tv_text_check(const struct tv_text *text);
 
 /* One node as a file describes it. */
 struct tv_node_read {
@@ -47,6 +50,11 @@ struct tv_node_read {
     struct tv_warnings warnings;
 };
 void tv_node_read_free(struct tv_node_read *node);
+/* As bytes for ranks of this program, which the caller frees, and back. Errors: TV_NO_MEMORY. */
+TV_MUST_CHECK tv_status_t tv_node_pack(const struct tv_node_read *node, char **bytes_out,
+                                       int64_t *num_out);
+TV_MUST_CHECK tv_status_t tv_node_unpack(const char *bytes, int64_t num,
+                                         struct tv_node_read *node_out);
 void tv_node_shape_free(struct tv_node_shape *shape);
 
 /* `name` (or path#section of matrices) is for sentences. Any bytes are a node or a refusal. */
@@ -67,6 +75,7 @@ TV_MUST_CHECK tv_status_t tv_topology_parse_words(const char *words, int *num_no
 struct tv_network_node {
     char name[TV_TOPO_NAME];
     int leaf, domain; /* -1: none */
+    int line;
 };
 struct tv_names { /* of one kind, each with its index */
     void *tree;
@@ -146,6 +155,12 @@ TV_MUST_CHECK tv_status_t tv_shape_pair_nics(struct tv_node_shape *shape, const 
  * where they differ); gpu_gbps becomes the greatest sum of a row, where there are links. */
 TV_MUST_CHECK tv_status_t tv_shape_set_links(struct tv_node_shape *shape, const double *rates,
                                              struct tv_warnings *warnings);
+
+/* The same from numbers of NVLinks [num_gpus, num_gpus], those through a switch counted for every pair
+ * that it joins, as `nvidia-smi topo -m` prints them: where they add up to more than a GPU can have
+ * and all pairs have as many, SWITCH. */
+TV_MUST_CHECK tv_status_t tv_shape_count_links(struct tv_node_shape *shape, const int *num_links,
+                                               double gbps_per_link, struct tv_warnings *warnings);
 
 /* What readers of PCI trees find: GPU, NIC or neither, which tv_shape_from_pci decides. */
 struct tv_pci_device {

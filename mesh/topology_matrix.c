@@ -10,9 +10,6 @@
 #include <string.h>
 
 enum { MAX_CELLS = 2 * TV_TOPO_MAX_DEVICES, SELF = 0, PIX, PXB, PHB, NODE, SYS, NV = 100 };
-/* The most NVLinks of a GPU: pairs that add up to more go through a switch. */
-enum { MAX_NVLINKS = 18 };
-#define GBPS_OF_LINK 25.0 /* NVLink 2 to 4 */
 
 struct row {
     int line, num_cells, is_cut;
@@ -282,28 +279,14 @@ static tv_status_t fill_devices(const struct matrix *matrix, struct tv_node_shap
 }
 
 static tv_status_t fill_links(const struct matrix *matrix, struct tv_node_shape *shape,
-                              double *rates, struct tv_warnings *warnings)
+                              int *num_links, struct tv_warnings *warnings)
 {
     const int G = shape->num_gpus;
-    int most = 0, least = G > 1 ? INT32_MAX : 0, is_switched = 0;
-    for (int i = 0; i < G; i++) {
-        int sum = 0;
-        for (int j = 0; j < G; j++) {
-            const int cell = matrix->rows[i].cells[j], num = cell > NV ? cell - NV : 0;
-            rates[i * G + j] = num * GBPS_OF_LINK;
-            sum += num;
-            most = num > most ? num : most;
-            least = i != j && num < least ? num : least;
-        }
-        is_switched |= sum > MAX_NVLINKS;
+    for (int i = 0; i < G * G; i++) {
+        const int cell = matrix->rows[i / G].cells[i % G];
+        num_links[i] = cell > NV ? cell - NV : 0;
     }
-    if (is_switched && least == most)
-        shape->links_kind = TV_LINKS_SWITCH;
-    else
-        TV_TRY(tv_shape_set_links(shape, rates, warnings));
-    if (is_switched)
-        shape->gpu_gbps = most * GBPS_OF_LINK;
-    return TV_OK;
+    return tv_shape_count_links(shape, num_links, TV_GBPS_LINK, warnings);
 }
 
 static tv_status_t fill(const struct matrix *matrix, struct tv_node_read *node)
@@ -315,9 +298,9 @@ static tv_status_t fill(const struct matrix *matrix, struct tv_node_read *node)
                                     .gpus = calloc(G, sizeof(*shape->gpus)),
                                     .nics = calloc(M + 1, sizeof(*shape->nics))};
     int *distance = calloc(G * M + 1, sizeof(*distance));
-    double *rates = calloc(G * G, sizeof(*rates));
+    int *num_links = calloc(G * G, sizeof(*num_links));
     tv_status_t status = TV_OK;
-    if (shape->gpus == NULL || shape->nics == NULL || distance == NULL || rates == NULL)
+    if (shape->gpus == NULL || shape->nics == NULL || distance == NULL || num_links == NULL)
         status = TV_ERR(TV_NO_MEMORY, "%zu GPUs and %zu NICs", G, M);
     if (status == TV_OK) {
         shape->num_gpus = (int)G;
@@ -325,9 +308,9 @@ static tv_status_t fill(const struct matrix *matrix, struct tv_node_read *node)
         status = fill_devices(matrix, shape, distance, &node->warnings);
     }
     if (status == TV_OK)
-        status = fill_links(matrix, shape, rates, &node->warnings);
+        status = fill_links(matrix, shape, num_links, &node->warnings);
     free(distance);
-    free(rates);
+    free(num_links);
     return status == TV_OK ? tv_shape_warn(shape, &node->warnings) : status;
 }
 

@@ -103,7 +103,7 @@ tv_status_t tv_network_add_node(struct tv_network *network, const char *name, in
     if (grown == NULL)
         return TV_ERR(TV_NO_MEMORY, "%d nodes", num + 1);
     network->nodes = grown;
-    grown[num] = (struct tv_network_node){.leaf = leaf, .domain = domain};
+    grown[num] = (struct tv_network_node){.leaf = leaf, .domain = domain, .line = line};
     strcpy(grown[num].name, name);
     network->num_nodes++;
     return TV_OK;
@@ -144,8 +144,7 @@ tv_status_t tv_network_add_address(struct tv_network *network, const char *node,
 /* Slurm's lines hold KEY=VALUE from the first on; YAML does not. */
 tv_status_t tv_network_parse(const struct tv_text *text, struct tv_network *network)
 {
-    if (strlen(text->data) != text->bytes)
-        return TV_ERR(TV_BAD_FILE, "%s: not text", text->path);
+    TV_TRY(tv_text_check(text));
     const char *at = text->data + strspn(text->data, " \t\r\n");
     while (*at == '#') {
         at += strcspn(at, "\n");

@@ -105,6 +105,46 @@ tv_status_t tv_shape_set_links(struct tv_node_shape *shape, const double *rates,
     return TV_OK;
 }
 
+/* The most NVLinks of a GPU: pairs that add up to more go through a switch. */
+enum { MAX_NVLINKS = 18 };
+
+static tv_status_t take_counts(struct tv_node_shape *shape, const int *num_links, double *rates,
+                               double gbps_per_link, struct tv_warnings *warnings)
+{
+    const int G = shape->num_gpus;
+    int most = 0, least = G > 1 ? INT32_MAX : 0, is_switched = 0;
+    for (int i = 0; i < G; i++) {
+        int sum = 0;
+        for (int j = 0; j < G; j++) {
+            const int num = i != j ? num_links[i * G + j] : 0;
+            rates[i * G + j] = num * gbps_per_link;
+            sum += num;
+            most = num > most ? num : most;
+            least = i != j && num < least ? num : least;
+        }
+        is_switched |= sum > MAX_NVLINKS;
+    }
+    if (is_switched && least == most)
+        shape->links_kind = TV_LINKS_SWITCH;
+    else
+        TV_TRY(tv_shape_set_links(shape, rates, warnings));
+    if (is_switched)
+        shape->gpu_gbps = most * gbps_per_link;
+    return TV_OK;
+}
+
+tv_status_t tv_shape_count_links(struct tv_node_shape *shape, const int *num_links,
+                                 double gbps_per_link, struct tv_warnings *warnings)
+{
+    const size_t G = (size_t)shape->num_gpus;
+    double *rates = calloc(G * G + 1, sizeof(*rates));
+    if (rates == NULL)
+        return TV_ERR(TV_NO_MEMORY, "links of %zu GPUs", G);
+    const tv_status_t status = take_counts(shape, num_links, rates, gbps_per_link, warnings);
+    free(rates);
+    return status;
+}
+
 struct label {
     char text[32 + TV_TOPO_PCI];
 };

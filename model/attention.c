@@ -39,7 +39,7 @@ static int64_t column_of(const struct tv_model_sizes *s, int index)
     return index == LLAMA_Q ? 0 : s->q_cols + (index == LLAMA_V ? s->kv_cols : 0);
 }
 
-static tv_status_t rotate(const struct tv_pass *pass, float *qkv, int inverse)
+static tv_status_t rotate(const struct tv_pass *pass, void *qkv, int inverse)
 {
     const struct tv_model_sizes *s = pass->sizes;
     struct tv_rotary_args args = {
@@ -51,15 +51,16 @@ static tv_status_t rotate(const struct tv_pass *pass, float *qkv, int inverse)
         .inverse = inverse,
         .theta = pass->model->args.config.rope_theta,
         .x = qkv,
+        .positions = pass->own_positions,
     };
     TV_TRY(pass->axis->kernels->rotary(pass->axis->stream, &args));
     args.num_heads = s->num_kv_heads;
-    args.x = qkv + s->q_cols;
+    args.x = tv_pass_element(pass, qkv, s->q_cols);
     return pass->axis->kernels->rotary(pass->axis->stream, &args);
 }
 
 /* n1, qkv: of `rows` rows */
-static tv_status_t multiply(const struct tv_pass *pass, int64_t rows, const float *n1, float *qkv)
+static tv_status_t multiply(const struct tv_pass *pass, int64_t rows, const void *n1, void *qkv)
 {
     const struct tv_model_sizes *s = pass->sizes;
     if (pass->model->args.config.family == TV_GPT2) {
@@ -68,28 +69,30 @@ static tv_status_t multiply(const struct tv_pass *pass, int64_t rows, const floa
     }
     for (int index = LLAMA_Q; index <= LLAMA_V; index++) {
         const struct tv_linear linear = llama_matrix(pass, index);
-        TV_TRY(tv_column_linear_forward(pass->axis, &linear, rows, n1, qkv + column_of(s, index),
+        TV_TRY(tv_column_linear_forward(pass->axis, &linear, rows, n1,
+                                        tv_pass_element(pass, qkv, column_of(s, index)),
                                         s->qkv_cols));
     }
     return TV_OK;
 }
 
 /* The rows of n1 as they are gathered -> qkv */
-static tv_status_t project(const struct tv_pass *pass, float *qkv)
+static tv_status_t project(const struct tv_pass *pass, void *qkv)
 {
     const struct tv_model_sizes *s = pass->sizes;
     struct tv_row_gather *n1 = &pass->model->gather;
     for (int i = 0; i < n1->num_parts; i++) {
         struct tv_row_shard part;
         TV_TRY(tv_row_gather_next(n1, &part));
-        TV_TRY(multiply(pass, part.num, n1->whole + part.first * s->C,
-                        qkv + part.first * s->qkv_cols));
+        TV_TRY(multiply(pass, part.num,
+                        tv_tensor_const_at(pass->axis, n1->whole, part.first * s->C),
+                        tv_pass_element(pass, qkv, part.first * s->qkv_cols)));
     }
     return pass->model->args.config.family == TV_LLAMA ? rotate(pass, qkv, 0) : TV_OK;
 }
 
 /* dn1 = sum over the three matrices, partial over the tensor axis */
-static tv_status_t project_backward(const struct tv_pass *pass, const float *d_qkv, float *dn1)
+static tv_status_t project_backward(const struct tv_pass *pass, const void *d_qkv, void *dn1)
 {
     const struct tv_model_sizes *s = pass->sizes;
     if (pass->model->args.config.family == TV_GPT2) {
@@ -99,17 +102,18 @@ static tv_status_t project_backward(const struct tv_pass *pass, const float *d_q
     }
     for (int index = LLAMA_Q; index <= LLAMA_V; index++) {
         const struct tv_linear linear = llama_matrix(pass, index);
-        TV_TRY(tv_column_linear_backward_input(pass->axis, &linear, s->rows,
-                                               d_qkv + column_of(s, index), s->qkv_cols,
-                                               index != LLAMA_Q, dn1));
+        TV_TRY(tv_column_linear_backward_input(
+            pass->axis, &linear, s->rows,
+            tv_tensor_const_at(pass->axis, d_qkv, column_of(s, index)), s->qkv_cols,
+            index != LLAMA_Q, dn1));
     }
     return TV_OK;
 }
 
-tv_status_t tv_attention_part_backward_weight(const struct tv_pass *pass, const float *d_qkv)
+tv_status_t tv_attention_part_backward_weight(const struct tv_pass *pass, const void *d_qkv)
 {
     const struct tv_model_sizes *s = pass->sizes;
-    const float *n1 = tv_pass_at(pass, pass->unit->layer.norm1.y);
+    const void *n1 = tv_pass_at(pass, pass->unit->layer.norm1.y);
     if (pass->model->args.config.family == TV_GPT2) {
         const struct tv_linear fused = gpt2_fused(pass);
         return tv_column_linear_backward_weight(pass->axis, &fused, s->rows, n1, d_qkv,
@@ -117,8 +121,9 @@ tv_status_t tv_attention_part_backward_weight(const struct tv_pass *pass, const 
     }
     for (int index = LLAMA_Q; index <= LLAMA_V; index++) {
         const struct tv_linear linear = llama_matrix(pass, index);
-        TV_TRY(tv_column_linear_backward_weight(pass->axis, &linear, s->rows, n1,
-                                                d_qkv + column_of(s, index), s->qkv_cols));
+        TV_TRY(tv_column_linear_backward_weight(
+            pass->axis, &linear, s->rows, n1,
+            tv_tensor_const_at(pass->axis, d_qkv, column_of(s, index)), s->qkv_cols));
     }
     return TV_OK;
 }
@@ -127,7 +132,7 @@ tv_status_t tv_attention_part_forward(const struct tv_pass *pass)
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_layer_places *l = &pass->unit->layer;
-    float *qkv = tv_pass_at(pass, l->qkv);
+    void *qkv = tv_pass_at(pass, l->qkv);
     TV_TRY(project(pass, qkv));
     const struct tv_attention_args args = {
         .batch = pass->model->args.micro_batch,
@@ -136,8 +141,8 @@ tv_status_t tv_attention_part_forward(const struct tv_pass *pass)
         .num_kv_heads = s->num_kv_heads,
         .head_dim = s->head_dim,
         .q = qkv,
-        .k = qkv + s->q_cols,
-        .v = qkv + s->q_cols + s->kv_cols,
+        .k = tv_pass_element(pass, qkv, s->q_cols),
+        .v = tv_pass_element(pass, qkv, s->q_cols + s->kv_cols),
         .ld_q = s->qkv_cols,
         .ld_k = s->qkv_cols,
         .ld_v = s->qkv_cols,
@@ -145,16 +150,17 @@ tv_status_t tv_attention_part_forward(const struct tv_pass *pass)
         .ld_o = s->q_cols,
         .lse = tv_pass_at(pass, l->lse),
         .dropout = tv_pass_dropout(pass, TV_DROPOUT_ATTENTION),
+        .first_keys = pass->first_keys,
     };
     return pass->axis->kernels->attention_forward(pass->axis->stream, &args);
 }
 
-tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const float *d_att, float *dn1)
+tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const void *d_att, void *dn1)
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_layer_places *l = &pass->unit->layer;
-    float *qkv = tv_pass_at(pass, l->qkv);
-    float *d_qkv = pass->scratch + pass->model->layout.d_qkv;
+    void *qkv = tv_pass_at(pass, l->qkv);
+    void *d_qkv = pass->scratch + pass->model->layout.d_qkv;
     const struct tv_attention_backward_args args = {
         .batch = pass->model->args.micro_batch,
         .seq_length = pass->model->args.seq_length,
@@ -162,8 +168,8 @@ tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const float *
         .num_kv_heads = s->num_kv_heads,
         .head_dim = s->head_dim,
         .q = qkv,
-        .k = qkv + s->q_cols,
-        .v = qkv + s->q_cols + s->kv_cols,
+        .k = tv_pass_element(pass, qkv, s->q_cols),
+        .v = tv_pass_element(pass, qkv, s->q_cols + s->kv_cols),
         .ld_q = s->qkv_cols,
         .ld_k = s->qkv_cols,
         .ld_v = s->qkv_cols,
@@ -173,12 +179,14 @@ tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const float *
         .ld_do = s->q_cols,
         .lse = tv_pass_at(pass, l->lse),
         .dq = d_qkv,
-        .dk = d_qkv + s->q_cols,
-        .dv = d_qkv + s->q_cols + s->kv_cols,
+        .dk = tv_pass_element(pass, d_qkv, s->q_cols),
+        .dv = tv_pass_element(pass, d_qkv, s->q_cols + s->kv_cols),
         .ld_dq = s->qkv_cols,
         .ld_dk = s->qkv_cols,
         .ld_dv = s->qkv_cols,
         .dropout = tv_pass_dropout(pass, TV_DROPOUT_ATTENTION),
+        .first_keys = pass->first_keys,
+        .work = (float *)(void *)(pass->scratch + pass->model->layout.attention_work),
     };
     TV_TRY(pass->axis->kernels->attention_backward(pass->axis->stream, &args));
     if (pass->model->args.config.family == TV_LLAMA)
@@ -187,5 +195,5 @@ tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const float *
     if (!pass->is_split)
         return TV_OK;
     return tv_stream_copy(pass->axis->stream, qkv, d_qkv,
-                          (size_t)(s->rows * s->qkv_cols) * sizeof(float));
+                          tv_tensor_bytes(pass->axis, s->rows * s->qkv_cols));
 }

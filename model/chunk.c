@@ -16,18 +16,22 @@ static tv_status_t pass_of(struct tv_model *model, const struct tv_model_call *c
         return TV_ERR(TV_INVALID, "working set %d of %d in chunk %d", call->work,
                       chunk->args.num_works, call->chunk);
     const int64_t rows = layout->sizes.rows;
-    float *activations = model->activations.data;
+    char *activations = model->activations.data;
     int32_t *tokens = model->tokens.data;
-    int32_t *ids = tokens + chunk->first_tokens + 2 * rows * call->slot;
+    int32_t *ids = tokens + chunk->first_tokens + layout->slot_tokens * call->slot;
+    int32_t *own_positions = model->args.resets_positions ? ids + 2 * rows : NULL;
+    int32_t *last = ids + layout->slot_tokens - rows;
     *pass_out = (struct tv_pass){
         .model = model,
         .axis = &model->args.axis,
         .sizes = &layout->sizes,
         .chunk = chunk,
-        .slot = activations + chunk->first_slot + chunk->slot_count * call->slot,
-        .work = has_works ? activations + chunk->first_work + chunk->work_count * call->work : NULL,
+        .slot = activations + chunk->first_slot + chunk->slot_bytes * call->slot,
+        .work = has_works ? activations + chunk->first_work + chunk->work_bytes * call->work : NULL,
         .scratch = model->scratch.data,
-        .positions = tokens,
+        .positions = own_positions != NULL ? own_positions : tokens,
+        .own_positions = own_positions,
+        .first_keys = model->args.resets_attention ? last : NULL,
         .ids = ids,
         .targets = ids + rows,
         .step = call->step,
@@ -39,18 +43,29 @@ static tv_status_t pass_of(struct tv_model *model, const struct tv_model_call *c
 /* Keep the micro-batch's tokens where backward finds them. */
 static tv_status_t keep_tokens(const struct tv_pass *pass, const struct tv_model_call *call)
 {
-    const size_t bytes = (size_t)pass->sizes->rows * sizeof(int32_t);
-    if (call->ids != NULL)
-        TV_TRY(tv_stream_copy(pass->axis->stream, pass->ids, call->ids, bytes));
-    if (call->targets != NULL)
-        TV_TRY(tv_stream_copy(pass->axis->stream, pass->targets, call->targets, bytes));
+    const struct {
+        int32_t *to;
+        const int32_t *from;
+    } kept[] = {{pass->ids, call->ids},
+                {pass->targets, call->targets},
+                {pass->own_positions, call->positions},
+                {pass->first_keys, call->first_keys}};
+    if ((pass->own_positions != NULL && call->positions == NULL) ||
+        (pass->first_keys != NULL && call->first_keys == NULL))
+        return TV_ERR(TV_INVALID, "chunk %d: a call without the starts of its documents",
+                      call->chunk);
+    for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++) {
+        if (kept[i].to != NULL && kept[i].from != NULL)
+            TV_TRY(tv_stream_copy(pass->axis->stream, kept[i].to, kept[i].from,
+                                  (size_t)pass->sizes->rows * sizeof(int32_t)));
+    }
     return TV_OK;
 }
 
-static tv_status_t copy_activation(const struct tv_pass *pass, float *to, const float *from)
+static tv_status_t copy_activation(const struct tv_pass *pass, void *to, const void *from)
 {
     return tv_stream_copy(pass->axis->stream, to, from,
-                          (size_t)(pass->sizes->own.num * pass->sizes->C) * sizeof(float));
+                          tv_tensor_bytes(pass->axis, pass->sizes->own.num * pass->sizes->C));
 }
 
 static int is_head(const struct tv_pass *pass)
@@ -59,7 +74,7 @@ static int is_head(const struct tv_pass *pass)
 }
 
 /* x: the chunk's own input */
-static const float *input_of(const struct tv_pass *pass, int u, const float *x)
+static const void *input_of(const struct tv_pass *pass, int u, const void *x)
 {
     return u == 0 ? x : tv_pass_at(pass, pass->chunk->units[u].input);
 }
@@ -75,11 +90,13 @@ static tv_status_t enter(struct tv_pass *pass, int u, int next, tv_unit_use_t us
         return store->acquire(store->context, unit->index,
                               next >= 0 && next < num_units ? pass->chunk->units[next].index : -1,
                               use, &pass->memory);
-    float *params = model->params.data, *grads = model->grads.data;
+    void *params = model->params.data;
+    float *grads = model->grads.data;
     const int is_tied = unit->tied_first >= 0;
-    pass->memory = (struct tv_unit_memory){params + unit->first, grads + unit->first,
-                                           is_tied ? params + unit->tied_first : NULL,
-                                           is_tied ? grads + unit->tied_first : NULL};
+    pass->memory =
+        (struct tv_unit_memory){tv_pass_element(pass, params, unit->first), grads + unit->first,
+                                is_tied ? tv_pass_element(pass, params, unit->tied_first) : NULL,
+                                is_tied ? grads + unit->tied_first : NULL};
     return TV_OK;
 }
 
@@ -89,14 +106,13 @@ static tv_status_t leave(const struct tv_pass *pass, tv_unit_use_t use)
     return store == NULL ? TV_OK : store->release(store->context, pass->unit->index, use);
 }
 
-static tv_status_t forward_units(struct tv_pass *pass, const float *x, float *y,
-                                 double *loss_sum_out)
+static tv_status_t forward_units(struct tv_pass *pass, const void *x, void *y, double *loss_sum_out)
 {
     const struct tv_chunk_layout *chunk = pass->chunk;
     for (int u = 0; u < chunk->args.num_units; u++) {
         const int is_last = u + 1 == chunk->args.num_units;
-        const float *in = input_of(pass, u, x);
-        float *out = is_last ? y : tv_pass_at(pass, chunk->units[u + 1].input);
+        const void *in = input_of(pass, u, x);
+        void *out = is_last ? y : tv_pass_at(pass, chunk->units[u + 1].input);
         TV_TRY(enter(pass, u, u + 1, TV_USE_FORWARD));
         if (pass->unit->index == 0)
             TV_TRY(tv_embedding_unit_forward(pass, out));
@@ -117,13 +133,52 @@ tv_status_t tv_model_forward(struct tv_model *model, const struct tv_model_call 
     return forward_units(&pass, call->x, call->y, call->loss_sum_out);
 }
 
+/* Local tables follow each other in the vocabulary, so the padding is behind all of it. all: floats, in whose place
+ * stored elements arrive. */
+static tv_status_t gather_logits(const struct tv_pass *pass, const void *own, float *all,
+                                 float *out)
+{
+    const struct tv_vocab_shard *vocab = &pass->sizes->vocab;
+    struct tv_request *request = NULL;
+    const tv_dtype_t dtype = tv_tensor_dtype(pass->axis);
+    const struct tv_from_bf16_args unpack = {vocab->padded * pass->sizes->T, all, all};
+    TV_TRY(tv_comm_all_gather(pass->axis->comm, own, all, vocab->padded, dtype, pass->axis->stream,
+                              &request));
+    TV_TRY(tv_request_wait(&request));
+    if (dtype == TV_BF16)
+        TV_TRY(pass->axis->kernels->from_bf16(pass->axis->stream, &unpack));
+    TV_TRY(tv_stream_copy(pass->axis->stream, out, all, (size_t)vocab->vocab_size * sizeof(*out)));
+    return tv_stream_synchronize(pass->axis->stream);
+}
+
+tv_status_t tv_model_read_logits(struct tv_model *model, const struct tv_model_call *call,
+                                 int64_t row, float *out)
+{
+    struct tv_pass pass;
+    TV_TRY(pass_of(model, call, &pass));
+    const struct tv_vocab_shard *vocab = &pass.sizes->vocab;
+    pass.unit = &pass.chunk->units[pass.chunk->args.num_units - 1];
+    if (!is_head(&pass) || row < 0 || row >= pass.sizes->rows)
+        return TV_ERR(TV_INVALID, "logits of row %lld of %lld in chunk %d, whose last unit is %d",
+                      (long long)row, (long long)pass.sizes->rows, call->chunk, pass.unit->index);
+    struct tv_buffer all = {0};
+    TV_TRY(tv_buffer_create(tv_stream_device(pass.axis->stream),
+                            (size_t)(vocab->padded * pass.sizes->T) * sizeof(float), TV_MEM_BUFFERS,
+                            &all));
+    const void *own =
+        tv_pass_element(&pass, tv_pass_at(&pass, pass.unit->head.logits), row * vocab->padded);
+    const tv_status_t status = gather_logits(&pass, own, all.data, out);
+    tv_buffer_destroy(&all);
+    return status;
+}
+
 static tv_status_t report(const struct tv_pass *pass, const struct tv_unit_done *unit_done)
 {
     return unit_done == NULL ? TV_OK : unit_done->function(unit_done->context, pass->unit->index);
 }
 
 /* grad: dy of the unit becomes its dx */
-static tv_status_t backward_unit(const struct tv_pass *pass, const float *x, float *grad)
+static tv_status_t backward_unit(const struct tv_pass *pass, const void *x, void *grad)
 {
     if (is_head(pass))
         return tv_head_backward(pass, x, grad);
@@ -137,7 +192,7 @@ static tv_status_t backward_units(struct tv_pass *pass, const struct tv_model_ca
     const struct tv_chunk_layout *chunk = pass->chunk;
     const tv_unit_use_t use = pass->is_split ? TV_USE_BACKWARD_INPUT : TV_USE_BACKWARD;
     /* gradient of the residual stream, in place through the units */
-    float *grad = pass->scratch + pass->model->layout.grad;
+    void *grad = pass->scratch + pass->model->layout.grad;
     if (pass->model->args.recompute == TV_RECOMPUTE_FULL) {
         double loss_sum; /* known since forward */
         TV_TRY(forward_units(pass, call->x, NULL, &loss_sum));
@@ -177,7 +232,7 @@ tv_status_t tv_model_backward_weight(struct tv_model *model, const struct tv_mod
     TV_TRY(pass_of(model, call, &pass));
     for (int u = pass.chunk->args.num_units - 1; u >= 0; u--) {
         const int is_last = u + 1 == pass.chunk->args.num_units;
-        const float *dy = is_last ? call->dy : tv_pass_at(&pass, pass.chunk->units[u + 1].input);
+        const void *dy = is_last ? call->dy : tv_pass_at(&pass, pass.chunk->units[u + 1].input);
         TV_TRY(enter(&pass, u, u - 1, TV_USE_BACKWARD_WEIGHT));
         if (pass.unit->index == 0)
             TV_TRY(tv_embedding_unit_backward_weight(&pass, dy));

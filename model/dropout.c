@@ -34,7 +34,7 @@ struct tv_dropout tv_pass_dropout(const struct tv_pass *pass, enum tv_dropout_ki
     };
 }
 
-tv_status_t tv_unit_drop(const struct tv_pass *pass, enum tv_dropout_kind kind, float *y)
+tv_status_t tv_unit_drop(const struct tv_pass *pass, enum tv_dropout_kind kind, void *y)
 {
     const struct tv_dropout_args args = {.rows = pass->sizes->own.num,
                                          .cols = pass->sizes->C,
@@ -47,10 +47,10 @@ tv_status_t tv_unit_drop(const struct tv_pass *pass, enum tv_dropout_kind kind, 
 }
 
 tv_status_t tv_unit_branch_gradient(const struct tv_pass *pass, enum tv_dropout_kind kind,
-                                    const float *dy)
+                                    const void *dy)
 {
     const struct tv_model_sizes *s = pass->sizes;
-    float *dropped = pass->scratch + pass->model->layout.own;
+    void *dropped = pass->scratch + pass->model->layout.own;
     const struct tv_dropout_args args = {.rows = s->own.num,
                                          .cols = s->C,
                                          .dropout = tv_pass_dropout(pass, kind),

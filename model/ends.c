@@ -2,7 +2,7 @@
  * Also the norm that layers and head share. */
 #include "model/model_internal.h"
 
-float *tv_pass_at(const struct tv_pass *pass, struct tv_place place)
+void *tv_pass_at(const struct tv_pass *pass, struct tv_place place)
 {
     return (place.in_work ? pass->work : pass->slot) + place.first;
 }
@@ -11,8 +11,9 @@ struct tv_weight tv_pass_weight(const struct tv_pass *pass, int index)
 {
     const struct tv_unit_memory *memory = &pass->memory;
     const int64_t place = pass->unit->weight_first[index] - pass->unit->first;
-    return (struct tv_weight){memory->params != NULL ? memory->params + place : NULL,
-                              memory->grads != NULL ? memory->grads + place : NULL};
+    return (struct tv_weight){
+        memory->params != NULL ? tv_tensor_const_at(pass->axis, memory->params, place) : NULL,
+        memory->grads != NULL ? memory->grads + place : NULL};
 }
 
 struct tv_weight tv_pass_output_matrix(const struct tv_pass *pass)
@@ -22,17 +23,17 @@ struct tv_weight tv_pass_output_matrix(const struct tv_pass *pass)
     return (struct tv_weight){pass->memory.tied_params, pass->memory.tied_grads};
 }
 
-tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use use, const float *x)
+tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use use, const void *x)
 {
     const struct tv_model_sizes *s = pass->sizes;
-    float *y = tv_pass_at(pass, use.places.y);
+    void *y = tv_pass_at(pass, use.places.y);
     struct tv_norm_args args = {
         .rows = s->own.num,
         .cols = s->C,
         .eps = pass->model->args.config.norm_eps,
         .x = x,
         .weight = tv_pass_weight(pass, use.weight).value,
-        .y = y + s->own.first * s->C,
+        .y = tv_pass_element(pass, y, s->own.first * s->C),
         .rstd = tv_pass_at(pass, use.places.rstd),
     };
     if (pass->model->args.config.family == TV_LLAMA) {
@@ -46,7 +47,7 @@ tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use 
 }
 
 /* Where a norm finds the sum of its dy. */
-static float *norm_dy(const struct tv_pass *pass)
+static void *norm_dy(const struct tv_pass *pass)
 {
     const struct tv_model_layout *layout = &pass->model->layout;
     return pass->scratch + (pass->axis->is_sequence_parallel ? layout->own : layout->whole);
@@ -54,13 +55,13 @@ static float *norm_dy(const struct tv_pass *pass)
 
 tv_status_t tv_unit_start_norm_sum(const struct tv_pass *pass)
 {
-    float *partial = pass->scratch + pass->model->layout.whole;
+    void *partial = pass->scratch + pass->model->layout.whole;
     return tv_tensor_sum_rows_start(pass->axis, pass->sizes->rows, pass->sizes->C, partial,
                                     norm_dy(pass), &pass->model->sum);
 }
 
-tv_status_t tv_unit_norm_backward(const struct tv_pass *pass, struct tv_norm_use use,
-                                  const float *x, int add_dx, float *dx)
+tv_status_t tv_unit_norm_backward(const struct tv_pass *pass, struct tv_norm_use use, const void *x,
+                                  int add_dx, void *dx)
 {
     const struct tv_model_sizes *s = pass->sizes;
     const int is_llama = pass->model->args.config.family == TV_LLAMA;
@@ -90,7 +91,7 @@ static struct tv_vocab_lookup lookup_of(const struct tv_pass *pass)
                                     pass->ids};
 }
 
-tv_status_t tv_embedding_unit_forward(const struct tv_pass *pass, float *y)
+tv_status_t tv_embedding_unit_forward(const struct tv_pass *pass, void *y)
 {
     const struct tv_model_sizes *s = pass->sizes;
     if (y == NULL)
@@ -113,14 +114,14 @@ tv_status_t tv_embedding_unit_forward(const struct tv_pass *pass, float *y)
     return tv_unit_drop(pass, TV_DROPOUT_EMBEDDING, y);
 }
 
-tv_status_t tv_embedding_unit_backward_weight(const struct tv_pass *pass, const float *dy)
+tv_status_t tv_embedding_unit_backward_weight(const struct tv_pass *pass, const void *dy)
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_vocab_lookup lookup = lookup_of(pass);
     struct tv_row_gather *gather = &pass->model->gather;
     TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_EMBEDDING, dy));
     TV_TRY(tv_row_gather_finish(gather));
-    const float *whole = gather->whole;
+    const void *whole = gather->whole;
     TV_TRY(tv_vocab_embedding_backward(pass->axis, &lookup, whole, tv_pass_weight(pass, 0).grad));
     if (pass->model->args.config.family == TV_LLAMA)
         return TV_OK;
@@ -164,7 +165,7 @@ static struct tv_vocab_loss loss_of(const struct tv_pass *pass)
     };
 }
 
-tv_status_t tv_head_forward(const struct tv_pass *pass, const float *x, double *loss_sum_out)
+tv_status_t tv_head_forward(const struct tv_pass *pass, const void *x, double *loss_sum_out)
 {
     const struct tv_model_sizes *s = pass->sizes;
     struct tv_row_gather *gather = &pass->model->gather;
@@ -175,19 +176,21 @@ tv_status_t tv_head_forward(const struct tv_pass *pass, const float *x, double *
         struct tv_row_shard part;
         TV_TRY(tv_row_gather_next(gather, &part));
         TV_TRY(tv_column_linear_forward(
-            pass->axis, &linear, part.num, gather->whole + part.first * s->C,
-            loss.logits + part.first * s->vocab.padded, s->vocab.padded));
+            pass->axis, &linear, part.num,
+            tv_tensor_const_at(pass->axis, gather->whole, part.first * s->C),
+            tv_pass_element(pass, loss.logits, part.first * s->vocab.padded), s->vocab.padded));
     }
     return tv_vocab_cross_entropy_forward(
-        pass->axis, &loss, pass->scratch + pass->model->layout.loss_work, loss_sum_out);
+        pass->axis, &loss, (float *)(void *)(pass->scratch + pass->model->layout.loss_work),
+        loss_sum_out);
 }
 
-tv_status_t tv_head_backward(const struct tv_pass *pass, const float *x, float *grad)
+tv_status_t tv_head_backward(const struct tv_pass *pass, const void *x, void *grad)
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_linear linear = output_linear(pass);
     const struct tv_vocab_loss loss = loss_of(pass);
-    float *dn = pass->scratch + pass->model->layout.whole;
+    void *dn = pass->scratch + pass->model->layout.whole;
     if (pass->model->args.recompute == TV_RECOMPUTE_SELECTIVE) {
         TV_TRY(tv_unit_norm_forward(pass, final_norm(pass), x));
         TV_TRY(tv_row_gather_finish(&pass->model->gather));

@@ -87,8 +87,8 @@ static struct tv_linear ff_down(const struct tv_pass *pass)
 static tv_status_t activate(const struct tv_pass *pass)
 {
     const struct tv_model_sizes *s = pass->sizes;
-    const float *ff = tv_pass_at(pass, pass->unit->layer.ff);
-    float *act = tv_pass_at(pass, pass->unit->layer.act);
+    void *ff = tv_pass_at(pass, pass->unit->layer.ff),
+         *act = tv_pass_at(pass, pass->unit->layer.act);
     if (!is_llama(pass)) {
         const struct tv_gelu_args gelu = {.count = s->rows * s->F, .x = ff, .y = act};
         return pass->axis->kernels->gelu_forward(pass->axis->stream, &gelu);
@@ -99,16 +99,16 @@ static tv_status_t activate(const struct tv_pass *pass)
                                           .ld_up = 2 * s->F,
                                           .ld_y = s->F,
                                           .gate = ff,
-                                          .up = ff + s->F,
+                                          .up = tv_pass_element(pass, ff, s->F),
                                           .y = act};
     return pass->axis->kernels->swiglu_forward(pass->axis->stream, &swiglu);
 }
 
 /* d_act -> d_ff, in the place of ff */
-static tv_status_t activate_backward(const struct tv_pass *pass, const float *d_act)
+static tv_status_t activate_backward(const struct tv_pass *pass, const void *d_act)
 {
     const struct tv_model_sizes *s = pass->sizes;
-    float *ff = tv_pass_at(pass, pass->unit->layer.ff);
+    void *ff = tv_pass_at(pass, pass->unit->layer.ff), *up = tv_pass_element(pass, ff, s->F);
     if (!is_llama(pass)) {
         const struct tv_gelu_backward_args gelu = {
             .count = s->rows * s->F, .x = ff, .dy = d_act, .dx = ff};
@@ -122,10 +122,10 @@ static tv_status_t activate_backward(const struct tv_pass *pass, const float *d_
                                                    .ld_dgate = 2 * s->F,
                                                    .ld_dup = 2 * s->F,
                                                    .gate = ff,
-                                                   .up = ff + s->F,
+                                                   .up = up,
                                                    .dy = d_act,
                                                    .d_gate = ff,
-                                                   .d_up = ff + s->F};
+                                                   .d_up = up};
     return pass->axis->kernels->swiglu_backward(pass->axis->stream, &swiglu);
 }
 
@@ -153,23 +153,26 @@ static tv_status_t ff_up_forward(const struct tv_pass *pass)
     for (int part = 0; part < n2->num_parts; part++) {
         struct tv_row_shard rows;
         TV_TRY(tv_row_gather_next(n2, &rows));
-        float *ff = tv_pass_at(pass, pass->unit->layer.ff) + rows.first * ld;
+        void *ff = tv_pass_at(pass, pass->unit->layer.ff);
         for (int i = 0; i < up.num; i++)
-            TV_TRY(tv_column_linear_forward(pass->axis, &up.linears[i], rows.num,
-                                            n2->whole + rows.first * s->C, ff + i * s->F, ld));
+            TV_TRY(tv_column_linear_forward(
+                pass->axis, &up.linears[i], rows.num,
+                tv_tensor_const_at(pass->axis, n2->whole, rows.first * s->C),
+                tv_pass_element(pass, ff, rows.first * ld + i * s->F), ld));
     }
     return TV_OK;
 }
 
 /* d_ff -> dn2, partial over the tensor axis */
-static tv_status_t ff_up_backward(const struct tv_pass *pass, float *dn2)
+static tv_status_t ff_up_backward(const struct tv_pass *pass, void *dn2)
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct ff_up up = ff_up(pass);
-    const float *d_ff = tv_pass_at(pass, pass->unit->layer.ff);
+    void *d_ff = tv_pass_at(pass, pass->unit->layer.ff);
     for (int i = 0; i < up.num; i++)
-        TV_TRY(tv_column_linear_backward_input(pass->axis, &up.linears[i], s->rows, d_ff + i * s->F,
-                                               up.num * s->F, i > 0, dn2));
+        TV_TRY(tv_column_linear_backward_input(pass->axis, &up.linears[i], s->rows,
+                                               tv_pass_element(pass, d_ff, i * s->F), up.num * s->F,
+                                               i > 0, dn2));
     return TV_OK;
 }
 
@@ -177,31 +180,33 @@ static tv_status_t ff_up_backward_weight(const struct tv_pass *pass)
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct ff_up up = ff_up(pass);
-    const float *n2 = tv_pass_at(pass, pass->unit->layer.norm2.y);
-    const float *d_ff = tv_pass_at(pass, pass->unit->layer.ff);
+    const void *n2 = tv_pass_at(pass, pass->unit->layer.norm2.y);
+    void *d_ff = tv_pass_at(pass, pass->unit->layer.ff);
     for (int i = 0; i < up.num; i++)
         TV_TRY(tv_column_linear_backward_weight(pass->axis, &up.linears[i], s->rows, n2,
-                                                d_ff + i * s->F, up.num * s->F));
+                                                tv_pass_element(pass, d_ff, i * s->F),
+                                                up.num * s->F));
     return TV_OK;
 }
 
 /* The rows of dy as they are gathered -> dx [rows, cols], of a row matrix */
 static tv_status_t row_backward_input(const struct tv_pass *pass, const struct tv_linear *linear,
-                                      float *dx, int64_t cols)
+                                      void *dx, int64_t cols)
 {
     struct tv_row_gather *dy = &pass->model->gather;
     for (int i = 0; i < dy->num_parts; i++) {
         struct tv_row_shard part;
         TV_TRY(tv_row_gather_next(dy, &part));
-        TV_TRY(tv_row_linear_backward_input(pass->axis, linear, part.num,
-                                            dy->whole + part.first * pass->sizes->C,
-                                            dx + part.first * cols, cols));
+        TV_TRY(tv_row_linear_backward_input(
+            pass->axis, linear, part.num,
+            tv_tensor_const_at(pass->axis, dy->whole, part.first * pass->sizes->C),
+            tv_pass_element(pass, dx, part.first * cols), cols));
     }
     return TV_OK;
 }
 
 /* dy: whole */
-static tv_status_t down_backward_weight(const struct tv_pass *pass, const float *dy)
+static tv_status_t down_backward_weight(const struct tv_pass *pass, const void *dy)
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_linear down = ff_down(pass);
@@ -210,7 +215,7 @@ static tv_status_t down_backward_weight(const struct tv_pass *pass, const float 
 }
 
 /* d_mid: whole */
-static tv_status_t proj_backward_weight(const struct tv_pass *pass, const float *d_mid)
+static tv_status_t proj_backward_weight(const struct tv_pass *pass, const void *d_mid)
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_linear proj = attention_out(pass);
@@ -218,18 +223,18 @@ static tv_status_t proj_backward_weight(const struct tv_pass *pass, const float 
                                          tv_pass_at(pass, pass->unit->layer.att), s->q_cols, d_mid);
 }
 
-static tv_status_t add(const struct tv_pass *pass, const float *a, float *y)
+static tv_status_t add(const struct tv_pass *pass, const void *a, void *y)
 {
     const struct tv_add_args args = {
         .count = pass->sizes->own.num * pass->sizes->C, .a = a, .b = y, .y = y};
     return pass->axis->kernels->add(pass->axis->stream, &args);
 }
 
-tv_status_t tv_layer_forward(const struct tv_pass *pass, const float *x, float *y)
+tv_status_t tv_layer_forward(const struct tv_pass *pass, const void *x, void *y)
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_layer_places *l = &pass->unit->layer;
-    float *mid = tv_pass_at(pass, l->mid), *room = pass->scratch + pass->model->layout.whole;
+    void *mid = tv_pass_at(pass, l->mid), *room = pass->scratch + pass->model->layout.whole;
     const struct tv_linear proj = attention_out(pass), down = ff_down(pass);
 
     TV_TRY(tv_unit_norm_forward(pass, norm1(pass), x));
@@ -251,7 +256,7 @@ tv_status_t tv_layer_forward(const struct tv_pass *pass, const float *x, float *
 }
 
 /* What selective recomputation did not keep. */
-static tv_status_t recompute(const struct tv_pass *pass, const float *x)
+static tv_status_t recompute(const struct tv_pass *pass, const void *x)
 {
     struct tv_row_gather *gather = &pass->model->gather;
     TV_TRY(tv_unit_norm_forward(pass, norm1(pass), x));
@@ -261,15 +266,15 @@ static tv_status_t recompute(const struct tv_pass *pass, const float *x)
     return tv_row_gather_finish(gather);
 }
 
-tv_status_t tv_layer_backward(const struct tv_pass *pass, const float *x, float *grad)
+tv_status_t tv_layer_backward(const struct tv_pass *pass, const void *x, void *grad)
 {
     const struct tv_model_sizes *s = pass->sizes;
-    float *mid = tv_pass_at(pass, pass->unit->layer.mid);
-    float *dn = pass->scratch + pass->model->layout.whole; /* partial */
+    void *mid = tv_pass_at(pass, pass->unit->layer.mid);
+    void *dn = pass->scratch + pass->model->layout.whole; /* partial */
     /* its rows are dead before dn is written: under sequence parallelism both lie there */
     const struct tv_row_gather *branch = &pass->model->gather;
-    float *d_act = pass->scratch + pass->model->layout.d_act,
-          *d_att = pass->scratch + pass->model->layout.d_att;
+    void *d_act = pass->scratch + pass->model->layout.d_act,
+         *d_att = pass->scratch + pass->model->layout.d_att;
     const struct tv_linear proj = attention_out(pass), down = ff_down(pass);
     if (pass->model->args.recompute == TV_RECOMPUTE_SELECTIVE)
         TV_TRY(recompute(pass, x));
@@ -291,7 +296,7 @@ tv_status_t tv_layer_backward(const struct tv_pass *pass, const float *x, float 
     TV_TRY(row_backward_input(pass, &proj, d_att, s->q_cols));
     if (pass->is_split)
         TV_TRY(tv_stream_copy(pass->axis->stream, mid, grad,
-                              (size_t)(s->own.num * s->C) * sizeof(float)));
+                              tv_tensor_bytes(pass->axis, s->own.num * s->C)));
     else
         TV_TRY(proj_backward_weight(pass, branch->whole));
     TV_TRY(tv_attention_part_backward(pass, d_att, dn));
@@ -301,7 +306,7 @@ tv_status_t tv_layer_backward(const struct tv_pass *pass, const float *x, float 
     return tv_unit_norm_backward(pass, norm1(pass), x, 1, grad);
 }
 
-tv_status_t tv_layer_backward_weight(const struct tv_pass *pass, const float *dy)
+tv_status_t tv_layer_backward_weight(const struct tv_pass *pass, const void *dy)
 {
     const struct tv_layer_places *l = &pass->unit->layer;
     struct tv_row_gather *gather = &pass->model->gather;

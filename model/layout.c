@@ -2,13 +2,29 @@
 #include "model/model_internal.h"
 #include <stdlib.h>
 
-enum { ALIGN_ELEMENTS = 16 };
+enum { ALIGN_ELEMENTS = 16, ALIGN_BYTES = 64 };
 
-/* Takes `count` floats from the running end and returns their place. */
-static int64_t take(int64_t *end, int64_t count)
+/* Takes `num` from the running end, rounded up to a multiple of `align`, and returns their place. */
+static int64_t take(int64_t *end, int64_t num, int64_t align)
 {
     const int64_t place = *end;
-    *end += (count + ALIGN_ELEMENTS - 1) / ALIGN_ELEMENTS * ALIGN_ELEMENTS;
+    *end += (num + align - 1) / align * align;
+    return place;
+}
+
+static int64_t take_bytes(int64_t *end, int64_t count, tv_dtype_t dtype)
+{
+    return take(end, count * (int64_t)tv_dtype_bytes(dtype), ALIGN_BYTES);
+}
+
+/* Room for the gradients that tensor ranks sum because each has its own rows' part. */
+static int64_t place_row_sums(const struct tv_model_args *args, struct tv_model_layout *layout)
+{
+    const int64_t place = layout->scratch_bytes;
+    for (int i = 0; i < layout->num_local && args->is_sequence_parallel; i++) {
+        if (layout->local[i].param->is_for_rows)
+            take_bytes(&layout->scratch_bytes, layout->local[i].count, TV_F32);
+    }
     return place;
 }
 
@@ -31,66 +47,75 @@ static struct tv_model_sizes sizes_of(const struct tv_model_args *args, int T, i
 
 /* `from`: the weakest recomputation that does not keep it in the slot. */
 static struct tv_place take_place(const struct tv_model_args *args, struct tv_chunk_layout *chunk,
-                                  int64_t count, tv_recompute_t from)
+                                  int64_t count, tv_dtype_t dtype, tv_recompute_t from)
 {
     const int in_work = args->recompute >= from;
-    return (struct tv_place){take(in_work ? &chunk->work_count : &chunk->slot_count, count),
-                             in_work};
+    int64_t *end = in_work ? &chunk->work_bytes : &chunk->slot_bytes;
+    return (struct tv_place){take_bytes(end, count, dtype), in_work};
 }
 
 static struct tv_norm_places place_norm(const struct tv_model_args *args,
-                                        const struct tv_model_sizes *s,
+                                        const struct tv_model_layout *layout,
                                         struct tv_chunk_layout *chunk)
 {
+    const struct tv_model_sizes *s = &layout->sizes;
     const int64_t means = args->config.family == TV_LLAMA ? 0 : s->own.num;
     struct tv_norm_places n;
-    n.y = take_place(args, chunk, s->rows * s->C, TV_RECOMPUTE_SELECTIVE);
-    n.mean = take_place(args, chunk, means, TV_RECOMPUTE_SELECTIVE);
-    n.rstd = take_place(args, chunk, s->own.num, TV_RECOMPUTE_SELECTIVE);
+    n.y = take_place(args, chunk, s->rows * s->C, layout->dtype, TV_RECOMPUTE_SELECTIVE);
+    n.mean = take_place(args, chunk, means, TV_F32, TV_RECOMPUTE_SELECTIVE);
+    n.rstd = take_place(args, chunk, s->own.num, TV_F32, TV_RECOMPUTE_SELECTIVE);
     return n;
 }
 
-static void place_layer(const struct tv_model_args *args, const struct tv_model_sizes *s,
+static void place_layer(const struct tv_model_args *args, const struct tv_model_layout *layout,
                         struct tv_chunk_layout *chunk, struct tv_layer_places *l)
 {
+    const struct tv_model_sizes *s = &layout->sizes;
+    const tv_dtype_t dtype = layout->dtype;
     const int64_t ff_cols = s->F * (args->config.family == TV_LLAMA ? 2 : 1);
-    l->norm1 = place_norm(args, s, chunk);
-    l->qkv = take_place(args, chunk, s->rows * s->qkv_cols, TV_RECOMPUTE_FULL);
-    l->att = take_place(args, chunk, s->rows * s->q_cols, TV_RECOMPUTE_FULL);
-    l->lse = take_place(args, chunk, s->rows * s->num_heads, TV_RECOMPUTE_FULL);
-    l->mid = take_place(args, chunk, s->own.num * s->C, TV_RECOMPUTE_FULL);
-    l->norm2 = place_norm(args, s, chunk);
-    l->ff = take_place(args, chunk, s->rows * ff_cols, TV_RECOMPUTE_FULL);
-    l->act = take_place(args, chunk, s->rows * s->F, TV_RECOMPUTE_SELECTIVE);
+    l->norm1 = place_norm(args, layout, chunk);
+    l->qkv = take_place(args, chunk, s->rows * s->qkv_cols, dtype, TV_RECOMPUTE_FULL);
+    l->att = take_place(args, chunk, s->rows * s->q_cols, dtype, TV_RECOMPUTE_FULL);
+    l->lse = take_place(args, chunk, s->rows * s->num_heads, TV_F32, TV_RECOMPUTE_FULL);
+    l->mid = take_place(args, chunk, s->own.num * s->C, dtype, TV_RECOMPUTE_FULL);
+    l->norm2 = place_norm(args, layout, chunk);
+    l->ff = take_place(args, chunk, s->rows * ff_cols, dtype, TV_RECOMPUTE_FULL);
+    l->act = take_place(args, chunk, s->rows * s->F, dtype, TV_RECOMPUTE_SELECTIVE);
 }
 
-static void place_head(const struct tv_model_args *args, const struct tv_model_sizes *s,
+static void place_head(const struct tv_model_args *args, const struct tv_model_layout *layout,
                        struct tv_chunk_layout *chunk, struct tv_head_places *h)
 {
-    h->norm = place_norm(args, s, chunk);
-    h->logits = take_place(args, chunk, s->rows * s->vocab.padded, TV_RECOMPUTE_FULL);
-    h->lse = take_place(args, chunk, s->rows, TV_RECOMPUTE_FULL);
+    const struct tv_model_sizes *s = &layout->sizes;
+    h->norm = place_norm(args, layout, chunk);
+    h->logits =
+        take_place(args, chunk, s->rows * s->vocab.padded, layout->dtype, TV_RECOMPUTE_FULL);
+    h->lse = take_place(args, chunk, s->rows, TV_F32, TV_RECOMPUTE_FULL);
 }
 
 static void place_scratch(const struct tv_model_args *args, struct tv_model_layout *layout)
 {
     const struct tv_model_sizes *s = &layout->sizes;
     const int needs_own = args->is_sequence_parallel || args->hidden_dropout > 0;
-    int64_t *end = &layout->scratch_count;
-    layout->grad = take(end, s->own.num * s->C);
-    layout->whole = take(end, s->rows * s->C);
-    layout->own = take(end, needs_own ? s->own.num * s->C : 0);
-    layout->d_act = take(end, s->rows * s->F);
-    layout->d_qkv = take(end, s->rows * s->qkv_cols);
-    layout->d_att = take(end, s->rows * s->q_cols);
-    layout->loss_work = take(end, (args->label_smoothing > 0 ? 4 : 3) * s->rows);
+    const tv_dtype_t dtype = layout->dtype;
+    int64_t *end = &layout->scratch_bytes;
+    layout->grad = take_bytes(end, s->own.num * s->C, dtype);
+    layout->whole = take_bytes(end, s->rows * s->C, dtype);
+    layout->own = take_bytes(end, needs_own ? s->own.num * s->C : 0, dtype);
+    layout->d_act = take_bytes(end, s->rows * s->F, dtype);
+    layout->d_qkv = take_bytes(end, s->rows * s->qkv_cols, dtype);
+    layout->d_att = take_bytes(end, s->rows * s->q_cols, dtype);
+    layout->attention_work =
+        take_bytes(end, tv_attention_work_count(dtype, s->rows, s->q_cols), TV_F32);
+    layout->loss_work = take_bytes(end, (args->label_smoothing > 0 ? 4 : 3) * s->rows, TV_F32);
+    layout->row_sums = place_row_sums(args, layout);
 }
 
 static void add_local(struct tv_model_layout *layout, const struct tv_param *param,
                       struct tv_unit *unit, int is_copy)
 {
     const int64_t count = tv_param_local_count(param, layout->sizes.T);
-    const int64_t first = take(&layout->param_count, count);
+    const int64_t first = take(&layout->param_count, count, ALIGN_ELEMENTS);
     layout->local[layout->num_local++] =
         (struct tv_local_param){param, first, count, unit->index, is_copy};
     if (is_copy)
@@ -121,20 +146,22 @@ static void place_weights(const struct tv_model_args *args, const struct tv_para
         last->tied_first = layout->units[0].weight_first[0]; /* one tensor for both units */
 }
 
-static void place_units(const struct tv_model_args *args, const struct tv_model_sizes *s,
+static void place_units(const struct tv_model_args *args, const struct tv_model_layout *layout,
                         struct tv_chunk_layout *chunk)
 {
+    const struct tv_model_sizes *s = &layout->sizes;
     const int head = args->config.num_layers + 1;
     for (int u = 0; u < chunk->args.num_units; u++) {
         struct tv_unit *unit = &chunk->units[u];
         unit->index = chunk->args.first_unit + u;
         unit->tied_first = -1;
         if (u > 0)
-            unit->input = take_place(args, chunk, s->own.num * s->C, TV_RECOMPUTE_FULL);
+            unit->input =
+                take_place(args, chunk, s->own.num * s->C, layout->dtype, TV_RECOMPUTE_FULL);
         if (unit->index == head)
-            place_head(args, s, chunk, &unit->head);
+            place_head(args, layout, chunk, &unit->head);
         else if (unit->index > 0)
-            place_layer(args, s, chunk, &unit->layer);
+            place_layer(args, layout, chunk, &unit->layer);
     }
 }
 
@@ -142,25 +169,28 @@ static void place_chunks(const struct tv_model_args *args, struct tv_model_layou
 {
     struct tv_unit *units = layout->units;
     layout->tokens_count = layout->sizes.rows; /* positions */
+    layout->slot_tokens =
+        (2 + !!args->resets_positions + !!args->resets_attention) * layout->sizes.rows;
     for (int c = 0; c < layout->num_chunks; c++) {
         struct tv_chunk_layout *chunk = &layout->chunks[c];
         chunk->args = args->chunks[c];
         chunk->units = units;
         units += chunk->args.num_units;
-        place_units(args, &layout->sizes, chunk);
-        chunk->first_slot = layout->activation_count;
-        chunk->first_work = chunk->first_slot + chunk->slot_count * chunk->args.num_slots;
-        layout->activation_count = chunk->first_work + chunk->work_count * chunk->args.num_works;
+        place_units(args, layout, chunk);
+        chunk->first_slot = layout->activation_bytes;
+        chunk->first_work = chunk->first_slot + chunk->slot_bytes * chunk->args.num_slots;
+        layout->activation_bytes = chunk->first_work + chunk->work_bytes * chunk->args.num_works;
         chunk->first_tokens = layout->tokens_count;
-        layout->tokens_count += 2 * layout->sizes.rows * chunk->args.num_slots;
+        layout->tokens_count += layout->slot_tokens * chunk->args.num_slots;
     }
 }
 
 tv_status_t tv_model_layout_create(const struct tv_model_args *args,
                                    const struct tv_param_table *table, int T, int t,
-                                   struct tv_model_layout *layout_out)
+                                   tv_dtype_t dtype, struct tv_model_layout *layout_out)
 {
-    struct tv_model_layout layout = {.sizes = sizes_of(args, T, t), .num_chunks = args->num_chunks};
+    struct tv_model_layout layout = {
+        .sizes = sizes_of(args, T, t), .dtype = dtype, .num_chunks = args->num_chunks};
     for (int c = 0; c < args->num_chunks; c++)
         layout.num_units += args->chunks[c].num_units;
     layout.chunks = calloc((size_t)layout.num_chunks, sizeof(*layout.chunks));

@@ -91,9 +91,10 @@ static tv_status_t fill_params(struct tv_model *model)
             return TV_ERR(TV_NO_MEMORY, "initial values of %s", local->param->name);
         tv_param_init(local->param, s->T, s->t, args->seed, args->config.init_std,
                       args->config.num_layers, host);
-        tv_status_t status =
-            tv_stream_copy(args->axis.stream, (float *)model->params.data + local->first, host,
-                           (size_t)local->count * sizeof(*host));
+        tv_round_f32(host, local->count, model->layout.dtype, host);
+        tv_status_t status = tv_stream_copy(
+            args->axis.stream, tv_at(model->params.data, local->first, model->layout.dtype), host,
+            tv_tensor_bytes(&args->axis, local->count));
         if (status == TV_OK)
             status = tv_stream_synchronize(args->axis.stream);
         free(host);
@@ -122,13 +123,13 @@ static tv_status_t create_buffers(struct tv_model *model)
 {
     struct tv_device *device = tv_stream_device(model->args.axis.stream);
     const struct tv_model_layout *l = &model->layout;
-    const size_t params = model->args.store != NULL ? 0 : (size_t)l->param_count * sizeof(float);
-    TV_TRY(tv_buffer_create(device, params, TV_MEM_PARAMS, &model->params));
-    TV_TRY(tv_buffer_create(device, params, TV_MEM_GRADS, &model->grads));
-    TV_TRY(tv_buffer_create(device, (size_t)l->activation_count * sizeof(float), TV_MEM_ACTIVATIONS,
+    const size_t params = model->args.store != NULL ? 0 : (size_t)l->param_count;
+    TV_TRY(
+        tv_buffer_create(device, params * tv_dtype_bytes(l->dtype), TV_MEM_PARAMS, &model->params));
+    TV_TRY(tv_buffer_create(device, params * sizeof(float), TV_MEM_GRADS, &model->grads));
+    TV_TRY(tv_buffer_create(device, (size_t)l->activation_bytes, TV_MEM_ACTIVATIONS,
                             &model->activations));
-    TV_TRY(tv_buffer_create(device, (size_t)l->scratch_count * sizeof(float), TV_MEM_BUFFERS,
-                            &model->scratch));
+    TV_TRY(tv_buffer_create(device, (size_t)l->scratch_bytes, TV_MEM_BUFFERS, &model->scratch));
     return tv_buffer_create(device, (size_t)l->tokens_count * sizeof(int32_t), TV_MEM_BUFFERS,
                             &model->tokens);
 }
@@ -159,7 +160,8 @@ tv_status_t tv_model_create(const struct tv_model_args *args, struct tv_model **
     model->args.axis.is_overlapped = args->is_tensor_overlapped;
     tv_status_t status = tv_model_param_table(&args->config, &model->table);
     if (status == TV_OK)
-        status = tv_model_layout_create(args, &model->table, T, t, &model->layout);
+        status = tv_model_layout_create(args, &model->table, T, t, tv_tensor_dtype(&args->axis),
+                                        &model->layout);
     if (status == TV_OK)
         status = create_buffers(model);
     if (status == TV_OK && args->store == NULL)
@@ -213,7 +215,7 @@ int64_t tv_model_param_count(const struct tv_model *model)
     return model->layout.param_count;
 }
 
-float *tv_model_params(struct tv_model *model)
+void *tv_model_params(struct tv_model *model)
 {
     return model->params.data;
 }
@@ -228,23 +230,24 @@ tv_status_t tv_model_zero_grads(struct tv_model *model)
     return tv_stream_zero(model->args.axis.stream, model->grads.data, model->grads.bytes);
 }
 
-tv_status_t tv_model_memory(const struct tv_model_args *args, int T,
+tv_status_t tv_model_memory(const struct tv_model_args *args, int T, tv_dtype_t dtype,
                             int64_t bytes_out[TV_NUM_MEM_KINDS])
 {
     struct tv_param_table table = {0};
     struct tv_model_layout layout = {0};
     TV_TRY(check_args(args, T));
     TV_TRY(tv_model_param_table(&args->config, &table));
-    const tv_status_t status = tv_model_layout_create(args, &table, T, 0, &layout);
+    const tv_status_t status = tv_model_layout_create(args, &table, T, 0, dtype, &layout);
     if (status == TV_OK) {
-        const int64_t f = sizeof(float);
         for (int k = 0; k < TV_NUM_MEM_KINDS; k++)
             bytes_out[k] = 0;
-        if (args->store == NULL)
-            bytes_out[TV_MEM_PARAMS] = bytes_out[TV_MEM_GRADS] = layout.param_count * f;
-        bytes_out[TV_MEM_ACTIVATIONS] = layout.activation_count * f;
+        if (args->store == NULL) {
+            bytes_out[TV_MEM_PARAMS] = layout.param_count * (int64_t)tv_dtype_bytes(dtype);
+            bytes_out[TV_MEM_GRADS] = layout.param_count * (int64_t)sizeof(float);
+        }
+        bytes_out[TV_MEM_ACTIVATIONS] = layout.activation_bytes;
         bytes_out[TV_MEM_BUFFERS] =
-            layout.scratch_count * f + layout.tokens_count * (int64_t)sizeof(int32_t);
+            layout.scratch_bytes + layout.tokens_count * (int64_t)sizeof(int32_t);
     }
     tv_model_layout_destroy(&layout);
     tv_param_table_destroy(&table);
@@ -257,7 +260,7 @@ tv_status_t tv_model_place_params(const struct tv_model_args *args,
 {
     struct tv_model_layout layout = {0};
     TV_TRY(check_args(args, T));
-    TV_TRY(tv_model_layout_create(args, table, T, 0, &layout));
+    TV_TRY(tv_model_layout_create(args, table, T, 0, TV_F32, &layout)); /* elements, of any type */
     *params_out = (struct tv_local_params){layout.num_local, layout.local, layout.param_count};
     layout.local = NULL;
     tv_model_layout_destroy(&layout);
@@ -303,26 +306,55 @@ tv_status_t tv_model_grad_square_sum(struct tv_model *model, int num_pieces,
     return TV_OK;
 }
 
-/* The ranks whose parts of a gradient make it whole, or NULL when this rank has it all. */
-static struct tv_comm *holders_of_parts(struct tv_model *model, const struct tv_param *param)
+/* Replicated kv heads: a sum for each weight, large ones, over the ranks that hold it. */
+static tv_status_t sum_kv_heads(struct tv_model *model, int num, const struct tv_grad_piece *pieces)
 {
-    if (param->num_parts > 0)
-        return model->kv_holders;
-    return param->is_for_rows && model->args.is_sequence_parallel ? model->args.axis.comm : NULL;
+    for (int i = 0; i < num && model->kv_holders != NULL; i++) {
+        const struct tv_grad_piece piece = piece_at(model, pieces, i);
+        if (model->layout.local[piece.local].param->num_parts > 0)
+            TV_TRY(tv_comm_all_reduce_wait(model->kv_holders, piece.grad, piece.count, TV_F32,
+                                           TV_SUM, model->args.axis.stream));
+    }
+    return TV_OK;
+}
+
+static float *row_sums_of(const struct tv_model *model)
+{
+    return (float *)(void *)((char *)model->scratch.data + model->layout.row_sums);
+}
+
+/* The gradients of weights `is_for_rows` to the room side by side, or back. */
+static tv_status_t move_row_sums(struct tv_model *model, int num,
+                                 const struct tv_grad_piece *pieces, int is_back,
+                                 int64_t *count_out)
+{
+    float *room = row_sums_of(model);
+    int64_t count = 0;
+    for (int i = 0; i < num; i++) {
+        const struct tv_grad_piece piece = piece_at(model, pieces, i);
+        if (!model->layout.local[piece.local].param->is_for_rows)
+            continue;
+        TV_TRY(tv_stream_copy(model->args.axis.stream, is_back ? piece.grad : room + count,
+                              is_back ? room + count : piece.grad,
+                              (size_t)piece.count * sizeof(*room)));
+        count += piece.count;
+    }
+    *count_out = count;
+    return TV_OK;
 }
 
 tv_status_t tv_model_sync_replicated(struct tv_model *model, int num_pieces,
                                      const struct tv_grad_piece *pieces)
 {
     const int num = pieces != NULL ? num_pieces : model->layout.num_local;
-    for (int i = 0; i < num; i++) {
-        const struct tv_grad_piece piece = piece_at(model, pieces, i);
-        struct tv_comm *holders = holders_of_parts(model, model->layout.local[piece.local].param);
-        if (holders != NULL)
-            TV_TRY(tv_comm_all_reduce_wait(holders, piece.grad, piece.count, TV_F32, TV_SUM,
-                                           model->args.axis.stream));
-    }
-    return TV_OK;
+    int64_t count;
+    TV_TRY(sum_kv_heads(model, num, pieces));
+    if (!model->args.is_sequence_parallel)
+        return TV_OK;
+    TV_TRY(move_row_sums(model, num, pieces, 0, &count));
+    TV_TRY(tv_comm_all_reduce_wait(model->args.axis.comm, row_sums_of(model), count, TV_F32, TV_SUM,
+                                   model->args.axis.stream));
+    return move_row_sums(model, num, pieces, 1, &count);
 }
 
 struct tv_comm_stats tv_model_comm_stats(const struct tv_model *model)

@@ -1,5 +1,8 @@
 /* model/model.h -- one rank's chunks of the model: parameters, activations, forward and backward.
  *
+ * Weights, activations and the gradients of activations are elements of the kernels' dtype;
+ * gradients of weights are fp32.
+ *
  * A chunk is a range of the model's units. Tokens are [B, S] of one micro-batch, R = B S rows;
  * activations [R, C] enter and leave a chunk whole, the same on every tensor rank, or under
  * sequence parallelism as this rank's own rows of them, [R/T, C]. The first unit (embedding) reads
@@ -38,9 +41,9 @@ struct tv_model_chunk {
 /* Weights and gradients of a unit for one use of it: where its first local weight lies, the others
  * behind it as in the flat arrays; and of the head's tied weight, if there is one. NULL: not needed. */
 struct tv_unit_memory {
-    const float *params;
+    const void *params;
     float *grads;
-    const float *tied_params;
+    const void *tied_params;
     float *tied_grads;
 };
 typedef enum {
@@ -71,6 +74,9 @@ struct tv_model_args {
      * of a layer add to the residual stream; tensor/tensor.h. */
     double attention_dropout, hidden_dropout, label_smoothing;
     uint64_t seed; /* of the initial values and dropout masks */
+    /* Calls say where documents start: the positions that embeddings and rotary take, the first keys
+     * that queries see. 0: sequences are whole. */
+    int resets_positions, resets_attention;
     /* Who has weights and gradients, borrowed; the model then has no flat arrays, and the store fills
      * in the initial values. NULL: the model. */
     const struct tv_unit_store *store;
@@ -100,7 +106,7 @@ TV_MUST_CHECK tv_status_t tv_model_place_params(const struct tv_model_args *args
                                                 struct tv_local_params *params_out);
 void tv_local_params_destroy(struct tv_local_params *params);
 
-/* Weights are initialised by tv_param_init. Errors: TV_INVALID, TV_NO_MEMORY. */
+/* Weights are initialised by tv_param_init, rounded to their dtype. Errors: TV_INVALID, TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_model_create(const struct tv_model_args *args,
                                           struct tv_model **model_out);
 void tv_model_destroy(struct tv_model *model);
@@ -110,14 +116,14 @@ int tv_model_num_local_params(const struct tv_model *model);
 struct tv_local_param tv_model_local_param(const struct tv_model *model, int index);
 int64_t
 tv_model_param_count(const struct tv_model *model); /* length of the flat arrays, gaps included */
-/* [param_count], device memory; NULL with a store, as below */
-float *tv_model_params(struct tv_model *model);
+/* [param_count] elements of the model's dtype, device memory; NULL with a store, as below */
+void *tv_model_params(struct tv_model *model);
 float *tv_model_grads(struct tv_model *model); /* [param_count] */
 TV_MUST_CHECK tv_status_t tv_model_zero_grads(struct tv_model *model);
 
 /* Bytes that tv_model_create would ask for on each of T tensor ranks, by kind, computed without
- * making anything: for a dry run. args->axis is not read. Exact. */
-TV_MUST_CHECK tv_status_t tv_model_memory(const struct tv_model_args *args, int T,
+ * making anything: for a dry run. args->axis is not read; dtype: of the kernels. Exact. */
+TV_MUST_CHECK tv_status_t tv_model_memory(const struct tv_model_args *args, int T, tv_dtype_t dtype,
                                           int64_t bytes_out[TV_NUM_MEM_KINDS]);
 
 /* Called when a unit's gradients have this micro-batch's share, in descending order of units. */
@@ -136,12 +142,16 @@ struct tv_model_call {
     int64_t step, first_sequence;
     /* Forward: [B*S], host memory, needed by the embedding / head. Targets < 0 are not counted. */
     const int32_t *ids, *targets;
-    /* [own rows, C]. x, dx NULL when the embedding is in the chunk; y, dy when the head is. x and
-     * dy must stay valid until the slot's last backward part returns. */
-    const float *x;                       /* forward, backward, backward_input */
-    float *y;                             /* forward */
-    const float *dy;                      /* all backwards */
-    float *dx;                            /* backward, backward_input */
+    /* Forward of any chunk of a model that resets them: [B*S], host memory; in [0, S), and as
+     * tv_attention_args has them. */
+    const int32_t *positions, *first_keys;
+    /* [own rows, C], elements of the model's dtype. x, dx NULL when the embedding is in the chunk;
+     * y, dy when the head is. x and dy must stay valid until the slot's last backward part
+     * returns. */
+    const void *x;                        /* forward, backward, backward_input */
+    void *y;                              /* forward */
+    const void *dy;                       /* all backwards */
+    void *dx;                             /* backward, backward_input */
     double *loss_sum_out;                 /* forward, written when the head is in the chunk */
     const struct tv_unit_done *unit_done; /* backward, backward_weight; may be NULL */
 };
@@ -151,6 +161,12 @@ struct tv_model_call {
 /* Leaves nothing in the working set. */
 TV_MUST_CHECK tv_status_t tv_model_forward(struct tv_model *model,
                                            const struct tv_model_call *call);
+/* Row `row` of [0, B S) of the logits that the call's last forward left, to out [vocab_size], host
+ * memory: the scores of the token that follows it. A backward overwrites them. Gathered over the
+ * tensor axis. Errors: TV_INVALID (the head is not in the chunk, no such row), TV_NO_MEMORY. */
+TV_MUST_CHECK tv_status_t tv_model_read_logits(struct tv_model *model,
+                                               const struct tv_model_call *call, int64_t row,
+                                               float *out);
 /* The gradients of input and weights, unit by unit. Leaves nothing in the working set. */
 TV_MUST_CHECK tv_status_t tv_model_backward(struct tv_model *model,
                                             const struct tv_model_call *call);
@@ -176,8 +192,8 @@ TV_MUST_CHECK tv_status_t tv_model_grad_square_sum(struct tv_model *model, int n
                                                    const struct tv_grad_piece *pieces,
                                                    double *sum_out);
 /* Sum gradients of weights that several tensor ranks hold but compute in parts: replicated kv
- * heads; under sequence parallelism norms and the biases of row matrices. Collective over the
- * tensor axis, whose ranks pass the same pieces. */
+ * heads, one by one; under sequence parallelism norms and the biases of row matrices, in one sum.
+ * Collective over the tensor axis, whose ranks pass the same pieces. */
 TV_MUST_CHECK tv_status_t tv_model_sync_replicated(struct tv_model *model, int num_pieces,
                                                    const struct tv_grad_piece *pieces);
 /* Of the model's own group, the tensor ranks that hold the same kv heads; zeros where it has none.

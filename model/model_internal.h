@@ -1,8 +1,9 @@
 /* model/model_internal.h -- how a rank's chunks of the model lie in memory.
  *
- * Flat arrays: parameters, gradients, and activations: for each chunk its slots, then its working
- * sets. layout.c computes all places from the arguments alone, so that a dry run and the real thing
- * cannot disagree.
+ * Flat arrays: parameters, gradients, activations and scratch. The last two hold elements of the
+ * model's dtype and, for statistics and sums, floats, so places in them are in bytes. Activations:
+ * for each chunk its slots, then its working sets. layout.c computes all places from the arguments
+ * alone, so that a dry run and the real thing cannot disagree.
  *
  * Between backward_input and backward_weight a slot holds gradients in places that have become
  * free: d(qkv) over qkv, d(mid) over mid, and the gradient of a unit's output over the next unit's
@@ -26,7 +27,7 @@ struct tv_model_sizes {
     struct tv_vocab_shard vocab;
 };
 
-/* Element offset into the micro-batch's slot, or into its working set. */
+/* Bytes into the micro-batch's slot, or into its working set. */
 struct tv_place {
     int64_t first;
     int in_work;
@@ -34,23 +35,26 @@ struct tv_place {
 
 /* Where a unit keeps what its backward needs. */
 struct tv_norm_places {
-    struct tv_place y, mean, rstd; /* [rows, C] (gathered), [own rows], [own rows] */
+    struct tv_place y;          /* [rows, C] (gathered) */
+    struct tv_place mean, rstd; /* [own rows], floats */
 };
 struct tv_layer_places {
     struct tv_norm_places norm1;
-    struct tv_place qkv, att, lse; /* [rows, qkv_cols], [rows, q_cols], [B, heads, S] */
-    struct tv_place mid;           /* [own rows, C]: x + attention */
+    struct tv_place qkv, att; /* [rows, qkv_cols], [rows, q_cols] */
+    struct tv_place lse;      /* [B, heads, S], floats */
+    struct tv_place mid;      /* [own rows, C]: x + attention */
     struct tv_norm_places norm2;
     struct tv_place ff, act; /* [rows, F] or [rows, 2 F] gate and up; [rows, F] */
 };
 struct tv_head_places {
     struct tv_norm_places norm;
-    struct tv_place logits, lse; /* [rows, padded vocabulary], [rows] */
+    struct tv_place logits; /* [rows, padded vocabulary] */
+    struct tv_place lse;    /* [rows], floats */
 };
 
 /* A weight and its gradient; NULL where the family has none. */
 struct tv_weight {
-    const float *value;
+    const void *value;
     float *grad;
 };
 
@@ -68,25 +72,31 @@ struct tv_unit {
 struct tv_chunk_layout {
     struct tv_model_chunk args;
     struct tv_unit *units;          /* [num_units], a part of the layout's */
-    int64_t slot_count, work_count; /* floats of one slot, of one working set */
-    int64_t first_slot, first_work; /* floats before them in the array of activations */
-    int64_t first_tokens;           /* per slot ids [rows], targets [rows] */
+    int64_t slot_bytes, work_bytes; /* of one slot, of one working set */
+    int64_t first_slot, first_work; /* bytes before them in the array of activations */
+    /* per slot ids [rows], targets [rows], and where they are reset positions, first keys [rows] */
+    int64_t first_tokens;
 };
 
 struct tv_model_layout {
     struct tv_model_sizes sizes;
+    tv_dtype_t dtype; /* of weights and activations */
     int num_chunks;
     struct tv_chunk_layout *chunks; /* [num_chunks], owned */
     int num_units;
     struct tv_unit *units; /* of all chunks, owned */
     int num_local;
     struct tv_local_param *local; /* owned */
-    int64_t param_count, activation_count;
+    int64_t param_count, activation_bytes;
+    int64_t slot_tokens;  /* int32 of one slot */
     int64_t tokens_count; /* int32: positions [rows], then those of the chunks' slots */
-    /* scratch, floats: gradient of the residual stream [own rows, C]; what all ranks' rows are in
-     * at the moment, partial sums or gathered gradients [rows, C]; one more [own rows, C] where
-     * those are apart; feed-forward and attention gradients; loss work */
-    int64_t grad, whole, own, d_act, d_qkv, d_att, loss_work, scratch_count;
+    /* scratch, places in bytes: gradient of the residual stream [own rows, C]; what all ranks' rows
+     * are in at the moment, partial sums or gathered gradients [rows, C]; one more [own rows, C] where
+     * those are apart; feed-forward and attention gradients; in floats sums of the attention's
+     * kernel, loss work, and under sequence parallelism the gradients of weights `is_for_rows` side
+     * by side, for their sum */
+    int64_t grad, whole, own, d_act, d_qkv, d_att;
+    int64_t attention_work, loss_work, row_sums, scratch_bytes;
 };
 
 struct tv_model {
@@ -102,9 +112,10 @@ struct tv_model {
         *kv_holders; /* tensor ranks with the same kv heads; NULL when each has its own */
 };
 
-/* layout.c. T, t: tensor axis. table: of args->config. */
+/* layout.c. T, t: tensor axis. table: of args->config. args->axis is not read. */
 TV_MUST_CHECK tv_status_t tv_model_layout_create(const struct tv_model_args *args,
                                                  const struct tv_param_table *table, int T, int t,
+                                                 tv_dtype_t dtype,
                                                  struct tv_model_layout *layout_out);
 void tv_model_layout_destroy(struct tv_model_layout *layout);
 
@@ -116,14 +127,21 @@ struct tv_pass {
     const struct tv_chunk_layout *chunk;
     const struct tv_unit *unit;
     struct tv_unit_memory memory; /* the unit's, while it computes */
-    float *slot, *work;           /* this micro-batch's */
-    float *scratch;
+    char *slot, *work;            /* this micro-batch's */
+    char *scratch;
     int32_t *ids, *targets;    /* [rows], the slot's */
+    int32_t *own_positions;    /* [rows], the slot's; NULL: every sequence counts from 0 */
+    int32_t *first_keys;       /* [rows], the slot's, or NULL */
     const int32_t *positions;  /* [rows] */
     int64_t step, first_token; /* the call's; row 0 in the global batch */
     int is_split;              /* backward: weights' gradients come later; keep what they need */
 };
-float *tv_pass_at(const struct tv_pass *pass, struct tv_place place);
+void *tv_pass_at(const struct tv_pass *pass, struct tv_place place);
+/* Element `index` of stored elements. */
+static inline void *tv_pass_element(const struct tv_pass *pass, void *data, int64_t index)
+{
+    return tv_tensor_at(pass->axis, data, index);
+}
 struct tv_weight tv_pass_weight(const struct tv_pass *pass, int index);
 /* The head's output matrix: its own or the tied one. */
 struct tv_weight tv_pass_output_matrix(const struct tv_pass *pass);
@@ -133,21 +151,20 @@ struct tv_weight tv_pass_output_matrix(const struct tv_pass *pass);
  * backward: grad is dy and becomes dx in place; of the attention part dn1, partial, and d(qkv), which
  * its weight part reads: in scratch, of a split backward in the place of qkv.
  * backward_weight: what a split backward left out. */
-TV_MUST_CHECK tv_status_t tv_layer_forward(const struct tv_pass *pass, const float *x, float *y);
-TV_MUST_CHECK tv_status_t tv_layer_backward(const struct tv_pass *pass, const float *x,
-                                            float *grad);
-TV_MUST_CHECK tv_status_t tv_layer_backward_weight(const struct tv_pass *pass, const float *dy);
+TV_MUST_CHECK tv_status_t tv_layer_forward(const struct tv_pass *pass, const void *x, void *y);
+TV_MUST_CHECK tv_status_t tv_layer_backward(const struct tv_pass *pass, const void *x, void *grad);
+TV_MUST_CHECK tv_status_t tv_layer_backward_weight(const struct tv_pass *pass, const void *dy);
 TV_MUST_CHECK tv_status_t tv_attention_part_forward(const struct tv_pass *pass);
-TV_MUST_CHECK tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const float *d_att,
-                                                     float *dn1);
+TV_MUST_CHECK tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const void *d_att,
+                                                     void *dn1);
 TV_MUST_CHECK tv_status_t tv_attention_part_backward_weight(const struct tv_pass *pass,
-                                                            const float *d_qkv);
-TV_MUST_CHECK tv_status_t tv_embedding_unit_forward(const struct tv_pass *pass, float *y);
+                                                            const void *d_qkv);
+TV_MUST_CHECK tv_status_t tv_embedding_unit_forward(const struct tv_pass *pass, void *y);
 TV_MUST_CHECK tv_status_t tv_embedding_unit_backward_weight(const struct tv_pass *pass,
-                                                            const float *dy);
-TV_MUST_CHECK tv_status_t tv_head_forward(const struct tv_pass *pass, const float *x,
+                                                            const void *dy);
+TV_MUST_CHECK tv_status_t tv_head_forward(const struct tv_pass *pass, const void *x,
                                           double *loss_sum_out);
-TV_MUST_CHECK tv_status_t tv_head_backward(const struct tv_pass *pass, const float *x, float *grad);
+TV_MUST_CHECK tv_status_t tv_head_backward(const struct tv_pass *pass, const void *x, void *grad);
 TV_MUST_CHECK tv_status_t tv_head_backward_weight(const struct tv_pass *pass);
 
 /* dropout.c: the embeddings' sum; the attention's weights; what attention and feed-forward add. */
@@ -155,12 +172,12 @@ enum tv_dropout_kind { TV_DROPOUT_EMBEDDING, TV_DROPOUT_ATTENTION, TV_DROPOUT_MI
 struct tv_dropout tv_pass_dropout(const struct tv_pass *pass, enum tv_dropout_kind kind);
 /* y[own rows, C], in place. */
 TV_MUST_CHECK tv_status_t tv_unit_drop(const struct tv_pass *pass, enum tv_dropout_kind kind,
-                                       float *y);
+                                       void *y);
 /* From dy[own rows, C] of the residual stream all rows of the gradient of what was added to it, for
  * a row matrix or an embedding: dropped into scratch `own`, gathered into `whole`, or dy itself.
  * Starts the model's gather of them, which the caller takes. */
 TV_MUST_CHECK tv_status_t tv_unit_branch_gradient(const struct tv_pass *pass,
-                                                  enum tv_dropout_kind kind, const float *dy);
+                                                  enum tv_dropout_kind kind, const void *dy);
 
 /* Norm of the family, shared by layers and head. weight, bias: indices of the unit's weights (bias
  * unused by Llama). */
@@ -171,12 +188,12 @@ struct tv_norm_use {
 /* x[own rows, C] -> all rows of y, for the column matrices behind it: starts the model's gather of
  * them, which the caller takes. */
 TV_MUST_CHECK tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use use,
-                                               const float *x);
+                                               const void *x);
 /* Start the sum of what the column matrices behind the norm gave, in scratch `whole`. Until
  * norm_backward waits for it there is time for their weights' gradients. */
 TV_MUST_CHECK tv_status_t tv_unit_start_norm_sum(const struct tv_pass *pass);
 /* dy: that sum. add_dx: dx[own rows, C] += */
 TV_MUST_CHECK tv_status_t tv_unit_norm_backward(const struct tv_pass *pass, struct tv_norm_use use,
-                                                const float *x, int add_dx, float *dx);
+                                                const void *x, int add_dx, void *dx);
 TV_END_C
 #endif

@@ -47,9 +47,20 @@ static int has_split_backwards(const struct tv_schedule *schedule)
     return 0;
 }
 
-static tv_status_t create_parts(struct tv_executor *e, struct tv_comm *pipe)
+/* What needs no peer. *executor_out is set on failure too, for the caller to destroy. */
+static tv_status_t create_lists(struct tv_comm *pipe, struct tv_stream *stream,
+                                const struct tv_schedule *schedule, int64_t message_count,
+                                tv_dtype_t dtype, struct tv_executor **executor_out)
 {
-    const struct tv_schedule *schedule = e->schedule;
+    TV_TRY(check_arguments(pipe, schedule, message_count));
+    struct tv_executor *e = *executor_out = calloc(1, sizeof(*e));
+    if (e == NULL)
+        return TV_ERR(TV_NO_MEMORY, "executor: %zu bytes", sizeof(*e));
+    e->schedule = schedule;
+    e->stage = tv_comm_rank(pipe);
+    e->stream = stream;
+    e->message_count = message_count;
+    e->dtype = dtype;
     const size_t num_actions = (size_t)schedule->stages[e->stage].num_actions;
     e->has_split_backwards = has_split_backwards(schedule);
     e->evaluation_group = tv_plan_evaluation_group(schedule);
@@ -57,6 +68,12 @@ static tv_status_t create_parts(struct tv_executor *e, struct tv_comm *pipe)
     e->chunks = calloc((size_t)schedule->num_chunks, sizeof(*e->chunks));
     if (e->times == NULL || e->chunks == NULL)
         return TV_ERR(TV_NO_MEMORY, "executor of %zu actions", num_actions);
+    return TV_OK;
+}
+
+static tv_status_t create_parts(struct tv_executor *e, struct tv_comm *pipe)
+{
+    const struct tv_schedule *schedule = e->schedule;
     TV_TRY(tv_comm_split(pipe, 0, e->stage, &e->forward));
     TV_TRY(tv_comm_split(pipe, 0, e->stage, &e->backward));
     tv_comm_set_name(e->forward, "pipe forward");
@@ -70,17 +87,14 @@ static tv_status_t create_parts(struct tv_executor *e, struct tv_comm *pipe)
 
 tv_status_t tv_executor_create(struct tv_comm *pipe, struct tv_stream *stream,
                                const struct tv_schedule *schedule, int64_t message_count,
-                               struct tv_executor **executor_out)
+                               tv_dtype_t dtype, struct tv_executor **executor_out)
 {
-    TV_TRY(check_arguments(pipe, schedule, message_count));
-    struct tv_executor *e = calloc(1, sizeof(*e));
-    if (e == NULL)
-        return TV_ERR(TV_NO_MEMORY, "executor: %zu bytes", sizeof(*e));
-    e->schedule = schedule;
-    e->stage = tv_comm_rank(pipe);
-    e->stream = stream;
-    e->message_count = message_count;
-    const tv_status_t status = create_parts(e, pipe);
+    struct tv_executor *e = NULL;
+    int first_failed; /* agreed on before anybody waits for another */
+    tv_status_t status = create_lists(pipe, stream, schedule, message_count, dtype, &e);
+    status = tv_comm_agree(pipe, status, &first_failed);
+    if (status == TV_OK)
+        status = create_parts(e, pipe);
     if (status != TV_OK) {
         tv_executor_destroy(e);
         return status;

@@ -15,7 +15,7 @@ TV_BEGIN_C
 /* The stage's work. `slot` is 0 .. tv_schedule_chunk_slots - 1 of the chunk, the same from the F to
  * the B or W of a micro-batch, then free again. `work` is 0 .. tv_schedule_chunk_works - 1: a place
  * to compute in, held while an F or B runs, and from the start of an I to the end of its W. Buffers
- * hold message_count floats and are the executor's: forward: x is the input (NULL at the first
+ * hold message_count elements of the executor's dtype and are its own: forward: x is the input (NULL at the first
  * position), y (NULL at the last position) is to be written. backward and backward_input: dy is the
  * gradient of y (NULL at the last position); dx (NULL at the first) is to be written.
  * backward_weight: x and dy once more, dx NULL. x and dy stay as they are until the B or W
@@ -23,10 +23,10 @@ TV_BEGIN_C
 struct tv_stage_call {
     int chunk, micro, slot, work;
     int is_last_backward; /* B, W: this chunk's weight gradients are complete after it */
-    const float *x;
-    float *y;
-    const float *dy;
-    float *dx;
+    const void *x;
+    void *y;
+    const void *dy;
+    void *dx;
 };
 struct tv_stage_functions {
     void *context;
@@ -51,18 +51,18 @@ struct tv_executor_report {
 };
 
 /* pipe: the pipe axis, size = schedule's num_stages, rank = stage; borrowed. schedule is borrowed,
- * checked here too. message_count >= 1. Collective over pipe. Errors: TV_INVALID; TV_NO_MEMORY;
+ * checked here too. message_count >= 1, of dtype. Collective over pipe. Errors: TV_INVALID; TV_NO_MEMORY;
  * TV_PEER. */
 TV_MUST_CHECK tv_status_t tv_executor_create(struct tv_comm *pipe, struct tv_stream *stream,
                                              const struct tv_schedule *schedule,
-                                             int64_t message_count,
+                                             int64_t message_count, tv_dtype_t dtype,
                                              struct tv_executor **executor_out);
 void tv_executor_destroy(struct tv_executor *executor);
 /* Of its two communicators together. */
 struct tv_comm_stats tv_executor_comm_stats(const struct tv_executor *executor);
 /* Bytes of message buffers for this schedule and stage, without making any: for a dry run. */
 int64_t tv_executor_buffer_bytes(const struct tv_schedule *schedule, int stage,
-                                 int64_t message_count);
+                                 int64_t message_count, tv_dtype_t dtype);
 
 /* Walk the schedule once. Collective over pipe. All messages are finished on return. A failure of a
  * stage function is returned as it is (peers then wait: the caller aborts the job); the executor is

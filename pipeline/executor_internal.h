@@ -51,6 +51,7 @@ struct tv_executor {
     const struct tv_schedule *schedule;
     int stage;
     int64_t message_count;
+    tv_dtype_t dtype; /* of messages */
     struct tv_stream *stream;
     struct tv_comm *forward, *backward; /* activations; gradients */
     struct tv_inbox x, dy;
@@ -72,12 +73,12 @@ TV_MUST_CHECK tv_status_t tv_messages_create(const struct tv_executor *e, int nu
                                              struct tv_messages *messages_out);
 /* Gives up what is still under way. */
 void tv_messages_destroy(struct tv_messages *messages);
-float *tv_messages_data(const struct tv_executor *e, const struct tv_messages *messages, int index);
+void *tv_messages_data(const struct tv_executor *e, const struct tv_messages *messages, int index);
 /* NULL is done. Whoever waits says what the executor is doing. */
 TV_MUST_CHECK tv_status_t tv_message_wait(struct tv_executor *e, struct tv_request **request);
 /* The buffer `index` to write to, after the send that was in it. */
 TV_MUST_CHECK tv_status_t tv_messages_reserve(struct tv_executor *e, struct tv_messages *messages,
-                                              int index, float **data_out);
+                                              int index, void **data_out);
 TV_MUST_CHECK tv_status_t tv_messages_send(struct tv_executor *e, struct tv_messages *messages,
                                            int index, struct tv_comm *comm, int peer);
 /* Wait for all sends of this stage. */
@@ -94,9 +95,9 @@ TV_MUST_CHECK tv_status_t tv_inbox_post_ahead(struct tv_executor *e, struct tv_i
 TV_MUST_CHECK tv_status_t tv_inbox_wait(struct tv_executor *e, struct tv_inbox *box, int chunk,
                                         int micro);
 /* A buffer for what this stage itself makes for one of its positions. */
-float *tv_inbox_reserve(const struct tv_executor *e, struct tv_inbox *box, int chunk, int micro);
+void *tv_inbox_reserve(const struct tv_executor *e, struct tv_inbox *box, int chunk, int micro);
 /* Where the message lies. NULL when there is none. */
-float *tv_inbox_data(const struct tv_executor *e, const struct tv_inbox *box, int chunk, int micro);
+void *tv_inbox_data(const struct tv_executor *e, const struct tv_inbox *box, int chunk, int micro);
 void tv_inbox_release(const struct tv_executor *e, struct tv_inbox *box, int chunk, int micro);
 
 /* Is a neighbour's stage another one, which messages go to or come from? */

@@ -49,7 +49,7 @@ void tv_seats_leave(struct tv_seats *seats, int key)
 tv_status_t tv_messages_create(const struct tv_executor *e, int num,
                                struct tv_messages *messages_out)
 {
-    const size_t bytes = (size_t)num * (size_t)e->message_count * sizeof(float);
+    const size_t bytes = (size_t)num * (size_t)e->message_count * tv_dtype_bytes(e->dtype);
     struct tv_messages messages = {.num = num};
     messages.requests = calloc((size_t)num + 1, sizeof(*messages.requests));
     if (messages.requests == NULL)
@@ -73,9 +73,9 @@ void tv_messages_destroy(struct tv_messages *messages)
     free(messages->requests);
 }
 
-float *tv_messages_data(const struct tv_executor *e, const struct tv_messages *messages, int index)
+void *tv_messages_data(const struct tv_executor *e, const struct tv_messages *messages, int index)
 {
-    return (float *)messages->buffer.data + index * e->message_count;
+    return tv_at(messages->buffer.data, index * e->message_count, e->dtype);
 }
 
 /* Only now: most messages are there before anybody asks. */
@@ -108,7 +108,7 @@ tv_status_t tv_message_wait(struct tv_executor *e, struct tv_request **request)
 }
 
 tv_status_t tv_messages_reserve(struct tv_executor *e, struct tv_messages *messages, int index,
-                                float **data_out)
+                                void **data_out)
 {
     TV_TRY(tv_message_wait(e, &messages->requests[index]));
     *data_out = tv_messages_data(e, messages, index);
@@ -118,8 +118,8 @@ tv_status_t tv_messages_reserve(struct tv_executor *e, struct tv_messages *messa
 tv_status_t tv_messages_send(struct tv_executor *e, struct tv_messages *messages, int index,
                              struct tv_comm *comm, int peer)
 {
-    return tv_comm_send(comm, tv_messages_data(e, messages, index), e->message_count, TV_F32, peer,
-                        e->stream, &messages->requests[index]);
+    return tv_comm_send(comm, tv_messages_data(e, messages, index), e->message_count, e->dtype,
+                        peer, e->stream, &messages->requests[index]);
 }
 
 tv_status_t tv_executor_finish_sends(struct tv_executor *e)
@@ -162,7 +162,7 @@ tv_status_t tv_inbox_post(struct tv_executor *e, struct tv_inbox *box, int chunk
     const int seat = tv_seats_take(&box->seats, key_of(e, chunk, micro));
     box->num_ahead++;
     return tv_comm_recv(box->comm, tv_messages_data(e, &box->messages, seat), e->message_count,
-                        TV_F32, peer, e->stream, &box->messages.requests[seat]);
+                        e->dtype, peer, e->stream, &box->messages.requests[seat]);
 }
 
 tv_status_t tv_inbox_post_ahead(struct tv_executor *e, struct tv_inbox *box)
@@ -183,13 +183,13 @@ tv_status_t tv_inbox_wait(struct tv_executor *e, struct tv_inbox *box, int chunk
     return tv_message_wait(e, &box->messages.requests[seat]);
 }
 
-float *tv_inbox_reserve(const struct tv_executor *e, struct tv_inbox *box, int chunk, int micro)
+void *tv_inbox_reserve(const struct tv_executor *e, struct tv_inbox *box, int chunk, int micro)
 {
     const int seat = tv_seats_take(&box->seats, key_of(e, chunk, micro));
     return tv_messages_data(e, &box->messages, seat);
 }
 
-float *tv_inbox_data(const struct tv_executor *e, const struct tv_inbox *box, int chunk, int micro)
+void *tv_inbox_data(const struct tv_executor *e, const struct tv_inbox *box, int chunk, int micro)
 {
     const int seat = tv_seats_find(&box->seats, key_of(e, chunk, micro));
     return seat < 0 ? NULL : tv_messages_data(e, &box->messages, seat);

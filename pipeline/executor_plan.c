@@ -66,13 +66,13 @@ int tv_plan_dx(const struct tv_schedule *schedule, int stage, int chunk)
 }
 
 int64_t tv_executor_buffer_bytes(const struct tv_schedule *schedule, int stage,
-                                 int64_t message_count)
+                                 int64_t message_count, tv_dtype_t dtype)
 {
     int64_t num = (int64_t)tv_plan_inbox(schedule, stage, TV_ACT_RECV_FORWARD) +
                   tv_plan_inbox(schedule, stage, TV_ACT_RECV_BACKWARD);
     for (int c = 0; c < schedule->num_chunks; c++)
         num += tv_plan_y(schedule, stage, c) + tv_plan_dx(schedule, stage, c);
-    return num * message_count * (int64_t)sizeof(float);
+    return num * message_count * (int64_t)tv_dtype_bytes(dtype);
 }
 
 /* A pass is a run of positions on different stages, as long as it can be: with loop and V placement

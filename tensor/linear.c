@@ -9,17 +9,19 @@ static int64_t rows_of_block(const struct tv_matmul_args *args)
     return (PRODUCTS / of_a_row + MULTIPLE) / MULTIPLE * MULTIPLE;
 }
 
-/* One product in blocks of rows; between them what this rank has in flight moves on. */
+/* One product in blocks of rows, c of stored elements or of floats; between blocks what this rank has
+ * in flight moves on. */
 static tv_status_t multiply_by_blocks(const struct tv_tensor_axis *axis,
-                                      const struct tv_matmul_args *whole)
+                                      const struct tv_matmul_args *whole, tv_dtype_t c_dtype)
 {
     const int64_t most = rows_of_block(whole);
     for (int64_t i = 0; i < whole->m; i += most) {
         struct tv_matmul_args block = *whole;
         block.m = whole->m - i < most ? whole->m - i : most;
-        block.a += whole->trans_a ? i : i * whole->ld_a;
-        block.c += i * whole->ld_c;
-        TV_TRY(axis->kernels->matmul(axis->stream, &block));
+        block.a = tv_tensor_const_at(axis, whole->a, whole->trans_a ? i : i * whole->ld_a);
+        block.c = tv_at(whole->c, i * whole->ld_c, c_dtype);
+        TV_TRY(c_dtype == TV_F32 ? axis->kernels->matmul_to_f32(axis->stream, &block)
+                                 : axis->kernels->matmul(axis->stream, &block));
         tv_comm_progress(axis->comm);
     }
     return TV_OK;
@@ -27,7 +29,7 @@ static tv_status_t multiply_by_blocks(const struct tv_tensor_axis *axis,
 
 /* y[rows, out] = x[rows, in] W (+ bias) */
 static tv_status_t multiply(const struct tv_tensor_axis *axis, const struct tv_linear *linear,
-                            int64_t rows, const float *x, int64_t ld_x, const float *bias, float *y,
+                            int64_t rows, const void *x, int64_t ld_x, const void *bias, void *y,
                             int64_t ld_y)
 {
     const int is_out_in = linear->layout == TV_WEIGHT_OUT_IN;
@@ -44,13 +46,13 @@ static tv_status_t multiply(const struct tv_tensor_axis *axis, const struct tv_l
         .c = y,
         .ld_c = ld_y,
     };
-    return multiply_by_blocks(axis, &args);
+    return multiply_by_blocks(axis, &args, tv_tensor_dtype(axis));
 }
 
 /* dx[rows, in] = (+=) dy[rows, out] W^T */
 static tv_status_t input_gradient(const struct tv_tensor_axis *axis, const struct tv_linear *linear,
-                                  int64_t rows, const float *dy, int64_t ld_dy, int add_dx,
-                                  float *dx, int64_t ld_dx)
+                                  int64_t rows, const void *dy, int64_t ld_dy, int add_dx, void *dx,
+                                  int64_t ld_dx)
 {
     const int is_out_in = linear->layout == TV_WEIGHT_OUT_IN;
     const struct tv_matmul_args args = {
@@ -66,28 +68,28 @@ static tv_status_t input_gradient(const struct tv_tensor_axis *axis, const struc
         .c = dx,
         .ld_c = ld_dx,
     };
-    return multiply_by_blocks(axis, &args);
+    return multiply_by_blocks(axis, &args, tv_tensor_dtype(axis));
 }
 
 tv_status_t tv_column_linear_forward(const struct tv_tensor_axis *axis,
-                                     const struct tv_linear *linear, int64_t rows, const float *x,
-                                     float *y, int64_t ld_y)
+                                     const struct tv_linear *linear, int64_t rows, const void *x,
+                                     void *y, int64_t ld_y)
 {
     return multiply(axis, linear, rows, x, linear->in, linear->bias, y, ld_y);
 }
 
 tv_status_t tv_column_linear_backward_input(const struct tv_tensor_axis *axis,
                                             const struct tv_linear *linear, int64_t rows,
-                                            const float *dy, int64_t ld_dy, int add_dx, float *dx)
+                                            const void *dy, int64_t ld_dy, int add_dx, void *dx)
 {
     return input_gradient(axis, linear, rows, dy, ld_dy, add_dx, dx, linear->in);
 }
 
-int tv_num_row_pieces(int64_t rows, int64_t cols)
+int tv_num_row_pieces(int64_t rows, int64_t cols, tv_dtype_t dtype)
 {
     enum { LEAST_ROWS = 64, LEAST_BYTES = 16384 };
     const int64_t by_rows = rows / LEAST_ROWS;
-    const int64_t by_bytes = rows * cols * (int64_t)sizeof(float) / LEAST_BYTES;
+    const int64_t by_bytes = rows * cols * (int64_t)tv_dtype_bytes(dtype) / LEAST_BYTES;
     const int64_t num = by_rows < by_bytes ? by_rows : by_bytes;
     return num < 1 ? 1 : num < TV_MAX_ROW_PIECES ? (int)num : TV_MAX_ROW_PIECES;
 }
@@ -105,14 +107,15 @@ static struct row_cut cut_of(const struct tv_tensor_axis *axis, int64_t rows, in
     const int parts = rows % T == 0 ? T : 1;
     const int64_t share = rows / parts;
     /* One rank has nothing to sum. */
-    return (struct row_cut){parts, T > 1 ? tv_num_row_pieces(share, cols) : 1, share};
+    return (struct row_cut){
+        parts, T > 1 ? tv_num_row_pieces(share, cols, tv_tensor_dtype(axis)) : 1, share};
 }
 
 /* Without sequence parallelism a sum takes some blocks of all rows; with it, block i of every rank. */
 static int num_sums(const struct tv_tensor_axis *axis, const struct row_cut *cut, int64_t cols)
 {
     const int num_blocks = cut->parts * cut->num;
-    const int num = tv_num_row_pieces(cut->parts * cut->share, cols);
+    const int num = tv_num_row_pieces(cut->parts * cut->share, cols, tv_tensor_dtype(axis));
     if (axis->is_sequence_parallel)
         return cut->num;
     return num < num_blocks ? num : num_blocks;
@@ -130,19 +133,20 @@ struct row_product {
     const struct tv_tensor_axis *axis;
     const struct tv_linear *linear;
     struct row_cut cut;
-    const float *x;
+    const void *x;
     int64_t ld_x;
-    float *room, *y;
+    void *room, *y;
 };
 
 /* Block i of rank r's share -> partial [num, out] */
-static tv_status_t multiply_block(const struct row_product *p, int r, int i, float *partial)
+static tv_status_t multiply_block(const struct row_product *p, int r, int i, void *partial)
 {
     /* The bias enters the sum once: through rank 0's part. */
-    const float *bias = tv_comm_rank(p->axis->comm) == 0 ? p->linear->bias : NULL;
+    const void *bias = tv_comm_rank(p->axis->comm) == 0 ? p->linear->bias : NULL;
     const struct tv_row_shard block = block_of(&p->cut, i);
     const int64_t first = r * p->cut.share + block.first;
-    return multiply(p->axis, p->linear, block.num, p->x + first * p->ld_x, p->ld_x, bias, partial,
+    return multiply(p->axis, p->linear, block.num,
+                    tv_tensor_const_at(p->axis, p->x, first * p->ld_x), p->ld_x, bias, partial,
                     p->linear->out);
 }
 
@@ -151,11 +155,11 @@ static tv_status_t start_scattered(const struct row_product *p, int i, struct tv
 {
     const int64_t out = p->linear->out;
     const struct tv_row_shard block = block_of(&p->cut, i);
-    float *partial = p->room + p->cut.parts * block.first * out;
+    void *partial = tv_tensor_at(p->axis, p->room, p->cut.parts * block.first * out);
     for (int r = 0; r < p->cut.parts; r++)
-        TV_TRY(multiply_block(p, r, i, partial + r * block.num * out));
+        TV_TRY(multiply_block(p, r, i, tv_tensor_at(p->axis, partial, r * block.num * out)));
     return tv_tensor_sum_rows_start(p->axis, p->cut.parts * block.num, out, partial,
-                                    p->y + block.first * out, request);
+                                    tv_tensor_at(p->axis, p->y, block.first * out), request);
 }
 
 /* Piece i of all rows, some blocks of them, and its sum in place. */
@@ -164,12 +168,12 @@ static tv_status_t start_whole(const struct row_product *p, int i, int num_piece
 {
     const int64_t out = p->linear->out;
     const int num_blocks = p->cut.parts * p->cut.num;
-    float *partial = NULL;
+    void *partial = NULL;
     int64_t rows = 0;
     for (int b = num_blocks * i / num_pieces; b < num_blocks * (i + 1) / num_pieces; b++) {
         const int r = b / p->cut.num;
         const struct tv_row_shard block = block_of(&p->cut, b % p->cut.num);
-        float *y = p->y + (r * p->cut.share + block.first) * out;
+        void *y = tv_tensor_at(p->axis, p->y, (r * p->cut.share + block.first) * out);
         TV_TRY(multiply_block(p, r, b % p->cut.num, y));
         partial = rows == 0 ? y : partial;
         rows += block.num;
@@ -178,7 +182,7 @@ static tv_status_t start_whole(const struct row_product *p, int i, int num_piece
 }
 
 tv_status_t tv_row_linear_forward(const struct tv_tensor_axis *axis, const struct tv_linear *linear,
-                                  int64_t rows, const float *x, int64_t ld_x, float *room, float *y)
+                                  int64_t rows, const void *x, int64_t ld_x, void *room, void *y)
 {
     const struct row_product product = {.axis = axis,
                                         .linear = linear,
@@ -202,15 +206,15 @@ tv_status_t tv_row_linear_forward(const struct tv_tensor_axis *axis, const struc
 
 tv_status_t tv_row_linear_backward_input(const struct tv_tensor_axis *axis,
                                          const struct tv_linear *linear, int64_t rows,
-                                         const float *dy, float *dx, int64_t ld_dx)
+                                         const void *dy, void *dx, int64_t ld_dx)
 {
     return input_gradient(axis, linear, rows, dy, linear->out, 0, dx, ld_dx);
 }
 
 /* dweight += x^T dy, [in, out], or its transpose */
 static tv_status_t weight_gradient(const struct tv_tensor_axis *axis,
-                                   const struct tv_linear *linear, int64_t rows, const float *x,
-                                   int64_t ld_x, const float *dy, int64_t ld_dy)
+                                   const struct tv_linear *linear, int64_t rows, const void *x,
+                                   int64_t ld_x, const void *dy, int64_t ld_dy)
 {
     const int is_out_in = linear->layout == TV_WEIGHT_OUT_IN;
     const struct tv_matmul_args args = {
@@ -226,12 +230,12 @@ static tv_status_t weight_gradient(const struct tv_tensor_axis *axis,
         .c = linear->dweight,
         .ld_c = is_out_in ? linear->in : linear->out,
     };
-    return multiply_by_blocks(axis, &args);
+    return multiply_by_blocks(axis, &args, TV_F32);
 }
 
 /* dbias += column sums of dy[rows, out] */
 static tv_status_t bias_gradient(const struct tv_tensor_axis *axis, const struct tv_linear *linear,
-                                 int64_t rows, const float *dy, int64_t ld_dy)
+                                 int64_t rows, const void *dy, int64_t ld_dy)
 {
     if (linear->dbias == NULL)
         return TV_OK;
@@ -242,7 +246,7 @@ static tv_status_t bias_gradient(const struct tv_tensor_axis *axis, const struct
 
 tv_status_t tv_column_linear_backward_weight(const struct tv_tensor_axis *axis,
                                              const struct tv_linear *linear, int64_t rows,
-                                             const float *x, const float *dy, int64_t ld_dy)
+                                             const void *x, const void *dy, int64_t ld_dy)
 {
     TV_TRY(weight_gradient(axis, linear, rows, x, linear->in, dy, ld_dy));
     return bias_gradient(axis, linear, rows, dy, ld_dy);
@@ -250,9 +254,10 @@ tv_status_t tv_column_linear_backward_weight(const struct tv_tensor_axis *axis,
 
 tv_status_t tv_row_linear_backward_weight(const struct tv_tensor_axis *axis,
                                           const struct tv_linear *linear, int64_t rows,
-                                          const float *x, int64_t ld_x, const float *dy)
+                                          const void *x, int64_t ld_x, const void *dy)
 {
     const struct tv_row_shard own = tv_tensor_own_rows(axis, rows);
     TV_TRY(weight_gradient(axis, linear, rows, x, ld_x, dy, linear->out));
-    return bias_gradient(axis, linear, own.num, dy + own.first * linear->out, linear->out);
+    return bias_gradient(axis, linear, own.num,
+                         tv_tensor_const_at(axis, dy, own.first * linear->out), linear->out);
 }

@@ -21,20 +21,20 @@ struct tv_row_shard tv_tensor_own_rows(const struct tv_tensor_axis *axis, int64_
 }
 
 tv_status_t tv_tensor_sum_rows_start(const struct tv_tensor_axis *axis, int64_t rows, int64_t cols,
-                                     float *partial, float *y, struct tv_request **request_out)
+                                     void *partial, void *y, struct tv_request **request_out)
 {
     const int64_t count = tv_tensor_own_rows(axis, rows).num * cols;
     if (axis->is_sequence_parallel)
-        TV_TRY(tv_comm_reduce_scatter(axis->comm, partial, y, count, TV_F32, TV_SUM, axis->stream,
-                                      request_out));
+        TV_TRY(tv_comm_reduce_scatter(axis->comm, partial, y, count, tv_tensor_dtype(axis), TV_SUM,
+                                      axis->stream, request_out));
     else
-        TV_TRY(tv_comm_all_reduce(axis->comm, partial, count, TV_F32, TV_SUM, axis->stream,
-                                  request_out));
+        TV_TRY(tv_comm_all_reduce(axis->comm, partial, count, tv_tensor_dtype(axis), TV_SUM,
+                                  axis->stream, request_out));
     return axis->is_overlapped ? TV_OK : tv_request_wait(request_out);
 }
 
 tv_status_t tv_tensor_sum_rows(const struct tv_tensor_axis *axis, int64_t rows, int64_t cols,
-                               float *partial, float *y)
+                               void *partial, void *y)
 {
     struct tv_request *request;
     TV_TRY(tv_tensor_sum_rows_start(axis, rows, cols, partial, y, &request));
@@ -55,11 +55,13 @@ static tv_status_t start_part(struct tv_row_gather *gather, int index)
     const struct tv_tensor_axis *axis = gather->axis;
     const int T = gather->num_parts, t = tv_comm_rank(axis->comm);
     const struct tv_row_shard own = part_at(gather, 0), part = part_at(gather, index);
-    TV_TRY(tv_comm_recv(axis->comm, gather->room + part.first * gather->cols,
-                        part.num * gather->cols, TV_F32, (t - index + T) % T, axis->stream,
+    const tv_dtype_t dtype = tv_tensor_dtype(axis);
+    TV_TRY(tv_comm_recv(axis->comm, tv_at(gather->room, part.first * gather->cols, dtype),
+                        part.num * gather->cols, dtype, (t - index + T) % T, axis->stream,
                         &gather->recv));
-    return tv_comm_send(axis->comm, gather->room + own.first * gather->cols, own.num * gather->cols,
-                        TV_F32, (t + index) % T, axis->stream, &gather->send);
+    return tv_comm_send(axis->comm, tv_at(gather->room, own.first * gather->cols, dtype),
+                        own.num * gather->cols, dtype, (t + index) % T, axis->stream,
+                        &gather->send);
 }
 
 static tv_status_t wait_for_part(struct tv_row_gather *gather)
@@ -78,7 +80,7 @@ static tv_status_t gather_all_parts(struct tv_row_gather *gather)
 }
 
 tv_status_t tv_row_gather_start(const struct tv_tensor_axis *axis, int64_t rows, int64_t cols,
-                                const float *x, float *room, struct tv_row_gather *gather_out)
+                                const void *x, void *room, struct tv_row_gather *gather_out)
 {
     const struct tv_row_shard own = tv_tensor_own_rows(axis, rows);
     const int T = tv_comm_size(axis->comm);
@@ -87,9 +89,9 @@ tv_status_t tv_row_gather_start(const struct tv_tensor_axis *axis, int64_t rows,
     if (!axis->is_sequence_parallel)
         return TV_OK;
     gather_out->whole = gather_out->room = room;
-    if (x != room + own.first * cols)
-        TV_TRY(tv_stream_copy(axis->stream, room + own.first * cols, x,
-                              (size_t)(own.num * cols) * sizeof(float)));
+    void *place = tv_tensor_at(axis, room, own.first * cols);
+    if (x != place)
+        TV_TRY(tv_stream_copy(axis->stream, place, x, tv_tensor_bytes(axis, own.num * cols)));
     if (!axis->is_overlapped)
         return gather_all_parts(gather_out);
     return T > 1 ? start_part(gather_out, 1) : TV_OK;

@@ -24,7 +24,8 @@
 #include "mesh/comm.h"
 
 TV_BEGIN_C
-/* What the functions need; plain data, borrowed parts outlive it. */
+/* What the functions need; plain data, borrowed parts outlive it. `void *` tensors, and the messages
+ * that carry them, have elements of the kernels' dtype; sums of bf16 are fp32, rounded once. */
 struct tv_tensor_axis {
     struct tv_comm *comm; /* T = its size, t = its rank */
     struct tv_stream *stream;
@@ -35,7 +36,26 @@ struct tv_tensor_axis {
     int is_overlapped;
 };
 
-/* x[count] becomes its sum over the axis, in place; returns when done. */
+static inline tv_dtype_t tv_tensor_dtype(const struct tv_tensor_axis *axis)
+{
+    return axis->kernels->dtype;
+}
+/* Elements of the axis' tensors. */
+static inline void *tv_tensor_at(const struct tv_tensor_axis *axis, void *data, int64_t index)
+{
+    return tv_at(data, index, tv_tensor_dtype(axis));
+}
+static inline const void *tv_tensor_const_at(const struct tv_tensor_axis *axis, const void *data,
+                                             int64_t index)
+{
+    return tv_const_at(data, index, tv_tensor_dtype(axis));
+}
+static inline size_t tv_tensor_bytes(const struct tv_tensor_axis *axis, int64_t count)
+{
+    return (size_t)count * tv_dtype_bytes(tv_tensor_dtype(axis));
+}
+
+/* x[count], fp32, becomes its sum over the axis, in place; returns when done. */
 TV_MUST_CHECK tv_status_t tv_tensor_sum(const struct tv_tensor_axis *axis, float *x, int64_t count);
 
 /* Own rows: [first, first + num) of R, held by rank t between pairs: R/T of them, or with
@@ -49,10 +69,10 @@ struct tv_row_shard tv_tensor_own_rows(const struct tv_tensor_axis *axis, int64_
 /* y[own rows, cols] = this rank's rows of the sum of partial[rows, cols] over the axis. y is
  * partial itself without sequence parallelism, and apart from it with. */
 TV_MUST_CHECK tv_status_t tv_tensor_sum_rows(const struct tv_tensor_axis *axis, int64_t rows,
-                                             int64_t cols, float *partial, float *y);
+                                             int64_t cols, void *partial, void *y);
 /* The same, started: partial and y are borrowed until tv_request_wait. */
 TV_MUST_CHECK tv_status_t tv_tensor_sum_rows_start(const struct tv_tensor_axis *axis, int64_t rows,
-                                                   int64_t cols, float *partial, float *y,
+                                                   int64_t cols, void *partial, void *y,
                                                    struct tv_request **request_out);
 
 /* All rows [rows, cols] of what each rank has its own rows of, in parts: this rank's rows first,
@@ -63,14 +83,14 @@ struct tv_row_gather {
     const struct tv_tensor_axis *axis;
     int num_parts, num_given; /* T parts, or 1 where T does not divide the rows; given so far */
     int64_t rows, cols;
-    const float *whole;             /* complete after the last part */
-    float *room;                    /* whole, where there is something to gather */
+    const void *whole;              /* complete after the last part */
+    void *room;                     /* whole, where there is something to gather */
     struct tv_request *send, *recv; /* of the next part, or NULL */
 };
 /* x[own rows, cols] -> whole: x itself without sequence parallelism, else `room` [rows, cols]; x
  * may be its own place in room. */
 TV_MUST_CHECK tv_status_t tv_row_gather_start(const struct tv_tensor_axis *axis, int64_t rows,
-                                              int64_t cols, const float *x, float *room,
+                                              int64_t cols, const void *x, void *room,
                                               struct tv_row_gather *gather_out);
 /* Waits for the next part; to be called num_parts times. */
 TV_MUST_CHECK tv_status_t tv_row_gather_next(struct tv_row_gather *gather,
@@ -89,49 +109,48 @@ typedef enum { TV_WEIGHT_IN_OUT, TV_WEIGHT_OUT_IN } tv_weight_layout_t;
 struct tv_linear {
     int64_t in, out;
     tv_weight_layout_t layout;
-    const float *weight; /* [in, out] or [out, in] */
-    const float *bias;   /* [out] or NULL */
-    float *dweight;      /* same shape, added to */
-    float *dbias;        /* [out] or NULL, added to */
+    const void *weight; /* [in, out] or [out, in] */
+    const void *bias;   /* [out] or NULL */
+    float *dweight;     /* same shape, added to */
+    float *dbias;       /* [out] or NULL, added to */
 };
 /* y[rows, out] = x[rows, in] W + bias; local only. ld_y >= out. */
 TV_MUST_CHECK tv_status_t tv_column_linear_forward(const struct tv_tensor_axis *axis,
                                                    const struct tv_linear *linear, int64_t rows,
-                                                   const float *x, float *y, int64_t ld_y);
+                                                   const void *x, void *y, int64_t ld_y);
 /* dx[rows, in] = (or += when add_dx) dy W^T, PARTIAL: the caller adds what other matrices of the
  * same x give and then calls tv_tensor_sum_rows once. */
 TV_MUST_CHECK tv_status_t tv_column_linear_backward_input(const struct tv_tensor_axis *axis,
                                                           const struct tv_linear *linear,
-                                                          int64_t rows, const float *dy,
-                                                          int64_t ld_dy, int add_dx, float *dx);
+                                                          int64_t rows, const void *dy,
+                                                          int64_t ld_dy, int add_dx, void *dx);
 /* A sum behind a row matrix is in pieces of the own rows, each started when its product is there
  * and summed while the next is multiplied: at most TV_MAX_ROW_PIECES, each of at least 64 rows and
  * 16 KiB (of which a sum costs the same bytes as of more). */
 enum { TV_MAX_ROW_PIECES = 4 };
-int tv_num_row_pieces(int64_t rows, int64_t cols);
+int tv_num_row_pieces(int64_t rows, int64_t cols, tv_dtype_t dtype);
 
 /* y[own rows, out] = sum over the axis of x[rows, in] W, and bias once. room [rows, out]: for the
  * partial sums under sequence parallelism; not read or written without. */
 TV_MUST_CHECK tv_status_t tv_row_linear_forward(const struct tv_tensor_axis *axis,
                                                 const struct tv_linear *linear, int64_t rows,
-                                                const float *x, int64_t ld_x, float *room,
-                                                float *y);
+                                                const void *x, int64_t ld_x, void *room, void *y);
 /* dx[rows, in] = dy[rows, out] W^T, complete for this rank's slice; dy is whole. */
 TV_MUST_CHECK tv_status_t tv_row_linear_backward_input(const struct tv_tensor_axis *axis,
                                                        const struct tv_linear *linear, int64_t rows,
-                                                       const float *dy, float *dx, int64_t ld_dx);
+                                                       const void *dy, void *dx, int64_t ld_dx);
 /* dweight += x^T dy; dbias += column sums of dy. Local only; needs neither the weight nor dx, so it
  * may come any time later. */
 TV_MUST_CHECK tv_status_t tv_column_linear_backward_weight(const struct tv_tensor_axis *axis,
                                                            const struct tv_linear *linear,
-                                                           int64_t rows, const float *x,
-                                                           const float *dy, int64_t ld_dy);
+                                                           int64_t rows, const void *x,
+                                                           const void *dy, int64_t ld_dy);
 /* The same of a row matrix, from the whole dy[rows, out]; dbias from this rank's own rows of it:
  * without sequence parallelism the same on all ranks, with it a part of a sum over the axis. */
 TV_MUST_CHECK tv_status_t tv_row_linear_backward_weight(const struct tv_tensor_axis *axis,
                                                         const struct tv_linear *linear,
-                                                        int64_t rows, const float *x, int64_t ld_x,
-                                                        const float *dy);
+                                                        int64_t rows, const void *x, int64_t ld_x,
+                                                        const void *dy);
 
 /* The vocabulary cut over the axis: rank t holds rows [first, first + num) of the true vocabulary,
  * in a local table of `padded` rows (the same on all ranks); rows beyond num are padding. */
@@ -148,11 +167,11 @@ struct tv_vocab_lookup {
 /* y[own rows, cols] = table[ids], summed over the axis. room [rows, cols]: as of a row matrix. */
 TV_MUST_CHECK tv_status_t tv_vocab_embedding_forward(const struct tv_tensor_axis *axis,
                                                      const struct tv_vocab_lookup *lookup,
-                                                     const float *table, float *room, float *y);
+                                                     const void *table, void *room, void *y);
 /* dtable[ids] += dy[rows, cols], which is whole. Local only. */
 TV_MUST_CHECK tv_status_t tv_vocab_embedding_backward(const struct tv_tensor_axis *axis,
                                                       const struct tv_vocab_lookup *lookup,
-                                                      const float *dy, float *dtable);
+                                                      const void *dy, float *dtable);
 
 /* Label smoothing a, as Megatron-LM defines it: the target has probability 1 - a, every other id
  * a / (V - 1), V the true vocabulary of all ranks. With s = a V / (V - 1) the loss of a row is
@@ -160,7 +179,7 @@ TV_MUST_CHECK tv_status_t tv_vocab_embedding_backward(const struct tv_tensor_axi
 struct tv_vocab_loss {
     struct tv_vocab_shard shard;
     int64_t rows;
-    float *logits;          /* [rows, padded]: this rank's columns; padding is never read */
+    void *logits;           /* [rows, padded]: this rank's columns; padding is never read */
     const int32_t *targets; /* [rows]; those < 0 are not counted */
     float *row_lse;         /* [rows]: kept for backward */
     double label_smoothing; /* a, 0 <= a < 1; V >= 2 when it is not 0 */

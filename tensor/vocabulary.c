@@ -15,10 +15,10 @@ struct tv_vocab_shard tv_vocab_shard_of(int64_t vocab_size, int T, int t)
 }
 
 tv_status_t tv_vocab_embedding_forward(const struct tv_tensor_axis *axis,
-                                       const struct tv_vocab_lookup *lookup, const float *table,
-                                       float *room, float *y)
+                                       const struct tv_vocab_lookup *lookup, const void *table,
+                                       void *room, void *y)
 {
-    float *partial = axis->is_sequence_parallel ? room : y;
+    void *partial = axis->is_sequence_parallel ? room : y;
     const struct tv_embedding_args args = {.rows = lookup->rows,
                                            .cols = lookup->cols,
                                            .first = lookup->shard.first,
@@ -31,7 +31,7 @@ tv_status_t tv_vocab_embedding_forward(const struct tv_tensor_axis *axis,
 }
 
 tv_status_t tv_vocab_embedding_backward(const struct tv_tensor_axis *axis,
-                                        const struct tv_vocab_lookup *lookup, const float *dy,
+                                        const struct tv_vocab_lookup *lookup, const void *dy,
                                         float *dtable)
 {
     const struct tv_embedding_backward_args args = {.rows = lookup->rows,
@@ -113,7 +113,8 @@ tv_status_t tv_vocab_cross_entropy_backward(const struct tv_tensor_axis *axis,
     const struct tv_cross_entropy_args args = arguments_of(loss);
     TV_TRY(axis->kernels->cross_entropy_backward(axis->stream, &args));
     for (int64_t r = 0; shard.num < shard.padded && r < loss->rows; r++)
-        TV_TRY(tv_stream_zero(axis->stream, loss->logits + r * shard.padded + shard.num,
-                              (size_t)(shard.padded - shard.num) * sizeof(float)));
+        TV_TRY(tv_stream_zero(axis->stream,
+                              tv_tensor_at(axis, loss->logits, r * shard.padded + shard.num),
+                              tv_tensor_bytes(axis, shard.padded - shard.num)));
     return TV_OK;
 }

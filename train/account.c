@@ -19,6 +19,10 @@ static struct tv_rank_account read_counters(const struct tv_trainer *tr)
     struct tv_rank_account now = {0};
     add_stats(&now, TV_ACCOUNT_PIPE, tv_executor_comm_stats(tr->executor));
     add_stats(&now, TV_ACCOUNT_DATA, tv_comm_get_stats(tv_mesh_comm(tr->mesh, TV_DATA)));
+    if (tr->zero.is_owned)
+        add_stats(&now, TV_ACCOUNT_DATA, tv_comm_get_stats(tr->zero.shards));
+    if (tr->zero.copies != NULL)
+        add_stats(&now, TV_ACCOUNT_DATA, tv_comm_get_stats(tr->zero.copies));
     add_stats(&now, TV_ACCOUNT_TENSOR, tv_comm_get_stats(tv_mesh_comm(tr->mesh, TV_TENSOR)));
     add_stats(&now, TV_ACCOUNT_TENSOR, tv_model_comm_stats(tr->model));
     if (tr->tied != NULL)
@@ -30,6 +34,13 @@ static struct tv_rank_account read_counters(const struct tv_trainer *tr)
 void tv_trainer_start_account(struct tv_trainer *tr)
 {
     tr->account = read_counters(tr);
+}
+
+double tv_trainer_waited_in_actions(const struct tv_trainer *tr)
+{
+    const struct tv_rank_account now = read_counters(tr);
+    return now.exposed[TV_ACCOUNT_TENSOR] - tr->account.exposed[TV_ACCOUNT_TENSOR] +
+           now.exposed[TV_ACCOUNT_DATA] - tr->account.exposed[TV_ACCOUNT_DATA];
 }
 
 void tv_trainer_end_account(struct tv_trainer *tr)
@@ -104,26 +115,10 @@ tv_status_t tv_trainer_sum_account(struct tv_trainer *tr, struct tv_mesh_account
 
 /* ---- the whole run ---- */
 
-/* Node of each mesh rank, for the caller to free, or NULL where nodes are not known. */
-static tv_status_t mesh_nodes(const struct tv_run *run, int **node_of_out)
-{
-    *node_of_out = NULL;
-    if (run->place == NULL)
-        return TV_OK;
-    const struct tv_placement *placement = &run->place->placement;
-    int *node_of = calloc((size_t)placement->num_ranks, sizeof(*node_of));
-    if (node_of == NULL)
-        return TV_ERR(TV_NO_MEMORY, "nodes of %d ranks", placement->num_ranks);
-    for (int r = 0; r < placement->num_ranks; r++)
-        node_of[placement->place_of[r]] = run->place->nodes.node_of[r];
-    *node_of_out = node_of;
-    return TV_OK;
-}
-
 static tv_status_t predict_sent(const struct tv_trainer *tr, struct tv_account_report *report)
 {
     int *node_of;
-    TV_TRY(mesh_nodes(tr->run, &node_of));
+    TV_TRY(tv_run_mesh_nodes(tr->run, &node_of));
     report->num_nodes = node_of != NULL ? tr->run->place->nodes.num_nodes : 0;
     const tv_status_t status = tv_run_sent(tr->run, tr->schedule, node_of, &report->predicted);
     free(node_of);

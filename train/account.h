@@ -21,8 +21,8 @@ enum tv_account {
 const char *
 tv_account_name(enum tv_account account); /* "pipe", "data", "tensor", "tied", "world" */
 
-/* Doubles that the ranks add up in a step: ends of the pipeline's window; step.c's sums. */
-enum { TV_WINDOW_SUMS = 2, TV_STEP_SUMS = 8 };
+/* Doubles that the ranks add up in a step: ends of the pipeline's window and the wish to stop; step.c's sums. */
+enum { TV_WINDOW_SUMS = 3, TV_STEP_SUMS = 8 };
 
 /* Bytes that some ranks send in a step, a message counted by its sender alone. between: the part that goes to another
  * node; 0 where nodes are not known. largest: of the rank that sends most in that account. */

@@ -20,8 +20,8 @@ struct operation {
     int axis, first, num, stride, peer;
     tv_dtype_t dtype;
     int64_t count, times;
-    const int64_t *
-        counts; /* of pieces of any sizes, by member; of a sum by replica, in place of count; or NULL */
+    /* Of pieces of any sizes, by member; in place of count by number in the group that shares; or NULL. */
+    const int64_t *counts;
 };
 
 struct plan {
@@ -31,6 +31,9 @@ struct plan {
     int num, capacity;
     struct operation *operations; /* owned */
     struct tv_sharding sharding;  /* owned */
+    /* By number in the group that shares, owned: elements of its shards, all of them and those that tensor ranks sum
+     * because each has its rows' part [zero_group]; of each local weight [locals, zero_group]. */
+    int64_t *own_counts, *row_counts, *piece_counts;
 };
 
 const char *tv_account_name(enum tv_account account)
@@ -60,16 +63,17 @@ static tv_status_t add(struct plan *plan, struct operation operation)
     return TV_OK;
 }
 
-/* An operation of fp32 elements over a whole axis. */
+/* An operation over a whole axis. */
 static struct operation over_axis(const struct plan *plan, enum tv_mesh_axis axis,
-                                  operation_kind_t kind, int64_t count, int64_t times)
+                                  operation_kind_t kind, tv_dtype_t dtype, int64_t count,
+                                  int64_t times)
 {
     return (struct operation){.account = (enum tv_account)axis,
                               .kind = kind,
                               .axis = (int)axis,
                               .num = plan->run->extent.at[axis],
                               .stride = 1,
-                              .dtype = TV_F32,
+                              .dtype = dtype,
                               .count = count,
                               .times = times};
 }
@@ -127,18 +131,18 @@ static tv_status_t add_row_traffic(struct plan *plan, struct row_traffic rows)
     const int64_t own = tv_run_message_count(run); /* elements of this rank's rows */
     const int per_row = run->options.label_smoothing > 0 ? 3 : 2;
     if (is_parallel)
-        TV_TRY(
-            add(plan, over_axis(plan, TV_TENSOR, OPERATION_PIECES, own, rows.sums + rows.gathers)));
+        TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_PIECES, run->dtype, own,
+                                   rows.sums + rows.gathers)));
     else
-        TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, own, rows.sums)));
-    TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, R, rows.losses)));
-    return add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, per_row * R, rows.losses));
+        TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, run->dtype, own, rows.sums)));
+    TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, TV_F32, R, rows.losses)));
+    return add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, TV_F32, per_row * R, rows.losses));
 }
 
 static tv_status_t add_messages(struct plan *plan, const struct tv_action *action)
 {
-    struct operation message =
-        over_axis(plan, TV_PIPE, OPERATION_MESSAGE, tv_run_message_count(plan->run), 1);
+    struct operation message = over_axis(plan, TV_PIPE, OPERATION_MESSAGE, plan->run->dtype,
+                                         tv_run_message_count(plan->run), 1);
     for (int i = 0; i < plan->num; i++) { /* as others before it */
         struct operation *other = &plan->operations[i];
         if (other->kind == OPERATION_MESSAGE && other->peer == action->peer) {
@@ -169,55 +173,91 @@ static tv_status_t add_walk(struct plan *plan)
 
 /* ---- behind the walk ---- */
 
-/* Gradients that tensor ranks have in parts; matrices that muon needs whole. */
-static tv_status_t add_param(struct plan *plan, const struct tv_local_param *local)
+/* What each number of the group that shares owns. */
+static tv_status_t count_pieces(struct plan *plan)
+{
+    struct tv_sharding *s = &plan->sharding;
+    const size_t N = (size_t)s->shards.num_ranks;
+    plan->own_counts = calloc(N, sizeof(*plan->own_counts));
+    plan->row_counts = calloc(N, sizeof(*plan->row_counts));
+    plan->piece_counts = calloc(N * (size_t)s->locals.num, sizeof(*plan->piece_counts));
+    if (!plan->own_counts || !plan->row_counts || !plan->piece_counts)
+        return TV_ERR(TV_NO_MEMORY, "%zu shards", N);
+    for (size_t d = 0; d < N; d++) {
+        tv_sharding_become(s, (int)d);
+        plan->own_counts[d] = s->shards.own_count;
+        for (int i = 0; i < s->num_pieces; i++) {
+            const struct tv_owned_piece *piece = &s->pieces[i];
+            plan->piece_counts[(size_t)piece->local * N + d] = piece->count;
+            if (s->locals.params[piece->local].param->is_for_rows)
+                plan->row_counts[d] += piece->count;
+        }
+    }
+    return TV_OK;
+}
+
+/* Gradients of kv heads that several tensor ranks hold; matrices that muon needs whole: each from those replicas that
+ * own them. counts [zero_group]: how much of the weight they do. */
+static tv_status_t add_param(struct plan *plan, const struct tv_param *param, const int64_t *counts)
 {
     const struct tv_run *run = plan->run;
-    const struct tv_param *param = local->param;
-    const int T = run->extent.at[TV_TENSOR];
-    struct operation sum = over_axis(plan, TV_TENSOR, OPERATION_SUM, local->count, 1);
+    struct operation sum = over_axis(plan, TV_TENSOR, OPERATION_SUM, TV_F32, 0, 1);
+    struct operation gather = over_axis(plan, TV_TENSOR, OPERATION_PIECES, TV_F32, 0, 1);
+    sum.counts = gather.counts = counts;
     if (param->num_parts > 0) {
         int first;
-        tv_param_holders(param, T, 0, &first, &sum.num);
-        TV_TRY(add(plan, sum));
-    } else if (param->is_for_rows && run->options.is_sequence_parallel) {
+        tv_param_holders(param, run->extent.at[TV_TENSOR], 0, &first, &sum.num);
         TV_TRY(add(plan, sum));
     }
     if (!tv_run_is_matrix(run, param) || param->split_dim < 0)
         return TV_OK;
-    return add(plan, over_axis(plan, TV_TENSOR, OPERATION_PIECES, local->count, 1));
+    return add(plan, gather);
 }
 
-/* The bucket of a local weight. */
-static int bucket_of(const struct tv_shards *shards, const struct tv_local_param *local)
+/* Gradients of norms and of row matrices' biases, packed. */
+static tv_status_t add_row_sums(struct plan *plan)
 {
-    int b = 0;
-    while (local->first >= shards->buckets[b].first + shards->buckets[b].count)
-        b++;
-    return b;
+    struct operation sum = over_axis(plan, TV_TENSOR, OPERATION_SUM, TV_F32, 0, 1);
+    sum.counts = plan->row_counts;
+    return plan->run->options.is_sequence_parallel ? add(plan, sum) : TV_OK;
 }
 
-/* Both stages sum what their replicas own of the weight. */
-static tv_status_t add_tied(struct plan *plan, const struct tv_local_param *local)
+/* Both stages sum what their replicas own of the weight: counts [zero_group]. */
+static tv_status_t add_tied(struct plan *plan, const struct tv_param *param, const int64_t *counts)
 {
-    const struct tv_shards *shards = &plan->sharding.shards;
     const int first = tv_run_stage_of_unit(plan->run, 0);
     const int last = tv_run_stage_of_unit(plan->run, plan->run->model.num_layers + 1);
-    if (local->param->tied_unit < 0 || first == last)
+    if (param->tied_unit < 0 || first == last)
         return TV_OK;
-    return add(plan, (struct operation){
-                         .account = TV_ACCOUNT_TIED,
-                         .kind = OPERATION_SUM,
-                         .axis = TV_PIPE,
-                         .first = first < last ? first : last,
-                         .num = 2,
-                         .stride = abs(last - first),
-                         .dtype = TV_F32,
-                         .count = local->count,
-                         .times = 1,
-                         .counts = plan->run->zero_stage == 0
-                                       ? NULL
-                                       : tv_shards_counts(shards, bucket_of(shards, local))});
+    return add(plan, (struct operation){.account = TV_ACCOUNT_TIED,
+                                        .kind = OPERATION_SUM,
+                                        .axis = TV_PIPE,
+                                        .first = first < last ? first : last,
+                                        .num = 2,
+                                        .stride = abs(last - first),
+                                        .dtype = TV_F32,
+                                        .times = 1,
+                                        .counts = counts});
+}
+
+/* An operation of the replicas that share. */
+static struct operation over_group(const struct plan *plan, operation_kind_t kind, tv_dtype_t dtype,
+                                   const int64_t *counts, int64_t times)
+{
+    struct operation operation = over_axis(plan, TV_DATA, kind, dtype, 0, times);
+    operation.num = plan->run->zero_group;
+    operation.counts = counts;
+    return operation;
+}
+
+/* The sum over the copies of each shard. */
+static tv_status_t add_copies(struct plan *plan, const int64_t *counts)
+{
+    struct operation sum = over_axis(plan, TV_DATA, OPERATION_SUM, plan->run->grad_dtype, 0, 1);
+    sum.stride = plan->run->zero_group;
+    sum.num /= sum.stride;
+    sum.counts = counts;
+    return add(plan, sum);
 }
 
 /* How often a bucket's gradients are scattered and its weights gathered in a step. A weight that two units of a stage
@@ -229,13 +269,13 @@ static tv_status_t add_sharded_bucket(struct plan *plan, int b)
     const int64_t m = plan->schedule->num_micro;
     const int64_t uses = s->bucket_units[b].needs_head ? 2 : 1;
     const int64_t passes = run->recompute == TV_RECOMPUTE_FULL ? 3 : 2;
-    struct operation scatter =
-        over_axis(plan, TV_DATA, OPERATION_SCATTER, 0, run->zero_stage >= 2 ? m * uses : 1);
-    struct operation gather =
-        over_axis(plan, TV_DATA, OPERATION_GATHER, 0, run->zero_stage == 3 ? passes * m * uses : 1);
-    scatter.counts = gather.counts = tv_shards_counts(&s->shards, b);
-    TV_TRY(add(plan, scatter));
-    return add(plan, gather);
+    const int64_t *counts = tv_shards_counts(&s->shards, b);
+    TV_TRY(add(plan, over_group(plan, OPERATION_SCATTER, run->grad_dtype, counts,
+                                run->zero_stage >= 2 ? m * uses : 1)));
+    if (run->zero_stage == 1)
+        TV_TRY(add_copies(plan, counts));
+    return add(plan, over_group(plan, OPERATION_GATHER, run->dtype, counts,
+                                run->zero_stage == 3 ? passes * m * uses : 1));
 }
 
 static tv_status_t add_buckets(struct plan *plan)
@@ -245,18 +285,24 @@ static tv_status_t add_buckets(struct plan *plan)
         if (plan->run->zero_stage > 0)
             TV_TRY(add_sharded_bucket(plan, b));
         else
-            TV_TRY(add(plan, over_axis(plan, TV_DATA, OPERATION_SUM, shards->buckets[b].count, 1)));
+            TV_TRY(add(plan, over_axis(plan, TV_DATA, OPERATION_SUM, plan->run->grad_dtype,
+                                       shards->buckets[b].count, 1)));
     }
-    return TV_OK;
+    /* From stage 2 on one sum, behind the walk. */
+    return plan->run->zero_stage >= 2 ? add_copies(plan, plan->own_counts) : TV_OK;
 }
 
 static tv_status_t add_params(struct plan *plan)
 {
     TV_TRY(tv_sharding_create(plan->run, plan->stage, 0, &plan->sharding));
+    TV_TRY(count_pieces(plan));
     TV_TRY(add_buckets(plan));
+    TV_TRY(add_row_sums(plan));
     for (int i = 0; i < plan->sharding.locals.num; i++) {
-        TV_TRY(add_param(plan, &plan->sharding.locals.params[i]));
-        TV_TRY(add_tied(plan, &plan->sharding.locals.params[i]));
+        const struct tv_param *param = plan->sharding.locals.params[i].param;
+        const int64_t *counts = plan->piece_counts + i * plan->sharding.shards.num_ranks;
+        TV_TRY(add_param(plan, param, counts));
+        TV_TRY(add_tied(plan, param, counts));
     }
     return TV_OK;
 }
@@ -281,6 +327,9 @@ static void plan_destroy(struct plan *plan)
 {
     tv_sharding_destroy(&plan->sharding);
     free(plan->operations);
+    free(plan->own_counts);
+    free(plan->row_counts);
+    free(plan->piece_counts);
 }
 
 static tv_status_t plan_create(const struct tv_run *run, const struct tv_schedule *schedule,
@@ -313,21 +362,23 @@ static int rank_of_member(const struct tv_run *run, const struct operation *o,
 }
 
 /* Bytes to one member, or to all where `peer` is negative. */
-static int64_t sent_once(const struct operation *o, struct tv_mesh_coord at, int member, int peer)
+static int64_t sent_once(const struct tv_run *run, const struct operation *o,
+                         struct tv_mesh_coord at, int member, int peer)
 {
     const int64_t element = (int64_t)tv_dtype_bytes(o->dtype);
-    const int64_t bytes = o->count * element;
-    if (o->kind == OPERATION_SUM)
-        return tv_all_reduce_sent_bytes(o->counts != NULL ? o->counts[at.at[TV_DATA]] : o->count,
-                                        o->dtype, o->num, member, peer);
     if (o->kind == OPERATION_GATHER)
         return o->counts[member] * element * (peer < 0 ? o->num - 1 : peer != member);
     if (o->kind == OPERATION_SCATTER) {
-        int64_t count = 0;
+        int64_t others = 0;
         for (int other = 0; other < o->num; other++)
-            count += other != member && (peer < 0 || peer == other) ? o->counts[other] : 0;
-        return count * element;
+            others += other != member && (peer < 0 || peer == other) ? o->counts[other] : 0;
+        return others * element;
     }
+    const int64_t count =
+        o->counts != NULL ? o->counts[at.at[TV_DATA] % run->zero_group] : o->count;
+    const int64_t bytes = count * element;
+    if (o->kind == OPERATION_SUM)
+        return tv_all_reduce_sent_bytes(count, o->dtype, o->num, member, peer);
     if (o->kind == OPERATION_MESSAGE)
         return peer < 0 || peer == o->peer ? bytes : 0;
     return bytes * (peer < 0 ? o->num - 1 : peer != member);
@@ -341,11 +392,11 @@ static void add_rank(const struct plan *plan, struct tv_mesh_coord at, const int
     for (int i = 0; i < plan->num; i++) {
         const struct operation *o = &plan->operations[i];
         const int member = member_of(run, o, at);
-        bytes[o->account] += o->times * sent_once(o, at, member, -1);
+        bytes[o->account] += o->times * sent_once(run, o, at, member, -1);
         for (int peer = 0; node_of != NULL && peer < o->num; peer++) {
             if (node_of[rank_of_member(run, o, at, peer)] !=
                 node_of[tv_mesh_rank_of(run->extent, at)])
-                sent->between[o->account] += o->times * sent_once(o, at, member, peer);
+                sent->between[o->account] += o->times * sent_once(run, o, at, member, peer);
         }
     }
     for (int a = 0; a < TV_NUM_ACCOUNTS; a++) {

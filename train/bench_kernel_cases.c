@@ -1,59 +1,9 @@
 /* train/bench_kernel_cases.c -- arguments of every kernel at the sizes of a model: one function per kernel. */
 #include "train/bench_kernels.h"
+#include "train/bench_room.h"
 #include <math.h>
 #include <stdio.h>
-
-/* ---- memory: counted with base NULL, then filled ---- */
-
-struct room {
-    struct tv_stream *stream;
-    float *base;
-    int64_t used;
-    tv_status_t status; /* of the first copy that failed */
-};
-
-static float *take(struct room *room, int64_t count)
-{
-    float *data = room->base != NULL ? room->base + room->used : NULL;
-    room->used += (count + 15) / 16 * 16; /* a cache line */
-    if (data != NULL && room->status == TV_OK)
-        room->status = tv_bench_fill(room->stream, data, count);
-    return data;
-}
-
-enum { PIECE = 1024 };
-
-static void copy_pieces(struct room *room, void *data, int64_t count, const void *piece)
-{
-    char *at = data;
-    for (int64_t first = 0; first < count && room->status == TV_OK; first += PIECE) {
-        const int64_t num = count - first < PIECE ? count - first : PIECE;
-        room->status = tv_stream_copy(room->stream, at + first * 4, piece, (size_t)num * 4);
-        if (room->status == TV_OK)
-            room->status = tv_stream_synchronize(room->stream);
-    }
-}
-
-static float *take_constant(struct room *room, int64_t count, float value)
-{
-    float piece[PIECE], *data = take(room, count);
-    for (int i = 0; i < PIECE; i++)
-        piece[i] = value;
-    if (data != NULL)
-        copy_pieces(room, data, count, piece);
-    return data;
-}
-
-/* Ids all over [0, bound). */
-static int32_t *take_ids(struct room *room, int64_t count, int64_t bound)
-{
-    int32_t piece[PIECE], *data = (int32_t *)take(room, count);
-    for (int i = 0; i < PIECE; i++)
-        piece[i] = (int32_t)((int64_t)i * 40503 % bound);
-    if (data != NULL)
-        copy_pieces(room, data, count, piece);
-    return data;
-}
+#include <string.h>
 
 /* ---- matrix products ---- */
 
@@ -87,11 +37,11 @@ static int list_products(const struct tv_kernel_sizes *s, struct product product
 }
 
 /* y = x W; dx = dy W^T; dW += x^T dy, or of the transpose: as tensor/linear.c has them. */
-static void fill_product(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_product(struct tv_room *room, const struct tv_kernel_sizes *s,
                          const struct product *p, int form, struct tv_matmul_args *a)
 {
-    float *x = take(room, s->rows * p->in), *y = take(room, s->rows * p->out);
-    float *weight = take(room, p->in * p->out);
+    void *x = tv_take(room, s->rows * p->in), *y = tv_take(room, s->rows * p->out);
+    void *weight = form < 2 ? tv_take(room, p->in * p->out) : tv_take_floats(room, p->in * p->out);
     const int64_t ld_weight = p->is_out_in ? p->in : p->out;
     if (form < 2) {
         const int is_forward = form == 0;
@@ -122,78 +72,79 @@ static void fill_product(struct room *room, const struct tv_kernel_sizes *s,
 
 /* ---- rows ---- */
 
-static void fill_bias_backward(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_bias_backward(struct tv_room *room, const struct tv_kernel_sizes *s,
                                struct tv_kernel_case *one)
 {
     one->args.bias_backward = (struct tv_bias_backward_args){.rows = s->rows,
                                                              .cols = s->ffn,
                                                              .ld_dy = s->ffn,
-                                                             .dy = take(room, s->rows * s->ffn),
-                                                             .dbias = take(room, s->ffn)};
+                                                             .dy = tv_take(room, s->rows * s->ffn),
+                                                             .dbias = tv_take_floats(room, s->ffn)};
 }
 
-static void fill_add(struct room *room, const struct tv_kernel_sizes *s, struct tv_kernel_case *one)
+static void fill_add(struct tv_room *room, const struct tv_kernel_sizes *s,
+                     struct tv_kernel_case *one)
 {
     const int64_t count = s->rows * s->hidden;
-    one->args.add =
-        (struct tv_add_args){count, take(room, count), take(room, count), take(room, count)};
+    one->args.add = (struct tv_add_args){count, tv_take(room, count), tv_take(room, count),
+                                         tv_take(room, count)};
 }
 
-static void fill_norm(struct room *room, const struct tv_kernel_sizes *s, struct tv_norm_args *a)
+static void fill_norm(struct tv_room *room, const struct tv_kernel_sizes *s, struct tv_norm_args *a)
 {
     const int64_t C = s->hidden;
     *a = (struct tv_norm_args){.rows = s->rows,
                                .cols = C,
                                .eps = 1e-5,
-                               .x = take(room, s->rows * C),
-                               .weight = take(room, C),
-                               .y = take(room, s->rows * C),
-                               .rstd = take(room, s->rows)};
+                               .x = tv_take(room, s->rows * C),
+                               .weight = tv_take(room, C),
+                               .y = tv_take(room, s->rows * C),
+                               .rstd = tv_take_floats(room, s->rows)};
 }
 
-static void fill_layernorm_forward(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_layernorm_forward(struct tv_room *room, const struct tv_kernel_sizes *s,
                                    struct tv_kernel_case *one)
 {
     fill_norm(room, s, &one->args.layernorm_forward);
-    one->args.layernorm_forward.bias = take(room, s->hidden);
-    one->args.layernorm_forward.mean = take(room, s->rows);
+    one->args.layernorm_forward.bias = tv_take(room, s->hidden);
+    one->args.layernorm_forward.mean = tv_take_floats(room, s->rows);
 }
 
-static void fill_rmsnorm_forward(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_rmsnorm_forward(struct tv_room *room, const struct tv_kernel_sizes *s,
                                  struct tv_kernel_case *one)
 {
     fill_norm(room, s, &one->args.rmsnorm_forward);
 }
 
-static void fill_norm_backward(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_norm_backward(struct tv_room *room, const struct tv_kernel_sizes *s,
                                struct tv_norm_backward_args *a)
 {
     const int64_t C = s->hidden;
     *a = (struct tv_norm_backward_args){.rows = s->rows,
                                         .cols = C,
-                                        .dy = take(room, s->rows * C),
-                                        .x = take(room, s->rows * C),
-                                        .weight = take(room, C),
-                                        .rstd = take_constant(room, s->rows, 1),
-                                        .dx = take(room, s->rows * C),
-                                        .dweight = take(room, C)};
+                                        .dy = tv_take(room, s->rows * C),
+                                        .x = tv_take(room, s->rows * C),
+                                        .weight = tv_take(room, C),
+                                        .rstd = tv_take_constant(room, s->rows, 1),
+                                        .dx = tv_take(room, s->rows * C),
+                                        .dweight = tv_take_floats(room, C)};
 }
 
-static void fill_layernorm_backward(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_layernorm_backward(struct tv_room *room, const struct tv_kernel_sizes *s,
                                     struct tv_kernel_case *one)
 {
     fill_norm_backward(room, s, &one->args.layernorm_backward);
-    one->args.layernorm_backward.mean = take(room, s->rows);
-    one->args.layernorm_backward.dbias = take(room, s->hidden);
+    one->args.layernorm_backward.mean = tv_take_floats(room, s->rows);
+    one->args.layernorm_backward.dbias = tv_take_floats(room, s->hidden);
 }
 
-static void fill_rmsnorm_backward(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_rmsnorm_backward(struct tv_room *room, const struct tv_kernel_sizes *s,
                                   struct tv_kernel_case *one)
 {
     fill_norm_backward(room, s, &one->args.rmsnorm_backward);
 }
 
-static void fill_rotary(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_rotary(struct tv_room *room, const struct tv_kernel_sizes *s,
                         struct tv_kernel_case *one)
 {
     const int even = (s->head_dim + 1) / 2 * 2; /* half-split: GPT-2's heads may be odd */
@@ -203,10 +154,10 @@ static void fill_rotary(struct room *room, const struct tv_kernel_sizes *s,
                                                .num_heads = s->num_heads,
                                                .head_dim = even,
                                                .theta = 10000,
-                                               .x = take(room, s->rows * s->num_heads * even)};
+                                               .x = tv_take(room, s->rows * s->num_heads * even)};
 }
 
-static void fill_dropout(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_dropout(struct tv_room *room, const struct tv_kernel_sizes *s,
                          struct tv_kernel_case *one)
 {
     const int64_t count = s->rows * s->hidden;
@@ -214,16 +165,16 @@ static void fill_dropout(struct room *room, const struct tv_kernel_sizes *s,
         .rows = s->rows,
         .cols = s->hidden,
         .dropout = {.key = 1, .threshold = UINT32_MAX / 10, .scale = 1 / 0.9f},
-        .x = take(room, count),
-        .y = take(room, count)};
+        .x = tv_take(room, count),
+        .y = tv_take(room, count)};
 }
 
-static void fill_attention_forward(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_attention_forward(struct tv_room *room, const struct tv_kernel_sizes *s,
                                    struct tv_kernel_case *one)
 {
     const int64_t q = (int64_t)s->num_heads * s->head_dim;
     const int64_t kv = (int64_t)s->num_kv_heads * s->head_dim, all = q + 2 * kv;
-    float *qkv = take(room, s->rows * all);
+    void *qkv = tv_take(room, s->rows * all);
     one->args.attention_forward =
         (struct tv_attention_args){.batch = s->batch,
                                    .seq_length = s->seq_length,
@@ -231,23 +182,22 @@ static void fill_attention_forward(struct room *room, const struct tv_kernel_siz
                                    .num_kv_heads = s->num_kv_heads,
                                    .head_dim = s->head_dim,
                                    .q = qkv,
-                                   .k = qkv != NULL ? qkv + q : NULL,
-                                   .v = qkv != NULL ? qkv + q + kv : NULL,
+                                   .k = tv_room_part(room, qkv, q),
+                                   .v = tv_room_part(room, qkv, q + kv),
                                    .ld_q = all,
                                    .ld_k = all,
                                    .ld_v = all,
-                                   .o = take(room, s->rows * q),
+                                   .o = tv_take(room, s->rows * q),
                                    .ld_o = q,
-                                   .lse = take(room, s->rows * s->num_heads)};
+                                   .lse = tv_take_floats(room, s->rows * s->num_heads)};
 }
 
-static void fill_attention_backward(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_attention_backward(struct tv_room *room, const struct tv_kernel_sizes *s,
                                     struct tv_kernel_case *one)
 {
     const int64_t q = (int64_t)s->num_heads * s->head_dim;
     const int64_t kv = (int64_t)s->num_kv_heads * s->head_dim, all = q + 2 * kv;
-    float *qkv = take(room, s->rows * all), *d_qkv = take(room, s->rows * all);
-    const int has = qkv != NULL;
+    void *qkv = tv_take(room, s->rows * all), *d_qkv = tv_take(room, s->rows * all);
     one->args.attention_backward = (struct tv_attention_backward_args){
         .batch = s->batch,
         .seq_length = s->seq_length,
@@ -255,59 +205,61 @@ static void fill_attention_backward(struct room *room, const struct tv_kernel_si
         .num_kv_heads = s->num_kv_heads,
         .head_dim = s->head_dim,
         .q = qkv,
-        .k = has ? qkv + q : NULL,
-        .v = has ? qkv + q + kv : NULL,
+        .k = tv_room_part(room, qkv, q),
+        .v = tv_room_part(room, qkv, q + kv),
         .ld_q = all,
         .ld_k = all,
         .ld_v = all,
-        .o = take(room, s->rows * q),
-        .d_o = take(room, s->rows * q),
+        .o = tv_take(room, s->rows * q),
+        .d_o = tv_take(room, s->rows * q),
         .ld_o = q,
         .ld_do = q,
-        .lse = take_constant(room, s->rows * s->num_heads, logf((float)s->seq_length) + 1),
+        .lse = tv_take_constant(room, s->rows * s->num_heads, logf((float)s->seq_length) + 1),
         .dq = d_qkv,
-        .dk = has ? d_qkv + q : NULL,
-        .dv = has ? d_qkv + q + kv : NULL,
+        .dk = tv_room_part(room, d_qkv, q),
+        .dv = tv_room_part(room, d_qkv, q + kv),
         .ld_dq = all,
         .ld_dk = all,
-        .ld_dv = all};
+        .ld_dv = all,
+        .work = tv_take_floats(room, tv_attention_work_count(s->dtype, s->rows, q))};
 }
 
-static void fill_gelu_forward(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_gelu_forward(struct tv_room *room, const struct tv_kernel_sizes *s,
                               struct tv_kernel_case *one)
 {
     const int64_t count = s->rows * s->ffn;
-    one->args.gelu_forward = (struct tv_gelu_args){count, take(room, count), take(room, count)};
+    one->args.gelu_forward =
+        (struct tv_gelu_args){count, tv_take(room, count), tv_take(room, count)};
 }
 
-static void fill_gelu_backward(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_gelu_backward(struct tv_room *room, const struct tv_kernel_sizes *s,
                                struct tv_kernel_case *one)
 {
     const int64_t count = s->rows * s->ffn;
-    one->args.gelu_backward = (struct tv_gelu_backward_args){count, take(room, count),
-                                                             take(room, count), take(room, count)};
+    one->args.gelu_backward = (struct tv_gelu_backward_args){
+        count, tv_take(room, count), tv_take(room, count), tv_take(room, count)};
 }
 
-static void fill_swiglu_forward(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_swiglu_forward(struct tv_room *room, const struct tv_kernel_sizes *s,
                                 struct tv_kernel_case *one)
 {
     const int64_t F = s->ffn;
-    float *both = take(room, 2 * s->rows * F);
+    void *both = tv_take(room, 2 * s->rows * F);
     one->args.swiglu_forward = (struct tv_swiglu_args){.rows = s->rows,
                                                        .cols = F,
                                                        .ld_gate = 2 * F,
                                                        .ld_up = 2 * F,
                                                        .ld_y = F,
                                                        .gate = both,
-                                                       .up = both != NULL ? both + F : NULL,
-                                                       .y = take(room, s->rows * F)};
+                                                       .up = tv_room_part(room, both, F),
+                                                       .y = tv_take(room, s->rows * F)};
 }
 
-static void fill_swiglu_backward(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_swiglu_backward(struct tv_room *room, const struct tv_kernel_sizes *s,
                                  struct tv_kernel_case *one)
 {
     const int64_t F = s->ffn;
-    float *both = take(room, 2 * s->rows * F), *d_both = take(room, 2 * s->rows * F);
+    void *both = tv_take(room, 2 * s->rows * F), *d_both = tv_take(room, 2 * s->rows * F);
     one->args.swiglu_backward =
         (struct tv_swiglu_backward_args){.rows = s->rows,
                                          .cols = F,
@@ -317,67 +269,67 @@ static void fill_swiglu_backward(struct room *room, const struct tv_kernel_sizes
                                          .ld_dgate = 2 * F,
                                          .ld_dup = 2 * F,
                                          .gate = both,
-                                         .up = both != NULL ? both + F : NULL,
-                                         .dy = take(room, s->rows * F),
+                                         .up = tv_room_part(room, both, F),
+                                         .dy = tv_take(room, s->rows * F),
                                          .d_gate = d_both,
-                                         .d_up = d_both != NULL ? d_both + F : NULL};
+                                         .d_up = tv_room_part(room, d_both, F)};
 }
 
 /* ---- vocabulary ---- */
 
-static void fill_embedding_forward(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_embedding_forward(struct tv_room *room, const struct tv_kernel_sizes *s,
                                    struct tv_kernel_case *one)
 {
     one->args.embedding_forward =
         (struct tv_embedding_args){.rows = s->rows,
                                    .cols = s->hidden,
                                    .num = s->vocab,
-                                   .ids = take_ids(room, s->rows, s->vocab),
-                                   .table = take(room, s->vocab * s->hidden),
-                                   .y = take(room, s->rows * s->hidden)};
+                                   .ids = tv_take_ids(room, s->rows, s->vocab),
+                                   .table = tv_take(room, s->vocab * s->hidden),
+                                   .y = tv_take(room, s->rows * s->hidden)};
 }
 
-static void fill_embedding_backward(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_embedding_backward(struct tv_room *room, const struct tv_kernel_sizes *s,
                                     struct tv_kernel_case *one)
 {
     one->args.embedding_backward =
         (struct tv_embedding_backward_args){.rows = s->rows,
                                             .cols = s->hidden,
                                             .num = s->vocab,
-                                            .ids = take_ids(room, s->rows, s->vocab),
-                                            .dy = take(room, s->rows * s->hidden),
-                                            .dtable = take(room, s->vocab * s->hidden)};
+                                            .ids = tv_take_ids(room, s->rows, s->vocab),
+                                            .dy = tv_take(room, s->rows * s->hidden),
+                                            .dtable = tv_take_floats(room, s->vocab * s->hidden)};
 }
 
 /* All three read or write these; lse is high enough for logits that backward replaces again and again to stay small. */
-static void fill_loss(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_loss(struct tv_room *room, const struct tv_kernel_sizes *s,
                       struct tv_cross_entropy_args *a)
 {
     *a = (struct tv_cross_entropy_args){
         .rows = s->rows,
         .cols = s->vocab,
         .ld = s->vocab,
-        .logits = take(room, s->rows * s->vocab),
-        .targets = take_ids(room, s->rows, s->vocab),
-        .row_max = take_constant(room, s->rows, 1),
-        .row_sum = take(room, s->rows),
-        .row_target = take(room, s->rows),
-        .row_lse = take_constant(room, s->rows, logf((float)s->vocab) + 2)};
+        .logits = tv_take(room, s->rows * s->vocab),
+        .targets = tv_take_ids(room, s->rows, s->vocab),
+        .row_max = tv_take_constant(room, s->rows, 1),
+        .row_sum = tv_take_floats(room, s->rows),
+        .row_target = tv_take_floats(room, s->rows),
+        .row_lse = tv_take_constant(room, s->rows, logf((float)s->vocab) + 2)};
 }
 
-static void fill_cross_entropy_max(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_cross_entropy_max(struct tv_room *room, const struct tv_kernel_sizes *s,
                                    struct tv_kernel_case *one)
 {
     fill_loss(room, s, &one->args.cross_entropy_max);
 }
 
-static void fill_cross_entropy_sum(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_cross_entropy_sum(struct tv_room *room, const struct tv_kernel_sizes *s,
                                    struct tv_kernel_case *one)
 {
     fill_loss(room, s, &one->args.cross_entropy_sum);
 }
 
-static void fill_cross_entropy_backward(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_cross_entropy_backward(struct tv_room *room, const struct tv_kernel_sizes *s,
                                         struct tv_kernel_case *one)
 {
     fill_loss(room, s, &one->args.cross_entropy_backward);
@@ -385,15 +337,15 @@ static void fill_cross_entropy_backward(struct room *room, const struct tv_kerne
 
 /* ---- the optimizer, on a matrix of a layer ---- */
 
-static void fill_adamw(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_adamw(struct tv_room *room, const struct tv_kernel_sizes *s,
                        struct tv_kernel_case *one)
 {
     const int64_t count = (int64_t)s->hidden * s->ffn;
     one->args.adamw = (struct tv_adamw_args){.count = count,
-                                             .param = take(room, count),
-                                             .m = take(room, count),
-                                             .v = take_constant(room, count, 1e-3f),
-                                             .grad = take(room, count),
+                                             .param = tv_take_floats(room, count),
+                                             .m = tv_take_floats(room, count),
+                                             .v = tv_take_constant(room, count, 1e-3f),
+                                             .grad = tv_take_floats(room, count),
                                              .lr = 1e-4,
                                              .beta1 = 0.9,
                                              .beta2 = 0.95,
@@ -403,14 +355,14 @@ static void fill_adamw(struct room *room, const struct tv_kernel_sizes *s,
                                              .step = 1};
 }
 
-static void fill_lion(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_lion(struct tv_room *room, const struct tv_kernel_sizes *s,
                       struct tv_kernel_case *one)
 {
     const int64_t count = (int64_t)s->hidden * s->ffn;
     one->args.lion = (struct tv_lion_args){.count = count,
-                                           .param = take(room, count),
-                                           .m = take(room, count),
-                                           .grad = take(room, count),
+                                           .param = tv_take_floats(room, count),
+                                           .m = tv_take_floats(room, count),
+                                           .grad = tv_take_floats(room, count),
                                            .lr = 1e-4,
                                            .beta1 = 0.9,
                                            .beta2 = 0.99,
@@ -418,7 +370,7 @@ static void fill_lion(struct room *room, const struct tv_kernel_sizes *s,
                                            .grad_scale = 1};
 }
 
-static void fill_axpby(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_axpby(struct tv_room *room, const struct tv_kernel_sizes *s,
                        struct tv_kernel_case *one)
 {
     const int64_t count = (int64_t)s->hidden * s->ffn;
@@ -428,52 +380,73 @@ static void fill_axpby(struct room *room, const struct tv_kernel_sizes *s,
                                              .ld_y = s->ffn,
                                              .alpha = 0.05,
                                              .beta = 0.95,
-                                             .x = take(room, count),
-                                             .y = take(room, count)};
+                                             .x = tv_take_floats(room, count),
+                                             .y = tv_take_floats(room, count)};
 }
 
-static void fill_square_sum(struct room *room, const struct tv_kernel_sizes *s,
+static void fill_square_sum(struct tv_room *room, const struct tv_kernel_sizes *s,
                             struct tv_kernel_case *one)
 {
     const int64_t count = (int64_t)s->hidden * s->ffn;
-    one->args.square_sum = (struct tv_square_sum_args){count, take(room, count), &one->sum};
+    one->args.square_sum =
+        (struct tv_square_sum_args){count, tv_take_floats(room, count), &one->sum};
+}
+
+static void fill_to_bf16(struct tv_room *room, const struct tv_kernel_sizes *s,
+                         struct tv_kernel_case *one)
+{
+    const int64_t count = (int64_t)s->hidden * s->ffn;
+    one->args.to_bf16 = (struct tv_to_bf16_args){count, tv_take_floats(room, count),
+                                                 tv_take_of(room, count, TV_BF16)};
+}
+
+static void fill_from_bf16(struct tv_room *room, const struct tv_kernel_sizes *s,
+                           struct tv_kernel_case *one)
+{
+    const int64_t count = (int64_t)s->hidden * s->ffn;
+    one->args.from_bf16 = (struct tv_from_bf16_args){count, tv_take_of(room, count, TV_BF16),
+                                                     tv_take_floats(room, count)};
 }
 
 /* ---- the list ---- */
 
-#define fill_matmul NULL /* products have cases of their own */
+#define fill_matmul        NULL /* products have cases of their own */
+#define fill_matmul_to_f32 NULL
 
 #define FILL(op, type) [TV_KERNEL_##op] = fill_##op,
-static void (*const fills[TV_NUM_KERNELS])(struct room *room, const struct tv_kernel_sizes *s,
+static void (*const fills[TV_NUM_KERNELS])(struct tv_room *room, const struct tv_kernel_sizes *s,
                                            struct tv_kernel_case *one) = {TV_KERNEL_LIST(FILL)};
+
+enum { OF_PRODUCTS = 2 }; /* the first kernels */
+_Static_assert(TV_KERNEL_matmul == 0 && TV_KERNEL_matmul_to_f32 == 1, "the products come first");
 
 int tv_kernel_num_cases(const struct tv_kernel_sizes *sizes)
 {
     struct product products[MOST_PRODUCTS];
-    return list_products(sizes, products) * FORMS + TV_NUM_KERNELS - 1;
+    return list_products(sizes, products) * FORMS + TV_NUM_KERNELS - OF_PRODUCTS;
 }
 
 tv_status_t tv_kernel_case_fill(const struct tv_kernel_sizes *sizes, int index,
-                                struct tv_stream *stream, float *memory,
-                                struct tv_kernel_case *case_out, int64_t *num_floats_out)
+                                struct tv_stream *stream, void *memory,
+                                struct tv_kernel_case *case_out, int64_t *num_bytes_out)
 {
-    _Static_assert(TV_KERNEL_matmul == 0, "the products stand for the first kernel");
     struct product products[MOST_PRODUCTS];
-    struct room room = {.stream = stream, .base = memory};
+    struct tv_room room = {.stream = stream, .dtype = sizes->dtype, .base = memory};
     struct tv_kernel_case *one = case_out;
-    *one = (struct tv_kernel_case){.kernel = TV_KERNEL_matmul};
+    memset(one, 0, sizeof(*one));
     const int num_products = FORMS * list_products(sizes, products);
     if (index < num_products) {
         const struct product *product = &products[index / FORMS];
+        one->kernel = index % FORMS < 2 ? TV_KERNEL_matmul : TV_KERNEL_matmul_to_f32;
         fill_product(&room, sizes, product, index % FORMS, &one->args.matmul);
         snprintf(one->name, sizeof(one->name), "matmul, %s, %s", product->name,
                  forms[index % FORMS]);
     } else {
-        one->kernel = (tv_kernel_t)(index - num_products + 1);
+        one->kernel = (tv_kernel_t)(index - num_products + OF_PRODUCTS);
         fills[one->kernel](&room, sizes, one);
         snprintf(one->name, sizeof(one->name), "%s", tv_kernel_name(one->kernel));
     }
     TV_TRY(room.status);
-    *num_floats_out = room.used;
+    *num_bytes_out = room.used;
     return TV_OK;
 }

@@ -14,6 +14,7 @@ struct tv_kernel_sizes tv_kernel_sizes_of(const struct tv_run *run)
     const int T = run->extent.at[TV_TENSOR];
     return (struct tv_kernel_sizes){
         .family = c->family,
+        .dtype = run->dtype,
         .batch = (int)run->micro_batch,
         .seq_length = (int)run->seq_length,
         .hidden = c->hidden_size,
@@ -56,7 +57,7 @@ static tv_status_t place_open(const struct tv_run *run, int num_threads, struct 
 {
     TV_TRY(tv_device_open(run->device_kind, num_threads, &place->device));
     TV_TRY(tv_stream_create(place->device, &place->stream));
-    return tv_kernels_open(place->device, &place->kernels);
+    return tv_kernels_open(place->device, run->dtype, &place->kernels);
 }
 
 static tv_status_t time_case(const struct tv_kernel_case *one, const struct place *place,
@@ -85,19 +86,18 @@ static tv_status_t measure_case(const struct tv_kernels_bench *bench, int index,
 {
     struct tv_kernel_case one;
     struct tv_buffer memory = {0};
-    int64_t num_floats;
-    TV_TRY(tv_kernel_case_fill(&bench->sizes, index, place->stream, NULL, &one, &num_floats));
-    TV_TRY(tv_buffer_create(place->device, (size_t)num_floats * sizeof(float), TV_MEM_BUFFERS,
-                            &memory));
+    int64_t num_bytes;
+    TV_TRY(tv_kernel_case_fill(&bench->sizes, index, place->stream, NULL, &one, &num_bytes));
+    TV_TRY(tv_buffer_create(place->device, (size_t)num_bytes, TV_MEM_BUFFERS, &memory));
     tv_status_t status =
-        tv_kernel_case_fill(&bench->sizes, index, place->stream, memory.data, &one, &num_floats);
+        tv_kernel_case_fill(&bench->sizes, index, place->stream, memory.data, &one, &num_bytes);
     if (status == TV_OK)
         status = time_case(&one, place, enough, result);
     tv_buffer_destroy(&memory);
     TV_TRY(status);
     snprintf(result->name, sizeof(result->name), "%s", one.name);
     result->kernel = one.kernel;
-    result->work = tv_kernel_work_of(one.kernel, &one.args);
+    result->work = tv_kernel_work_of(one.kernel, &one.args, bench->sizes.dtype);
     return TV_OK;
 }
 

@@ -17,6 +17,7 @@ union tv_any_kernel_args {
 /* Sizes of one rank of the tensor axis: heads, ffn and vocabulary are its share. */
 struct tv_kernel_sizes {
     tv_model_family_t family;
+    tv_dtype_t dtype; /* of weights and activations */
     int batch, seq_length, hidden, num_heads, num_kv_heads, head_dim, ffn;
     int64_t vocab, rows; /* rows: batch x seq_length */
 };
@@ -32,12 +33,12 @@ struct tv_kernel_case {
 };
 int tv_kernel_num_cases(const struct tv_kernel_sizes *sizes);
 /* Fills the case with tensors that lie one behind the other in `memory`, and gives them numbers with which the kernel
- * may be called over and over; memory NULL: says how many floats that takes, writes none. On an error the case
+ * may be called over and over; memory NULL: says how many bytes that takes, writes none. On an error the case
  * is half filled. Errors: those of the copies. */
 TV_MUST_CHECK tv_status_t tv_kernel_case_fill(const struct tv_kernel_sizes *sizes, int index,
-                                              struct tv_stream *stream, float *memory,
+                                              struct tv_stream *stream, void *memory,
                                               struct tv_kernel_case *case_out,
-                                              int64_t *num_floats_out);
+                                              int64_t *num_bytes_out);
 TV_MUST_CHECK tv_status_t tv_kernel_case_run(const struct tv_kernel_case *one,
                                              const struct tv_kernels *kernels,
                                              struct tv_stream *stream);

@@ -19,11 +19,11 @@ static void print_text(FILE *out, const struct tv_kernels_bench *bench,
     const struct tv_kernel_sizes *s = &bench->sizes;
     fprintf(out,
             "%s: %d x %d tokens, %d channels, %d heads on %d of %d, ffn %d, vocabulary %" PRId64
-            "\n%d thread(s); peaks: matrix %.2f GFLOP/s (%d x %d x %d), memory %.2f GB/s\n\n",
+            "\n%s, %d thread(s)\npeaks: matrix %.2f GFLOP/s (%d x %d x %d), memory %.2f GB/s\n\n",
             tv_model_family_name(s->family), s->batch, s->seq_length, s->hidden, s->num_heads,
-            s->num_kv_heads, s->head_dim, s->ffn, s->vocab, bench->num_threads,
-            bench->peak.flops_per_second / 1e9, options->matrix_size, options->matrix_size,
-            options->matrix_size, bench->peak.bytes_per_second / 1e9);
+            s->num_kv_heads, s->head_dim, s->ffn, s->vocab, tv_precision_name(s->dtype),
+            bench->num_threads, bench->peak.flops_per_second / 1e9, options->matrix_size,
+            options->matrix_size, options->matrix_size, bench->peak.bytes_per_second / 1e9);
     fprintf(out, "%-23s %10s %10s %9s %8s %7s %7s\n", "kernel", "median ms", "lowest ms", "GFLOP/s",
             "GB/s", "bound", "% of it");
     for (int i = 0; i < bench->num_results; i++)
@@ -49,11 +49,12 @@ static json_t *make_json(const struct tv_kernels_bench *bench,
     json_t *results = json_array();
     for (int i = 0; i < bench->num_results; i++)
         json_array_append_new(results, result_json(&bench->results[i]));
-    json_t *sizes = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:i}", "model",
-                              tv_model_family_name(s->family), "batch", s->batch, "seq_length",
-                              s->seq_length, "hidden_size", s->hidden, "heads", s->num_heads,
-                              "kv_heads", s->num_kv_heads, "head_dim", s->head_dim, "ffn", s->ffn,
-                              "vocab", (json_int_t)s->vocab, "threads", bench->num_threads);
+    json_t *sizes =
+        json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:i}", "model",
+                  tv_model_family_name(s->family), "precision", tv_precision_name(s->dtype),
+                  "batch", s->batch, "seq_length", s->seq_length, "hidden_size", s->hidden, "heads",
+                  s->num_heads, "kv_heads", s->num_kv_heads, "head_dim", s->head_dim, "ffn", s->ffn,
+                  "vocab", (json_int_t)s->vocab, "threads", bench->num_threads);
     return json_pack("{s:o, s:{s:f, s:i, s:f, s:i}, s:o}", "sizes", sizes, "peak",
                      "flops_per_second", bench->peak.flops_per_second, "matrix_size",
                      options->matrix_size, "bytes_per_second", bench->peak.bytes_per_second,

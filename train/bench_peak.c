@@ -5,14 +5,20 @@
 
 enum { LEAST_ROUNDS = 3 };
 
-/* What a round does; `data` are three tensors of `count` floats, one behind the other. */
+/* What a round does; `data` are three tensors of `count` elements, one behind the other. */
 struct peak_round {
     const struct tv_peak_args *args;
-    float *data;
+    void *data;
     int64_t count;
     tv_status_t (*run)(const struct peak_round *round);
     double work; /* FLOPs or bytes */
 };
+
+/* Tensor `index` of the three. */
+static void *tensor_at(const struct peak_round *round, int index)
+{
+    return tv_at(round->data, index * round->count, round->args->kernels->dtype);
+}
 
 static tv_status_t multiply(const struct peak_round *round)
 {
@@ -20,11 +26,11 @@ static tv_status_t multiply(const struct peak_round *round)
     const struct tv_matmul_args product = {.m = n,
                                            .n = n,
                                            .k = n,
-                                           .a = round->data,
+                                           .a = tensor_at(round, 0),
                                            .ld_a = n,
-                                           .b = round->data + round->count,
+                                           .b = tensor_at(round, 1),
                                            .ld_b = n,
-                                           .c = round->data + 2 * round->count,
+                                           .c = tensor_at(round, 2),
                                            .ld_c = n};
     return round->args->kernels->matmul(round->args->stream, &product);
 }
@@ -32,21 +38,23 @@ static tv_status_t multiply(const struct peak_round *round)
 static tv_status_t add(const struct peak_round *round)
 {
     const struct tv_add_args sum = {.count = round->count,
-                                    .a = round->data,
-                                    .b = round->data + round->count,
-                                    .y = round->data + 2 * round->count};
+                                    .a = tensor_at(round, 0),
+                                    .b = tensor_at(round, 1),
+                                    .y = tensor_at(round, 2)};
     return round->args->kernels->add(round->args->stream, &sum);
 }
 
-tv_status_t tv_bench_fill(struct tv_stream *stream, float *data, int64_t count)
+tv_status_t tv_bench_fill(struct tv_stream *stream, void *data, int64_t count, tv_dtype_t dtype)
 {
     enum { PIECE = 4096 };
     float piece[PIECE];
     for (int i = 0; i < PIECE; i++)
         piece[i] = (float)(2 * i % 255 - 127) / 128;
+    tv_round_f32(piece, PIECE, dtype, piece);
     for (int64_t first = 0; first < count; first += PIECE) {
         const int64_t num = count - first < PIECE ? count - first : PIECE;
-        TV_TRY(tv_stream_copy(stream, data + first, piece, (size_t)num * sizeof(float)));
+        TV_TRY(tv_stream_copy(stream, tv_at(data, first, dtype), piece,
+                              (size_t)num * tv_dtype_bytes(dtype)));
         TV_TRY(tv_stream_synchronize(stream));
     }
     return TV_OK;
@@ -86,12 +94,13 @@ static tv_status_t measure(struct peak_round *round, double *rate_out)
 {
     struct tv_buffer buffer = {0};
     int first_failed;
+    const tv_dtype_t dtype = round->args->kernels->dtype;
+    const size_t bytes = 3 * (size_t)round->count * tv_dtype_bytes(dtype);
     tv_status_t status =
-        tv_buffer_create(tv_stream_device(round->args->stream),
-                         3 * (size_t)round->count * sizeof(float), TV_MEM_BUFFERS, &buffer);
+        tv_buffer_create(tv_stream_device(round->args->stream), bytes, TV_MEM_BUFFERS, &buffer);
     round->data = buffer.data;
     if (status == TV_OK)
-        status = tv_bench_fill(round->args->stream, round->data, 3 * round->count);
+        status = tv_bench_fill(round->args->stream, round->data, 3 * round->count, dtype);
     status = tv_comm_agree(round->args->world, status, &first_failed);
     if (status == TV_OK)
         status = best_rate(round, rate_out);
@@ -101,11 +110,12 @@ static tv_status_t measure(struct peak_round *round, double *rate_out)
 
 tv_status_t tv_peak_raise(const struct tv_peak_args *args, struct tv_peak *peak)
 {
-    const int64_t n = args->matrix_size, count = args->tensor_bytes / (int64_t)sizeof(float);
+    const int64_t width = (int64_t)tv_dtype_bytes(args->kernels->dtype);
+    const int64_t n = args->matrix_size, count = args->tensor_bytes / width;
     const double cube = (double)n * (double)n * (double)n;
     struct tv_peak now = {0};
     struct peak_round product = {args, NULL, n * n, multiply, 2 * cube};
-    struct peak_round sum = {args, NULL, count, add, 12.0 * (double)count};
+    struct peak_round sum = {args, NULL, count, add, 3.0 * (double)(count * width)};
     TV_TRY(measure(&product, &now.flops_per_second));
     TV_TRY(measure(&sum, &now.bytes_per_second));
     peak->flops_per_second = fmax(peak->flops_per_second, now.flops_per_second);

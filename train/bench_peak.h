@@ -1,6 +1,6 @@
 /* train/bench_peak.h -- what the ranks of a job can do at most, all at once, through trivet's own kernels: FLOPs of one
- * large square product, bytes of the sum of two tensors that are too large for a cache (STREAM's add: 12 bytes an
- * element). */
+ * large square product, bytes of the sum of two tensors that are too large for a cache (STREAM's add: each
+ * element of three tensors once). */
 #ifndef TV_TRAIN_BENCH_PEAK_H
 #define TV_TRAIN_BENCH_PEAK_H
 #include "kernels/kernels.h"
@@ -9,9 +9,9 @@
 TV_BEGIN_C
 struct tv_peak_args {
     struct tv_comm *world;
-    struct tv_stream *stream; /* with the threads that are measured */
-    const struct tv_kernels *kernels;
-    int matrix_size;      /* n of c[n, n] = a[n, n] b[n, n] */
+    struct tv_stream *stream;         /* with the threads that are measured */
+    const struct tv_kernels *kernels; /* whose dtype the tensors have */
+    int matrix_size;                  /* n of c[n, n] = a[n, n] b[n, n] */
     int64_t tensor_bytes; /* of each of the three tensors of the sum, of this rank; >= 4 */
     double seconds;       /* of each of the two, about; 3 rounds at least */
 };
@@ -23,8 +23,9 @@ struct tv_peak {
  * every rank. Errors: TV_NO_MEMORY, TV_PEER. */
 TV_MUST_CHECK tv_status_t tv_peak_raise(const struct tv_peak_args *args, struct tv_peak *peak);
 
-/* data [count], on the stream's device, becomes a pattern of numbers in [-1, 1], 0 among them. Memory that was never
- * written may be one page of zeros, which is faster than memory is. */
-TV_MUST_CHECK tv_status_t tv_bench_fill(struct tv_stream *stream, float *data, int64_t count);
+/* data [count] of a dtype that is TV_F32 or TV_BF16, on the stream's device, becomes a pattern of numbers in [-1, 1], 0
+ * among them. Memory that was never written may be one page of zeros, which is faster than memory is. */
+TV_MUST_CHECK tv_status_t tv_bench_fill(struct tv_stream *stream, void *data, int64_t count,
+                                        tv_dtype_t dtype);
 TV_END_C
 #endif

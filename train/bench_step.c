@@ -65,7 +65,8 @@ static tv_status_t raise_peak(struct tv_trainer *tr, const struct tv_bench_step_
 {
     const struct tv_kernels *kernels;
     struct tv_comm *mesh = tv_mesh_world(tr->mesh);
-    TV_TRY(tv_kernels_open(tr->device, &kernels)); /* not the ones that are counted */
+    TV_TRY(
+        tv_kernels_open(tr->device, tr->run->dtype, &kernels)); /* not the ones that are counted */
     const struct tv_peak_args args = {.world = mesh,
                                       .stream = tr->stream,
                                       .kernels = kernels,

@@ -16,13 +16,13 @@ static void print_head(FILE *out, const struct tv_step_bench *bench, const struc
 {
     const struct tv_mesh_coord e = run->extent;
     fprintf(out,
-            "%s, %.1fM parameters, on pp %d x dp %d x tp %d, schedule %s\n"
+            "%s, %.1fM %s parameters, on pp %d x dp %d x tp %d, schedule %s\n"
             "%d rank(s) of %d thread(s), %d step(s) of %" PRId64 " x %" PRId64
             " tokens, micro-batches of %" PRId64 "\n\n",
             tv_model_family_name(run->model.family), (double)tv_model_num_params(&run->model) / 1e6,
-            e.at[TV_PIPE], e.at[TV_DATA], e.at[TV_TENSOR], run->schedule.name, bench->num_ranks,
-            bench->num_threads, bench->num_steps, run->global_batch, run->seq_length,
-            run->micro_batch);
+            tv_precision_name(run->dtype), e.at[TV_PIPE], e.at[TV_DATA], e.at[TV_TENSOR],
+            run->schedule.name, bench->num_ranks, bench->num_threads, bench->num_steps,
+            run->global_batch, run->seq_length, run->micro_batch);
 }
 
 static void print_spread(FILE *out, const char *name, struct tv_spread spread, const char *format)
@@ -173,15 +173,16 @@ static json_t *sizes_json(const struct tv_step_bench *bench, const struct tv_run
     const struct tv_model_config *c = &run->model;
     const struct tv_mesh_coord e = run->extent;
     return json_pack(
-        "{s:s, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:s, s:s, s:i, s:i}",
+        "{s:s, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:s, s:s, s:s, s:i, "
+        "s:i}",
         "model", tv_model_family_name(c->family), "num_layers", c->num_layers, "hidden_size",
         c->hidden_size, "num_attention_heads", c->num_heads, "num_query_groups", c->num_kv_heads,
         "ffn_hidden_size", c->ffn_size, "vocab_size", (json_int_t)c->vocab_size, "seq_length",
         (json_int_t)run->seq_length, "micro_batch_size", (json_int_t)run->micro_batch,
         "global_batch_size", (json_int_t)run->global_batch, "pp", e.at[TV_PIPE], "dp",
         e.at[TV_DATA], "tp", e.at[TV_TENSOR], "schedule", run->schedule.name, "recompute",
-        tv_recompute_name(run->recompute), "ranks", bench->num_ranks, "threads",
-        bench->num_threads);
+        tv_recompute_name(run->recompute), "precision", tv_precision_name(run->dtype), "ranks",
+        bench->num_ranks, "threads", bench->num_threads);
 }
 
 static tv_status_t make_json(const struct tv_step_bench *bench, const struct tv_run *run,

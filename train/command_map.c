@@ -5,7 +5,6 @@
 #include "train/map_report.h"
 #include "train/ranks.h"
 #include "train/terminal.h"
-#include <errno.h>
 #include <string.h>
 
 static tv_status_t write_svg(const struct tv_map_plan *plan, const char *path)
@@ -28,9 +27,7 @@ static tv_status_t report(const struct tv_map_options *options, const struct tv_
     else if (!emits_to_stdout)
         tv_map_print_text(plan, tv_terminal_columns(options->width, out),
                           tv_terminal_is_coloured(out), out);
-    if (fflush(out) != 0 || ferror(out))
-        return TV_ERR(TV_IO, "standard output cannot be written: %s", strerror(errno));
-    return TV_OK;
+    return tv_output_check();
 }
 
 static tv_status_t map(const struct tv_map_options *options)

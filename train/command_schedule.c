@@ -1,6 +1,7 @@
 /* train/command_schedule.c -- `trivet schedule`: draws, times, compares, writes and runs pipeline
  * schedules. Only --run starts ranks. */
 #include "train/commands.h"
+#include "train/files.h"
 #include "train/ranks.h"
 #include "train/schedule_report.h"
 
@@ -22,7 +23,9 @@ static tv_status_t check_flags(const struct tv_schedule_options *options)
         return TV_ERR(TV_INVALID, "--csv-form %s: there is no --csv FILE", options->csv_form);
     if (options->run_ms >= 0 && options->overlaps_pairs)
         return TV_ERR(TV_INVALID, "--overlap-pairs: sleeping stages of --run do not overlap");
-    return TV_OK;
+    const struct tv_flag_file files[] = {
+        {"svg", options->svg, 1}, {"trace", options->trace, 1}, {"csv", options->csv, 1}};
+    return tv_files_check_apart(3, files);
 }
 
 static tv_status_t predict(const struct tv_schedule_options *options)

@@ -1,23 +1,47 @@
 /* train/command_train.c -- `trivet train`: what each rank does from its communicator to its
  * status. */
+#include "train/checkpoint_internal.h"
 #include "train/commands.h"
+#include "train/file_faults.h"
 #include "train/loop.h"
 #include "train/ranks.h"
+#include "train/stop.h"
+#include <signal.h>
+
+/* The checkpoint to go on from, if there is one, and the run of these flags and its own. */
+static tv_status_t resolve(struct tv_comm *world, const struct tv_train_options *given,
+                           struct tv_checkpoint **checkpoint, struct tv_run *run)
+{
+    struct tv_train_options options = *given; /* what it borrows outlives the run */
+    int first_failed;
+    const int is_alone = options.is_dry_run && tv_comm_size(world) == 1;
+    tv_status_t status = TV_OK;
+    TV_TRY(tv_checkpoint_find(world, &options, checkpoint));
+    if (*checkpoint != NULL)
+        status = tv_checkpoint_inherit(*checkpoint, &options);
+    if (status == TV_OK)
+        status = tv_run_resolve(&options, is_alone ? 0 : tv_comm_size(world), run);
+    run->checkpoint = *checkpoint;
+    if (status == TV_OK && *checkpoint != NULL)
+        status = tv_checkpoint_check(*checkpoint, run);
+    return tv_comm_agree(world, status, &first_failed);
+}
 
 static tv_status_t train_rank(struct tv_comm *world, void *context, int *is_common_out)
 {
     const struct tv_train_options *options = context;
     struct tv_run run = {0};
-    int first_failed = -1;
-    const int is_alone = options->is_dry_run && tv_comm_size(world) == 1;
-    tv_status_t status = tv_run_resolve(options, is_alone ? 0 : tv_comm_size(world), &run);
-    status = tv_comm_agree(world, status, &first_failed);
-    *is_common_out = status != TV_OK && first_failed >= 0;
+    struct tv_checkpoint *checkpoint = NULL;
+    tv_status_t status = tv_file_faults_catch();
+    if (status == TV_OK)
+        status = resolve(world, options, &checkpoint, &run);
+    *is_common_out = status != TV_OK && status != TV_PEER;
     if (status == TV_OK && options->is_dry_run)
         status = tv_comm_rank(world) == 0 ? tv_dry_run_print(&run, stdout) : TV_OK;
     else if (status == TV_OK)
         status = tv_train_loop(world, &run, is_common_out);
     tv_run_free(&run);
+    tv_checkpoint_close(checkpoint);
     return status;
 }
 
@@ -31,6 +55,11 @@ int tv_command_train(int argc, char **argv)
     if (status != TV_OK)
         return tv_refuse_flags(status);
     tv_log_set_level(level);
+    signal(SIGXFSZ, SIG_IGN); /* a file beyond the limit is a write that fails, as on a full disk */
+    if (!options.is_dry_run && !options.wants_help)
+        status = tv_stop_watch(options.exit_after_minutes);
+    if (status != TV_OK)
+        return tv_refuse_flags(status);
     int exit_code = 0;
     if (options.wants_help) {
         if (tv_is_first_process())

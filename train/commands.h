@@ -11,6 +11,10 @@ int tv_command_bench(int argc, char **argv);
 int tv_command_bench_step(int argc, char **argv);    /* argv[1] is "step" */
 int tv_command_bench_kernels(int argc, char **argv); /* argv[1] is "kernels" */
 int tv_command_schedule(int argc, char **argv);
+int tv_command_convert(int argc, char **argv);
+int tv_command_inspect(int argc, char **argv);
+int tv_command_sample(int argc, char **argv);
+int tv_command_tokenize(int argc, char **argv);
 int tv_command_version(void);
 
 /* What `train --dry-run` prints: mesh, layers, parameters and memory of each stage; text or one JSON object. */

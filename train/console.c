@@ -2,6 +2,7 @@
 #include "train/console.h"
 #include "base/clock.h"
 #include "train/account_report.h"
+#include "train/checkpoint_internal.h"
 #include "train/place.h"
 #include "train/trainer_internal.h"
 #include <inttypes.h>
@@ -41,6 +42,7 @@ void tv_console_open(struct tv_console *console, const struct tv_run *run, FILE 
         .is_terminal = isatty(fileno(out)),
         .log_interval = run->options.log_interval,
         .last_step = run->train_iters,
+        .first_step = tv_checkpoint_first_step(run),
     };
     setvbuf(out, NULL, _IOLBF, 0);
 }
@@ -60,6 +62,21 @@ static void print_place(FILE *out, const struct tv_run *run)
     }
 }
 
+static void print_data(FILE *out, const struct tv_corpus *data)
+{
+    const int num = tv_corpus_num_sources(data);
+    fprintf(out, "data: %" PRId64 " samples; %" PRId64 " token(s) are in none of them\n",
+            tv_corpus_num_samples(data), tv_corpus_unused_tokens(data));
+    for (int i = 0; i < num && num > 1; i++) {
+        const struct tv_corpus_source source = tv_corpus_source_at(data, i);
+        fprintf(out, "  %.4g %% from %" PRId64 " samples of %s", 100 * source.share,
+                source.num_samples, source.path);
+        if (source.num_files > 1)
+            fprintf(out, " and %d more", source.num_files - 1);
+        fputc('\n', out);
+    }
+}
+
 void tv_console_start(struct tv_console *console, const struct tv_run *run,
                       const struct tv_trainer *trainer)
 {
@@ -70,6 +87,9 @@ void tv_console_start(struct tv_console *console, const struct tv_run *run,
             short_number((double)tv_model_num_params(&run->model), params, sizeof(params)),
             e.at[TV_PIPE], e.at[TV_DATA], e.at[TV_TENSOR],
             e.at[TV_PIPE] * e.at[TV_DATA] * e.at[TV_TENSOR], run->schedule.name);
+    if (run->zero_stage > 0)
+        fprintf(console->out, "ZeRO stage %d over groups of %d of %d replicas\n", run->zero_stage,
+                run->zero_group, e.at[TV_DATA]);
     fprintf(console->out,
             "%" PRId64 " steps of %" PRId64 " x %" PRId64
             " tokens (%s), %d micro-batch(es) of %" PRId64 "\n",
@@ -80,9 +100,7 @@ void tv_console_start(struct tv_console *console, const struct tv_run *run,
     if (run->ramp.increment > 0)
         fprintf(console->out, "at first %" PRId64 " a step, growing over %" PRId64 " samples\n",
                 run->ramp.start, run->ramp.samples);
-    fprintf(console->out,
-            "data: %" PRId64 " samples; %" PRId64 " token(s) after the last whole one are unused\n",
-            tv_trainer_num_samples(trainer), tv_trainer_unused_tokens(trainer));
+    print_data(console->out, tv_trainer_data(trainer));
     print_place(console->out, run);
     console->started_at = tv_clock_seconds();
 }
@@ -118,10 +136,21 @@ void tv_console_step(struct tv_console *console, const struct tv_step_report *re
     }
 }
 
-void tv_console_eval(struct tv_console *console, int64_t step, double loss, int64_t counted)
+void tv_console_eval(struct tv_console *console, int64_t step, const struct tv_eval_report *report)
 {
-    fprintf(console->out, "%sstep %" PRId64 ": held-out loss %.4f over %" PRId64 " tokens\n",
-            console->is_terminal ? "\r\033[K" : "", step, loss, counted);
+    const char *clear = console->is_terminal ? "\r\033[K" : "";
+    for (int i = 0; i < report->num_files && report->num_files > 1; i++)
+        fprintf(console->out,
+                "%sstep %" PRId64 ": held-out loss %.4f over %" PRId64 " tokens of %s\n", clear,
+                step, report->files[i].loss, report->files[i].counted_tokens, report->names[i]);
+    fprintf(console->out, "%sstep %" PRId64 ": held-out loss %.4f over %" PRId64 " tokens\n", clear,
+            step, report->all.loss, report->all.counted_tokens);
+}
+
+void tv_console_save(struct tv_console *console, int64_t step, const char *path)
+{
+    fprintf(console->out, "%sstep %" PRId64 ": saved to %s\n",
+            console->is_terminal ? "\r\033[K" : "", step, path);
 }
 
 /* One row per stage: the shares of its time in percent. */

@@ -18,7 +18,8 @@ void tv_console_open(struct tv_console *console, const struct tv_run *run, FILE 
 void tv_console_start(struct tv_console *console, const struct tv_run *run,
                       const struct tv_trainer *trainer);
 void tv_console_step(struct tv_console *console, const struct tv_step_report *report);
-void tv_console_eval(struct tv_console *console, int64_t step, double loss, int64_t counted);
+void tv_console_eval(struct tv_console *console, int64_t step, const struct tv_eval_report *report);
+void tv_console_save(struct tv_console *console, int64_t step, const char *path);
 /* The last lines: speed, where the time went, where the files are. */
 void tv_console_finish(struct tv_console *console, const struct tv_run *run,
                        const struct tv_step_report *last, const struct tv_pipeline_report *report);

@@ -77,12 +77,19 @@ static void print_text(const struct tv_run *run, const struct stage_plan *plans,
 {
     const struct tv_mesh_coord e = run->extent;
     fprintf(out,
-            "mesh: pp %d x dp %d x tp %d = %d rank(s)\n"
+            "mesh: pp %d x dp %d x tp %d = %d rank(s), %s\n"
             "schedule: %s, %d chunk(s) per stage, %d micro-batch(es) of %" PRId64
             ", recompute %s\n",
             e.at[TV_PIPE], e.at[TV_DATA], e.at[TV_TENSOR],
-            e.at[TV_PIPE] * e.at[TV_DATA] * e.at[TV_TENSOR], run->schedule.name, run->num_chunks,
-            run->num_micro, run->micro_batch, tv_recompute_name(run->recompute));
+            e.at[TV_PIPE] * e.at[TV_DATA] * e.at[TV_TENSOR], tv_precision_name(run->dtype),
+            run->schedule.name, run->num_chunks, run->num_micro, run->micro_batch,
+            tv_recompute_name(run->recompute));
+    if (run->zero_stage > 0)
+        fprintf(out, "ZeRO stage %d over groups of %d replica(s)%s\n", run->zero_stage,
+                run->zero_group,
+                run->options.zero_group == 0
+                    ? "; where they are on several nodes, of those on one: --zero-group-size"
+                    : "");
     fprintf(out, "model: %s, %d layers, %" PRId64 " parameters\n",
             tv_model_family_name(run->model.family), run->model.num_layers,
             tv_model_num_params(&run->model));
@@ -146,16 +153,17 @@ static tv_status_t print_json(const struct tv_run *run, const struct stage_plan 
         for (int c = 0; c < run->num_chunks; c++)
             json_array_append_new(stages, chunk_json(run, &plans[p], p, c));
     }
-    json_t *root =
-        json_pack("{s:{s:i, s:i, s:i}, s:s, s:i, s:s, s:s, s:i, s:I, s:I, s:s, s:I, s:o, s:o}",
-                  "mesh", "pp", e.at[TV_PIPE], "dp", e.at[TV_DATA], "tp", e.at[TV_TENSOR],
-                  "schedule", run->schedule.name, "vpp", run->num_chunks, "partition",
-                  run->options.stage_layout ? "layout" : run->options.partition, "recompute",
-                  tv_recompute_name(run->recompute), "micro_batches", run->num_micro,
-                  "micro_batch_size", (json_int_t)run->micro_batch, "global_batch_size",
-                  (json_int_t)run->global_batch, "model", tv_model_family_name(run->model.family),
-                  "parameters", (json_int_t)tv_model_num_params(&run->model), "sent_bytes",
-                  tv_sent_json(all.bytes), "stages", stages);
+    json_t *root = json_pack(
+        "{s:{s:i, s:i, s:i}, s:i, s:i, s:s, s:s, s:i, s:s, s:s, s:i, s:I, s:I, s:s, s:I, s:o, s:o}",
+        "mesh", "pp", e.at[TV_PIPE], "dp", e.at[TV_DATA], "tp", e.at[TV_TENSOR], "zero_stage",
+        run->zero_stage, "zero_group_size", run->zero_group, "precision",
+        tv_precision_name(run->dtype), "schedule", run->schedule.name, "vpp", run->num_chunks,
+        "partition", run->options.stage_layout ? "layout" : run->options.partition, "recompute",
+        tv_recompute_name(run->recompute), "micro_batches", run->num_micro, "micro_batch_size",
+        (json_int_t)run->micro_batch, "global_batch_size", (json_int_t)run->global_batch, "model",
+        tv_model_family_name(run->model.family), "parameters",
+        (json_int_t)tv_model_num_params(&run->model), "sent_bytes", tv_sent_json(all.bytes),
+        "stages", stages);
     if (root == NULL)
         return TV_ERR(TV_NO_MEMORY, "--dry-run --json");
     const int failed = json_dumpf(root, out, JSON_COMPACT) != 0 || fputc('\n', out) == EOF;

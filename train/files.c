@@ -1,5 +1,6 @@
 /* train/files.c -- folders, maps, and files that appear whole or not at all. */
 #include "train/files.h"
+#include "train/file_faults.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -76,6 +77,7 @@ static tv_status_t map_open_file(int fd, const char *path, struct tv_file_map *m
         return TV_ERR(TV_BAD_FILE, "%s: %" PRId64 " bytes cannot be mapped: %s", path, map->bytes,
                       strerror(errno));
     map->data = data;
+    tv_file_faults_add(path, data, (size_t)map->bytes);
     return TV_OK;
 }
 
@@ -94,9 +96,19 @@ tv_status_t tv_file_map(const char *path, struct tv_file_map *map_out)
 
 void tv_file_unmap(struct tv_file_map *map)
 {
-    if (map->data != NULL)
+    if (map->data != NULL) {
+        tv_file_faults_remove(map->data);
         munmap((void *)(uintptr_t)map->data, (size_t)map->bytes);
+    }
     *map = (struct tv_file_map){0};
+}
+
+void tv_file_map_forget(const struct tv_file_map *map, int64_t first, int64_t bytes)
+{
+    const int64_t page = sysconf(_SC_PAGESIZE), start = first / page * page;
+    if (map->data != NULL && bytes > 0 && page > 0) /* only a hint: a failure changes nothing */
+        (void)madvise((void *)((uintptr_t)map->data + (uintptr_t)start),
+                      (size_t)(first + bytes - start), MADV_DONTNEED);
 }
 
 tv_status_t tv_file_read_json(const char *path, int64_t max_bytes, struct json_t **json_out)
@@ -123,6 +135,49 @@ tv_status_t tv_file_read_json(const char *path, int64_t max_bytes, struct json_t
     else
         json_decref(json);
     return status;
+}
+
+/* Where a path leads, links and dots resolved; what is not there yet as a name in its folder. Empty: nowhere, or to a
+ * device. */
+static void lead(const char *path, char place[PATH_MAX])
+{
+    char folder[PATH_MAX];
+    struct stat info;
+    place[0] = '\0';
+    if (stat(path, &info) == 0) {
+        if ((!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) || realpath(path, place) == NULL)
+            place[0] = '\0';
+        return;
+    }
+    const char *slash = strrchr(path, '/'), *name = slash != NULL ? slash + 1 : path;
+    const size_t length = slash != NULL ? (size_t)(slash + 1 - path) : 0;
+    if (length >= sizeof(folder))
+        return;
+    memcpy(folder, path, length);
+    folder[length] = '\0';
+    if (realpath(length > 0 ? folder : ".", place) == NULL) /* a folder still to be made */
+        snprintf(place, PATH_MAX, "%s", folder);
+    const size_t used = strlen(place);
+    snprintf(place + used, PATH_MAX - used, "/%s", name);
+}
+
+tv_status_t tv_files_check_apart(int num, const struct tv_flag_file *files)
+{
+    char one[PATH_MAX], other[PATH_MAX];
+    for (int i = 0; i < num; i++) {
+        if (files[i].path == NULL || !files[i].is_written)
+            continue;
+        lead(files[i].path, one);
+        for (int j = 0; j < num && one[0] != '\0'; j++) {
+            if (files[j].path == NULL || j == i)
+                continue;
+            lead(files[j].path, other);
+            if (strcmp(one, other) == 0)
+                return TV_ERR(TV_INVALID, "--%s %s is also --%s %s: give it another name",
+                              files[i].flag, files[i].path, files[j].flag, files[j].path);
+        }
+    }
+    return TV_OK;
 }
 
 tv_status_t tv_text_file_open(const char *flag, const char *path, FILE **file_out)
@@ -183,7 +238,16 @@ tv_status_t tv_new_file_write(struct tv_new_file *file, const void *data, size_t
     return TV_OK;
 }
 
-/* The new name is safe on disk only when its folder is. */
+int tv_folder_sync(const char *folder)
+{
+    const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    const int failed = fsync(fd) != 0 && errno != EINVAL; /* some file systems have no such sync */
+    close(fd);
+    return failed ? -1 : 0;
+}
+
 static int sync_folder_of(const char *path)
 {
     char folder[PATH_MAX] = ".";
@@ -192,12 +256,7 @@ static int sync_folder_of(const char *path)
         memcpy(folder, path, length);
         folder[length] = '\0';
     }
-    const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    const int failed = fsync(fd) != 0 && errno != EINVAL; /* some file systems have no such sync */
-    close(fd);
-    return failed ? -1 : 0;
+    return tv_folder_sync(folder);
 }
 
 tv_status_t tv_new_file_finish(struct tv_new_file *file)

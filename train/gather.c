@@ -82,7 +82,7 @@ static tv_status_t complete_piece(struct tv_trainer *tr, const struct tv_weight_
         *piece_out = array->data + tv_model_local_param(tr->model, local).first;
         return TV_OK;
     }
-    for (int d = 0; d < tr->run->extent.at[TV_DATA]; d++)
+    for (int d = 0; d < tr->run->zero_group; d++) /* the others have copies */
         TV_TRY(collect_from(tr, array, local, d, room));
     *piece_out = room;
     return TV_OK;
@@ -144,7 +144,7 @@ static tv_status_t write_all(struct tv_trainer *tr, struct tv_hf_export *file,
         const int64_t count = tv_param_count(&table->params[i]);
         for (int64_t e = 0; scale != 1 && e < count; e++)
             room->whole[e] = (float)(room->whole[e] * scale);
-        TV_TRY(tv_hf_export_tensor(file, room->whole));
+        TV_TRY(tv_hf_export_numbers(file, room->whole, count));
     }
     return TV_OK;
 }
@@ -182,7 +182,8 @@ tv_status_t tv_trainer_write_tensors(struct tv_trainer *tr, const char *folder,
     struct gather_room room = {0};
     tv_status_t status = create_room(tr, array, folder, &room);
     if (status == TV_OK && tv_mesh_rank(tr->mesh) == 0)
-        status = tv_hf_export_begin(folder, &tr->run->model, tv_model_table(tr->model), &file);
+        status = tv_hf_export_begin(folder, &tr->run->model, tv_model_table(tr->model),
+                                    (struct tv_hf_export_form){0}, &file);
     if (status == TV_OK)
         status = write_all(tr, file, array, scale, &room);
     if (file != NULL && status == TV_OK)

@@ -1,17 +1,13 @@
 /* train/hf.c -- finds every weight of a table in a Hugging Face file or folder, and nothing else in
  * it. */
 #include "train/hf.h"
-#include "train/files.h"
-#include "train/safetensors.h"
+#include "train/hf_files.h"
 #include <inttypes.h>
-#include <jansson.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-enum { MAX_INDEX_BYTES = 64 << 20, MAX_SLICES = 8 };
+enum { MAX_SLICES = 8 };
 
 /* Where a weight is. */
 struct weight {
@@ -20,12 +16,11 @@ struct weight {
 };
 
 struct tv_hf {
-    const struct tv_param_table *table; /* borrowed */
-    int is_tied, may_lack_prefix;       /* GPT-2 files come with and without `transformer.` */
-    int num_files, max_files;
-    struct tv_safetensors **files; /* [max_files] */
-    struct weight *weights;        /* [num_params] */
-    struct weight head;            /* a lm_head.weight beside a tied embedding */
+    struct tv_param_table table;  /* its params are borrowed */
+    int is_tied, may_lack_prefix; /* GPT-2 files come with and without `transformer.` */
+    struct tv_hf_files *files;
+    struct weight *weights; /* [num_params] */
+    struct weight head;     /* a lm_head.weight beside a tied embedding */
 };
 
 static const char prefix[] = "transformer.";
@@ -47,8 +42,8 @@ static const char *bare_name(const struct tv_hf *hf, const char *name)
 static int find_param(const struct tv_hf *hf, const char *name)
 {
     const char *bare = bare_name(hf, name);
-    for (int i = 0; i < hf->table->num_params; i++) {
-        if (strcmp(bare_name(hf, hf->table->params[i].name), bare) == 0)
+    for (int i = 0; i < hf->table.num_params; i++) {
+        if (strcmp(bare_name(hf, hf->table.params[i].name), bare) == 0)
             return i;
     }
     return -1;
@@ -106,21 +101,21 @@ static tv_status_t place_tensor(struct tv_hf *hf, const struct weight *found)
         return TV_OK;
     else
         return TV_ERR(TV_BAD_FILE, "%s: %s does not belong to this model (%d units in a chain)",
-                      path, name, hf->table->num_units);
+                      path, name, hf->table.num_units);
     if (place->tensor != NULL)
         return TV_ERR(TV_BAD_FILE, "%s: %s is there twice: also as %s of %s", path, name,
                       place->tensor->name, tv_safetensors_path(place->file));
     if (i >= 0)
-        TV_TRY(check_weight(found, &hf->table->params[i]));
+        TV_TRY(check_weight(found, &hf->table.params[i]));
     *place = *found;
     return TV_OK;
 }
 
 static const struct weight *tied_weight(const struct tv_hf *hf, const struct tv_param **param_out)
 {
-    for (int i = 0; i < hf->table->num_params; i++) {
-        if (hf->table->params[i].tied_unit >= 0) {
-            *param_out = &hf->table->params[i];
+    for (int i = 0; i < hf->table.num_params; i++) {
+        if (hf->table.params[i].tied_unit >= 0) {
+            *param_out = &hf->table.params[i];
             return &hf->weights[i];
         }
     }
@@ -155,8 +150,8 @@ static tv_status_t compare(const struct weight *a, const struct weight *b, int64
 static tv_status_t check_complete(const struct tv_hf *hf, const char *path)
 {
     const struct tv_param *param = NULL;
-    for (int i = 0; i < hf->table->num_params; i++) {
-        const char *name = hf->table->params[i].name;
+    for (int i = 0; i < hf->table.num_params; i++) {
+        const char *name = hf->table.params[i].name;
         if (hf->weights[i].tensor == NULL)
             return TV_ERR(TV_BAD_FILE, "%s: %s is missing%s", path, name,
                           strcmp(name, head_name) == 0
@@ -170,133 +165,35 @@ static tv_status_t check_complete(const struct tv_hf *hf, const char *path)
     return compare(embedding, &hf->head, param->shape[0], param->shape[1]);
 }
 
-static tv_status_t place_file(struct tv_hf *hf, const char *path)
+static tv_status_t place_files(struct tv_hf *hf)
 {
-    struct tv_safetensors *file = NULL;
-    TV_TRY(tv_safetensors_open(path, &file));
-    hf->files[hf->num_files++] = file;
-    for (int i = 0; i < tv_safetensors_count(file); i++)
-        TV_TRY(place_tensor(hf, &(struct weight){file, tv_safetensors_at(file, i)}));
-    return TV_OK;
-}
-
-static tv_status_t reserve_files(struct tv_hf *hf, size_t num)
-{
-    hf->files = calloc(num + 1, sizeof(*hf->files));
-    if (hf->files == NULL)
-        return TV_ERR(TV_NO_MEMORY, "%zu files", num);
-    hf->max_files = (int)num;
-    return TV_OK;
-}
-
-/* `folder/name`, where name must not lead out of the folder. */
-static tv_status_t shard_path(const char *index, const char *name, char *path, size_t bytes)
-{
-    const char *slash = strrchr(index, '/');
-    const int folder_bytes = slash == NULL ? 0 : (int)(slash - index) + 1;
-    if (name == NULL || name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL)
-        return TV_ERR(TV_BAD_FILE, "%s: '%s' is not the name of a file in this folder", index,
-                      name == NULL ? "(not a string)" : name);
-    if (snprintf(path, bytes, "%.*s%s", folder_bytes, index, name) >= (int)bytes)
-        return TV_ERR(TV_BAD_FILE, "%s: a path is too long", index);
-    return TV_OK;
-}
-
-static struct tv_safetensors *find_file(const struct tv_hf *hf, const char *path)
-{
-    for (int i = 0; i < hf->num_files; i++) {
-        if (strcmp(tv_safetensors_path(hf->files[i]), path) == 0)
-            return hf->files[i];
+    for (int f = 0; f < tv_hf_files_count(hf->files); f++) {
+        const struct tv_safetensors *file = tv_hf_files_at(hf->files, f);
+        for (int i = 0; i < tv_safetensors_count(file); i++)
+            TV_TRY(place_tensor(hf, &(struct weight){file, tv_safetensors_at(file, i)}));
     }
-    return NULL;
+    return check_complete(hf, tv_hf_files_path(hf->files));
 }
 
-/* Each shard once; every tensor in the shard that the index says, and no tensor besides. */
-static tv_status_t place_shards(struct tv_hf *hf, const char *index, json_t *map)
-{
-    const char *name;
-    json_t *value;
-    char path[PATH_MAX];
-    size_t listed = 0, stored = 0;
-    json_object_foreach(map, name, value)
-    {
-        TV_TRY(shard_path(index, json_string_value(value), path, sizeof(path)));
-        if (find_file(hf, path) == NULL)
-            TV_TRY(place_file(hf, path));
-        if (tv_safetensors_find(find_file(hf, path), name) == NULL)
-            return TV_ERR(TV_BAD_FILE, "%s: %s is not in %s", index, name, path);
-        listed++;
-    }
-    for (int i = 0; i < hf->num_files; i++)
-        stored += (size_t)tv_safetensors_count(hf->files[i]);
-    if (listed != stored)
-        return TV_ERR(TV_BAD_FILE, "%s lists %zu tensors, its files hold %zu", index, listed,
-                      stored);
-    return TV_OK;
-}
-
-static tv_status_t open_index(struct tv_hf *hf, const char *path)
-{
-    json_t *json = NULL;
-    TV_TRY(tv_file_read_json(path, MAX_INDEX_BYTES, &json));
-    json_t *map = json_object_get(json, "weight_map");
-    tv_status_t status = TV_OK;
-    if (!json_is_object(map))
-        status = TV_ERR(TV_BAD_FILE, "%s: \"weight_map\" is missing or not an object", path);
-    if (status == TV_OK)
-        status = reserve_files(hf, json_object_size(map));
-    if (status == TV_OK)
-        status = place_shards(hf, path, map);
-    json_decref(json);
-    return status;
-}
-
-/* The file that a path means: itself, or one of two in a folder. */
-static tv_status_t resolve_path(const char *path, char *file, size_t bytes)
-{
-    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json"};
-    struct stat info;
-    if (stat(path, &info) != 0 || !S_ISDIR(info.st_mode)) {
-        if (snprintf(file, bytes, "%s", path) >= (int)bytes)
-            return TV_ERR(TV_BAD_FILE, "a path of %zu bytes is too long", strlen(path));
-        return TV_OK;
-    }
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (snprintf(file, bytes, "%s/%s", path, names[i]) < (int)bytes && stat(file, &info) == 0)
-            return TV_OK;
-    }
-    return TV_ERR(TV_BAD_FILE, "%s has neither %s nor %s", path, names[0], names[1]);
-}
-
-static tv_status_t open_path(struct tv_hf *hf, const char *path)
-{
-    char file[PATH_MAX];
-    TV_TRY(resolve_path(path, file, sizeof(file)));
-    if (has_end(file, ".json")) {
-        TV_TRY(open_index(hf, file));
-    } else {
-        TV_TRY(reserve_files(hf, 1));
-        TV_TRY(place_file(hf, file));
-    }
-    return check_complete(hf, file);
-}
-
-tv_status_t tv_hf_open(const char *path, const struct tv_model_config *config,
-                       const struct tv_param_table *table, struct tv_hf **hf_out)
+tv_status_t tv_hf_place(struct tv_hf_files *files, const struct tv_model_config *config,
+                        const struct tv_param_table *table, struct tv_hf **hf_out)
 {
     tv_status_t status = TV_OK;
     struct tv_hf *hf = calloc(1, sizeof(*hf));
-    if (hf == NULL)
-        return TV_ERR(TV_NO_MEMORY, "%s: %zu bytes", path, sizeof(*hf));
-    hf->table = table;
+    if (hf == NULL) {
+        tv_hf_files_close(files);
+        return TV_ERR(TV_NO_MEMORY, "%zu bytes", sizeof(*hf));
+    }
+    hf->files = files;
+    hf->table = *table;
     hf->is_tied = config->is_tied;
     hf->may_lack_prefix = config->family == TV_GPT2;
     hf->weights = calloc((size_t)table->num_params + 1, sizeof(*hf->weights));
     if (hf->weights == NULL) {
-        status = TV_ERR(TV_NO_MEMORY, "%s: %d tensors", path, table->num_params);
+        status = TV_ERR(TV_NO_MEMORY, "%s: %d tensors", tv_hf_files_path(files), table->num_params);
         goto fail;
     }
-    status = open_path(hf, path);
+    status = place_files(hf);
     if (status != TV_OK)
         goto fail;
     *hf_out = hf;
@@ -307,15 +204,33 @@ fail:
     return status;
 }
 
+tv_status_t tv_hf_open(const char *path, const struct tv_model_config *config,
+                       const struct tv_param_table *table, struct tv_hf **hf_out)
+{
+    struct tv_hf_files *files = NULL;
+    TV_TRY(tv_hf_files_open(path, &files));
+    return tv_hf_place(files, config, table, hf_out);
+}
+
 void tv_hf_close(struct tv_hf *hf)
 {
     if (hf == NULL)
         return;
-    for (int i = 0; i < hf->num_files; i++)
-        tv_safetensors_close(hf->files[i]);
-    free(hf->files);
+    tv_hf_files_close(hf->files);
     free(hf->weights);
     free(hf);
+}
+
+/* Where `param` is; an error when it belongs to another model. */
+static tv_status_t weight_of(const struct tv_hf *hf, const struct tv_param *param,
+                             const struct weight **weight_out)
+{
+    const int i = find_param(hf, param->name);
+    if (i < 0)
+        return TV_ERR(TV_INTERNAL, "%s is not in the table that the file was opened with",
+                      param->name);
+    *weight_out = &hf->weights[i];
+    return TV_OK;
 }
 
 tv_status_t tv_hf_read_piece(const struct tv_hf *hf, const struct tv_param *param, int T, int t,
@@ -323,11 +238,8 @@ tv_status_t tv_hf_read_piece(const struct tv_hf *hf, const struct tv_param *para
 {
     struct tv_param_slice slices[MAX_SLICES];
     int64_t shape[2];
-    const int i = find_param(hf, param->name);
-    if (i < 0)
-        return TV_ERR(TV_INTERNAL, "%s is not in the table that the file was opened with",
-                      param->name);
-    const struct weight *weight = &hf->weights[i];
+    const struct weight *weight = NULL;
+    TV_TRY(weight_of(hf, param, &weight));
     tv_param_local_shape(param, T, shape);
     memset(local_out, 0, (size_t)tv_param_local_count(param, T) * sizeof(float));
     const int num = tv_param_slices(param, T, t, slices, MAX_SLICES);
@@ -339,4 +251,31 @@ tv_status_t tv_hf_read_piece(const struct tv_hf *hf, const struct tv_param *para
                                    local_out + c->local_row * shape[1] + c->local_col, shape[1]));
     }
     return TV_OK;
+}
+
+tv_status_t tv_hf_read_rows(const struct tv_hf *hf, const struct tv_param *param, int64_t first,
+                            int64_t num, float *out)
+{
+    const struct weight *weight = NULL;
+    TV_TRY(weight_of(hf, param, &weight));
+    const struct tv_safetensors_rect rows = {first, num, 0, param->shape[1]};
+    return tv_safetensors_read(weight->file, weight->tensor, &rows, out, param->shape[1]);
+}
+
+void tv_hf_forget(const struct tv_hf *hf, const struct tv_param *param)
+{
+    const struct weight *weight = NULL;
+    if (weight_of(hf, param, &weight) == TV_OK)
+        tv_safetensors_forget(weight->file, weight->tensor);
+}
+
+const char *tv_hf_dtype(const struct tv_hf *hf)
+{
+    const char *dtype = NULL;
+    for (int i = 0; i < hf->table.num_params; i++) {
+        if (dtype != NULL && strcmp(dtype, hf->weights[i].tensor->dtype) != 0)
+            return NULL;
+        dtype = hf->weights[i].tensor->dtype;
+    }
+    return dtype;
 }

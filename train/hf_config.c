@@ -15,7 +15,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { MAX_CONFIG_BYTES = 16 << 20 };
+/* MAX_LAYERS: as --num-layers has it. A few bytes must not ask for a table of any size. */
+enum { MAX_CONFIG_BYTES = 16 << 20, MAX_LAYERS = 100000 };
 
 /* What is read; 0 in an optional size: derived from others. */
 struct values {
@@ -341,6 +342,9 @@ static tv_status_t fill_config(const char *path, tv_model_family_t family, const
                       "%s: \"head_dim\": %" PRId64 " x %" PRId64
                       " heads is not the hidden size %" PRId64 "; only that is supported",
                       path, v->head_dim, v->heads, v->hidden);
+    if (v->layers > MAX_LAYERS)
+        return TV_ERR(TV_INVALID, "%s: %" PRId64 " layers; at most %d are supported", path,
+                      v->layers, MAX_LAYERS);
     if (ffn > INT_MAX)
         return TV_ERR(TV_INVALID, "%s: a hidden size of %" PRId64 " is too large", path, v->hidden);
     const struct tv_model_config config = {

@@ -9,9 +9,9 @@
 static const struct tv_option own_rows[] = {
     {"Machines", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
     {"topology", NULL, TV_OPTION_TEXT, AT(topology), 0, 0, NULL,
-     "SPEC[,SPEC...] (required): a file (hwloc XML, NCCL XML, nvidia-smi topo -m), FILE*COUNT, or "
-     "words: 'node:N [numa:K] gpu:G|cpu:G [link:none|pairs|mesh|nvswitch] [nic:M] [gpu-bw:GBPS] "
-     "[nic-bw:GBPS]'"},
+     "SPEC[,SPEC...] (required): a file (hwloc XML, NCCL XML, nvidia-smi topo -m), live (this "
+     "machine), either with *COUNT behind it, or words: 'node:N [numa:K] gpu:G|cpu:G "
+     "[link:none|pairs|mesh|nvswitch] [nic:M] [gpu-bw:GBPS] [nic-bw:GBPS]'"},
     {"network", NULL, TV_OPTION_TEXT, AT(network), 0, 0, NULL,
      "the switches between the nodes: Slurm's topology.conf or topograph YAML"},
     {"arrival", NULL, TV_OPTION_TEXT, AT(arrival), 0, 0, "block",
@@ -55,6 +55,8 @@ enum { NUM_OWN = sizeof(own_rows) / sizeof(own_rows[0]) };
 
 /* Rows of `trivet train`. */
 static const char *const shared[] = {"schedule",
+                                     "zero-stage",
+                                     "zero-group-size",
                                      "recompute",
                                      "micro-batch-size",
                                      "global-batch-size",

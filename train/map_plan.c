@@ -2,6 +2,7 @@
 #include "train/map_plan.h"
 #include "train/run_internal.h"
 #include "train/traffic.h"
+#include "train/zero.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,7 +90,9 @@ static tv_status_t traffic_of_model(const struct tv_map_options *o, const struct
     struct tv_run run = {
         .options = o->train, .data_format = TV_TOKENS_U16, .extent = plan->args.extent};
     run.num_chunks = num_chunks;
-    tv_status_t status = tv_run_resolve_model(&run);
+    tv_status_t status = tv_run_resolve_zero(&run);
+    if (status == TV_OK)
+        status = tv_run_resolve_model(&run);
     if (status == TV_OK)
         status = tv_run_resolve_batch(&run);
     if (status == TV_OK)

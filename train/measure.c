@@ -6,13 +6,14 @@
 #include <stdlib.h>
 
 tv_status_t tv_trainer_window(struct tv_trainer *tr, const struct tv_executor_report *walk,
-                              double window_out[2])
+                              double window_out[2], tv_stop_t *stop_out)
 {
     double edges[TV_WINDOW_SUMS] = {-(walk->started + tr->clock_offset),
-                                    walk->ended + tr->clock_offset};
+                                    walk->ended + tr->clock_offset, (double)tv_stop_wish()};
     TV_TRY(tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), edges, TV_WINDOW_SUMS, TV_F64, TV_MAX));
     window_out[0] = -edges[0];
     window_out[1] = edges[1];
+    *stop_out = (tv_stop_t)edges[2];
     return TV_OK;
 }
 

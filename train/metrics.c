@@ -13,10 +13,21 @@
 struct tv_metrics {
     char *path;
     FILE *file;
-    int64_t last_step; /* of the last step line */
+    int64_t last_step; /* of the last step line, or where the run began */
 };
 
-tv_status_t tv_metrics_open(const char *path, int is_append, struct tv_metrics **metrics_out)
+/* A run that was killed may have left a part of a line. */
+static void end_last_line(FILE *file)
+{
+    if (fseek(file, -1, SEEK_END) != 0)
+        return; /* empty, or no plain file */
+    const int last = fgetc(file);
+    fseek(file, 0, SEEK_END);
+    if (last != '\n' && last != EOF)
+        fputc('\n', file);
+}
+
+tv_status_t tv_metrics_open(const char *path, int64_t first_step, struct tv_metrics **metrics_out)
 {
     tv_status_t status = TV_OK;
     TV_TRY(tv_folder_make_parent(path));
@@ -28,11 +39,14 @@ tv_status_t tv_metrics_open(const char *path, int is_append, struct tv_metrics *
         status = TV_ERR(TV_NO_MEMORY, "%s: its name", path);
         goto fail;
     }
-    metrics->file = fopen(path, is_append ? "ae" : "we");
+    metrics->last_step = first_step;
+    metrics->file = fopen(path, first_step > 0 ? "a+e" : "we");
     if (metrics->file == NULL) {
         status = TV_ERR(TV_INVALID, "%s cannot be written: %s", path, strerror(errno));
         goto fail;
     }
+    if (first_step > 0)
+        end_last_line(metrics->file);
     *metrics_out = metrics;
     return TV_OK;
 
@@ -56,7 +70,17 @@ struct json_t *tv_metrics_number(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
-struct json_t *tv_metrics_text(const char *text)
+struct json_t *tv_metrics_texts(const struct tv_option_list *list)
+{
+    if (list->num <= 1)
+        return tv_metrics_text(list->num == 1 ? list->words[0] : NULL);
+    json_t *texts = json_array();
+    for (int i = 0; i < list->num; i++)
+        json_array_append_new(texts, tv_metrics_text(list->words[i]));
+    return texts;
+}
+
+json_t *tv_metrics_text(const char *text)
 {
     if (text == NULL)
         return json_null();
@@ -116,13 +140,22 @@ tv_status_t tv_metrics_step(struct tv_metrics *metrics, const struct tv_step_rep
     return tv_metrics_object(metrics, "step", fields);
 }
 
-tv_status_t tv_metrics_eval(struct tv_metrics *metrics, int64_t step, double loss,
-                            int64_t counted_tokens)
+tv_status_t tv_metrics_eval(struct tv_metrics *metrics, int64_t step,
+                            const struct tv_eval_report *report)
 {
-    return tv_metrics_object(metrics, "eval",
-                             json_pack("{s:I, s:o, s:I}", "step", (json_int_t)step, "loss",
-                                       tv_metrics_number(loss), "counted_tokens",
-                                       (json_int_t)counted_tokens));
+    json_t *fields = json_pack("{s:I, s:o, s:I}", "step", (json_int_t)step, "loss",
+                               tv_metrics_number(report->all.loss), "counted_tokens",
+                               (json_int_t)report->all.counted_tokens);
+    json_t *files = json_array();
+    for (int i = 0; i < report->num_files; i++)
+        json_array_append_new(
+            files, json_pack("{s:o, s:o, s:I}", "file", tv_metrics_text(report->names[i]), "loss",
+                             tv_metrics_number(report->files[i].loss), "counted_tokens",
+                             (json_int_t)report->files[i].counted_tokens));
+    if (report->num_files > 1)
+        json_object_set(fields, "files", files);
+    json_decref(files);
+    return tv_metrics_object(metrics, "eval", fields);
 }
 
 tv_status_t tv_metrics_save(struct tv_metrics *metrics, int64_t step, const char *path)

@@ -12,12 +12,14 @@ TV_BEGIN_C
 struct json_t;         /* jansson.h */
 struct tv_run;         /* train/run.h */
 struct tv_step_report; /* train/trainer.h */
+struct tv_eval_report;
 struct tv_pipeline_report;
 struct tv_metrics; /* opaque */
 
-/* A fresh start truncates the file, a resumed run appends to it. Folders above it are made.
+/* first_step 0, a fresh start, truncates the file; a run that goes on after first_step appends to it. Folders above it
+ * are made.
  * Errors: TV_INVALID (cannot be opened), TV_NO_MEMORY. */
-TV_MUST_CHECK tv_status_t tv_metrics_open(const char *path, int is_append,
+TV_MUST_CHECK tv_status_t tv_metrics_open(const char *path, int64_t first_step,
                                           struct tv_metrics **metrics_out);
 void tv_metrics_close(struct tv_metrics *metrics);
 
@@ -31,8 +33,9 @@ TV_MUST_CHECK tv_status_t tv_metrics_object(struct tv_metrics *metrics, const ch
 TV_MUST_CHECK tv_status_t tv_metrics_start(struct tv_metrics *metrics, const struct tv_run *run);
 TV_MUST_CHECK tv_status_t tv_metrics_step(struct tv_metrics *metrics,
                                           const struct tv_step_report *report);
-TV_MUST_CHECK tv_status_t tv_metrics_eval(struct tv_metrics *metrics, int64_t step, double loss,
-                                          int64_t counted_tokens);
+/* Of all validation files, and, where there are several, of each. */
+TV_MUST_CHECK tv_status_t tv_metrics_eval(struct tv_metrics *metrics, int64_t step,
+                                          const struct tv_eval_report *report);
 TV_MUST_CHECK tv_status_t tv_metrics_save(struct tv_metrics *metrics, int64_t step,
                                           const char *path);
 /* {"type":"pipeline"}: bubbles, and where the time of each stage went. */
@@ -40,8 +43,13 @@ TV_MUST_CHECK tv_status_t tv_metrics_pipeline(struct tv_metrics *metrics,
                                               const struct tv_pipeline_report *report);
 /* The last line: "ok" for TV_OK, "stopped" for TV_STOPPED, else "failed", with the last step. */
 TV_MUST_CHECK tv_status_t tv_metrics_end(struct tv_metrics *metrics, tv_status_t status);
+/* Every flag's value with all defaults filled in. */
+struct json_t *tv_config_json(const struct tv_run *run);
 /* A number for `fields`: null when it is not finite. */
 struct json_t *tv_metrics_number(double value);
+struct tv_option_list; /* train/options.h */
+/* Null for none, a text for one, else an array. */
+struct json_t *tv_metrics_texts(const struct tv_option_list *list);
 /* A text, as the name of a file: null for NULL; where it is no UTF-8, which JSON is, '?' for each byte beyond ASCII. */
 struct json_t *tv_metrics_text(const char *text);
 TV_END_C

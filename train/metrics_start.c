@@ -46,11 +46,14 @@ static json_t *optimizer_json(const struct tv_run *run)
 static json_t *data_json(const struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
-    return json_pack("{s:o, s:b, s:s, s:o, s:I, s:b, s:I}", "data", tv_metrics_text(o->data),
-                     "mock_data", o->is_mock_data, "data_format",
-                     tv_tokens_format_name(run->data_format), "valid_data",
-                     tv_metrics_text(o->valid_data), "eval_interval", (json_int_t)o->eval_interval,
-                     "shuffle", run->shuffle, "mask_token", (json_int_t)o->mask_token);
+    return json_pack(
+        "{s:o, s:b, s:s, s:o, s:I, s:b, s:I, s:I, s:s?, s:b, s:b, s:b}", "data",
+        tv_metrics_texts(&o->data), "mock_data", o->is_mock_data, "data_format",
+        tv_tokens_format_name(run->data_format), "valid_data", tv_metrics_texts(&o->valid_data),
+        "eval_interval", (json_int_t)o->eval_interval, "shuffle", run->shuffle, "mask_token",
+        (json_int_t)o->mask_token, "eod_token", (json_int_t)o->eod_token, "samples_cross_documents",
+        o->samples_cross_documents, "eod_mask_loss", o->masks_eod_loss, "reset_position_ids",
+        o->resets_position_ids, "reset_attention_mask", o->resets_attention_mask);
 }
 
 /* First unit and number of units of each position. */
@@ -62,22 +65,24 @@ static json_t *units_json(const struct tv_run *run)
     return units;
 }
 
-/* Every default filled in. */
-static json_t *config_json(const struct tv_run *run)
+json_t *tv_config_json(const struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
     return json_pack(
-        "{s:i, s:i, s:i, s:b, s:i, s:s, s:s, s:s?, s:o, s:s, s:i, s:I, s:I, s:s?, s:I, s:I, s:I, "
-        "s:s, s:o, s:o, s:o, s:o}",
+        "{s:i, s:i, s:i, s:i, s:i, s:b, s:i, s:s, s:s, s:s?, s:o, s:s, s:i, s:I, s:I, s:s?, s:I, "
+        "s:I, s:I, "
+        "s:s, s:s, s:s, s:o, s:o, s:o, s:o}",
         "pp", run->extent.at[TV_PIPE], "dp", run->extent.at[TV_DATA], "tp",
-        run->extent.at[TV_TENSOR], "sequence_parallel", o->is_sequence_parallel, "vpp",
-        run->num_chunks, "schedule", run->schedule.name, "partition",
-        o->stage_layout ? "layout" : o->partition, "stage_layout", o->stage_layout, "units",
-        units_json(run), "recompute", tv_recompute_name(run->recompute), "num_micro_batches",
-        run->num_micro, "micro_batch_size", (json_int_t)run->micro_batch, "global_batch_size",
-        (json_int_t)run->global_batch, "rampup_batch_size", o->rampup_batch, "seq_length",
-        (json_int_t)run->seq_length, "train_iters", (json_int_t)run->train_iters, "seed",
-        (json_int_t)o->seed, "device", run->device_kind == TV_DEVICE_CPU ? "cpu" : "cuda",
+        run->extent.at[TV_TENSOR], "zero_stage", run->zero_stage, "zero_group_size",
+        run->zero_group, "sequence_parallel", o->is_sequence_parallel, "vpp", run->num_chunks,
+        "schedule", run->schedule.name, "partition", o->stage_layout ? "layout" : o->partition,
+        "stage_layout", o->stage_layout, "units", units_json(run), "recompute",
+        tv_recompute_name(run->recompute), "num_micro_batches", run->num_micro, "micro_batch_size",
+        (json_int_t)run->micro_batch, "global_batch_size", (json_int_t)run->global_batch,
+        "rampup_batch_size", o->rampup_batch, "seq_length", (json_int_t)run->seq_length,
+        "train_iters", (json_int_t)run->train_iters, "seed", (json_int_t)o->seed, "device",
+        run->device_kind == TV_DEVICE_CPU ? "cpu" : "cuda", "precision",
+        tv_precision_name(run->dtype), "grad_reduce_dtype", tv_precision_name(run->grad_dtype),
         "init_from", tv_metrics_text(o->init_from), "model", model_json(run), "optimizer",
         optimizer_json(run), "data", data_json(run));
 }
@@ -109,12 +114,28 @@ static json_t *ranks_json(const struct tv_run_place *place)
     json_t *ranks = json_array();
     for (int rank = 0; rank < place->placement.num_ranks; rank++) {
         const struct tv_binding *binding = &place->bindings[rank];
-        json_array_append_new(ranks, json_pack("{s:s, s:s, s:s, s:s}", "node",
-                                               place->nodes.names[place->nodes.node_of[rank]],
-                                               "binding", tv_bind_kind_name(binding->kind), "cpus",
-                                               binding->cpus, "memory", binding->memory));
+        json_t *fields = json_pack("{s:s, s:s, s:s, s:s}", "node",
+                                   place->nodes.names[place->nodes.node_of[rank]], "binding",
+                                   tv_bind_kind_name(binding->kind), "cpus", binding->cpus,
+                                   "memory", binding->memory);
+        if (place->gpus != NULL)
+            json_object_set_new(fields, "gpu", json_string(place->gpus[rank]));
+        json_array_append_new(ranks, fields);
     }
     return ranks;
+}
+
+/* As --probe-links measured them, by tier. */
+static json_t *links_json(const struct tv_link_rates *rates)
+{
+    json_t *links = json_object();
+    for (int tier = 0; tier < TV_NUM_TIERS; tier++) {
+        if (rates->gbps[tier] > 0)
+            json_object_set_new(links, tv_tier_name((tv_tier_t)tier),
+                                json_pack("{s:f, s:f}", "latency_seconds", rates->seconds[tier],
+                                          "gbps", rates->gbps[tier]));
+    }
+    return links;
 }
 
 static json_t *placement_json(const struct tv_run *run, int num_ranks)
@@ -129,6 +150,8 @@ static json_t *placement_json(const struct tv_run *run, int num_ranks)
                         json_pack("{s:o, s:o, s:i}", "chosen", cost_json(&place->chosen),
                                   "identity", cost_json(&place->identity), "split_tensor_groups",
                                   place->split_tensor_groups));
+    if (place->rates.gbps[TV_TIER_NODE] > 0 || place->rates.gbps[TV_TIER_NETWORK] > 0)
+        json_object_set_new(fields, "links", links_json(&place->rates));
     return fields;
 }
 
@@ -138,6 +161,6 @@ tv_status_t tv_metrics_start(struct tv_metrics *metrics, const struct tv_run *ru
         run->extent.at[TV_PIPE] * run->extent.at[TV_DATA] * run->extent.at[TV_TENSOR];
     if (metrics == NULL)
         return TV_OK;
-    TV_TRY(tv_metrics_object(metrics, "config", config_json(run)));
+    TV_TRY(tv_metrics_object(metrics, "config", tv_config_json(run)));
     return tv_metrics_object(metrics, "placement", placement_json(run, num_ranks));
 }

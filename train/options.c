@@ -3,6 +3,7 @@
 #include "train/terminal.h"
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,6 +84,17 @@ static tv_status_t set_number(const struct tv_option *row, const char *text, voi
     return TV_OK;
 }
 
+static tv_status_t add_text(const struct tv_option *row, const char *text,
+                            struct tv_option_list *list)
+{
+    if (text[0] == '\0')
+        return TV_ERR(TV_INVALID, "--%s: an empty value", row->name);
+    if (list->num == TV_OPTION_LIST_MAX)
+        return TV_ERR(TV_INVALID, "--%s: more than %d values", row->name, TV_OPTION_LIST_MAX);
+    list->words[list->num++] = text;
+    return TV_OK;
+}
+
 static tv_status_t set_value(struct parse *parse, const struct tv_option *row, const char *text)
 {
     void *field = field_of(parse, row);
@@ -99,6 +111,8 @@ static tv_status_t set_value(struct parse *parse, const struct tv_option *row, c
             return TV_ERR(TV_INVALID, "--%s: an empty value", row->name);
         *(const char **)field = text;
         return TV_OK;
+    case TV_OPTION_LIST:
+        return add_text(row, text, field);
     default:
         return set_number(row, text, field);
     }
@@ -141,7 +155,13 @@ static tv_status_t parse_flag(struct parse *parse, int num_words, char **words, 
             return TV_ERR(TV_INVALID, "%s needs a value", word);
         value = words[(*at)++];
     }
-    return give_value(parse, i, value);
+    if (table->rows[i].type != TV_OPTION_LIST)
+        return give_value(parse, i, value);
+    ((struct tv_option_list *)field_of(parse, &table->rows[i]))->num = 0;
+    TV_TRY(give_value(parse, i, value));
+    while (*at < num_words && words[*at][0] != '-')
+        TV_TRY(give_value(parse, i, words[(*at)++]));
+    return TV_OK;
 }
 
 static tv_status_t parse_flags(struct parse *parse, int num_words, char **words)
@@ -297,6 +317,68 @@ int tv_options_has(const struct tv_option_table *table, const struct tv_options_
     return i >= 0 && (given->bits[i / 64] >> i % 64 & 1);
 }
 
+tv_status_t tv_options_give(const struct tv_option_table *table, struct tv_options_given *given,
+                            void *values, const char *name, const char *text)
+{
+    struct parse parse = {.table = table, .values = values, .given = *given};
+    const int i = row_of(table, name, strlen(name));
+    if (i < 0)
+        return TV_ERR(TV_INVALID, "--%s is not a flag of trivet %s", name, table->command);
+    TV_TRY(give_value(&parse, i, text));
+    *given = parse.given;
+    return TV_OK;
+}
+
+int tv_options_text(const struct tv_option_table *table, const void *values, const char *name,
+                    char *text_out, size_t bytes)
+{
+    const int i = row_of(table, name, strlen(name));
+    const void *field = (const char *)values + (i < 0 ? 0 : table->rows[i].offset);
+    const char *text = NULL;
+    int length = -1;
+    switch (i < 0 ? TV_OPTION_HEADING : table->rows[i].type) {
+    case TV_OPTION_HEADING:
+        break;
+    case TV_OPTION_SWITCH:
+        length = *(const int *)field ? snprintf(text_out, bytes, "%s", "") : -1;
+        break;
+    case TV_OPTION_INT:
+        length = snprintf(text_out, bytes, "%d", *(const int *)field);
+        break;
+    case TV_OPTION_INT64:
+        length = snprintf(text_out, bytes, "%" PRId64, *(const int64_t *)field);
+        break;
+    case TV_OPTION_REAL:
+        length = snprintf(text_out, bytes, "%.17g", *(const double *)field);
+        break;
+    case TV_OPTION_WORD:
+    case TV_OPTION_TEXT:
+    case TV_OPTION_ARGS:
+        text = *(const char *const *)field;
+        length = text != NULL ? snprintf(text_out, bytes, "%s", text) : -1;
+        break;
+    case TV_OPTION_LIST: /* is not one text */
+        break;
+    }
+    return length >= 0 && (size_t)length < bytes;
+}
+
+void tv_options_take_back(const struct tv_option_table *table, struct tv_options_given *given,
+                          void *values, const void *fresh, const char *name)
+{
+    const int i = row_of(table, name, strlen(name));
+    if (i < 0)
+        return;
+    static const size_t sizes[] = {
+        [TV_OPTION_WORD] = sizeof(char *),   [TV_OPTION_INT] = sizeof(int),
+        [TV_OPTION_INT64] = sizeof(int64_t), [TV_OPTION_REAL] = sizeof(double),
+        [TV_OPTION_TEXT] = sizeof(char *),   [TV_OPTION_SWITCH] = sizeof(int),
+        [TV_OPTION_ARGS] = sizeof(char *)};
+    const struct tv_option *row = &table->rows[i];
+    memcpy((char *)values + row->offset, (const char *)fresh + row->offset, sizes[row->type]);
+    given->bits[i / 64] &= ~((uint64_t)1 << i % 64);
+}
+
 /* pipeline stages (default 1) [also --pipeline-model-parallel-size] */
 static void print_meaning(struct tv_paragraph *p, const struct tv_option *row)
 {
@@ -316,9 +398,9 @@ static void print_meaning(struct tv_paragraph *p, const struct tv_option *row)
 void tv_options_help(const struct tv_option_table *table, FILE *out)
 {
     static const char *const kinds[] = {
-        [TV_OPTION_WORD] = "",     [TV_OPTION_INT] = " N",  [TV_OPTION_INT64] = " N",
-        [TV_OPTION_REAL] = " X",   [TV_OPTION_SWITCH] = "", [TV_OPTION_TEXT] = " TEXT",
-        [TV_OPTION_ARGS] = " TEXT"};
+        [TV_OPTION_WORD] = "",         [TV_OPTION_INT] = " N",    [TV_OPTION_INT64] = " N",
+        [TV_OPTION_REAL] = " X",       [TV_OPTION_SWITCH] = "",   [TV_OPTION_TEXT] = " TEXT",
+        [TV_OPTION_LIST] = " TEXT...", [TV_OPTION_ARGS] = " TEXT"};
     enum { INDENT = 28 };
     fputs(table->usage, out);
     for (int i = 0; i < table->num_rows; i++) {

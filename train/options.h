@@ -19,13 +19,21 @@ typedef enum {
     TV_OPTION_INT64,   /* int64_t */
     TV_OPTION_REAL,    /* double */
     TV_OPTION_TEXT,    /* const char *, never empty */
-    TV_OPTION_SWITCH,  /* int: 1 when given; takes no value */
-    TV_OPTION_ARGS,    /* const char *: a file with more flags; at most one row */
+    TV_OPTION_LIST, /* struct tv_option_list: one or more texts, up to the next word with a dash */
+    TV_OPTION_SWITCH, /* int: 1 when given; takes no value */
+    TV_OPTION_ARGS,   /* const char *: a file with more flags; at most one row */
 } tv_option_type_t;
 
 #define TV_OPTION_TOP  2147483647.0 /* the largest int */
 #define TV_OPTION_BIG  1e15         /* exact as a double and as an int64_t */
 #define TV_OPTION_TINY 1e-300       /* as `low`: above 0 */
+
+/* Texts in the order of the words; a second flag of the name replaces the first one's. */
+enum { TV_OPTION_LIST_MAX = 64 };
+struct tv_option_list {
+    int num;
+    const char *words[TV_OPTION_LIST_MAX];
+};
 
 struct tv_option {
     const char *name;    /* without dashes */
@@ -63,6 +71,18 @@ void tv_options_free(struct tv_options_given *given);
 /* Was the flag with this name or alias (without dashes) given? */
 int tv_options_has(const struct tv_option_table *table, const struct tv_options_given *given,
                    const char *name);
+/* Set a flag as if it stood on the command line; a switch takes no text but "". The text is borrowed.
+ * Errors: TV_INVALID naming flag, value and range. */
+TV_MUST_CHECK tv_status_t tv_options_give(const struct tv_option_table *table,
+                                          struct tv_options_given *given, void *values,
+                                          const char *name, const char *text);
+/* The value of a flag as it would be typed, so that tv_options_give gives it back exactly. Returns
+ * 0 when there is none or it is too long. */
+int tv_options_text(const struct tv_option_table *table, const void *values, const char *name,
+                    char *text_out, size_t bytes);
+/* Take a flag back: its value becomes that of `fresh`, another struct of values. */
+void tv_options_take_back(const struct tv_option_table *table, struct tv_options_given *given,
+                          void *values, const void *fresh, const char *name);
 /* The value of a text flag that is three numbers with commas between them, each in [0, high].
  * flag: without dashes; form: what stands where, for the message ("F,B,W such as 1,1,1").
  * Errors: TV_INVALID with flag and text. */

@@ -6,15 +6,17 @@
 #include "train/traffic.h"
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 static const double probe_seconds = 1;
 
 /* What a step sends. Before a profile has split the model, the split by FLOPs stands in for it. */
 static tv_status_t find_traffic(const struct tv_run *run, struct tv_traffic *traffic_out)
 {
-    const struct tv_traffic_sizes sizes = {
-        .activation = sizeof(float), .gradient = sizeof(float), .gathered = sizeof(float)};
+    const int weight = (int)tv_dtype_bytes(run->dtype),
+              gradient = (int)tv_dtype_bytes(run->grad_dtype);
+    const struct tv_traffic_sizes sizes = {.activation = weight,
+                                           .gradient = gradient,
+                                           .gathered = run->zero_stage > 0 ? weight : gradient};
     if (run->has_split)
         return tv_run_traffic(run, sizes, traffic_out);
     struct tv_run guess = *run;
@@ -71,6 +73,13 @@ static tv_status_t evaluate(const struct tv_map_args *args, const char *file, in
     return tv_map_evaluate(args, mesh_rank, &place->chosen, &place->split_tensor_groups);
 }
 
+/* Words or files in place of what is found. */
+static int has_given_topology(const struct tv_run *run)
+{
+    const char *spec = run->options.topology;
+    return spec != NULL && strcmp(spec, TV_TOPO_LIVE) != 0;
+}
+
 /* Node i of --topology stands for the i-th node found, and holds its ranks. */
 static tv_status_t check_given(const struct tv_topology *given, const struct tv_nodes *nodes,
                                const struct tv_device_place *arrivals, int num_ranks)
@@ -107,7 +116,7 @@ static tv_status_t choose(const struct tv_run *run, const struct tv_topology *fo
                           struct tv_run_place *place)
 {
     struct tv_topology given = {0};
-    if (run->options.topology == NULL)
+    if (!has_given_topology(run))
         return choose_on(run, found, arrivals, num_ranks, mesh_rank, place);
     TV_TRY(tv_topology_read(run->options.topology, run->options.network, &given));
     tv_status_t status = check_given(&given, &place->nodes, arrivals, num_ranks);
@@ -120,16 +129,6 @@ static tv_status_t choose(const struct tv_run *run, const struct tv_topology *fo
 
 /* ---- told to all ---- */
 
-/* All ranks hold what rank 0 has sent. */
-static tv_status_t check_alike(struct tv_comm *world, const int *mesh_rank, int num_ranks)
-{
-    const int64_t hash =
-        (int64_t)(XXH64(mesh_rank, (size_t)num_ranks * sizeof(*mesh_rank), 0) >> 1);
-    int64_t ends[2] = {hash, -hash};
-    TV_TRY(tv_comm_all_reduce_now(world, ends, 2, TV_I64, TV_MAX));
-    return ends[0] == -ends[1] ? TV_OK : TV_ERR(TV_INTERNAL, "ranks have different placements");
-}
-
 static tv_status_t tell(struct tv_comm *world, int *mesh_rank, struct tv_run_place *place)
 {
     const int num_ranks = tv_comm_size(world);
@@ -138,7 +137,7 @@ static tv_status_t tell(struct tv_comm *world, int *mesh_rank, struct tv_run_pla
     TV_TRY(
         tv_comm_broadcast_now(world, &place->identity, (int64_t)sizeof(place->identity), TV_U8, 0));
     TV_TRY(tv_comm_broadcast_now(world, &place->split_tensor_groups, 1, TV_I32, 0));
-    TV_TRY(check_alike(world, mesh_rank, num_ranks));
+    TV_TRY(tv_placement_check_alike(world, num_ranks, mesh_rank));
     return tv_placement_create(num_ranks, mesh_rank, &place->placement);
 }
 
@@ -161,31 +160,58 @@ static tv_status_t choose_and_tell(struct tv_comm *world, const struct tv_run *r
     return status;
 }
 
-static tv_status_t place_ranks(struct tv_comm *world, const struct tv_run *run,
-                               const struct tv_machine *machine, int position,
-                               struct tv_run_place *place)
+static tv_status_t note_gpus(const struct tv_topology *topology,
+                             const struct tv_device_place *arrivals, int num_ranks,
+                             struct tv_run_place *place)
 {
-    const struct tv_discover_args args = {
-        .nodes = &place->nodes,
-        .machine = machine,
-        .place = position,
-        .network = run->options.topology == NULL ? run->options.network : NULL};
-    struct tv_topology topology = {0};
+    place->gpus = calloc((size_t)num_ranks, sizeof(*place->gpus));
+    if (place->gpus == NULL)
+        return TV_ERR(TV_NO_MEMORY, "GPUs of %d ranks", num_ranks);
+    for (int r = 0; r < num_ranks; r++)
+        memcpy(place->gpus[r],
+               tv_topology_shape(topology, arrivals[r].node)->gpus[arrivals[r].device].pci,
+               sizeof(place->gpus[r]));
+    return TV_OK;
+}
+
+/* The machines and who is where; owned. */
+struct found {
+    struct tv_machine machine;
+    struct tv_topology topology;
+    struct tv_device_place *arrivals; /* [ranks] */
+};
+
+static int uses_gpus(const struct tv_run *run)
+{
+    return run->options.topology != NULL && !has_given_topology(run);
+}
+
+static tv_status_t discover(struct tv_comm *world, const struct tv_run *run, int position,
+                            struct tv_run_place *place, struct found *found)
+{
+    const struct tv_discover_args args = {.nodes = &place->nodes,
+                                          .machine = &found->machine,
+                                          .place = position,
+                                          .network =
+                                              has_given_topology(run) ? NULL : run->options.network,
+                                          .uses_gpus = uses_gpus(run)};
     int first_failed;
-    struct tv_device_place *arrivals = calloc((size_t)tv_comm_size(world), sizeof(*arrivals));
     tv_status_t status = TV_OK;
-    if (arrivals == NULL)
+    found->arrivals = calloc((size_t)tv_comm_size(world), sizeof(*found->arrivals));
+    if (found->arrivals == NULL)
         status = TV_ERR(TV_NO_MEMORY, "places of %d ranks", tv_comm_size(world));
-    status = tv_comm_agree(world, status, &first_failed);
-    if (status == TV_OK)
-        status = tv_topology_discover(world, &args, &topology, arrivals);
-    if (status == TV_OK) {
-        tv_links_apply(&place->rates, &topology);
-        status = choose_and_tell(world, run, &topology, arrivals, place);
-    }
-    tv_topology_free(&topology);
-    free(arrivals);
-    return status;
+    TV_TRY(tv_comm_agree(world, status, &first_failed));
+    TV_TRY(tv_topology_discover(world, &args, &found->topology, found->arrivals));
+    if (args.uses_gpus)
+        status = note_gpus(&found->topology, found->arrivals, tv_comm_size(world), place);
+    return tv_comm_agree(world, status, &first_failed);
+}
+
+static void found_free(struct found *found)
+{
+    tv_machine_free(&found->machine);
+    tv_topology_free(&found->topology);
+    free(found->arrivals);
 }
 
 /* ---- this rank ---- */
@@ -206,23 +232,33 @@ static tv_status_t gather_bindings(struct tv_comm *world, const struct tv_bindin
     return tv_request_wait(&request);
 }
 
-static tv_status_t find_place(struct tv_comm *world, const struct tv_run *run,
-                              struct tv_machine *machine, struct tv_run_place *place)
+/* GPUs are found before ranks are bound near them, places on CPUs afterwards. */
+static tv_status_t find_place(struct tv_comm *world, const struct tv_run *run, struct found *found,
+                              struct tv_run_place *place)
 {
     struct tv_binding binding;
-    int first_failed;
+    int first_failed, numa = -1;
     TV_TRY(tv_nodes_find(world, NULL, &place->nodes));
-    TV_TRY(tv_comm_agree(world, tv_machine_share(&place->nodes, NULL, machine), &first_failed));
-    TV_TRY(tv_bind(world, &place->nodes, machine, run->is_bound, &binding));
+    TV_TRY(tv_comm_agree(world, tv_machine_share(&place->nodes, NULL, &found->machine),
+                         &first_failed));
+    if (uses_gpus(run)) {
+        TV_TRY(discover(world, run, 0, place, found));
+        const struct tv_device_place here = found->arrivals[tv_comm_rank(world)];
+        numa = tv_topology_shape(&found->topology, here.node)->gpus[here.device].numa;
+    }
+    TV_TRY(tv_bind(world, &place->nodes, &found->machine, run->is_bound, numa, &binding));
     TV_TRY(gather_bindings(world, &binding, place));
     if (run->options.probe_links)
         TV_TRY(tv_links_measure(world, &place->nodes, probe_seconds, &place->rates));
-    return place_ranks(world, run, machine, binding.place, place);
+    if (!uses_gpus(run))
+        TV_TRY(discover(world, run, binding.place, place, found));
+    tv_links_apply(&place->rates, &found->topology);
+    return choose_and_tell(world, run, &found->topology, found->arrivals, place);
 }
 
 tv_status_t tv_run_find_place(struct tv_comm *world, struct tv_run *run)
 {
-    struct tv_machine machine = {0};
+    struct found found = {0};
     int first_failed;
     struct tv_run_place *place = calloc(1, sizeof(*place));
     tv_status_t status = TV_OK;
@@ -230,8 +266,8 @@ tv_status_t tv_run_find_place(struct tv_comm *world, struct tv_run *run)
         status = TV_ERR(TV_NO_MEMORY, "place: %zu bytes", sizeof(*place));
     status = tv_comm_agree(world, status, &first_failed);
     if (status == TV_OK)
-        status = find_place(world, run, &machine, place);
-    tv_machine_free(&machine);
+        status = find_place(world, run, &found, place);
+    found_free(&found);
     if (place != NULL) {
         tv_nodes_free_groups(&place->nodes);
     }
@@ -243,6 +279,21 @@ tv_status_t tv_run_find_place(struct tv_comm *world, struct tv_run *run)
     return TV_OK;
 }
 
+tv_status_t tv_run_mesh_nodes(const struct tv_run *run, int **node_of_out)
+{
+    *node_of_out = NULL;
+    if (run->place == NULL)
+        return TV_OK;
+    const struct tv_placement *placement = &run->place->placement;
+    int *node_of = calloc((size_t)placement->num_ranks, sizeof(*node_of));
+    if (node_of == NULL)
+        return TV_ERR(TV_NO_MEMORY, "nodes of %d ranks", placement->num_ranks);
+    for (int r = 0; r < placement->num_ranks; r++)
+        node_of[placement->place_of[r]] = run->place->nodes.node_of[r];
+    *node_of_out = node_of;
+    return TV_OK;
+}
+
 void tv_run_place_free(struct tv_run_place *place)
 {
     if (place == NULL)
@@ -250,5 +301,6 @@ void tv_run_place_free(struct tv_run_place *place)
     tv_placement_destroy(&place->placement);
     tv_nodes_free(&place->nodes);
     free(place->bindings);
+    free(place->gpus);
     free(place);
 }

@@ -31,6 +31,7 @@ struct bench {
     struct tv_device *device;
     struct tv_stream *stream;
     struct tv_model *model;
+    tv_dtype_t dtype;
     struct tv_buffer messages; /* x, y, dy, dx: [4, B S C] */
     int32_t *tokens;           /* [B S] */
 };
@@ -53,8 +54,10 @@ static tv_status_t bench_local(struct bench *b, const struct tv_run *run, int nu
     const struct tv_kernels *kernels;
     TV_TRY(tv_device_open(run->device_kind, num_threads, &b->device));
     TV_TRY(tv_stream_create(b->device, &b->stream));
-    TV_TRY(tv_kernels_open(b->device, &kernels));
-    TV_TRY(tv_buffer_create(b->device, (size_t)(4 * tv_run_message_count(run)) * sizeof(float),
+    TV_TRY(tv_kernels_open(b->device, run->dtype, &kernels));
+    b->dtype = run->dtype;
+    TV_TRY(tv_buffer_create(b->device,
+                            (size_t)(4 * tv_run_message_count(run)) * tv_dtype_bytes(run->dtype),
                             TV_MEM_BUFFERS, &b->messages));
     b->tokens = calloc((size_t)rows, sizeof(*b->tokens));
     if (b->tokens == NULL)
@@ -62,16 +65,19 @@ static tv_status_t bench_local(struct bench *b, const struct tv_run *run, int nu
     for (int64_t r = 0; r < rows; r++)
         b->tokens[r] = (int32_t)(r % run->model.vocab_size);
     struct tv_model_args args = tv_run_args_of(run, TV_NUM_UNIT_SORTS, chunks);
+    args.resets_positions = args.resets_attention = 0; /* its sequences are whole */
     args.axis = (struct tv_tensor_axis){
         .comm = tv_mesh_comm(b->mesh, TV_TENSOR), .stream = b->stream, .kernels = kernels};
     return tv_model_create(&args, &b->model);
 }
 
-static tv_status_t bench_create(struct bench *b, struct tv_comm *world, const struct tv_run *run)
+static tv_status_t bench_create(struct bench *b, struct tv_comm *world, const struct tv_run *run,
+                                int *num_threads_out)
 {
     int first_failed, num_threads;
     TV_TRY(tv_run_mesh_create(world, run, &b->mesh));
     TV_TRY(tv_fair_threads(tv_mesh_world(b->mesh), run->options.num_threads, &num_threads));
+    *num_threads_out = num_threads;
     return tv_comm_agree(world, bench_local(b, run, num_threads), &first_failed);
 }
 
@@ -80,18 +86,18 @@ static tv_status_t time_once(struct bench *b, enum tv_unit_sort sort, int64_t co
                              struct tv_unit_times *times)
 {
     double loss;
-    float *message = b->messages.data;
+    void *message = b->messages.data;
     struct tv_model_call call = {.chunk = (int)sort, .step = 1, .loss_sum_out = &loss};
     call.ids = sort == TV_UNIT_EMBEDDING ? b->tokens : NULL;
     call.targets = sort == TV_UNIT_HEAD ? b->tokens : NULL;
     call.x = sort == TV_UNIT_EMBEDDING ? NULL : message;
-    call.y = sort == TV_UNIT_HEAD ? NULL : message + count;
+    call.y = sort == TV_UNIT_HEAD ? NULL : tv_at(message, count, b->dtype);
     const double start = tv_clock_seconds();
     TV_TRY(tv_model_forward(b->model, &call));
     TV_TRY(tv_stream_synchronize(b->stream));
     const double forward = tv_clock_seconds();
-    call.dy = sort == TV_UNIT_HEAD ? NULL : message + 2 * count;
-    call.dx = sort == TV_UNIT_EMBEDDING ? NULL : message + 3 * count;
+    call.dy = sort == TV_UNIT_HEAD ? NULL : tv_at(message, 2 * count, b->dtype);
+    call.dx = sort == TV_UNIT_EMBEDDING ? NULL : tv_at(message, 3 * count, b->dtype);
     TV_TRY(tv_model_backward_input(b->model, &call));
     TV_TRY(tv_stream_synchronize(b->stream));
     const double input = tv_clock_seconds();
@@ -144,8 +150,8 @@ tv_status_t tv_profile_measure(struct tv_comm *world, const struct tv_run *run,
                                struct tv_profile *profile_out)
 {
     struct bench b = {0};
-    struct tv_profile profile;
-    tv_status_t status = bench_create(&b, world, run);
+    struct tv_profile profile = {0};
+    tv_status_t status = bench_create(&b, world, run, &profile.num_threads);
     for (int sort = 0; sort < TV_NUM_UNIT_SORTS && status == TV_OK; sort++)
         status = time_sort(&b, world, (enum tv_unit_sort)sort, tv_run_message_count(run),
                            &profile.of[sort]);
@@ -160,14 +166,14 @@ static json_t *sizes_json(const struct tv_run *run)
 {
     const struct tv_model_config *c = &run->model;
     return json_pack(
-        "{s:s, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:i, s:s, s:b, s:b, s:b}", "model",
-        tv_model_family_name(c->family), "hidden_size", c->hidden_size, "num_attention_heads",
-        c->num_heads, "num_query_groups", c->num_kv_heads, "ffn_hidden_size", c->ffn_size,
-        "vocab_size", (json_int_t)c->vocab_size, "micro_batch_size", (json_int_t)run->micro_batch,
-        "seq_length", (json_int_t)run->seq_length, "tp", run->extent.at[TV_TENSOR], "recompute",
-        tv_recompute_name(run->recompute), "sequence_parallel", run->options.is_sequence_parallel,
-        "attention_dropout", run->options.attention_dropout > 0, "hidden_dropout",
-        run->options.hidden_dropout > 0);
+        "{s:s, s:s, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:i, s:s, s:b, s:b, s:b}", "model",
+        tv_model_family_name(c->family), "precision", tv_precision_name(run->dtype), "hidden_size",
+        c->hidden_size, "num_attention_heads", c->num_heads, "num_query_groups", c->num_kv_heads,
+        "ffn_hidden_size", c->ffn_size, "vocab_size", (json_int_t)c->vocab_size, "micro_batch_size",
+        (json_int_t)run->micro_batch, "seq_length", (json_int_t)run->seq_length, "tp",
+        run->extent.at[TV_TENSOR], "recompute", tv_recompute_name(run->recompute),
+        "sequence_parallel", run->options.is_sequence_parallel, "attention_dropout",
+        run->options.attention_dropout > 0, "hidden_dropout", run->options.hidden_dropout > 0);
 }
 
 tv_status_t tv_profile_save(const char *path, const struct tv_run *run,
@@ -180,7 +186,8 @@ tv_status_t tv_profile_save(const char *path, const struct tv_run *run,
                             json_pack("{s:f, s:f, s:f}", "forward", t.forward, "backward_input",
                                       t.backward_input, "backward_weight", t.backward_weight));
     }
-    json_t *root = json_pack("{s:o, s:o}", "sizes", sizes_json(run), "seconds", seconds);
+    json_t *root = json_pack("{s:o, s:i, s:o}", "sizes", sizes_json(run), "threads",
+                             profile->num_threads, "seconds", seconds);
     char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(root);
     if (text == NULL)
@@ -224,6 +231,18 @@ static tv_status_t read_times(const char *path, json_t *root, const char *sort,
     return TV_OK;
 }
 
+/* Other numbers of threads change what units cost beside each other; a default is not known here. */
+static tv_status_t check_threads(const char *path, const struct tv_run *run, int num_threads)
+{
+    const int asked = run->options.num_threads;
+    if (asked <= 0 || num_threads <= 0 || asked == num_threads)
+        return TV_OK;
+    return TV_ERR(TV_INVALID,
+                  "--load-profile %s was measured with %d thread(s) per rank, --threads is %d; "
+                  "measure again with --save-profile",
+                  path, num_threads, asked);
+}
+
 tv_status_t tv_profile_load(const char *path, const struct tv_run *run,
                             struct tv_profile *profile_out)
 {
@@ -243,7 +262,10 @@ tv_status_t tv_profile_load(const char *path, const struct tv_run *run,
     json_decref(wanted);
     for (int sort = 0; sort < TV_NUM_UNIT_SORTS && status == TV_OK; sort++)
         status = read_times(path, root, sort_names[sort], &profile.of[sort]);
+    profile.num_threads = (int)json_integer_value(json_object_get(root, "threads"));
     json_decref(root);
+    if (status == TV_OK)
+        status = check_threads(path, run, profile.num_threads);
     if (status == TV_OK)
         *profile_out = profile;
     return status;

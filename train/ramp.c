@@ -14,11 +14,14 @@ tv_status_t tv_trainer_fit_batch(struct tv_trainer *tr)
     tv_schedule_destroy(&tr->smaller_schedule);
     tr->schedule = &run->schedule;
     if (num_micro != run->num_micro) {
-        TV_TRY(tv_run_build_schedule(run, num_micro, &tr->smaller_schedule));
+        int first_failed;
+        TV_TRY(tv_comm_agree(tv_mesh_comm(tr->mesh, TV_PIPE),
+                             tv_run_build_schedule(run, num_micro, &tr->smaller_schedule),
+                             &first_failed));
         tr->schedule = &tr->smaller_schedule;
     }
     tr->global_batch = batch;
     tr->peak_memory = 0; /* to be looked at again */
     return tv_executor_create(tv_mesh_comm(tr->mesh, TV_PIPE), tr->stream, tr->schedule,
-                              tv_run_message_count(run), &tr->executor);
+                              tv_run_message_count(run), run->dtype, &tr->executor);
 }

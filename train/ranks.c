@@ -1,27 +1,43 @@
 /* train/ranks.c -- processes or threads, their verdicts, one exit code. */
 #include "train/ranks.h"
 #include "base/log.h"
+#include "train/terminal.h"
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
-int tv_is_first_process(void)
+/* As the launcher says it before MPI does; 0 without a launcher. */
+static int launcher_rank(void)
 {
     static const char *const rank_variables[] = {"PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK",
                                                  "SLURM_PROCID"};
     for (size_t i = 0; i < sizeof(rank_variables) / sizeof(rank_variables[0]); i++) {
         const char *value = getenv(rank_variables[i]);
         if (value != NULL)
-            return strcmp(value, "0") == 0;
+            return (int)strtol(value, NULL, 10);
     }
-    return 1;
+    return 0;
+}
+
+int tv_is_first_process(void)
+{
+    return launcher_rank() == 0;
 }
 
 void tv_print_error(void)
 {
     tv_log(TV_LOG_ERROR, "error: %s", tv_error_message());
     tv_log(TV_LOG_DEBUG, "decided at %s", tv_error_where());
+}
+
+static void tell_end(tv_status_t status)
+{
+    if (status == TV_STOPPED)
+        tv_log(TV_LOG_INFO, "%s", tv_error_message());
+    else
+        tv_print_error();
 }
 
 int tv_refuse_flags(tv_status_t status)
@@ -31,22 +47,35 @@ int tv_refuse_flags(tv_status_t status)
     return tv_status_exit_code(status);
 }
 
-/* A missed deadline is seen by many ranks within moments of each other. Each waits a little longer
- * than the one before it, so that the first to speak ends the job before the others do. */
-static void take_turns(int rank)
+/* A missed deadline, or a file that has changed, is seen by many ranks within moments of each other.
+ * Each waits a little longer than the one before it, so that the first to speak ends the job before
+ * the others do. */
+static void take_turns(const struct tv_comm *world, int rank)
 {
-    const struct timespec pause = {0, 20 * 1000 * 1000L};
-    for (int r = 0; r < rank && r < 100; r++)
-        nanosleep(&pause, NULL);
+    enum { MOST_TURNS = 15 };
+    const struct timespec turn = {0, 200 * 1000 * 1000L};
+    for (int r = 0; r < rank && r < MOST_TURNS; r++) {
+        if (world == NULL || !tv_comm_is_aborted(world))
+            nanosleep(&turn, NULL);
+    }
+}
+
+/* A launcher that is told to end a job drops what it has not read of its output. Half a turn, so that
+ * the others do not speak meanwhile. */
+static void let_launcher_read(void)
+{
+    const struct timespec pause = {0, 100 * 1000 * 1000L};
+    nanosleep(&pause, NULL);
 }
 
 /* This rank failed while others may wait for it: say so, unless another has, and end the job. */
 static void end_job(struct tv_comm *world, tv_status_t status)
 {
-    if (status == TV_PEER)
-        take_turns(tv_comm_rank(world));
-    if (!tv_comm_is_aborted(world))
+    take_turns(world, tv_comm_rank(world));
+    if (!tv_comm_is_aborted(world)) {
         tv_print_error();
+        let_launcher_read();
+    }
     tv_comm_abort(world, tv_status_exit_code(status));
 }
 
@@ -56,43 +85,124 @@ static int run_rank(struct tv_comm *world, const struct tv_ranks_args *args)
     int is_common = 0;
     tv_comm_set_name(world, "world");
     tv_comm_set_timeout(world, args->timeout_seconds);
-    const tv_status_t status = args->body(world, args->context, &is_common);
+    int first_failed = -1;
+    tv_status_t status = args->body(world, args->context, &is_common);
+    if (status == TV_OK) { /* before a way to leave MPI that ends the process */
+        status = tv_comm_rank(world) == 0 ? tv_output_check() : TV_OK;
+        status = tv_comm_agree(world, status, &first_failed);
+        is_common = first_failed >= 0;
+    }
     if (status == TV_OK)
         return 0;
     if (!is_common)
         end_job(world, status);
     else if (tv_comm_rank(world) == 0) /* every rank returned the same: none waits for another */
-        tv_print_error();
+        tell_end(status);
     return tv_status_exit_code(status);
+}
+
+/* What launchers say of the number of processes they started. */
+static const struct {
+    const char *variable, *instead;
+} launchers[] = {
+    {"SLURM_STEP_NUM_TASKS", "start it with srun --mpi=pmi2"},
+    {"OMPI_COMM_WORLD_SIZE", "start it with the mpiexec of the MPI that trivet was built with"},
+    {"PMI_SIZE", "start it with the mpiexec of the MPI that trivet was built with"},
+};
+enum { NUM_LAUNCHERS = sizeof(launchers) / sizeof(launchers[0]) };
+
+static long processes_of(int launcher)
+{
+    const char *value = getenv(launchers[launcher].variable);
+    return value != NULL ? strtol(value, NULL, 10) : 1;
+}
+
+long tv_launched_processes(void)
+{
+    long most = 1;
+    for (int i = 0; i < NUM_LAUNCHERS; i++)
+        most = processes_of(i) > most ? processes_of(i) : most;
+    return most;
 }
 
 /* A launcher whose process manager this MPI does not speak starts so many programs of one rank. */
 static tv_status_t check_launcher(int world_size)
 {
-    static const struct {
-        const char *variable, *instead;
-    } launchers[] = {
-        {"SLURM_STEP_NUM_TASKS", "start it with srun --mpi=pmi2"},
-        {"OMPI_COMM_WORLD_SIZE", "start it with the mpiexec of the MPI that trivet was built with"},
-        {"PMI_SIZE", "start it with the mpiexec of the MPI that trivet was built with"},
-    };
-    for (size_t i = 0; i < sizeof(launchers) / sizeof(launchers[0]); i++) {
-        const char *value = getenv(launchers[i].variable);
-        const long num = value != NULL ? strtol(value, NULL, 10) : 1;
-        if (world_size == 1 && num > 1)
+    for (int i = 0; i < NUM_LAUNCHERS; i++) {
+        if (world_size == 1 && processes_of(i) > 1)
             return TV_ERR(
                 TV_INVALID,
                 "the launcher started %ld processes (%s), but MPI makes each of them a job "
                 "of 1 rank: %s",
-                num, launchers[i].variable, launchers[i].instead);
+                processes_of(i), launchers[i].variable, launchers[i].instead);
     }
     return TV_OK;
+}
+
+/* ---- MPI_Init and MPI_Finalize, which wait for all ranks without an end of their own ---- */
+
+struct watch {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t over;
+    int is_over, has_thread;
+    double timeout_seconds;
+    const char *what;
+};
+
+/* No call of MPI is possible here: the launcher ends the other ranks of one that leaves like this. */
+static void *watch_main(void *argument)
+{
+    struct watch *watch = argument;
+    struct timespec deadline;
+    int is_late = 0;
+    clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_sec += (time_t)watch->timeout_seconds + 1;
+    pthread_mutex_lock(&watch->lock);
+    while (!watch->is_over && !is_late)
+        is_late = pthread_cond_timedwait(&watch->over, &watch->lock, &deadline) != 0;
+    is_late = is_late && !watch->is_over;
+    pthread_mutex_unlock(&watch->lock);
+    if (is_late) {
+        take_turns(NULL, launcher_rank());
+        tv_log(TV_LOG_ERROR, "error: rank %d: no answer from some rank in %g s (while: %s)",
+               launcher_rank(), watch->timeout_seconds, watch->what);
+        let_launcher_read();
+        _exit(tv_status_exit_code(TV_PEER));
+    }
+    return NULL;
+}
+
+static void watch_start(struct watch *watch, double timeout_seconds, const char *what)
+{
+    *watch = (struct watch){.timeout_seconds = timeout_seconds, .what = what};
+    pthread_mutex_init(&watch->lock, NULL);
+    pthread_cond_init(&watch->over, NULL);
+    watch->has_thread = pthread_create(&watch->thread, NULL, watch_main, watch) == 0;
+    if (!watch->has_thread)
+        tv_log(TV_LOG_WARN, "no thread to watch over: %s", what);
+}
+
+static void watch_stop(struct watch *watch)
+{
+    pthread_mutex_lock(&watch->lock);
+    watch->is_over = 1;
+    pthread_cond_signal(&watch->over);
+    pthread_mutex_unlock(&watch->lock);
+    if (watch->has_thread)
+        pthread_join(watch->thread, NULL);
+    pthread_cond_destroy(&watch->over);
+    pthread_mutex_destroy(&watch->lock);
 }
 
 static int run_processes(const struct tv_ranks_args *args)
 {
     struct tv_comm *world = NULL;
-    if (tv_comm_mpi_world(&world) != TV_OK) {
+    struct watch watch;
+    watch_start(&watch, args->timeout_seconds, "starting MPI");
+    const tv_status_t started = tv_comm_mpi_world(&world);
+    watch_stop(&watch);
+    if (started != TV_OK) {
         tv_print_error();
         return tv_status_exit_code(TV_PEER);
     }
@@ -103,7 +213,9 @@ static int run_processes(const struct tv_ranks_args *args)
     status = tv_comm_mpi_leave(world, exit_code);
     if (status != TV_OK)
         end_job(world, status);
+    watch_start(&watch, args->timeout_seconds, "leaving MPI");
     tv_comm_destroy(world);
+    watch_stop(&watch);
     return exit_code;
 }
 

@@ -18,6 +18,8 @@ int tv_ranks_run(const struct tv_ranks_args *args);
 
 /* Under a launcher every process finds the same mistake in the flags; only the first says so. */
 int tv_is_first_process(void);
+/* How many processes the launcher says it started; 1 without one. Needs no MPI. */
+long tv_launched_processes(void);
 /* That mistake, told once; the exit code of the process. */
 int tv_refuse_flags(tv_status_t status);
 /* This thread's last error, for people. */

@@ -2,224 +2,44 @@
  * find mistakes. */
 #include "train/run.h"
 #include "data/samples.h"
-#include "train/hf.h"
+#include "train/corpus.h"
+#include "train/corpus_words.h"
+#include "train/files.h"
 #include "train/place.h"
 #include "train/run_internal.h"
+#include "train/zero.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-struct preset {
-    const char *name;
-    struct tv_model_config config;
-};
-
-static const struct preset presets[] = {
-    {"gpt2",
-     {.family = TV_GPT2,
-      .num_layers = 12,
-      .hidden_size = 768,
-      .num_heads = 12,
-      .vocab_size = 50257,
-      .max_positions = 1024,
-      .is_tied = 1}},
-    {"gpt2-medium",
-     {.family = TV_GPT2,
-      .num_layers = 24,
-      .hidden_size = 1024,
-      .num_heads = 16,
-      .vocab_size = 50257,
-      .max_positions = 1024,
-      .is_tied = 1}},
-    {"gpt2-large",
-     {.family = TV_GPT2,
-      .num_layers = 36,
-      .hidden_size = 1280,
-      .num_heads = 20,
-      .vocab_size = 50257,
-      .max_positions = 1024,
-      .is_tied = 1}},
-    {"gpt2-xl",
-     {.family = TV_GPT2,
-      .num_layers = 48,
-      .hidden_size = 1600,
-      .num_heads = 25,
-      .vocab_size = 50257,
-      .max_positions = 1024,
-      .is_tied = 1}},
-    {"llama-1b",
-     {.family = TV_LLAMA,
-      .num_layers = 22,
-      .hidden_size = 2048,
-      .num_heads = 32,
-      .num_kv_heads = 4,
-      .ffn_size = 5632,
-      .vocab_size = 32000,
-      .max_positions = 2048}},
-    {"small-gpt2",
-     {.family = TV_GPT2,
-      .num_layers = 6,
-      .hidden_size = 384,
-      .num_heads = 6,
-      .vocab_size = 50257,
-      .max_positions = 256,
-      .is_tied = 1}},
-    {"small-llama",
-     {.family = TV_LLAMA,
-      .num_layers = 8,
-      .hidden_size = 512,
-      .num_heads = 8,
-      .num_kv_heads = 4,
-      .ffn_size = 1376,
-      .vocab_size = 32000,
-      .max_positions = 512}},
-    {"tiny-gpt2",
-     {.family = TV_GPT2,
-      .num_layers = 4,
-      .hidden_size = 128,
-      .num_heads = 4,
-      .vocab_size = 256,
-      .max_positions = 128,
-      .is_tied = 1}},
-    {"tiny-llama",
-     {.family = TV_LLAMA,
-      .num_layers = 4,
-      .hidden_size = 128,
-      .num_heads = 4,
-      .num_kv_heads = 2,
-      .vocab_size = 256,
-      .max_positions = 128,
-      .is_tied = 1}},
-};
-
-/* Flags that say something about the model's shape. */
-static const char *const shape_flags[] = {"model",
-                                          "preset",
-                                          "num-layers",
-                                          "hidden-size",
-                                          "num-attention-heads",
-                                          "num-query-groups",
-                                          "ffn-hidden-size",
-                                          "vocab-size",
-                                          "max-position-embeddings",
-                                          "untie-embeddings-and-output-weights",
-                                          "norm-epsilon",
-                                          "rotary-base"};
-
-static const char *given_shape_flag(const struct tv_train_options *o)
+const char *tv_precision_name(tv_dtype_t dtype)
 {
-    for (size_t i = 0; i < sizeof(shape_flags) / sizeof(shape_flags[0]); i++) {
-        if (tv_train_options_has(o, shape_flags[i]))
-            return shape_flags[i];
-    }
-    return NULL;
+    return dtype == TV_BF16 ? "bf16" : "fp32";
 }
 
-static tv_status_t find_preset(const char *name, struct tv_model_config *config)
+static tv_status_t parse_precision(const char *flag, const char *word, tv_dtype_t *dtype_out)
 {
-    for (size_t i = 0; i < sizeof(presets) / sizeof(presets[0]); i++) {
-        if (strcmp(presets[i].name, name) == 0) {
-            *config = presets[i].config;
+    for (tv_dtype_t dtype = TV_F32; dtype <= TV_BF16; dtype += TV_BF16 - TV_F32) {
+        if (strcmp(word, tv_precision_name(dtype)) == 0) {
+            *dtype_out = dtype;
             return TV_OK;
         }
     }
-    return TV_ERR(TV_INVALID, "--preset %s is not known; see trivet train --help", name);
+    return TV_ERR(TV_INVALID, "--%s %s is not one of fp32, bf16", flag, word);
 }
 
-static tv_status_t set_family(const struct tv_train_options *o, struct tv_model_config *config)
-{
-    tv_model_family_t family;
-    if (strcmp(o->model, "gpt2") == 0)
-        family = TV_GPT2;
-    else if (strcmp(o->model, "llama") == 0)
-        family = TV_LLAMA;
-    else
-        return TV_ERR(TV_INVALID, "--model %s is not one of gpt2, llama", o->model);
-    if (o->preset == NULL)
-        config->family = family;
-    else if (tv_train_options_has(o, "model") && config->family != family)
-        return TV_ERR(TV_INVALID, "--preset %s is not a %s", o->preset, o->model);
-    return TV_OK;
-}
-
-/* The model from the flags of its group. */
-static tv_status_t model_from_flags(const struct tv_run *run, struct tv_model_config *config)
+static tv_status_t resolve_precision(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
-    *config = (struct tv_model_config){.is_tied = 1};
-    if (o->preset != NULL)
-        TV_TRY(find_preset(o->preset, config));
-    TV_TRY(set_family(o, config));
-    if (o->num_layers)
-        config->num_layers = o->num_layers;
-    if (o->hidden_size)
-        config->hidden_size = o->hidden_size;
-    if (o->num_heads)
-        config->num_heads = o->num_heads;
-    if (o->num_query_groups)
-        config->num_kv_heads = o->num_query_groups;
-    if (o->ffn_size)
-        config->ffn_size = o->ffn_size;
-    if (o->vocab_size)
-        config->vocab_size = o->vocab_size;
-    else if (run->data_format == TV_TOKENS_TEXT && o->preset == NULL)
-        config->vocab_size = 256;
-    if (o->max_positions)
-        config->max_positions = o->max_positions;
-    else if (o->preset == NULL)
-        config->max_positions = (int)o->seq_length;
-    if (o->is_untied)
-        config->is_tied = 0;
-    config->norm_eps = o->norm_eps;
-    config->rope_theta = o->rope_theta;
-    if (!config->num_layers || !config->hidden_size || !config->num_heads || !config->vocab_size ||
-        !config->max_positions)
-        return TV_ERR(
-            TV_INVALID,
-            "the model's shape is not complete: give --num-layers, --hidden-size, "
-            "--num-attention-heads, --vocab-size and --seq-length, or --preset, or --config");
-    return TV_OK;
-}
-
-/* A folder given to --init-from brings its config.json when nothing else says what the model is. */
-static const char *implied_config(const struct tv_train_options *o, char *path, size_t path_bytes)
-{
-    struct stat info;
-    if (o->init_from == NULL || given_shape_flag(o) != NULL || stat(o->init_from, &info) != 0 ||
-        !S_ISDIR(info.st_mode))
-        return NULL;
-    snprintf(path, path_bytes, "%s/config.json", o->init_from);
-    return stat(path, &info) == 0 ? path : NULL;
-}
-
-tv_status_t tv_run_resolve_model(struct tv_run *run)
-{
-    const struct tv_train_options *o = &run->options;
-    char path[4096];
-    const char *config_path = o->config != NULL ? o->config : implied_config(o, path, sizeof(path));
-    if (config_path == NULL) {
-        TV_TRY(model_from_flags(run, &run->model));
-    } else {
-        if (given_shape_flag(o) != NULL)
-            return TV_ERR(TV_INVALID, "--config and --%s both say what the model is; give one",
-                          given_shape_flag(o));
-        TV_TRY(tv_hf_config_read(config_path, &run->model));
-    }
-    run->model.init_std = o->init_std;
-    tv_model_config_defaults(&run->model);
-    TV_TRY(tv_model_config_check(&run->model));
-    TV_TRY(tv_model_config_check_tensor(&run->model, run->extent.at[TV_TENSOR]));
-    if (run->data_format == TV_TOKENS_TEXT && run->model.vocab_size < 256)
-        return TV_ERR(TV_INVALID, "text has 256 byte values, the model's vocabulary only %" PRId64,
-                      run->model.vocab_size);
-    if (o->label_smoothing > 0 && run->model.vocab_size < 2)
-        return TV_ERR(TV_INVALID, "--label-smoothing %g over a vocabulary of one",
-                      o->label_smoothing);
-    if (o->mask_token >= run->model.vocab_size)
-        return TV_ERR(TV_INVALID, "--mask-token %" PRId64 " is beyond the vocabulary of %" PRId64,
-                      o->mask_token, run->model.vocab_size);
+    TV_TRY(parse_precision("precision", o->precision, &run->dtype));
+    TV_TRY(parse_precision("grad-reduce-dtype", o->grad_reduce_dtype, &run->grad_dtype));
+    if (!o->is_grad_reduce_bf16)
+        return TV_OK;
+    if (tv_train_options_has(o, "grad-reduce-dtype") && run->grad_dtype != TV_BF16)
+        return TV_ERR(TV_INVALID, "--grad-reduce-in-bf16 and --grad-reduce-dtype %s contradict",
+                      o->grad_reduce_dtype);
+    run->grad_dtype = TV_BF16;
     return TV_OK;
 }
 
@@ -248,8 +68,10 @@ static tv_status_t resolve_mesh(struct tv_run *run, int num_ranks)
                       o->pp, o->tp, model_ranks, num_ranks);
     }
     run->extent = (struct tv_mesh_coord){{o->pp, (int)replicas, o->tp}};
-    run->zero_stage = replicas > 1 ? o->zero_stage : 0;
-    return tv_mesh_check(run->extent, num_ranks);
+    if (replicas == 1)
+        run->grad_dtype = TV_F32;
+    TV_TRY(tv_mesh_check(run->extent, num_ranks));
+    return tv_run_resolve_zero(run);
 }
 
 static tv_status_t resolve_length(struct tv_run *run)
@@ -286,8 +108,14 @@ tv_status_t tv_run_resolve_batch(struct tv_run *run)
                       " is not a multiple of it",
                       T, run->micro_batch, run->seq_length);
     int64_t num_micro;
-    if (tv_samples_check_batch(run->global_batch, run->micro_batch, D, &num_micro) != TV_OK)
-        return TV_ERR(TV_INVALID, "--global-batch-size: %s", tv_error_message());
+    if (tv_samples_check_batch(run->global_batch, run->micro_batch, D, &num_micro) != TV_OK) {
+        const int64_t step = run->micro_batch * D;
+        return TV_ERR(
+            TV_INVALID,
+            "--global-batch-size %" PRId64 " is not a multiple of --micro-batch-size %" PRId64
+            " x %d replica(s) (--dp): %" PRId64 " would be",
+            run->global_batch, run->micro_batch, D, (run->global_batch + step - 1) / step * step);
+    }
     if (num_micro > 1 << 20)
         return TV_ERR(TV_INVALID,
                       "--global-batch-size %" PRId64 " makes %" PRId64
@@ -326,6 +154,84 @@ static tv_status_t check_placement(struct tv_run *run)
     return TV_OK;
 }
 
+/* What is written, and is not what is read or also written. */
+static tv_status_t check_files_with(const struct tv_train_options *o,
+                                    const struct tv_corpus_words *data,
+                                    const struct tv_corpus_words *valid)
+{
+    const struct tv_flag_file fixed[] = {{"metrics", o->metrics, 1},
+                                         {"trace", o->trace, 1},
+                                         {"log-sample-ids", o->log_sample_ids, 1},
+                                         {"save-profile", o->save_profile, 1},
+                                         {"export-hf", o->export_hf, 1},
+                                         {"dump-grads", o->dump_grads, 1},
+                                         {"config", o->config, 0},
+                                         {"load-profile", o->load_profile, 0},
+                                         {"args", o->args_file, 0}};
+    int num = sizeof(fixed) / sizeof(fixed[0]);
+    struct tv_flag_file *files =
+        calloc((size_t)(num + data->num_paths + valid->num_paths), sizeof(*files));
+    if (files == NULL)
+        return TV_ERR(TV_NO_MEMORY, "the names of %d files", data->num_paths + valid->num_paths);
+    memcpy(files, fixed, sizeof(fixed));
+    for (int i = 0; i < data->num_paths; i++)
+        files[num++] = (struct tv_flag_file){"data", data->paths[i], 0};
+    for (int i = 0; i < valid->num_paths; i++)
+        files[num++] = (struct tv_flag_file){"valid-data", valid->paths[i], 0};
+    const tv_status_t status = tv_files_check_apart(num, files);
+    free(files);
+    return status;
+}
+
+static tv_status_t check_files(const struct tv_train_options *o)
+{
+    struct tv_corpus_words data = {0}, valid = {0};
+    tv_status_t status = TV_OK;
+    if (o->data.num > 0)
+        status = tv_corpus_words_parse("data", &o->data, &data);
+    if (status == TV_OK && o->valid_data.num > 0)
+        status = tv_corpus_words_parse("valid-data", &o->valid_data, &valid);
+    if (status == TV_OK)
+        status = check_files_with(o, &data, &valid);
+    tv_corpus_words_free(&data);
+    tv_corpus_words_free(&valid);
+    return status;
+}
+
+/* Random tokens have neither files nor documents. */
+static tv_status_t check_mock_data(const struct tv_train_options *o)
+{
+    static const char *const others[] = {"data", "data-format", "valid-data"};
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        if (tv_train_options_has(o, others[i]))
+            return TV_ERR(TV_INVALID, "--mock-data is in place of files: give it or --%s",
+                          others[i]);
+    }
+    if (strcmp(o->samples_cross_documents, "off") == 0)
+        return TV_ERR(TV_INVALID,
+                      "--samples-cross-documents off: --mock-data has no documents; leave it on");
+    return TV_OK;
+}
+
+static tv_status_t check_data(const struct tv_train_options *o)
+{
+    const char *needs_eod = o->masks_eod_loss          ? "eod-mask-loss"
+                            : o->resets_position_ids   ? "reset-position-ids"
+                            : o->resets_attention_mask ? "reset-attention-mask"
+                                                       : NULL;
+    if (o->data.num == 0 && !o->is_mock_data && !o->is_dry_run)
+        return TV_ERR(TV_INVALID, "--data is required");
+    if (o->is_mock_data)
+        TV_TRY(check_mock_data(o));
+    if (strcmp(o->samples_cross_documents, "on") != 0 &&
+        strcmp(o->samples_cross_documents, "off") != 0)
+        return TV_ERR(TV_INVALID, "--samples-cross-documents %s is not one of on, off",
+                      o->samples_cross_documents);
+    if (needs_eod != NULL && o->eod_token < 0)
+        return TV_ERR(TV_INVALID, "--%s needs --eod-token, the id that ends a document", needs_eod);
+    return TV_OK;
+}
+
 static tv_status_t check_words(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
@@ -341,16 +247,14 @@ static tv_status_t check_words(struct tv_run *run)
         return TV_ERR(TV_INVALID, "--device %s is not one of auto, cpu", o->device);
     run->device_kind = TV_DEVICE_CPU;
     TV_TRY(check_placement(run));
-    if (o->data == NULL && !o->is_mock_data && !o->is_dry_run)
-        return TV_ERR(TV_INVALID, "--data is required");
-    if (o->is_mock_data && (o->data != NULL || o->valid_data != NULL))
-        return TV_ERR(TV_INVALID, "--mock-data is in place of files: give it or --%s",
-                      o->data != NULL ? "data" : "valid-data");
-    if (tv_train_options_has(o, "eval-interval") && o->valid_data == NULL)
+    TV_TRY(check_data(o));
+    if (tv_train_options_has(o, "eval-interval") && o->valid_data.num == 0)
         return TV_ERR(TV_INVALID, "--eval-interval needs --valid-data");
     if (o->is_json && !o->is_dry_run)
         return TV_ERR(TV_INVALID, "--json belongs to --dry-run");
-    return TV_OK;
+    if (tv_train_options_has(o, "trace-steps") && o->trace == NULL)
+        return TV_ERR(TV_INVALID, "--trace-steps %" PRId64 " needs --trace FILE", o->trace_steps);
+    return check_files(o);
 }
 
 tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks,
@@ -364,8 +268,10 @@ tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks
     if (options->is_mock_data)
         run.data_format = TV_TOKENS_U32;
     tv_status_t status = check_words(&run);
-    if (status == TV_OK && options->data != NULL)
-        status = tv_tokens_format_of(options->data, options->data_format, &run.data_format);
+    if (status == TV_OK)
+        status = resolve_precision(&run);
+    if (status == TV_OK && options->data.num > 0)
+        status = tv_corpus_format("data", &options->data, options->data_format, &run.data_format);
     if (status == TV_OK)
         status = resolve_mesh(&run, num_ranks);
     if (status == TV_OK)

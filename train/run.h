@@ -21,8 +21,10 @@ struct tv_unit_times {
 enum tv_unit_sort { TV_UNIT_EMBEDDING, TV_UNIT_LAYER, TV_UNIT_HEAD, TV_NUM_UNIT_SORTS };
 struct tv_profile {
     struct tv_unit_times of[TV_NUM_UNIT_SORTS];
+    int num_threads; /* of each rank while it was measured; 0: unknown */
 };
 
+struct tv_checkpoint;
 struct tv_run_place;
 
 struct tv_run {
@@ -30,7 +32,7 @@ struct tv_run {
     struct tv_mesh_coord extent;
     struct tv_model_config model;
     tv_device_kind_t device_kind;
-    tv_tokens_format_t data_format;
+    tv_tokens_format_t data_format; /* text when all of --data is; else of the first that is not */
     int64_t seq_length, micro_batch, global_batch, train_iters, decay_iters;
     int is_bound; /* --bind auto */
     struct tv_optimizer_config optimizer;
@@ -38,8 +40,11 @@ struct tv_run {
     struct tv_batch_ramp ramp; /* ends at global_batch */
     int num_micro;             /* micro-batches per step and replica, m; the most with a ramp */
     int shuffle;
-    int zero_stage; /* 0 where there is nobody to share with */
-    int num_chunks; /* pieces of the model per stage, v */
+    int zero_stage;        /* 0 where there is nobody to share with */
+    int zero_group;        /* replicas that share, consecutive ones; 1 at stage 0; train/zero.h */
+    tv_dtype_t dtype;      /* --precision: of weights, activations and their messages */
+    tv_dtype_t grad_dtype; /* of gradients on the data axis; fp32 where there is one replica */
+    int num_chunks;        /* pieces of the model per stage, v */
     tv_recompute_t recompute;
     struct tv_schedule schedule; /* owned, checked; of num_micro micro-batches */
     /* What the schedules of all batches of the ramp need: by stage * v + chunk [P v], by stage [P]; owned. */
@@ -50,8 +55,9 @@ struct tv_run {
     int has_profile;              /* the split was made from it */
     struct tv_profile profile;
     struct tv_kernel_times
-        *kernel_times;          /* what kernels are counted in; borrowed; NULL: they are not */
-    struct tv_run_place *place; /* train/place.h; NULL until the ranks have found it; owned */
+        *kernel_times; /* what kernels are counted in; borrowed; NULL: they are not */
+    struct tv_checkpoint *checkpoint; /* to go on from, borrowed (train/checkpoint.h); or NULL */
+    struct tv_run_place *place;       /* train/place.h; NULL until the ranks have found it; owned */
 };
 
 /* num_ranks: size of the world; for a dry run without a launcher 0: whatever the mesh needs. Reads --config (or the
@@ -74,6 +80,8 @@ struct tv_model_args tv_run_model_args(const struct tv_run *run, int stage,
                                        struct tv_model_chunk *chunks);
 /* Does the optimizer treat this weight as a whole matrix (muon: the matrices of layers)? */
 int tv_run_is_matrix(const struct tv_run *run, const struct tv_param *param);
+/* "fp32", "bf16". */
+const char *tv_precision_name(tv_dtype_t dtype);
 /* Elements of a message between two stages: B S C, and 1/T of that under sequence parallelism. */
 int64_t tv_run_message_count(const struct tv_run *run);
 TV_END_C

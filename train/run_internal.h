@@ -4,7 +4,7 @@
 #include "train/run.h"
 
 TV_BEGIN_C
-/* run.c: the model from its flags or its config.json; needs options, extent and data_format. */
+/* run_model.c: the model from its flags or its config.json; needs options, extent and data_format. */
 TV_MUST_CHECK tv_status_t tv_run_resolve_model(struct tv_run *run);
 /* run.c: sizes of the batch; needs the model. */
 TV_MUST_CHECK tv_status_t tv_run_resolve_batch(struct tv_run *run);

@@ -8,13 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int is_file(const char *schedule)
-{
-    const size_t length = strlen(schedule);
-    return strchr(schedule, '/') != NULL ||
-           (length > 4 && strcmp(schedule + length - 4, ".csv") == 0);
-}
-
 static tv_status_t read_schedule(struct tv_run *run, const char *path)
 {
     TV_TRY(tv_schedule_read_file(path, &run->schedule));
@@ -38,13 +31,13 @@ static tv_status_t resolve_schedule(struct tv_run *run)
     if (o->schedule == NULL)
         run->options.schedule = tv_schedule_default_name(o->vpp);
     const char *name = o->schedule;
-    if (is_file(name)) {
+    if (tv_schedule_is_file(name)) {
         TV_TRY(read_schedule(run, name));
         run->num_chunks = run->schedule.num_chunks;
         return TV_OK;
     }
     if (!tv_schedule_is_known(name))
-        return TV_ERR(TV_INVALID, "--schedule %s is not one of %s, or a .csv file", name,
+        return TV_ERR(TV_INVALID, "--schedule %s is not one of %s, and no FILE.csv", name,
                       tv_schedule_names());
     run->num_chunks = o->vpp != 0 ? o->vpp : tv_schedule_default_chunks(name);
     if (tv_schedule_check_chunks(name, run->num_chunks) != TV_OK)
@@ -72,7 +65,8 @@ static void note_needs(struct tv_run *run, const struct tv_schedule *schedule)
 {
     const int v = run->num_chunks;
     for (int s = 0; s < schedule->num_stages; s++) {
-        const int64_t bytes = tv_executor_buffer_bytes(schedule, s, tv_run_message_count(run));
+        const int64_t bytes =
+            tv_executor_buffer_bytes(schedule, s, tv_run_message_count(run), run->dtype);
         run->message_bytes[s] = bytes > run->message_bytes[s] ? bytes : run->message_bytes[s];
         for (int c = 0; c < v; c++) {
             const int i = s * v + c;
@@ -95,7 +89,7 @@ static tv_status_t resolve_needs(struct tv_run *run)
         return TV_ERR(TV_NO_MEMORY, "needs of %zu chunks", places);
     note_needs(run, &run->schedule);
     const int64_t smaller = tv_batch_ramp_num(&run->ramp) - 1;
-    if (smaller > 0 && is_file(run->options.schedule))
+    if (smaller > 0 && tv_schedule_is_file(run->options.schedule))
         return TV_ERR(TV_INVALID,
                       "--rampup-batch-size: --schedule %s is for one number of "
                       "micro-batches only; name a built-in schedule",
@@ -193,6 +187,8 @@ struct tv_model_args tv_run_args_of(const struct tv_run *run, int num_chunks,
         .hidden_dropout = o->hidden_dropout,
         .label_smoothing = o->label_smoothing,
         .seed = (uint64_t)o->seed,
+        .resets_positions = o->resets_position_ids,
+        .resets_attention = o->resets_attention_mask,
     };
 }
 

@@ -4,6 +4,7 @@
  * room for an offset outside, an overlap or a hole. */
 #include "train/safetensors.h"
 #include "train/files.h"
+#include "train/narrow.h"
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
@@ -39,6 +40,19 @@ static const struct dtype *find_dtype(const char *name)
             return &dtypes[i];
     }
     return NULL;
+}
+
+int tv_safetensors_dtype_bytes(const char *dtype)
+{
+    const struct dtype *found = find_dtype(dtype);
+    return found == NULL ? 0 : found->bytes;
+}
+
+const char *tv_safetensors_dtype_name(tv_dtype_t dtype)
+{
+    static const char *const names[] = {[TV_F32] = "F32", [TV_F64] = "F64", [TV_BF16] = "BF16",
+                                        [TV_I32] = "I32", [TV_I64] = "I64", [TV_U8] = "U8"};
+    return names[dtype];
 }
 
 /* Fills shape; *bytes_out = element size times the product of the shape. */
@@ -237,26 +251,6 @@ const struct tv_safetensor *tv_safetensors_find(const struct tv_safetensors *fil
     return found == NULL ? NULL : *found;
 }
 
-static float float_of_bits(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof(value));
-    return value;
-}
-
-static float float_of_half(uint32_t half)
-{
-    const uint32_t sign = (half & 0x8000u) << 16, exponent = half >> 10 & 0x1Fu;
-    const uint32_t fraction = half & 0x3FFu;
-    if (exponent == 0) { /* fraction * 2^-24, exact */
-        const float value = (float)fraction * 0x1p-24f;
-        return sign ? -value : value;
-    }
-    if (exponent == 31) /* infinity, NaN */
-        return float_of_bits(sign | 0x7F800000u | fraction << 13);
-    return float_of_bits(sign | (exponent + 127 - 15) << 23 | fraction << 13);
-}
-
 typedef void (*read_row_fn)(const unsigned char *from, int64_t count, float *out);
 
 static void read_row_f32(const unsigned char *from, int64_t count, float *out)
@@ -267,13 +261,13 @@ static void read_row_f32(const unsigned char *from, int64_t count, float *out)
 static void read_row_bf16(const unsigned char *from, int64_t count, float *out)
 {
     for (int64_t i = 0; i < count; i++)
-        out[i] = float_of_bits((uint32_t)from[2 * i] << 16 | (uint32_t)from[2 * i + 1] << 24);
+        out[i] = tv_f32_of_bf16((uint16_t)(from[2 * i] | from[2 * i + 1] << 8));
 }
 
 static void read_row_f16(const unsigned char *from, int64_t count, float *out)
 {
     for (int64_t i = 0; i < count; i++)
-        out[i] = float_of_half((uint32_t)from[2 * i] | (uint32_t)from[2 * i + 1] << 8);
+        out[i] = tv_f32_of_f16((uint16_t)(from[2 * i] | from[2 * i + 1] << 8));
 }
 
 static read_row_fn reader_of(const char *dtype)
@@ -310,4 +304,9 @@ tv_status_t tv_safetensors_read(const struct tv_safetensors *file,
         read_row(data + ((rect->first_row + r) * cols + rect->first_col) * element_bytes,
                  rect->num_cols, out + r * ld_out);
     return TV_OK;
+}
+
+void tv_safetensors_forget(const struct tv_safetensors *file, const struct tv_safetensor *tensor)
+{
+    tv_file_map_forget(&file->map, file->data - file->map.data + tensor->offset, tensor->bytes);
 }

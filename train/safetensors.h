@@ -8,7 +8,9 @@
  * describes can be read. Source: the format's page in huggingface/safetensors. */
 #ifndef TV_TRAIN_SAFETENSORS_H
 #define TV_TRAIN_SAFETENSORS_H
+#include "base/dtype.h"
 #include "base/status.h"
+#include "train/digest.h"
 #include <stdint.h>
 
 TV_BEGIN_C
@@ -35,6 +37,11 @@ const struct tv_safetensor *tv_safetensors_at(const struct tv_safetensors *file,
 const struct tv_safetensor *tv_safetensors_find(const struct tv_safetensors *file,
                                                 const char *name);
 
+/* Of an element of this dtype; 0 when the format has none of that name. */
+int tv_safetensors_dtype_bytes(const char *dtype);
+/* As the format spells it. */
+const char *tv_safetensors_dtype_name(tv_dtype_t dtype);
+
 /* A rectangle of a tensor seen as [shape[0], product of the others]; a vector is [n, 1]. */
 struct tv_safetensors_rect {
     int64_t first_row, num_rows, first_col, num_cols;
@@ -46,16 +53,21 @@ TV_MUST_CHECK tv_status_t tv_safetensors_read(const struct tv_safetensors *file,
                                               const struct tv_safetensors_rect *rect, float *out,
                                               int64_t ld_out);
 
-/* What a writer is told of each tensor; all are F32. */
+/* The tensor was read and is not needed soon: its pages of the map may go. */
+void tv_safetensors_forget(const struct tv_safetensors *file, const struct tv_safetensor *tensor);
+
+/* What a writer is told of each tensor. */
 struct tv_safetensors_entry {
-    const char *name; /* borrowed until tv_safetensors_create returns */
+    const char *name;  /* borrowed until tv_safetensors_create returns */
+    const char *dtype; /* as the format spells it; NULL: F32. Wider elements go first, so that all
+                        * are aligned */
     int num_dims;
     int64_t shape[TV_SAFETENSORS_MAX_DIMS];
 };
 /* Opaque: a file under a temporary name beside `path`, which takes its place when it is complete.
  * The data part starts at a multiple of 8. */
 struct tv_safetensors_writer;
-/* Errors: TV_INVALID (a name twice, a bad shape), TV_IO, TV_NO_MEMORY. */
+/* Errors: TV_INVALID (a name twice, a bad shape or type), TV_IO, TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_safetensors_create(const char *path, int num_entries,
                                                 const struct tv_safetensors_entry *entries,
                                                 struct tv_safetensors_writer **writer_out);
@@ -63,6 +75,11 @@ TV_MUST_CHECK tv_status_t tv_safetensors_create(const char *path, int num_entrie
  * Errors: TV_IO (a full disk), TV_INTERNAL (more than was declared). */
 TV_MUST_CHECK tv_status_t tv_safetensors_write(struct tv_safetensors_writer *writer,
                                                const float *data, int64_t count);
+/* The same for any dtypes, in bytes. */
+TV_MUST_CHECK tv_status_t tv_safetensors_write_bytes(struct tv_safetensors_writer *writer,
+                                                     const void *data, int64_t bytes);
+/* Of what has been written so far: of the whole file before tv_safetensors_finish. */
+struct tv_file_digest tv_safetensors_digest(const struct tv_safetensors_writer *writer);
 /* Sync, rename, free; *writer is NULL afterwards also on failure, which leaves `path` as it was.
  * Errors: TV_IO, TV_INTERNAL (less than was declared). */
 TV_MUST_CHECK tv_status_t tv_safetensors_finish(struct tv_safetensors_writer **writer);

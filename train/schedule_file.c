@@ -2,6 +2,15 @@
 #include "train/schedule_file.h"
 #include "pipeline/schedule_csv.h"
 #include "train/files.h"
+#include <string.h>
+
+int tv_schedule_is_file(const char *schedule)
+{
+    static const char ending[] = ".csv";
+    const size_t length = strlen(schedule), at = sizeof(ending) - 1;
+    return strchr(schedule, '/') != NULL ||
+           (length > at && strcmp(schedule + length - at, ending) == 0);
+}
 
 tv_status_t tv_schedule_read_file(const char *path, struct tv_schedule *schedule_out)
 {

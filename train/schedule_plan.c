@@ -96,13 +96,30 @@ tv_status_t tv_schedule_plan_time(struct tv_schedule *schedule, const struct tv_
     return TV_OK;
 }
 
+static int has_pairs(const struct tv_schedule *schedule)
+{
+    for (int s = 0; s < schedule->num_stages; s++) {
+        for (int i = 0; i < schedule->stages[s].num_actions; i++) {
+            if (schedule->stages[s].actions[i].is_paired)
+                return 1;
+        }
+    }
+    return 0;
+}
+
 tv_status_t tv_schedule_plan_make(const struct tv_schedule_options *options,
                                   struct tv_schedule_plan *plan_out)
 {
     struct tv_schedule schedule;
-    const int is_file =
-        !tv_schedule_is_known(options->schedule) && strpbrk(options->schedule, "./") != NULL;
+    const int is_file = tv_schedule_is_file(options->schedule);
     TV_TRY(is_file ? read_file(options, &schedule) : build_named(options, &schedule));
+    if (options->overlaps_pairs && !has_pairs(&schedule)) {
+        tv_schedule_destroy(&schedule);
+        return TV_ERR(TV_INVALID,
+                      "--overlap-pairs: schedule %s has no pairs here; dualpipe-v on two stages or "
+                      "more has",
+                      options->schedule);
+    }
     const struct tv_plan_costs costs = {
         .actions = {options->costs[0], options->costs[1], options->costs[2]},
         .send = options->send_cost,

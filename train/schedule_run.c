@@ -7,7 +7,7 @@ static tv_status_t open_executor(struct tv_sleep_pipeline *p)
     enum { FLOATS = 1 }; /* of a message: the time is that of a free send */
     TV_TRY(tv_device_open(TV_DEVICE_CPU, 1, &p->device));
     TV_TRY(tv_stream_create(p->device, &p->stream));
-    return tv_executor_create(p->world, p->stream, p->stage.schedule, FLOATS, &p->executor);
+    return tv_executor_create(p->world, p->stream, p->stage.schedule, FLOATS, TV_F32, &p->executor);
 }
 
 tv_status_t tv_sleep_pipeline_check(const struct tv_comm *world, const struct tv_schedule *schedule)

@@ -121,21 +121,63 @@ tv_status_t tv_run_mesh_create(struct tv_comm *world, const struct tv_run *run,
                           mesh_out);
 }
 
-/* What this rank keeps of a local weight, from host memory. */
-static tv_status_t keep_local(struct tv_trainer *tr, int index, const float *host)
+/* What an array of this rank keeps of a local weight, from host memory of the array's type. */
+static tv_status_t keep_in(struct tv_trainer *tr, int index, const struct tv_stored_weights *array,
+                           const void *host)
 {
     const struct tv_local_param local = tv_model_local_param(tr->model, index);
-    if (tr->params.is_whole)
-        TV_TRY(tv_stream_copy(tr->stream, tr->params.data + local.first, host,
-                              (size_t)local.count * sizeof(*host)));
-    for (int i = 0; i < tr->sharding.num_pieces && !tr->params.is_whole; i++) {
+    const tv_dtype_t dtype = array->dtype;
+    if (array->is_whole)
+        TV_TRY(tv_stream_copy(tr->stream, tv_at(array->data, local.first, dtype), host,
+                              (size_t)local.count * tv_dtype_bytes(dtype)));
+    for (int i = 0; i < tr->sharding.num_pieces && !array->is_whole; i++) {
         const struct tv_owned_piece *piece = &tr->sharding.pieces[i];
         if (piece->local == index)
-            TV_TRY(tv_stream_copy(tr->stream, tr->params.data + tv_piece_offset(&tr->params, piece),
-                                  host + piece->first - local.first,
-                                  (size_t)piece->count * sizeof(*host)));
+            TV_TRY(tv_stream_copy(
+                tr->stream,
+                tv_at(array->data, array->is_compact ? piece->place : piece->first, dtype),
+                tv_const_at(host, piece->first - local.first, dtype),
+                (size_t)piece->count * tv_dtype_bytes(dtype)));
     }
     return tv_stream_synchronize(tr->stream);
+}
+
+/* What this rank keeps of a local weight; host is overwritten. */
+static tv_status_t keep_local(struct tv_trainer *tr, int index, float *host)
+{
+    const struct tv_weight_array *p = &tr->params;
+    const struct tv_stored_weights params = {p->data, TV_F32, p->is_compact, p->is_whole};
+    TV_TRY(keep_in(tr, index, &params, host));
+    if (tr->weights.dtype == TV_F32)
+        return TV_OK; /* the same array */
+    tv_round_f32(host, tv_model_local_param(tr->model, index).count, tr->weights.dtype, host);
+    return keep_in(tr, index, &tr->weights, host);
+}
+
+/* The stored weights of what this rank owns, from their masters. */
+static tv_status_t round_masters(struct tv_trainer *tr)
+{
+    const struct tv_kernels *kernels;
+    TV_TRY(tv_trainer_kernels(tr, TV_F32, &kernels));
+    for (int i = 0; i < tr->sharding.num_pieces; i++) {
+        const struct tv_owned_piece *piece = &tr->sharding.pieces[i];
+        const int64_t first = tr->weights.is_compact ? piece->place : piece->first;
+        const struct tv_to_bf16_args round = {piece->count,
+                                              tr->params.data + tv_piece_offset(&tr->params, piece),
+                                              tv_at(tr->weights.data, first, TV_BF16)};
+        TV_TRY(kernels->to_bf16(tr->stream, &round));
+    }
+    return TV_OK;
+}
+
+tv_status_t tv_trainer_publish_params(struct tv_trainer *tr)
+{
+    if (tr->weights.dtype == TV_BF16)
+        TV_TRY(round_masters(tr));
+    if (tr->run->zero_stage == 0 || !tr->weights.is_whole)
+        return TV_OK;
+    return tv_buckets_gather(tr->zero.shards, tr->stream, &tr->sharding.shards, tr->weights.data,
+                             tr->weights.dtype);
 }
 
 /* file NULL: of the seed */

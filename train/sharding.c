@@ -78,12 +78,19 @@ static void find_pieces(struct tv_sharding *s)
     }
 }
 
-static tv_status_t divide(const struct tv_run *run, int stage, int d, struct builder *b)
+static int holds_unit(int num_chunks, const struct tv_model_chunk *chunks, int unit)
+{
+    int c = 0;
+    while (c < num_chunks &&
+           (unit < chunks[c].first_unit || unit >= chunks[c].first_unit + chunks[c].num_units))
+        c++;
+    return c < num_chunks;
+}
+
+static tv_status_t divide(const struct tv_run *run, int d, struct builder *b)
 {
     struct tv_sharding *s = b->sharding;
     const size_t n = (size_t)s->locals.num;
-    b->is_tied_here = stage == tv_run_stage_of_unit(run, 0) &&
-                      stage == tv_run_stage_of_unit(run, run->model.num_layers + 1);
     b->buckets = calloc(n, sizeof(*b->buckets));
     b->whole = calloc(n, sizeof(*b->whole));
     s->bucket_units = calloc(n, sizeof(*s->bucket_units));
@@ -91,9 +98,8 @@ static tv_status_t divide(const struct tv_run *run, int stage, int d, struct bui
     if (!b->buckets || !b->whole || !s->bucket_units || !s->pieces)
         return TV_ERR(TV_NO_MEMORY, "%zu gradient buckets", n);
     find_buckets(b);
-    const int is_sharded = run->zero_stage > 0;
-    const struct tv_shards_args args = {.num_ranks = is_sharded ? run->extent.at[TV_DATA] : 1,
-                                        .rank = is_sharded ? d : 0,
+    const struct tv_shards_args args = {.num_ranks = run->zero_group,
+                                        .rank = d % run->zero_group,
                                         .num_buckets = b->num_buckets,
                                         .num_whole = b->num_whole,
                                         .buckets = b->buckets,
@@ -103,27 +109,21 @@ static tv_status_t divide(const struct tv_run *run, int stage, int d, struct bui
     return TV_OK;
 }
 
-static tv_status_t place_locals(const struct tv_run *run, int stage, struct tv_sharding *s)
+tv_status_t tv_sharding_create_of(const struct tv_run *run, int num_chunks,
+                                  const struct tv_model_chunk *chunks, int d,
+                                  struct tv_sharding *sharding_out)
 {
-    struct tv_model_chunk *chunks = calloc((size_t)run->num_chunks, sizeof(*chunks));
-    if (chunks == NULL)
-        return TV_ERR(TV_NO_MEMORY, "%d chunks", run->num_chunks);
-    const struct tv_model_args args = tv_run_model_args(run, stage, chunks);
-    tv_status_t status = tv_model_param_table(&run->model, &s->table);
-    if (status == TV_OK)
-        status = tv_model_place_params(&args, &s->table, run->extent.at[TV_TENSOR], &s->locals);
-    free(chunks);
-    return status;
-}
-
-tv_status_t tv_sharding_create(const struct tv_run *run, int stage, int d,
-                               struct tv_sharding *sharding_out)
-{
+    const struct tv_model_args args = tv_run_args_of(run, num_chunks, chunks);
     struct tv_sharding sharding = {0};
     struct builder b = {.run = run, .sharding = &sharding};
-    tv_status_t status = place_locals(run, stage, &sharding);
+    b.is_tied_here = holds_unit(num_chunks, chunks, 0) &&
+                     holds_unit(num_chunks, chunks, run->model.num_layers + 1);
+    tv_status_t status = tv_model_param_table(&run->model, &sharding.table);
     if (status == TV_OK)
-        status = divide(run, stage, d, &b);
+        status = tv_model_place_params(&args, &sharding.table, run->extent.at[TV_TENSOR],
+                                       &sharding.locals);
+    if (status == TV_OK)
+        status = divide(run, d, &b);
     free(b.buckets);
     free(b.whole);
     if (status != TV_OK) {
@@ -134,9 +134,22 @@ tv_status_t tv_sharding_create(const struct tv_run *run, int stage, int d,
     return TV_OK;
 }
 
+tv_status_t tv_sharding_create(const struct tv_run *run, int stage, int d,
+                               struct tv_sharding *sharding_out)
+{
+    struct tv_model_chunk *chunks = calloc((size_t)run->num_chunks, sizeof(*chunks));
+    if (chunks == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d chunks", run->num_chunks);
+    const struct tv_model_args args = tv_run_model_args(run, stage, chunks);
+    const tv_status_t status =
+        tv_sharding_create_of(run, args.num_chunks, args.chunks, d, sharding_out);
+    free(chunks);
+    return status;
+}
+
 void tv_sharding_become(struct tv_sharding *sharding, int d)
 {
-    tv_shards_become(&sharding->shards, d);
+    tv_shards_become(&sharding->shards, d % sharding->shards.num_ranks);
     find_pieces(sharding);
 }
 
@@ -155,6 +168,11 @@ int64_t tv_piece_offset(const struct tv_weight_array *array, const struct tv_own
     return array->is_compact ? piece->place : piece->first;
 }
 
+int64_t tv_run_master_bytes(const struct tv_run *run, int64_t count)
+{
+    return run->dtype == TV_F32 ? 0 : count * (int64_t)sizeof(float);
+}
+
 tv_status_t tv_sharding_optimizer_bytes(const struct tv_run *run,
                                         const struct tv_sharding *sharding, int64_t bytes_out[2])
 {
@@ -169,7 +187,9 @@ tv_status_t tv_sharding_optimizer_bytes(const struct tv_run *run,
             matrices[num++] = param;
     }
     const tv_optimizer_kind_t kind = run->optimizer.kind;
-    bytes_out[0] = tv_optimizer_state_bytes(kind, sharding->shards.own_count, T, num, matrices);
+    const int64_t count = sharding->shards.own_count;
+    bytes_out[0] =
+        tv_optimizer_state_bytes(kind, count, T, num, matrices) + tv_run_master_bytes(run, count);
     bytes_out[1] = tv_optimizer_work_bytes(kind, T, num, matrices);
     free(matrices);
     return TV_OK;

@@ -57,62 +57,99 @@ static tv_status_t one_unit_bytes(const struct tv_run *run, int unit, int num_sl
 {
     const struct tv_model_chunk chunk = {unit, 1, num_slots, num_works};
     const struct tv_model_args args = tv_run_args_of(run, 1, &chunk);
-    return tv_model_memory(&args, run->extent.at[TV_TENSOR], bytes);
+    return tv_model_memory(&args, run->extent.at[TV_TENSOR], run->dtype, bytes);
 }
 
-/* Bytes of the optimizer on one rank that holds `count` weights (elements) of these units: its state, and its room to
- * work in. */
-static tv_status_t optimizer_bytes(const struct tv_run *run, int num_ranges,
-                                   const struct tv_unit_range *units, int64_t count,
-                                   int64_t bytes_out[2])
+/* Bytes of a stage that depend on the replica; what they are made of beside the total. */
+struct replica_bytes {
+    int64_t kinds[TV_NUM_MEM_KINDS];
+    int64_t room, work; /* in which units take turns; of the optimizer, one however many layers */
+};
+
+/* Of the replica that `sharding` is of. bytes: the model's when it holds all weights and gradients; those of the
+ * replica on return. */
+static tv_status_t add_replica_bytes(const struct tv_run *run, const struct tv_sharding *sharding,
+                                     struct replica_bytes *bytes)
 {
-    struct tv_param_table table = {0};
-    const int T = run->extent.at[TV_TENSOR];
-    int num = 0;
-    TV_TRY(tv_model_param_table(&run->model, &table));
-    const struct tv_param **matrices = calloc((size_t)table.num_params, sizeof(*matrices));
-    for (int i = 0; i < table.num_params && matrices != NULL; i++) {
-        const struct tv_param *param = &table.params[i];
-        for (int r = 0; r < num_ranges && tv_run_is_matrix(run, param); r++) {
-            if (param->unit >= units[r].first && param->unit < units[r].first + units[r].num)
-                matrices[num++] = param;
-        }
+    int64_t optimizer[2];
+    TV_TRY(tv_sharding_optimizer_bytes(run, sharding, optimizer));
+    bytes->kinds[TV_MEM_OPTIMIZER] += optimizer[0] + optimizer[1];
+    bytes->work = optimizer[1];
+    bytes->room = 0;
+    if (run->zero_stage < 2)
+        return TV_OK;
+    bytes->kinds[TV_MEM_PARAMS] = bytes->kinds[TV_MEM_GRADS] = 0;
+    return tv_store_bytes(run, sharding, bytes->kinds, &bytes->room);
+}
+
+static int64_t total_of(const int64_t *bytes)
+{
+    int64_t total = 0;
+    for (int k = 0; k < TV_NUM_MEM_KINDS; k++)
+        total += bytes[k];
+    return total;
+}
+
+/* Of the replica with most; chunks [num_chunks] of a stage. */
+static tv_status_t chunks_bytes(const struct tv_run *run, int num_chunks,
+                                const struct tv_model_chunk *chunks, struct replica_bytes *most)
+{
+    const struct tv_model_args args = tv_run_args_of(run, num_chunks, chunks);
+    struct replica_bytes model = {0};
+    struct tv_sharding sharding = {0};
+    TV_TRY(tv_model_memory(&args, run->extent.at[TV_TENSOR], run->dtype, model.kinds));
+    tv_status_t status = tv_sharding_create_of(run, num_chunks, chunks, 0, &sharding);
+    for (int d = 0; d < sharding.shards.num_ranks && status == TV_OK; d++) {
+        struct replica_bytes replica = model;
+        tv_sharding_become(&sharding, d);
+        status = add_replica_bytes(run, &sharding, &replica);
+        if (d == 0 || total_of(replica.kinds) > total_of(most->kinds))
+            *most = replica;
     }
-    if (matrices != NULL) {
-        bytes_out[0] = tv_optimizer_state_bytes(run->optimizer.kind, count, T, num, matrices);
-        bytes_out[1] = tv_optimizer_work_bytes(run->optimizer.kind, T, num, matrices);
-    }
-    const tv_status_t status =
-        matrices != NULL ? TV_OK : TV_ERR(TV_NO_MEMORY, "%d matrices", table.num_params);
-    free(matrices);
-    tv_param_table_destroy(&table);
+    tv_sharding_destroy(&sharding);
     return status;
 }
 
-/* Of what the replicas share from a ZeRO stage on, about one's part; the split, once made, is checked exactly. */
-static int64_t share(const struct tv_run *run, int zero_stage, int64_t bytes)
+/* What is there once for each unit: weights, gradients, optimizer state, gradients kept or packed. scratch: the model's
+ * room to work in, the same whatever its units. */
+static int64_t fixed_bytes(const struct replica_bytes *bytes, int64_t scratch)
 {
-    const int64_t D = run->zero_stage >= zero_stage ? run->extent.at[TV_DATA] : 1;
-    return (bytes + D - 1) / D;
+    return total_of(bytes->kinds) - bytes->kinds[TV_MEM_ACTIVATIONS] - bytes->room - bytes->work -
+           scratch;
 }
 
-/* What a unit adds to a stage: weights, gradients, optimizer state; activations of a slot and of a working set, with
- * the input that a unit behind another one keeps. */
-static tv_status_t count_bytes(const struct tv_run *run, int unit, struct tv_unit_cost *cost)
+/* The input of a unit, or of a stage. */
+static int64_t message_bytes(const struct tv_run *run)
 {
-    int64_t one[TV_NUM_MEM_KINDS], slot[TV_NUM_MEM_KINDS], work[TV_NUM_MEM_KINDS];
-    TV_TRY(one_unit_bytes(run, unit, 1, 1, one));
+    return tv_run_message_count(run) * (int64_t)tv_dtype_bytes(run->dtype);
+}
+
+/* An embedding packs no gradients of rows. */
+static tv_status_t scratch_bytes(const struct tv_run *run, int64_t *bytes_out)
+{
+    int64_t bytes[TV_NUM_MEM_KINDS];
+    TV_TRY(one_unit_bytes(run, 0, 1, 1, bytes));
+    *bytes_out = bytes[TV_MEM_BUFFERS];
+    return TV_OK;
+}
+
+/* What a unit adds to a stage; activations of a slot and of a working set with the input that a unit behind another one
+ * keeps. */
+static tv_status_t count_bytes(const struct tv_run *run, int unit, int64_t scratch,
+                               struct tv_unit_cost *cost)
+{
+    const struct tv_model_chunk only = {unit, 1, 1, 1};
+    struct replica_bytes one;
+    int64_t slot[TV_NUM_MEM_KINDS], work[TV_NUM_MEM_KINDS];
+    TV_TRY(chunks_bytes(run, 1, &only, &one));
     TV_TRY(one_unit_bytes(run, unit, 2, 1, slot));
     TV_TRY(one_unit_bytes(run, unit, 1, 2, work));
-    int64_t optimizer[2];
-    const struct tv_unit_range only = {unit, 1};
-    TV_TRY(optimizer_bytes(run, 1, &only, one[TV_MEM_PARAMS] / (int64_t)sizeof(float), optimizer));
-    const int64_t input = unit > 0 ? tv_run_message_count(run) * (int64_t)sizeof(float) : 0;
+    const int64_t activations = one.kinds[TV_MEM_ACTIVATIONS];
+    const int64_t input = unit > 0 ? message_bytes(run) : 0;
     const int is_full = run->recompute == TV_RECOMPUTE_FULL;
-    const int64_t params = one[TV_MEM_PARAMS], grads = one[TV_MEM_GRADS];
-    cost->fixed_bytes = share(run, 3, params) + share(run, 2, grads) + share(run, 1, optimizer[0]);
-    cost->slot_bytes = slot[TV_MEM_ACTIVATIONS] - one[TV_MEM_ACTIVATIONS] + (is_full ? 0 : input);
-    cost->work_bytes = work[TV_MEM_ACTIVATIONS] - one[TV_MEM_ACTIVATIONS] + (is_full ? input : 0);
+    cost->fixed_bytes = fixed_bytes(&one, scratch);
+    cost->slot_bytes = slot[TV_MEM_ACTIVATIONS] - activations + (is_full ? 0 : input);
+    cost->work_bytes = work[TV_MEM_ACTIVATIONS] - activations + (is_full ? input : 0);
     return TV_OK;
 }
 
@@ -120,12 +157,14 @@ static tv_status_t fill_units(const struct tv_run *run, tv_partition_t partition
                               const struct tv_profile *profile, struct tv_unit_cost *units)
 {
     const int num_units = run->model.num_layers + 2;
+    int64_t scratch;
+    TV_TRY(scratch_bytes(run, &scratch));
     for (int unit = 0; unit < num_units; unit++) {
         const int like = unit > 1 && unit < num_units - 1 ? 1 : unit; /* layers are alike */
         if (like != unit)
             units[unit] = units[like];
         else
-            TV_TRY(count_bytes(run, unit, &units[unit]));
+            TV_TRY(count_bytes(run, unit, scratch, &units[unit]));
     }
     if (partition == TV_PARTITION_PARAMS)
         return count_params(run, units);
@@ -154,18 +193,17 @@ static void problem_free(struct problem *p)
 }
 
 /* Weight, gradient and optimizer state of a tied matrix: a stage with both ends of the model has it once. */
-static tv_status_t tied_bytes(const struct tv_run *run, int64_t *bytes_out)
+static tv_status_t tied_bytes(const struct tv_run *run, const struct problem *p, int64_t *bytes_out)
 {
     const int head = run->model.num_layers + 1;
     const struct tv_model_chunk ends[] = {{0, 1, 1, 1}, {head, 1, 1, 1}};
-    const struct tv_model_args args = tv_run_args_of(run, 2, ends);
-    int64_t first[TV_NUM_MEM_KINDS], last[TV_NUM_MEM_KINDS], both[TV_NUM_MEM_KINDS], optimizer[2];
-    TV_TRY(one_unit_bytes(run, 0, 1, 1, first));
-    TV_TRY(one_unit_bytes(run, head, 1, 1, last));
-    TV_TRY(tv_model_memory(&args, run->extent.at[TV_TENSOR], both));
-    const int64_t tied = first[TV_MEM_PARAMS] + last[TV_MEM_PARAMS] - both[TV_MEM_PARAMS];
-    TV_TRY(optimizer_bytes(run, 0, NULL, tied / (int64_t)sizeof(float), optimizer));
-    *bytes_out = 2 * tied + optimizer[0];
+    const int64_t more_tokens = 2 * run->micro_batch * run->seq_length * (int64_t)sizeof(int32_t);
+    struct replica_bytes both;
+    int64_t scratch;
+    TV_TRY(scratch_bytes(run, &scratch));
+    TV_TRY(chunks_bytes(run, 2, ends, &both));
+    *bytes_out = p->units[0].fixed_bytes + p->units[head].fixed_bytes -
+                 fixed_bytes(&both, scratch + more_tokens);
     return TV_OK;
 }
 
@@ -174,35 +212,55 @@ static tv_status_t tied_bytes(const struct tv_run *run, int64_t *bytes_out)
 static tv_status_t take_off(const struct tv_run *run, struct problem *p)
 {
     const int last = p->args.num_pieces - 1;
-    const int64_t input = tv_run_message_count(run) * (int64_t)sizeof(float);
+    const int64_t input = message_bytes(run);
     int64_t tied;
     for (int i = 1; i <= last; i++)
         p->stage_fixed_bytes[p->stage_of[i]] -=
             input * (run->recompute == TV_RECOMPUTE_FULL ? p->num_works[i] : p->num_slots[i]);
-    TV_TRY(tied_bytes(run, &tied));
+    TV_TRY(tied_bytes(run, p, &tied));
     if (p->stage_of[0] == p->stage_of[last])
         p->stage_fixed_bytes[p->stage_of[0]] -= tied;
     return TV_OK;
 }
 
+/* What no split changes: room to work in, that of the store's largest unit, messages, tokens of the slots. A stage
+ * without a layer counts as if it had one. */
+static tv_status_t fill_stages(const struct tv_run *run, struct problem *p)
+{
+    const int head = run->model.num_layers + 1, last = p->args.num_pieces - 1;
+    const int units[] = {1, 0, head}, held_by[] = {-1, p->stage_of[0], p->stage_of[last]};
+    const int64_t tokens = 2 * run->micro_batch * run->seq_length * (int64_t)sizeof(int32_t);
+    struct replica_bytes of[3];
+    int64_t scratch;
+    TV_TRY(scratch_bytes(run, &scratch));
+    for (int i = 0; i < 3; i++) {
+        const struct tv_model_chunk only = {units[i], 1, 1, 1};
+        TV_TRY(chunks_bytes(run, 1, &only, &of[i]));
+    }
+    for (int stage = 0; stage < p->args.num_stages; stage++) {
+        int64_t room = 0;
+        for (int i = 0; i < 3; i++) {
+            if ((held_by[i] < 0 || held_by[i] == stage) && of[i].room > room)
+                room = of[i].room;
+        }
+        p->stage_fixed_bytes[stage] =
+            scratch - tokens + room + of[0].work + run->message_bytes[stage];
+    }
+    for (int i = 0; i <= last; i++)
+        p->stage_fixed_bytes[p->stage_of[i]] += p->num_slots[i] * tokens;
+    return take_off(run, p);
+}
+
 static tv_status_t fill_places(const struct tv_run *run, struct problem *p)
 {
-    const int num_pieces = p->args.num_pieces;
-    int64_t scratch[TV_NUM_MEM_KINDS], optimizer[2];
-    const struct tv_unit_range layer = {1, 1}; /* the room to work in is one, however many layers */
-    TV_TRY(one_unit_bytes(run, 1, 1, 1, scratch));
-    TV_TRY(optimizer_bytes(run, 1, &layer, 0, optimizer));
-    for (int position = 0; position < num_pieces; position++) {
+    for (int position = 0; position < p->args.num_pieces; position++) {
         const int stage = tv_schedule_stage_of(&run->schedule, position),
                   chunk = tv_schedule_chunk_of(&run->schedule, position);
         p->stage_of[position] = stage;
         p->num_slots[position] = run->chunk_slots[stage * run->num_chunks + chunk];
         p->num_works[position] = run->chunk_works[stage * run->num_chunks + chunk];
     }
-    for (int stage = 0; stage < p->args.num_stages; stage++)
-        p->stage_fixed_bytes[stage] =
-            scratch[TV_MEM_BUFFERS] + optimizer[1] + run->message_bytes[stage];
-    return take_off(run, p);
+    return fill_stages(run, p);
 }
 
 static tv_status_t problem_create(const struct tv_run *run, tv_partition_t partition,
@@ -255,48 +313,24 @@ tv_status_t tv_run_split(struct tv_run *run, tv_partition_t partition,
     return status == TV_OK ? tv_run_accept_split(run) : status;
 }
 
-tv_status_t tv_split_seconds(const struct tv_run *run, const struct tv_profile *profile,
-                             int is_uniform, double *seconds_out)
+tv_status_t tv_split_costs(const struct tv_run *run, const struct tv_profile *profile,
+                           int is_uniform, double *seconds_out, int64_t *bytes_out)
 {
     struct problem p;
     struct tv_unit_range *ranges = NULL;
-    int64_t *bytes = NULL;
     tv_status_t status = problem_create(run, TV_PARTITION_PROFILE, profile, &p);
     if (status == TV_OK) {
         ranges = calloc((size_t)p.args.num_pieces, sizeof(*ranges));
-        bytes = calloc((size_t)p.args.num_stages, sizeof(*bytes));
-        if (ranges == NULL || bytes == NULL)
+        if (ranges == NULL)
             status = TV_ERR(TV_NO_MEMORY, "split of %d layers", run->model.num_layers);
     }
     if (status == TV_OK && is_uniform)
         status = tv_partition_uniform(run->model.num_layers, p.args.num_pieces, ranges);
     if (status == TV_OK)
-        tv_partition_costs(&p.args, is_uniform ? ranges : run->pieces, seconds_out, bytes);
+        tv_partition_costs(&p.args, is_uniform ? ranges : run->pieces, seconds_out, bytes_out);
     free(ranges);
-    free(bytes);
     problem_free(&p);
     return status;
-}
-
-/* Of the replica that `sharding` is of. `bytes` has what the model takes when it holds all weights and gradients. */
-static tv_status_t add_replica_bytes(const struct tv_run *run, const struct tv_sharding *sharding,
-                                     int64_t *bytes)
-{
-    int64_t optimizer[2];
-    TV_TRY(tv_sharding_optimizer_bytes(run, sharding, optimizer));
-    bytes[TV_MEM_OPTIMIZER] += optimizer[0] + optimizer[1];
-    if (run->zero_stage < 2)
-        return TV_OK;
-    bytes[TV_MEM_PARAMS] = bytes[TV_MEM_GRADS] = 0;
-    return tv_store_bytes(run, sharding, bytes);
-}
-
-static int64_t total_of(const int64_t *bytes)
-{
-    int64_t total = 0;
-    for (int k = 0; k < TV_NUM_MEM_KINDS; k++)
-        total += bytes[k];
-    return total;
 }
 
 tv_status_t tv_run_stage_bytes(const struct tv_run *run, int stage, int64_t *bytes_out)
@@ -305,23 +339,13 @@ tv_status_t tv_run_stage_bytes(const struct tv_run *run, int stage, int64_t *byt
     if (chunks == NULL)
         return TV_ERR(TV_NO_MEMORY, "%d chunks", run->num_chunks);
     const struct tv_model_args args = tv_run_model_args(run, stage, chunks);
-    int64_t model[TV_NUM_MEM_KINDS];
-    tv_status_t status = tv_model_memory(&args, run->extent.at[TV_TENSOR], model);
+    struct replica_bytes most = {0};
+    const tv_status_t status = chunks_bytes(run, args.num_chunks, args.chunks, &most);
     free(chunks);
     TV_TRY(status);
-    model[TV_MEM_BUFFERS] += run->message_bytes[stage];
-    struct tv_sharding sharding = {0};
-    status = tv_sharding_create(run, stage, 0, &sharding);
-    for (int d = 0; d < sharding.shards.num_ranks && status == TV_OK; d++) {
-        int64_t replica[TV_NUM_MEM_KINDS];
-        memcpy(replica, model, sizeof(replica));
-        tv_sharding_become(&sharding, d);
-        status = add_replica_bytes(run, &sharding, replica);
-        if (d == 0 || total_of(replica) > total_of(bytes_out))
-            memcpy(bytes_out, replica, sizeof(replica));
-    }
-    tv_sharding_destroy(&sharding);
-    return status;
+    most.kinds[TV_MEM_BUFFERS] += run->message_bytes[stage];
+    memcpy(bytes_out, most.kinds, sizeof(most.kinds));
+    return TV_OK;
 }
 
 tv_status_t tv_run_accept_split(struct tv_run *run)

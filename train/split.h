@@ -22,10 +22,13 @@ TV_MUST_CHECK tv_status_t tv_run_split(struct tv_run *run, tv_partition_t partit
 /* The last checks of filled pieces: all units in order, within --memory-limit. Errors: TV_INVALID. */
 TV_MUST_CHECK tv_status_t tv_run_accept_split(struct tv_run *run);
 
-/* Seconds of one micro-batch on each stage, seconds_out [P], under the run's pieces, or under the uniform split. */
-TV_MUST_CHECK tv_status_t tv_split_seconds(const struct tv_run *run,
-                                           const struct tv_profile *profile, int is_uniform,
-                                           double *seconds_out);
+/* What the solver counts of each stage, [P], under the run's pieces, or under the uniform split: seconds of one
+ * micro-batch, and bytes. Those are tv_run_stage_bytes, but for: a stage without layers, which has room for one all
+ * the same; units whose largest shard is another replica's (muon), which add up to more; small units that share a
+ * bucket (--zero-stage 1), which are cut one by one: some blocks of 16 elements more, with muon a percent less or more.
+ * What is chosen is checked by tv_run_accept_split. */
+TV_MUST_CHECK tv_status_t tv_split_costs(const struct tv_run *run, const struct tv_profile *profile,
+                                         int is_uniform, double *seconds_out, int64_t *bytes_out);
 /* Bytes of one rank of a stage by kind, of the replica with most: what training will allocate, exactly.
  * bytes_out [TV_NUM_MEM_KINDS]. */
 TV_MUST_CHECK tv_status_t tv_run_stage_bytes(const struct tv_run *run, int stage,

@@ -1,10 +1,40 @@
 /* train/stage.c -- what this rank's stage does when the schedule says forward or backward. */
+#include "train/file_faults.h"
 #include "train/trainer_internal.h"
+#include <inttypes.h>
 
-static struct tv_model_call model_call(const struct tv_trainer *tr,
-                                       const struct tv_stage_call *call)
+/* For the sentence of a wait that has no end. The pipe axis says its own (pipeline/executor_messages.c). */
+static void say_action(struct tv_trainer *tr, const struct tv_stage_call *call, const char *action)
+{
+    static const enum tv_mesh_axis axes[] = {TV_TENSOR, TV_DATA};
+    for (size_t i = 0; i < sizeof(axes) / sizeof(axes[0]); i++) {
+        struct tv_comm *comm = tv_mesh_comm(tr->mesh, axes[i]);
+        if (tr->step == 0)
+            tv_comm_set_context(comm, "evaluation, stage %d, chunk %d, micro-batch %d",
+                                tr->here.at[TV_PIPE], call->chunk, call->micro);
+        else
+            tv_comm_set_context(comm, "step %" PRId64 ", stage %d, chunk %d, %s of micro-batch %d",
+                                tr->step, tr->here.at[TV_PIPE], call->chunk, action, call->micro);
+    }
+}
+
+void tv_trainer_say_phase(struct tv_trainer *tr, const char *phase)
+{
+    struct tv_comm *const comms[] = {tv_mesh_comm(tr->mesh, TV_TENSOR),
+                                     tv_mesh_comm(tr->mesh, TV_DATA), tv_mesh_world(tr->mesh),
+                                     tr->tied};
+    for (size_t i = 0; i < sizeof(comms) / sizeof(comms[0]); i++) {
+        if (comms[i] != NULL)
+            tv_comm_set_context(comms[i], "step %" PRId64 ", stage %d, %s", tr->step,
+                                tr->here.at[TV_PIPE], phase);
+    }
+}
+
+static struct tv_model_call model_call(struct tv_trainer *tr, const struct tv_stage_call *call,
+                                       const char *action)
 {
     const struct tv_run *run = tr->run;
+    say_action(tr, call, action);
     return (struct tv_model_call){.chunk = call->chunk,
                                   .slot = call->slot,
                                   .work = call->work,
@@ -18,16 +48,52 @@ static struct tv_model_call model_call(const struct tv_trainer *tr,
                                   .dx = call->dx};
 }
 
+/* Ids were checked when the file was opened; it may have been written to since. */
+static tv_status_t check_ids(const struct tv_trainer *tr)
+{
+    const int64_t count = tr->run->micro_batch * tr->run->seq_length;
+    int64_t largest = 0, vocab_size = tr->run->model.vocab_size;
+    for (int64_t i = 0; i < count; i++) {
+        largest = tr->ids[i] > largest ? tr->ids[i] : largest;
+        largest = tr->targets[i] > largest ? tr->targets[i] : largest;
+    }
+    if (largest < vocab_size)
+        return TV_OK;
+    return TV_ERR(TV_BAD_FILE,
+                  "--%s: token %" PRId64 " is beyond the vocabulary of %" PRId64
+                  "; a file has changed since the run began",
+                  tr->step == 0 ? "valid-data" : "data", largest, vocab_size);
+}
+
+struct load {
+    struct tv_trainer *tr;
+    int micro;
+};
+
+static tv_status_t load_batch(void *context)
+{
+    const struct load *load = context;
+    TV_TRY(tv_batch_load(load->tr, load->micro));
+    return check_ids(load->tr);
+}
+
 static tv_status_t stage_forward(void *context, const struct tv_stage_call *call)
 {
     struct tv_trainer *tr = context;
-    struct tv_model_call forward = model_call(tr, call);
+    struct tv_model_call forward = model_call(tr, call, "forward");
     double loss_sum = 0;
+    if (tv_trainer_is_root(tr))
+        tv_stop_announce();
     forward.loss_sum_out = &loss_sum;
-    if (call->x == NULL || call->y == NULL) { /* positions between need no tokens */
-        TV_TRY(tv_batch_load(tr, call->micro));
+    const struct tv_train_options *o = &tr->run->options;
+    const int is_end = call->x == NULL || call->y == NULL; /* what lies between needs no tokens */
+    if (is_end || o->resets_position_ids || o->resets_attention_mask) {
+        struct load load = {tr, call->micro};
+        TV_TRY(tv_file_guard(load_batch, &load));
         forward.ids = tr->ids;
         forward.targets = tr->targets;
+        forward.positions = tr->positions;
+        forward.first_keys = tr->first_keys;
         if (call->y == NULL)
             tr->counted += tv_batch_counted(tr);
     }
@@ -70,7 +136,7 @@ static tv_status_t stage_backward(void *context, const struct tv_stage_call *cal
 {
     struct tv_trainer *tr = context;
     const struct tv_unit_done done = {tr, unit_done};
-    struct tv_model_call backward = model_call(tr, call);
+    struct tv_model_call backward = model_call(tr, call, "backward");
     backward.unit_done = call->is_last_backward && tr->store == NULL ? &done : NULL;
     return tv_model_backward(tr->model, &backward);
 }
@@ -78,7 +144,7 @@ static tv_status_t stage_backward(void *context, const struct tv_stage_call *cal
 static tv_status_t stage_backward_input(void *context, const struct tv_stage_call *call)
 {
     struct tv_trainer *tr = context;
-    const struct tv_model_call input = model_call(tr, call);
+    const struct tv_model_call input = model_call(tr, call, "backward (input)");
     return tv_model_backward_input(tr->model, &input);
 }
 
@@ -86,7 +152,7 @@ static tv_status_t stage_backward_weight(void *context, const struct tv_stage_ca
 {
     struct tv_trainer *tr = context;
     const struct tv_unit_done done = {tr, unit_done};
-    struct tv_model_call weight = model_call(tr, call);
+    struct tv_model_call weight = model_call(tr, call, "backward (weight)");
     weight.unit_done = call->is_last_backward && tr->store == NULL ? &done : NULL;
     return tv_model_backward_weight(tr->model, &weight);
 }

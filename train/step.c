@@ -32,8 +32,8 @@ static tv_status_t mesh_sums(struct tv_trainer *tr, const struct tv_rank_time *w
     TV_TRY(tv_model_grad_square_sum(tr->model, tr->sharding.num_pieces, tr->grad_pieces, &squares));
     sums[SUM_LOSS] = counts ? tr->loss_sum : 0;
     sums[SUM_COUNTED] = counts ? (double)tr->counted : 0;
-    /* replicas own the same gradients, or each its shards */
-    sums[SUM_SQUARES] = here.at[TV_DATA] == 0 || tr->run->zero_stage > 0 ? squares : 0;
+    /* The first replicas own it all together; what the others own are copies. */
+    sums[SUM_SQUARES] = here.at[TV_DATA] < tr->run->zero_group ? squares : 0;
     sums[SUM_WINDOW] = walk->window;
     sums[SUM_BUSY] = walk->busy;
     sums[SUM_WARMUP] = walk->warmup;
@@ -121,10 +121,7 @@ static tv_status_t update_weights(struct tv_trainer *tr, int64_t step, double pe
         lr[g] = tv_lr_at(&tr->run->lr[g], step);
     TV_TRY(tv_optimizer_step(tr->optimizer, tr->params.data, tr->grads.data, lr, scale,
                              ++tr->num_updates));
-    if (tr->run->zero_stage == 0 || !tr->params.is_whole)
-        return TV_OK;
-    return tv_buckets_gather(tv_mesh_comm(tr->mesh, TV_DATA), tr->stream, &tr->sharding.shards,
-                             tr->params.data);
+    return tv_trainer_publish_params(tr);
 }
 
 tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_report *report_out)
@@ -141,14 +138,17 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     /* 1. Walk the pipeline: the schedule is a checked list of forwards, backwards and messages. The last backward of
      *    each unit starts the sum of its gradients over the replicas. */
     TV_TRY(tv_executor_run(tr->executor, &stage, &walk));
+    tr->compute_seconds = walk.busy_seconds - tv_trainer_waited_in_actions(tr);
 
     /* 2. Replicas agree, then whoever else shares a weight: tied embeddings, replicated key/value heads. */
+    tv_trainer_say_phase(tr, "sum of gradients");
     TV_TRY(tr->store != NULL ? tv_store_finish(tr->store) : tv_buckets_finish(tr->buckets));
     TV_TRY(sync_shared(tr));
     end_phase(tr, TV_PHASE_GRADIENTS, walk.ended);
 
     /* 3. One decision, the same on every rank, before any weight is touched. */
-    TV_TRY(tv_trainer_window(tr, &walk, window));
+    tv_trainer_say_phase(tr, "sums of the step");
+    TV_TRY(tv_trainer_window(tr, &walk, window, &report.stop));
     tr->window_started = window[0];
     const struct tv_rank_time walk_time = tv_trainer_walk_time(tr, &walk, window);
     TV_TRY(mesh_sums(tr, &walk_time, sums));
@@ -163,12 +163,14 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
         TV_TRY(tv_trainer_write_tensors(tr, tr->run->options.dump_grads, &tr->grads, per_token));
 
     /* 4. Step. */
+    tv_trainer_say_phase(tr, "optimizer");
     if (!report.is_skipped)
         TV_TRY(update_weights(tr, step, per_token, report.grad_norm));
     end_phase(tr, TV_PHASE_OPTIMIZER, tr->phases[TV_PHASE_SUMS].end);
     tr->consumed += tr->global_batch;
     tv_trainer_note_walk(tr, &walk_time);
     tv_trainer_end_account(tr);
+    tv_trainer_say_phase(tr, "between this step and the next");
 
     if (tr->peak_memory == 0)
         TV_TRY(look_at_memory(tr));
@@ -179,18 +181,40 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     return TV_OK;
 }
 
-tv_status_t tv_train_eval(struct tv_trainer *tr, double *loss_out, int64_t *counted_out)
+/* Sum of losses and counted tokens of one validation file. */
+static tv_status_t evaluate(struct tv_trainer *tr, int file, double sums[2])
 {
     const struct tv_stage_functions stage = tv_trainer_stage(tr);
-    const double started = tv_clock_seconds();
+    tr->evaluated = tr->valid[file];
     tv_trainer_begin_pass(tr, 0);
     TV_TRY(tv_executor_run_forward(tr->executor, tv_batch_eval_micro(tr), &stage));
     const int counts = tr->here.at[TV_PIPE] == tr->head_stage && tr->here.at[TV_TENSOR] == 0;
-    double sums[2] = {counts ? tr->loss_sum : 0, counts ? (double)tr->counted : 0};
-    TV_TRY(tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), sums, 2, TV_F64, TV_SUM));
+    sums[0] = counts ? tr->loss_sum : 0;
+    sums[1] = counts ? (double)tr->counted : 0;
+    return tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), sums, 2, TV_F64, TV_SUM);
+}
+
+static struct tv_eval_loss eval_loss(const double sums[2])
+{
+    return (struct tv_eval_loss){sums[1] > 0 ? sums[0] / sums[1] : 0, (int64_t)sums[1]};
+}
+
+tv_status_t tv_train_eval(struct tv_trainer *tr, struct tv_eval_report *report_out)
+{
+    struct tv_eval_report report = {.num_files = tr->num_valid};
+    double all[2] = {0, 0};
+    const double started = tv_clock_seconds();
+    for (int i = 0; i < tr->num_valid; i++) {
+        double sums[2];
+        TV_TRY(evaluate(tr, i, sums));
+        report.files[i] = eval_loss(sums);
+        report.names[i] = tr->run->options.valid_data.words[i];
+        all[0] += sums[0];
+        all[1] += sums[1];
+    }
+    report.all = eval_loss(all);
     TV_TRY(look_at_memory(tr));
-    *counted_out = (int64_t)sums[1];
-    *loss_out = sums[1] > 0 ? sums[0] / sums[1] : 0;
+    *report_out = report;
     tr->step_started_at += tv_clock_seconds() - started; /* a step's time is without evaluation */
     return TV_OK;
 }

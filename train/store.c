@@ -22,7 +22,7 @@ struct lent_unit {
 };
 
 struct lent_buffer {
-    float *data;                  /* [the largest unit's count] */
+    void *data;                   /* [the largest unit's count] */
     const struct lent_unit *unit; /* whose weights or gradients these are, or NULL */
     struct tv_request *requests[MAX_PARTS];
 };
@@ -101,6 +101,11 @@ static tv_status_t place_units(struct tv_store *store, const struct tv_run *run,
     return TV_OK;
 }
 
+static size_t weight_bytes(const struct tv_run *run, int64_t count)
+{
+    return (size_t)count * tv_dtype_bytes(run->dtype);
+}
+
 static size_t bytes_of(int64_t count)
 {
     return (size_t)count * sizeof(float);
@@ -117,31 +122,35 @@ static tv_status_t create_buffers(struct tv_store *store)
     const int is_sharded = has_weight_shards(store->args.run);
     struct tv_device *device = tv_stream_device(store->args.stream);
     const int64_t own = s->shards.own_count, room = NUM_BUFFERS * store->largest;
-    TV_TRY(tv_buffer_create(device, bytes_of(is_sharded ? own : s->locals.count), TV_MEM_PARAMS,
-                            &store->params));
+    const struct tv_run *run = store->args.run;
+    TV_TRY(tv_buffer_create(device, weight_bytes(run, is_sharded ? own : s->locals.count),
+                            TV_MEM_PARAMS, &store->params));
     TV_TRY(tv_buffer_create(device, bytes_of(own), TV_MEM_GRADS, &store->grads));
     TV_TRY(tv_buffer_create(device, bytes_of(room), TV_MEM_BUFFERS, &store->grads_room));
-    TV_TRY(tv_buffer_create(device, bytes_of(is_sharded ? room : 0), TV_MEM_BUFFERS,
+    TV_TRY(tv_buffer_create(device, weight_bytes(run, is_sharded ? room : 0), TV_MEM_BUFFERS,
                             &store->params_room));
     TV_TRY(tv_buffer_create(device, bytes_of(store->kept_count), TV_MEM_BUFFERS, &store->kept));
     for (int i = 0; i < NUM_BUFFERS; i++) {
         store->gradients[i].data = (float *)store->grads_room.data + i * store->largest;
         if (is_sharded)
-            store->weights[i].data = (float *)store->params_room.data + i * store->largest;
+            store->weights[i].data = tv_at(store->params_room.data, i * store->largest, run->dtype);
     }
     return TV_OK;
 }
 
 tv_status_t tv_store_bytes(const struct tv_run *run, const struct tv_sharding *s,
-                           int64_t bytes_out[TV_NUM_MEM_KINDS])
+                           int64_t bytes_out[TV_NUM_MEM_KINDS], int64_t *room_out)
 {
     struct tv_store store = {0};
     TV_TRY(place_units(&store, run, s));
-    const int64_t f = sizeof(float), room = NUM_BUFFERS * store.largest * f;
     const int is_sharded = has_weight_shards(run);
-    bytes_out[TV_MEM_PARAMS] += (is_sharded ? s->shards.own_count : s->locals.count) * f;
+    const int64_t f = sizeof(float), w = (int64_t)tv_dtype_bytes(run->dtype);
+    const int64_t room = NUM_BUFFERS * store.largest * (f + (is_sharded ? w : 0));
+    bytes_out[TV_MEM_PARAMS] += (is_sharded ? s->shards.own_count : s->locals.count) * w;
     bytes_out[TV_MEM_GRADS] += s->shards.own_count * f;
-    bytes_out[TV_MEM_BUFFERS] += room + (is_sharded ? room : 0) + store.kept_count * f;
+    bytes_out[TV_MEM_BUFFERS] += room + store.kept_count * f;
+    if (room_out != NULL)
+        *room_out = room;
     free(store.units);
     return TV_OK;
 }
@@ -167,14 +176,15 @@ static tv_status_t start_gather(struct tv_store *store, const struct lent_unit *
                                 struct lent_buffer *buffer)
 {
     const struct tv_shards *shards = &store->args.sharding->shards;
-    const float *own = store->params.data;
+    const tv_dtype_t dtype = store->args.run->dtype;
     buffer->unit = unit;
     for (int i = 0; i < unit->num_parts; i++) {
         const struct part *part = &unit->parts[i];
-        TV_TRY(tv_comm_all_gather_v(store->args.data, own + tv_shards_place(shards, part->bucket),
-                                    buffer->data + part->offset,
-                                    tv_shards_counts(shards, part->bucket), TV_F32,
-                                    store->args.stream, &buffer->requests[i]));
+        TV_TRY(tv_comm_all_gather_v(
+            store->args.data,
+            tv_at(store->params.data, tv_shards_place(shards, part->bucket), dtype),
+            tv_at(buffer->data, part->offset, dtype), tv_shards_counts(shards, part->bucket), dtype,
+            store->args.stream, &buffer->requests[i]));
     }
     return TV_OK;
 }
@@ -190,7 +200,7 @@ static struct lent_buffer *weights_of(struct tv_store *store, const struct lent_
 }
 
 static tv_status_t gather_weights(struct tv_store *store, const struct lent_unit *unit,
-                                  const struct lent_unit *next, const float **weights_out)
+                                  const struct lent_unit *next, const void **weights_out)
 {
     struct lent_buffer *buffer = weights_of(store, unit);
     if (buffer == NULL) {
@@ -210,20 +220,28 @@ static tv_status_t gather_weights(struct tv_store *store, const struct lent_unit
 static tv_status_t lend_weights(struct tv_store *store, const struct lent_unit *unit, int next,
                                 struct tv_unit_memory *memory)
 {
+    const tv_dtype_t dtype = store->args.run->dtype;
     if (has_weight_shards(store->args.run)) {
         TV_TRY(gather_weights(store, unit, find_unit(store, next), &memory->params));
-        memory->tied_params = unit->tied_offset >= 0 ? memory->params + unit->tied_offset : NULL;
+        if (unit->tied_offset >= 0)
+            memory->tied_params = tv_const_at(memory->params, unit->tied_offset, dtype);
         return TV_OK;
     }
     const struct tv_sharding *s = store->args.sharding;
-    const float *params = store->params.data;
-    memory->params = params + unit->first;
+    memory->params = tv_at(store->params.data, unit->first, dtype);
     if (unit->tied_offset >= 0)
-        memory->tied_params = params + s->shards.buckets[tied_bucket(s)].first;
+        memory->tied_params =
+            tv_at(store->params.data, s->shards.buckets[tied_bucket(s)].first, dtype);
     return TV_OK;
 }
 
 /* ---- gradients ---- */
+
+/* Where a part's gradients lie in a buffer. */
+static float *grads_of(const struct lent_buffer *buffer, const struct part *part)
+{
+    return (float *)buffer->data + part->offset;
+}
 
 /* Wait for a buffer's sums and add them to the shards. */
 static tv_status_t settle(struct tv_store *store, struct lent_buffer *buffer)
@@ -234,11 +252,13 @@ static tv_status_t settle(struct tv_store *store, struct lent_buffer *buffer)
         const struct part *part = &buffer->unit->parts[i];
         const struct tv_bucket_range own = tv_shards_of(shards, part->bucket, shards->rank);
         float *sum = (float *)store->grads.data + tv_shards_place(shards, part->bucket);
-        const struct tv_add_args add = {.count = own.count,
-                                        .a = buffer->data + part->offset + own.first -
-                                             shards->buckets[part->bucket].first,
-                                        .b = sum,
-                                        .y = sum};
+        const int64_t first = own.first - shards->buckets[part->bucket].first;
+        float *grads = grads_of(buffer, part);
+        const struct tv_from_bf16_args unpack = {own.count, tv_at(grads, first, TV_BF16),
+                                                 grads + first};
+        const struct tv_add_args add = {.count = own.count, .a = grads + first, .b = sum, .y = sum};
+        if (store->args.run->grad_dtype == TV_BF16)
+            TV_TRY(store->args.kernels->from_bf16(store->args.stream, &unpack));
         TV_TRY(store->args.kernels->add(store->args.stream, &add));
     }
     buffer->unit = NULL;
@@ -249,14 +269,18 @@ static tv_status_t start_reduce(struct tv_store *store, const struct lent_unit *
                                 struct lent_buffer *buffer)
 {
     const struct tv_shards *shards = &store->args.sharding->shards;
+    const tv_dtype_t dtype = store->args.run->grad_dtype;
     buffer->unit = unit;
     for (int i = 0; i < unit->num_parts; i++) {
         const struct part *part = &unit->parts[i];
         const struct tv_bucket_range own = tv_shards_of(shards, part->bucket, shards->rank);
-        float *all = buffer->data + part->offset;
-        TV_TRY(tv_comm_reduce_scatter_v(store->args.data, all,
-                                        all + own.first - shards->buckets[part->bucket].first,
-                                        tv_shards_counts(shards, part->bucket), TV_F32,
+        float *all = grads_of(buffer, part);
+        const int64_t first = own.first - shards->buckets[part->bucket].first;
+        const struct tv_to_bf16_args pack = {shards->buckets[part->bucket].count, all, all};
+        if (dtype == TV_BF16)
+            TV_TRY(store->args.kernels->to_bf16(store->args.stream, &pack));
+        TV_TRY(tv_comm_reduce_scatter_v(store->args.data, all, tv_at(all, first, dtype),
+                                        tv_shards_counts(shards, part->bucket), dtype,
                                         store->args.stream, &buffer->requests[i]));
     }
     return TV_OK;
@@ -296,7 +320,7 @@ static tv_status_t lend_grads(struct tv_store *store, const struct lent_unit *un
     if (use == TV_USE_BACKWARD_WEIGHT)
         TV_TRY(move_kept(store, unit, buffer->data, 0));
     memory->grads = buffer->data;
-    memory->tied_grads = unit->tied_offset >= 0 ? buffer->data + unit->tied_offset : NULL;
+    memory->tied_grads = unit->tied_offset >= 0 ? (float *)buffer->data + unit->tied_offset : NULL;
     return TV_OK;
 }
 
@@ -378,10 +402,11 @@ const struct tv_unit_store *tv_store_lender(struct tv_store *store)
     return &store->lender;
 }
 
-struct tv_weight_array tv_store_params(struct tv_store *store)
+struct tv_stored_weights tv_store_params(struct tv_store *store)
 {
-    const int is_sharded = has_weight_shards(store->args.run);
-    return (struct tv_weight_array){store->params.data, is_sharded, !is_sharded};
+    const struct tv_run *run = store->args.run;
+    const int is_sharded = has_weight_shards(run);
+    return (struct tv_stored_weights){store->params.data, run->dtype, is_sharded, !is_sharded};
 }
 
 struct tv_weight_array tv_store_grads(struct tv_store *store)
@@ -394,11 +419,26 @@ tv_status_t tv_store_zero_grads(struct tv_store *store)
     return tv_stream_zero(store->args.stream, store->grads.data, store->grads.bytes);
 }
 
+/* The shards of all groups, as the gradients of a step travel. */
+static tv_status_t sum_copies(struct tv_store *store)
+{
+    const struct tv_kernels *kernels = store->args.kernels;
+    const tv_dtype_t dtype = store->args.run->grad_dtype;
+    const int64_t count = store->args.sharding->shards.own_count;
+    const struct tv_to_bf16_args pack = {count, store->grads.data, store->grads.data};
+    const struct tv_from_bf16_args unpack = {count, store->grads.data, store->grads.data};
+    if (dtype == TV_BF16)
+        TV_TRY(kernels->to_bf16(store->args.stream, &pack));
+    TV_TRY(tv_comm_all_reduce_wait(store->args.copies, store->grads.data, count, dtype, TV_SUM,
+                                   store->args.stream));
+    return dtype == TV_BF16 ? kernels->from_bf16(store->args.stream, &unpack) : TV_OK;
+}
+
 tv_status_t tv_store_finish(struct tv_store *store)
 {
     for (int i = 0; i < NUM_BUFFERS; i++) {
         TV_TRY(settle(store, &store->gradients[store->oldest]));
         store->oldest = (store->oldest + 1) % NUM_BUFFERS;
     }
-    return TV_OK;
+    return store->args.copies != NULL ? sum_copies(store) : TV_OK;
 }

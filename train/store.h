@@ -18,9 +18,10 @@ struct tv_store; /* opaque */
 struct tv_store_args {
     const struct tv_run *run;           /* borrowed, as is all below */
     const struct tv_sharding *sharding; /* of this rank */
-    struct tv_comm *data;
+    struct tv_comm *data;               /* the group that shares */
+    struct tv_comm *copies;             /* of its shards in other groups, or NULL */
     struct tv_stream *stream;
-    const struct tv_kernels *kernels;
+    const struct tv_kernels *kernels; /* of fp32: what the store works on are gradients */
 };
 /* All values are zero. Errors: TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_store_create(const struct tv_store_args *args,
@@ -29,16 +30,17 @@ void tv_store_destroy(struct tv_store *store);
 
 /* For tv_model_args; valid as long as the store. */
 const struct tv_unit_store *tv_store_lender(struct tv_store *store);
-struct tv_weight_array tv_store_params(struct tv_store *store);
+struct tv_stored_weights tv_store_params(struct tv_store *store);
 struct tv_weight_array tv_store_grads(struct tv_store *store);
 
-/* Around the backwards of a step. */
+/* Around the backwards of a step. finish: the shards' sums over the copies too, once. */
 TV_MUST_CHECK tv_status_t tv_store_zero_grads(struct tv_store *store);
 TV_MUST_CHECK tv_status_t tv_store_finish(struct tv_store *store);
 
-/* Bytes that tv_store_create asks for, by kind; those of other kinds stay as they are. */
+/* Bytes that tv_store_create asks for, by kind; those of other kinds stay as they are. room_out, or NULL: the part of
+ * them in which units take turns, which the largest one needs. */
 TV_MUST_CHECK tv_status_t tv_store_bytes(const struct tv_run *run,
                                          const struct tv_sharding *sharding,
-                                         int64_t bytes_out[TV_NUM_MEM_KINDS]);
+                                         int64_t bytes_out[TV_NUM_MEM_KINDS], int64_t *room_out);
 TV_END_C
 #endif

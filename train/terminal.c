@@ -1,5 +1,6 @@
 /* train/terminal.c -- width, colour and broken lines. */
 #include "train/terminal.h"
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -42,4 +43,11 @@ void tv_paragraph_text(struct tv_paragraph *p, const char *text)
         tv_paragraph_word(p, "", word, length, "");
         word += length + (word[length] == ' ');
     }
+}
+
+tv_status_t tv_output_check(void)
+{
+    if (fflush(stdout) != 0)
+        return TV_ERR(TV_IO, "standard output cannot be written: %s", strerror(errno));
+    return !ferror(stdout) ? TV_OK : TV_ERR(TV_IO, "standard output could not be written");
 }

@@ -11,6 +11,9 @@ int tv_terminal_columns(int asked, FILE *out);
 /* A terminal, and NO_COLOR is not set. */
 int tv_terminal_is_coloured(FILE *out);
 
+/* Everything printed has arrived. Errors: TV_IO. */
+TV_MUST_CHECK tv_status_t tv_output_check(void);
+
 /* Words put on lines that start at column `indent` and end before column `columns`. The first line
  * is at `column` when it begins. */
 struct tv_paragraph {

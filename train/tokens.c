@@ -1,70 +1,44 @@
 /* train/tokens.c -- a mapped file of token ids; the vocabulary is checked once, in blocks. */
-#include "train/tokens.h"
 #include "base/rng.h"
-#include "train/files.h"
+#include "train/tokens_internal.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct tv_tokens {
-    char *path;
-    tv_tokens_format_t format;
-    struct tv_file_map map;
-    int64_t count;
-    int64_t mock_vocab; /* 0: a file */
-    uint64_t mock_key;
-};
-
-static const char *const format_names[] = {
-    [TV_TOKENS_TEXT] = "text", [TV_TOKENS_U16] = "u16", [TV_TOKENS_U32] = "u32"};
+static const char *const format_names[] = {[TV_TOKENS_TEXT] = "text",
+                                           [TV_TOKENS_U16] = "u16",
+                                           [TV_TOKENS_U32] = "u32",
+                                           [TV_TOKENS_LLMC] = "llmc",
+                                           [TV_TOKENS_MEGATRON] = "megatron"};
+enum { NUM_FORMATS = sizeof(format_names) / sizeof(format_names[0]) };
 
 const char *tv_tokens_format_name(tv_tokens_format_t format)
 {
     return format_names[format];
 }
 
-static int64_t width_of(tv_tokens_format_t format)
+/* A .bin file is llm.c's or has 16-bit ids. Ids below 65536 stored in 32 bits show themselves: their
+ * upper halves are zero while the lower ones are not. */
+static tv_status_t format_of_bin(const char *path, tv_tokens_format_t *format_out)
 {
-    return format == TV_TOKENS_TEXT ? 1 : format == TV_TOKENS_U16 ? 2 : 4;
-}
-
-/* Token `index` of the bytes of a file. */
-static uint32_t token_at(const unsigned char *data, tv_tokens_format_t format, int64_t index)
-{
-    const unsigned char *b = data + index * width_of(format);
-    if (format == TV_TOKENS_TEXT)
-        return b[0];
-    if (format == TV_TOKENS_U16)
-        return (uint32_t)b[0] | (uint32_t)b[1] << 8;
-    return (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
-}
-
-/* What a .bin file of 16-bit ids does not begin with: the magic number of llm.c's files, or ids
- * below 65536 stored in 32 bits, whose upper halves are zero while the lower ones are not. */
-static tv_status_t check_begins_like_u16(const char *path)
-{
-    enum { LLMC_MAGIC = 20240520, MIN_PAIRS = 8, MAX_PAIRS = 4096 };
+    enum { MIN_PAIRS = 8, MAX_PAIRS = 4096 };
     struct tv_file_map map;
     TV_TRY(tv_file_map(path, &map));
     const int64_t words = map.bytes / 4;
     const int64_t pairs = words < MAX_PAIRS ? words : MAX_PAIRS;
-    const int is_llmc = words > 0 && token_at(map.data, TV_TOKENS_U32, 0) == (uint32_t)LLMC_MAGIC;
+    const int is_llmc = tv_llmc_is(&map);
     int64_t low = 0, high = 0;
     for (int64_t i = 0; i < pairs; i++) {
-        low += token_at(map.data, TV_TOKENS_U16, 2 * i) != 0;
-        high += token_at(map.data, TV_TOKENS_U16, 2 * i + 1) != 0;
+        low += tv_little_endian(map.data + 4 * i, 2) != 0;
+        high += tv_little_endian(map.data + 4 * i + 2, 2) != 0;
     }
     tv_file_unmap(&map);
-    if (is_llmc)
-        return TV_ERR(TV_UNSUPPORTED,
-                      "%s begins with the header of an llm.c file; this version reads text, u16 "
-                      "and u32 files without a header",
-                      path);
-    if (pairs >= MIN_PAIRS && low > 0 && high == 0)
+    if (!is_llmc && pairs >= MIN_PAIRS && low > 0 && high == 0)
         return TV_ERR(TV_BAD_FILE,
                       "%s looks like 32-bit ids (every second 16-bit word is zero); say "
                       "--data-format u32, or u16 if it is not",
                       path);
+    *format_out = is_llmc ? TV_TOKENS_LLMC : TV_TOKENS_U16;
     return TV_OK;
 }
 
@@ -78,68 +52,79 @@ static tv_status_t format_by_name(const char *path, tv_tokens_format_t *format_o
                 {".u16", TV_TOKENS_U16},
                 {".u32", TV_TOKENS_U32},
                 {".bin", TV_TOKENS_U16}};
+    if (tv_megatron_is(path)) {
+        *format_out = TV_TOKENS_MEGATRON;
+        return TV_OK;
+    }
     const char *slash = strrchr(path, '/');
     const char *dot = strrchr(slash != NULL ? slash : path, '.');
     for (size_t i = 0; dot != NULL && i < sizeof(ends) / sizeof(ends[0]); i++) {
         if (strcmp(dot, ends[i].end) != 0)
             continue;
         if (strcmp(dot, ".bin") == 0)
-            TV_TRY(check_begins_like_u16(path));
+            return format_of_bin(path, format_out);
         *format_out = ends[i].format;
         return TV_OK;
     }
-    return TV_ERR(TV_INVALID,
-                  "%s: the name does not end in .txt, .text, .bin, .u16 or .u32; say --data-format "
-                  "text, u16 or u32",
-                  path);
+    return TV_ERR(
+        TV_INVALID,
+        "%s: the name does not end in .txt, .text, .bin, .u16 or .u32, and no .idx file is "
+        "beside it; say --data-format text, u16, u32, llmc or megatron",
+        path);
 }
 
 tv_status_t tv_tokens_format_of(const char *path, const char *word, tv_tokens_format_t *format_out)
 {
     if (strcmp(word, "auto") == 0)
         return format_by_name(path, format_out);
-    for (int i = TV_TOKENS_TEXT; i <= TV_TOKENS_U32; i++) {
+    for (int i = 0; i < NUM_FORMATS; i++) {
         if (strcmp(word, format_names[i]) == 0) {
             *format_out = (tv_tokens_format_t)i;
             return TV_OK;
         }
     }
-    if (strcmp(word, "llmc") == 0 || strcmp(word, "megatron") == 0)
-        return TV_ERR(TV_UNSUPPORTED,
-                      "--data-format %s: this version reads text, u16 and u32 files", word);
-    return TV_ERR(TV_INVALID, "--data-format %s is not one of auto, text, u16, u32", word);
+    return TV_ERR(TV_INVALID, "--data-format %s is not one of auto, text, u16, u32, llmc, megatron",
+                  word);
+}
+
+/* A file that is ids from its first byte on. */
+static tv_status_t parse_plain(struct tv_tokens *t)
+{
+    t->width = t->format == TV_TOKENS_TEXT ? 1 : t->format == TV_TOKENS_U16 ? 2 : 4;
+    if (t->map.bytes % t->width != 0)
+        return TV_ERR(TV_BAD_FILE,
+                      "%s: %" PRId64 " bytes are not whole %s tokens of %d bytes; the file is cut "
+                      "short or of another format",
+                      t->path, t->map.bytes, format_names[t->format], t->width);
+    t->ids = t->map.data;
+    t->count = t->map.bytes / t->width;
+    return TV_OK;
+}
+
+static tv_status_t open_format(struct tv_tokens *tokens)
+{
+    if (tokens->format == TV_TOKENS_MEGATRON)
+        return tv_megatron_open(tokens);
+    TV_TRY(tv_file_map(tokens->path, &tokens->map));
+    return tokens->format == TV_TOKENS_LLMC ? tv_llmc_parse(tokens) : parse_plain(tokens);
 }
 
 tv_status_t tv_tokens_open(const char *path, tv_tokens_format_t format,
                            struct tv_tokens **tokens_out)
 {
-    tv_status_t status = TV_OK;
     struct tv_tokens *tokens = calloc(1, sizeof(*tokens));
     if (tokens == NULL)
         return TV_ERR(TV_NO_MEMORY, "%s: %zu bytes", path, sizeof(*tokens));
     tokens->format = format;
     tokens->path = strdup(path);
-    if (tokens->path == NULL) {
-        status = TV_ERR(TV_NO_MEMORY, "%s: its name", path);
-        goto fail;
+    const tv_status_t status =
+        tokens->path != NULL ? open_format(tokens) : TV_ERR(TV_NO_MEMORY, "%s: its name", path);
+    if (status != TV_OK) {
+        tv_tokens_close(tokens);
+        return status;
     }
-    status = tv_file_map(path, &tokens->map);
-    if (status != TV_OK)
-        goto fail;
-    if (tokens->map.bytes % width_of(format) != 0) {
-        status = TV_ERR(TV_BAD_FILE,
-                        "%s: %" PRId64 " bytes are not whole %s tokens of %" PRId64
-                        " bytes; the file is cut short or of another format",
-                        path, tokens->map.bytes, format_names[format], width_of(format));
-        goto fail;
-    }
-    tokens->count = tokens->map.bytes / width_of(format);
     *tokens_out = tokens;
     return TV_OK;
-
-fail:
-    tv_tokens_close(tokens);
-    return status;
 }
 
 tv_status_t tv_tokens_mock(int64_t count, int64_t vocab_size, uint64_t seed,
@@ -154,6 +139,7 @@ tv_status_t tv_tokens_mock(int64_t count, int64_t vocab_size, uint64_t seed,
         return TV_ERR(TV_NO_MEMORY, "--mock-data: its name");
     }
     tokens->format = TV_TOKENS_U32;
+    tokens->width = 4;
     tokens->count = count;
     tokens->mock_vocab = vocab_size;
     tokens->mock_key = tv_rng_key(seed, "mock-data");
@@ -166,6 +152,7 @@ void tv_tokens_close(struct tv_tokens *tokens)
     if (tokens == NULL)
         return;
     tv_file_unmap(&tokens->map);
+    tv_file_unmap(&tokens->index);
     free(tokens->path);
     free(tokens);
 }
@@ -175,42 +162,55 @@ int64_t tv_tokens_count(const struct tv_tokens *tokens)
     return tokens->count;
 }
 
-/* One loop per width, so that the compiler sees a plain maximum. */
-static uint32_t largest_id(const struct tv_tokens *tokens, int64_t first, int64_t count)
+const char *tv_tokens_path(const struct tv_tokens *tokens)
 {
-    const unsigned char *data = tokens->map.data;
-    uint32_t largest = 0;
-    for (int64_t i = first; tokens->format == TV_TOKENS_U16 && i < first + count; i++) {
-        const uint32_t id = token_at(data, TV_TOKENS_U16, i);
-        largest = id > largest ? id : largest;
-    }
-    for (int64_t i = first; tokens->format == TV_TOKENS_U32 && i < first + count; i++) {
-        const uint32_t id = token_at(data, TV_TOKENS_U32, i);
-        largest = id > largest ? id : largest;
-    }
-    for (int64_t i = first; tokens->format == TV_TOKENS_TEXT && i < first + count; i++)
-        largest = data[i] > largest ? data[i] : largest;
-    return largest;
+    return tokens->path;
+}
+
+tv_tokens_format_t tv_tokens_format(const struct tv_tokens *tokens)
+{
+    return tokens->format;
+}
+
+static void draw_ids(const struct tv_tokens *t, int64_t first, int64_t count, uint32_t *out)
+{
+    for (int64_t i = 0; i < count; i++)
+        out[i] =
+            (uint32_t)tv_rng_below(t->mock_key, (uint64_t)(first + i), (uint64_t)t->mock_vocab);
+}
+
+/* out[count] = the tokens from `first`; one loop per width, which the compiler makes fast. */
+static void read_ids(const struct tv_tokens *t, int64_t first, int64_t count, uint32_t *out)
+{
+    const unsigned char *b = t->ids + first * t->width;
+    for (int64_t i = 0; t->width == 1 && i < count; i++)
+        out[i] = b[i];
+    for (int64_t i = 0; t->width == 2 && i < count; i++)
+        out[i] = (uint32_t)b[2 * i] | (uint32_t)b[2 * i + 1] << 8;
+    for (int64_t i = 0; t->width == 4 && i < count; i++)
+        out[i] = (uint32_t)tv_little_endian(b + 4 * i, 4);
 }
 
 tv_status_t tv_tokens_check(const struct tv_tokens *tokens, int64_t vocab_size)
 {
-    const int64_t block = 1 << 16;
-    const int64_t largest_possible = (INT64_C(1) << (8 * width_of(tokens->format))) - 1;
-    if (largest_possible < vocab_size || tokens->mock_vocab > 0)
+    enum { BLOCK = 8192 };
+    uint32_t ids[BLOCK];
+    if (tokens->mock_vocab > 0 || (INT64_C(1) << (8 * tokens->width)) <= vocab_size)
         return TV_OK;
-    for (int64_t first = 0; first < tokens->count; first += block) {
-        const int64_t left = tokens->count - first;
-        if (largest_id(tokens, first, left < block ? left : block) < vocab_size)
-            continue;
-        int64_t index = first;
-        while (token_at(tokens->map.data, tokens->format, index) < vocab_size)
-            index++;
-        return TV_ERR(TV_BAD_FILE,
-                      "%s: token %" PRId64 " is %" PRIu32 ", beyond the vocabulary of %" PRId64
-                      " (read as %s)",
-                      tokens->path, index, token_at(tokens->map.data, tokens->format, index),
-                      vocab_size, format_names[tokens->format]);
+    for (int64_t first = 0; first < tokens->count; first += BLOCK) {
+        const int64_t left = tokens->count - first, num = left < BLOCK ? left : BLOCK;
+        uint32_t largest = 0;
+        read_ids(tokens, first, num, ids);
+        for (int64_t i = 0; i < num; i++)
+            largest = ids[i] > largest ? ids[i] : largest;
+        for (int64_t i = 0; largest >= vocab_size && i < num; i++) {
+            if (ids[i] >= vocab_size)
+                return TV_ERR(TV_BAD_FILE,
+                              "%s: token %" PRId64 " is %" PRIu32
+                              ", beyond the vocabulary of %" PRId64 " (read as %s)",
+                              tokens->path, first + i, ids[i], vocab_size,
+                              format_names[tokens->format]);
+        }
     }
     return TV_OK;
 }
@@ -221,10 +221,9 @@ tv_status_t tv_tokens_read(const struct tv_tokens *tokens, int64_t first, int64_
     if (first < 0 || count < 0 || count > tokens->count - first)
         return TV_ERR(TV_INTERNAL, "%s: tokens [%" PRId64 ", +%" PRId64 ") of a file of %" PRId64,
                       tokens->path, first, count, tokens->count);
-    for (int64_t i = 0; i < count; i++)
-        out[i] = tokens->mock_vocab > 0
-                     ? (int32_t)tv_rng_below(tokens->mock_key, (uint64_t)(first + i),
-                                             (uint64_t)tokens->mock_vocab)
-                     : (int32_t)token_at(tokens->map.data, tokens->format, first + i);
+    if (tokens->mock_vocab > 0)
+        draw_ids(tokens, first, count, (uint32_t *)out);
+    else
+        read_ids(tokens, first, count, (uint32_t *)out); /* ids are checked to be below 2^31 */
     return TV_OK;
 }

@@ -62,11 +62,24 @@ static double stage_params(const struct tv_run *run, const struct tv_param_table
     return sum + layer * stage_layers(run, stage);
 }
 
+/* Bytes on a cut through one data group whose ranks hold `params` parameters. */
+static double data_load(const struct tv_run *run, struct tv_traffic_sizes sizes, double params)
+{
+    const double D = run->extent.at[TV_DATA], m = run->num_micro;
+    const double N = run->zero_stage > 0 ? run->zero_group : D;
+    const double scatters = run->zero_stage >= 2 ? m : 1;
+    const double passes = run->recompute == TV_RECOMPUTE_FULL ? 3 : 2;
+    const double gathers = run->zero_stage == 3 ? passes * m : 1;
+    const double inside = (N - 1) / N * (scatters * sizes.gradient + gathers * sizes.gathered);
+    const double copies = 2 * (1 - N / D) * sizes.gradient / N;
+    return (inside + copies) * params;
+}
+
 tv_status_t tv_run_traffic(const struct tv_run *run, struct tv_traffic_sizes sizes,
                            struct tv_traffic *traffic_out)
 {
     const struct tv_mesh_coord e = run->extent;
-    const double D = e.at[TV_DATA], T = e.at[TV_TENSOR], m = run->num_micro;
+    const double T = e.at[TV_TENSOR], m = run->num_micro;
     const double whole = (double)sizes.activation * (double)(run->micro_batch * run->seq_length) *
                          run->model.hidden_size;
     const int per_layer = run->recompute == TV_RECOMPUTE_FULL ? 6 : 4;
@@ -80,11 +93,15 @@ tv_status_t tv_run_traffic(const struct tv_run *run, struct tv_traffic_sizes siz
     }
     tv_param_table_destroy(&table);
     struct tv_traffic traffic = {.exposed = {1, 1, 1}, .wraps_pipe = wraps(run)};
+    const int rounds = 2; /* of a collective: each piece to its owner, sums to everybody */
+    traffic.rounds[TV_TENSOR] = rounds * per_layer * most_layers * m;
+    traffic.rounds[TV_PIPE] = (double)m * run->num_chunks;
+    traffic.rounds[TV_DATA] = rounds;
     traffic.load[TV_TENSOR] = 2 * (T - 1) / T * whole * per_layer * most_layers * m;
     if (e.at[TV_PIPE] > 1)
         traffic.load[TV_PIPE] =
             m * run->num_chunks * sizes.activation * (double)tv_run_message_count(run);
-    traffic.load[TV_DATA] = (D - 1) / D * (sizes.gradient + sizes.gathered) * most_params;
+    traffic.load[TV_DATA] = data_load(run, sizes, most_params);
     *traffic_out = traffic;
     return TV_OK;
 }

@@ -20,6 +20,9 @@ static const struct tv_option rows[] = {
     {"zero-stage", NULL, TV_OPTION_INT, AT(zero_stage), 0, 3, "0",
      "what replicas share instead of each holding all: 1 optimizer state, 2 gradients too, 3 "
      "weights too"},
+    {"zero-group-size", NULL, TV_OPTION_INT, AT(zero_group), 1, TV_OPTION_TOP, NULL,
+     "with --zero-stage: replicas that share, consecutive ones, copied by the others; all, or on "
+     "several nodes as many as divide dp and are on one"},
     {"local-ranks", NULL, TV_OPTION_INT, AT(local_ranks), 1, 1024, NULL,
      "run N ranks as threads of this process, without a launcher"},
     {"placement", NULL, TV_OPTION_TEXT, AT(placement), 0, 0, "auto",
@@ -30,7 +33,7 @@ static const struct tv_option rows[] = {
      "default"},
     {"topology", NULL, TV_OPTION_TEXT, AT(topology), 0, 0, NULL,
      "SPEC[,SPEC...] as of trivet map: take the nodes to be what it says, one after the other, in "
-     "place of what is found on them"},
+     "place of what is found on them; live: the GPUs that are found on them, in place of CPUs"},
     {"probe-links", NULL, TV_OPTION_SWITCH, AT(probe_links), 0, 0, NULL,
      "measure the links for a second in place of guessing their rates"},
     {"bind", NULL, TV_OPTION_TEXT, AT(bind), 0, 0, "auto",
@@ -147,28 +150,70 @@ static const struct tv_option rows[] = {
      "largest gradient norm; 0 turns clipping off"},
     {"skip-bad-steps", NULL, TV_OPTION_INT64, AT(skip_bad_steps), 0, TV_OPTION_BIG, "0",
      "skip up to N steps in a row whose loss or norm is not finite"},
+    {"precision", NULL, TV_OPTION_TEXT, AT(precision), 0, 0, "fp32",
+     "of weights, activations and their messages: fp32, or bf16 with fp32 sums, gradients of "
+     "weights and master weights"},
+    {"grad-reduce-dtype", NULL, TV_OPTION_TEXT, AT(grad_reduce_dtype), 0, 0, "fp32",
+     "in which gradients travel over the data axis: fp32 or bf16"},
+    {"grad-reduce-in-bf16", NULL, TV_OPTION_SWITCH, AT(is_grad_reduce_bf16), 0, 0, NULL,
+     "the same as --grad-reduce-dtype bf16"},
     {"seed", NULL, TV_OPTION_INT64, AT(seed), 0, TV_OPTION_BIG, "1234",
      "of initial weights and sample order"},
     {"Data", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
-    {"data", "data-path", TV_OPTION_TEXT, AT(data), 0, 0, NULL,
-     "token file to train on (required)"},
+    {"data", "data-path,train-data-path", TV_OPTION_LIST, AT(data), 0, 0, NULL,
+     "token files to train on (required): FILE or PATTERN of shards, or each with :WEIGHT to blend "
+     "them; Megatron-LM's WEIGHT FILE ... means the same"},
     {"mock-data", NULL, TV_OPTION_SWITCH, AT(is_mock_data), 0, 0, NULL,
      "random tokens of the seed in place of --data"},
     {"data-format", NULL, TV_OPTION_TEXT, AT(data_format), 0, 0, "auto",
-     "auto, text (bytes), u16 or u32 (little-endian, no header)"},
-    {"valid-data", NULL, TV_OPTION_TEXT, AT(valid_data), 0, 0, NULL,
-     "token file to evaluate on, in the same format"},
+     "auto, text (bytes), u16, u32 (little-endian, no header), llmc or megatron (.bin and .idx)"},
+    {"valid-data", "valid-data-path", TV_OPTION_LIST, AT(valid_data), 0, 0, NULL,
+     "token files to evaluate on, each by itself, and the mean over all their tokens"},
     {"eval-interval", NULL, TV_OPTION_INT64, AT(eval_interval), 0, TV_OPTION_BIG, "0",
      "steps between evaluations; 0: only at the end"},
     {"mask-token", NULL, TV_OPTION_INT64, AT(mask_token), 0, TV_OPTION_TOP, NULL,
      "targets equal to this id are not counted"},
     {"shuffle", NULL, TV_OPTION_TEXT, AT(shuffle), 0, 0, "on", "on, or off for file order"},
+    {"eod-token", NULL, TV_OPTION_INT64, AT(eod_token), 0, TV_OPTION_TOP, NULL,
+     "the id that ends a document"},
+    {"samples-cross-documents", NULL, TV_OPTION_TEXT, AT(samples_cross_documents), 0, 0, "on",
+     "on: samples are cut from all tokens in a row; off: from each document by itself, the last "
+     "one "
+     "filled up with what is not counted"},
+    {"eod-mask-loss", NULL, TV_OPTION_SWITCH, AT(masks_eod_loss), 0, 0, NULL,
+     "do not count the targets that follow --eod-token"},
+    {"reset-position-ids", NULL, TV_OPTION_SWITCH, AT(resets_position_ids), 0, 0, NULL,
+     "count positions from 0 behind --eod-token"},
+    {"reset-attention-mask", NULL, TV_OPTION_SWITCH, AT(resets_attention_mask), 0, 0, NULL,
+     "let no token see what is before an --eod-token"},
     {"Run", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
     {"device", NULL, TV_OPTION_TEXT, AT(device), 0, 0, "auto", "auto or cpu"},
     {"threads", NULL, TV_OPTION_INT, AT(num_threads), 1, 4096, NULL,
      "threads of each rank's kernels; a fair share of the cores by default"},
     {"init-from", NULL, TV_OPTION_TEXT, AT(init_from), 0, 0, NULL,
      "initial weights: a safetensors file or a Hugging Face folder"},
+    {"save", NULL, TV_OPTION_TEXT, AT(save), 0, 0, NULL,
+     "write checkpoints to DIR/step-N; one at the end in any case"},
+    {"save-interval", NULL, TV_OPTION_INT64, AT(save_interval), 0, TV_OPTION_BIG, "0",
+     "steps between checkpoints; 0: only at the end"},
+    {"keep", NULL, TV_OPTION_INT64, AT(keep), 0, TV_OPTION_BIG, "0",
+     "remove the oldest checkpoints of --save beyond N; 0: keep all"},
+    {"save-async", "async-save", TV_OPTION_SWITCH, AT(is_save_async), 0, 0, NULL,
+     "write checkpoints while training goes on, from a copy in host memory"},
+    {"load", NULL, TV_OPTION_TEXT, AT(load), 0, 0, NULL,
+     "go on from DIR, a checkpoint or the newest valid one in it; auto: the newest valid one in "
+     "--save, or from the start when there is none"},
+    {"finetune", NULL, TV_OPTION_SWITCH, AT(is_finetune), 0, 0, NULL,
+     "take only the weights from --load DIR and begin at step 1 with this run's flags"},
+    {"no-load-optim", NULL, TV_OPTION_SWITCH, AT(is_optimizer_fresh), 0, 0, NULL,
+     "go on from --load with moments of zero, as a new optimizer has"},
+    {"no-load-rng", NULL, TV_OPTION_SWITCH, AT(is_rng_fresh), 0, 0, NULL,
+     "accepted for scripts: random numbers have no state that could be loaded"},
+    {"override-opt_param-scheduler", NULL, TV_OPTION_SWITCH, AT(is_rate_own), 0, 0, NULL,
+     "with --load: learning rates of this run's flags and their defaults alone; without it a flag "
+     "that is not given is as in the checkpoint's run"},
+    {"use-checkpoint-opt_param-scheduler", NULL, TV_OPTION_SWITCH, AT(is_rate_stored), 0, 0, NULL,
+     "with --load: learning rates of the checkpoint's run, whatever this run's flags say"},
     {"metrics", NULL, TV_OPTION_TEXT, AT(metrics), 0, 0, NULL,
      "write one JSON object per step to FILE"},
     {"trace", NULL, TV_OPTION_TEXT, AT(trace), 0, 0, NULL,
@@ -185,6 +230,8 @@ static const struct tv_option rows[] = {
      "steps between lines when the output is not a terminal"},
     {"timeout", NULL, TV_OPTION_REAL, AT(timeout_seconds), 0.001, 1e9, "120",
      "seconds a rank waits for another before it gives up"},
+    {"exit-after", "exit-duration-in-mins", TV_OPTION_REAL, AT(exit_after_minutes), TV_OPTION_TINY,
+     1e9, NULL, "minutes after which the run stops behind a step, saves, and exits with code 75"},
     {"dry-run", NULL, TV_OPTION_SWITCH, AT(is_dry_run), 0, 0, NULL,
      "print mesh, layer map, parameters and memory, and stop"},
     {"json", NULL, TV_OPTION_SWITCH, AT(is_json), 0, 0, NULL, "with --dry-run: as one JSON object"},
@@ -207,10 +254,22 @@ const struct tv_option_table tv_train_option_table = {
 
 tv_status_t tv_train_options_parse(int argc, char **argv, struct tv_train_options *options)
 {
-    struct tv_train_options parsed = {
-        .decay_iters = -1, .mask_token = -1, .attention_dropout = -1, .hidden_dropout = -1};
+    struct tv_train_options parsed = {.decay_iters = -1,
+                                      .mask_token = -1,
+                                      .eod_token = -1,
+                                      .attention_dropout = -1,
+                                      .hidden_dropout = -1};
     TV_TRY(tv_options_parse(&tv_train_option_table, argc, argv, &parsed, &parsed.given));
     *options = parsed;
+    return TV_OK;
+}
+
+tv_status_t tv_train_options_reset(struct tv_train_options *options, const char *name)
+{
+    char *no_words[] = {NULL};
+    struct tv_train_options fresh;
+    TV_TRY(tv_train_options_parse(1, no_words, &fresh));
+    tv_options_take_back(&tv_train_option_table, &options->given, options, &fresh, name);
     return TV_OK;
 }
 

@@ -3,6 +3,7 @@
  * What may fail on one rank alone (a file, memory) is agreed on by all ranks before the next part is built, so that
  * every rank returns the same status and nobody waits for a rank that has left. */
 #include "base/clock.h"
+#include "train/checkpoint_internal.h"
 #include "train/hf.h"
 #include "train/setup.h"
 #include "train/trainer_internal.h"
@@ -11,45 +12,46 @@
 #include <stdlib.h>
 #include <string.h>
 
-static tv_status_t open_tokens(struct tv_trainer *tr, const char *path,
-                               struct tv_tokens **tokens_out)
+static tv_status_t open_corpus(struct tv_trainer *tr, const char *flag,
+                               const struct tv_option_list *words, int is_mock,
+                               struct tv_corpus **corpus_out)
 {
-    const struct tv_run *run = tr->run;
-    TV_TRY(tv_tokens_open(path, run->data_format, tokens_out));
-    const int64_t count = tv_tokens_count(*tokens_out);
-    if (tv_samples_count(count, run->seq_length) < 1)
-        return TV_ERR(TV_BAD_FILE,
-                      "%s: %" PRId64 " tokens, one sample needs %" PRId64 " (--seq-length + 1)",
-                      path, count, run->seq_length + 1);
+    const struct tv_train_options *o = &tr->run->options;
+    const struct tv_corpus_args args = {.flag = flag,
+                                        .words = *words,
+                                        .format = o->data_format,
+                                        .seq_length = tr->run->seq_length,
+                                        .is_within_documents =
+                                            strcmp(o->samples_cross_documents, "off") == 0,
+                                        .eod_token = o->eod_token,
+                                        .shuffle = tr->run->shuffle,
+                                        .seed = (uint64_t)o->seed,
+                                        .mock_vocab = is_mock ? tr->run->model.vocab_size : 0};
+    TV_TRY(tv_corpus_open(&args, corpus_out));
     if (tv_mesh_rank(tr->mesh) == 0) /* one reader is enough to refuse */
-        TV_TRY(tv_tokens_check(*tokens_out, run->model.vocab_size));
+        TV_TRY(tv_corpus_check(*corpus_out, tr->run->model.vocab_size));
     return TV_OK;
-}
-
-/* One pass over random tokens, or over the first 2^31 samples of them. */
-static tv_status_t mock_tokens(struct tv_trainer *tr)
-{
-    const struct tv_run *run = tr->run;
-    const int64_t most = INT32_MAX / run->global_batch;
-    const int64_t steps = run->train_iters < most || most < 1 ? run->train_iters : most;
-    return tv_tokens_mock(steps * run->global_batch * run->seq_length + 1, run->model.vocab_size,
-                          (uint64_t)run->options.seed, &tr->tokens);
 }
 
 static tv_status_t open_files(struct tv_trainer *tr)
 {
     const struct tv_train_options *o = &tr->run->options;
-    TV_TRY(o->is_mock_data ? mock_tokens(tr) : open_tokens(tr, o->data, &tr->tokens));
-    if (o->valid_data != NULL)
-        TV_TRY(open_tokens(tr, o->valid_data, &tr->valid_tokens));
+    TV_TRY(open_corpus(tr, "data", &o->data, o->is_mock_data, &tr->data));
+    for (; tr->num_valid < o->valid_data.num; tr->num_valid++) {
+        const struct tv_option_list one = {1, {o->valid_data.words[tr->num_valid]}};
+        TV_TRY(open_corpus(tr, "valid-data", &one, 0, &tr->valid[tr->num_valid]));
+    }
     if (tv_mesh_rank(tr->mesh) != 0)
         return TV_OK;
     if (o->export_hf != NULL)
         TV_TRY(tv_hf_folder_prepare(o->export_hf));
     if (o->dump_grads != NULL)
         TV_TRY(tv_hf_folder_prepare(o->dump_grads));
+    if (o->save != NULL)
+        TV_TRY(tv_folder_prepare(tr->run));
     if (o->log_sample_ids != NULL) {
-        tr->sample_log = fopen(o->log_sample_ids, "w");
+        tr->sample_log =
+            fopen(o->log_sample_ids, tv_checkpoint_first_step(tr->run) > 0 ? "a" : "w");
         if (tr->sample_log == NULL)
             return TV_ERR(TV_INVALID, "--log-sample-ids %s: %s", o->log_sample_ids,
                           strerror(errno));
@@ -64,13 +66,22 @@ static tv_status_t alloc_host(struct tv_trainer *tr)
     const size_t samples = (size_t)(run->global_batch / run->extent.at[TV_DATA]);
     tr->ids = calloc(tokens, sizeof(*tr->ids));
     tr->targets = calloc(tokens, sizeof(*tr->targets));
+    tr->positions = calloc(tokens, sizeof(*tr->positions));
+    tr->first_keys = calloc(tokens, sizeof(*tr->first_keys));
     tr->sample = calloc((size_t)run->seq_length + 1, sizeof(*tr->sample));
     tr->sample_ids = calloc(samples, sizeof(*tr->sample_ids));
-    if (!tr->ids || !tr->targets || !tr->sample || !tr->sample_ids)
+    if (!tr->ids || !tr->targets || !tr->positions || !tr->first_keys || !tr->sample ||
+        !tr->sample_ids)
         return TV_ERR(TV_NO_MEMORY, "token buffers of %zu tokens", tokens);
-    tr->order =
-        (struct tv_sample_order){tv_samples_count(tv_tokens_count(tr->tokens), run->seq_length),
-                                 (uint64_t)run->options.seed, run->shuffle};
+    return TV_OK;
+}
+
+tv_status_t tv_trainer_kernels(const struct tv_trainer *tr, tv_dtype_t dtype,
+                               const struct tv_kernels **kernels_out)
+{
+    TV_TRY(tv_kernels_open(tr->device, dtype, kernels_out));
+    if (tr->run->kernel_times != NULL)
+        *kernels_out = tv_kernels_timed(*kernels_out, tr->run->kernel_times);
     return TV_OK;
 }
 
@@ -80,30 +91,39 @@ static tv_status_t create_store(struct tv_trainer *tr)
     TV_TRY(tv_sharding_create(tr->run, tr->here.at[TV_PIPE], tr->here.at[TV_DATA], &tr->sharding));
     if (tr->run->zero_stage < 2)
         return TV_OK;
-    const struct tv_store_args args = {.run = tr->run,
-                                       .sharding = &tr->sharding,
-                                       .data = tv_mesh_comm(tr->mesh, TV_DATA),
-                                       .stream = tr->stream,
-                                       .kernels = tr->kernels};
+    struct tv_store_args args = {.run = tr->run,
+                                 .sharding = &tr->sharding,
+                                 .data = tr->zero.shards,
+                                 .copies = tr->zero.copies,
+                                 .stream = tr->stream};
+    TV_TRY(tv_trainer_kernels(tr, TV_F32, &args.kernels));
     TV_TRY(tv_store_create(&args, &tr->store));
-    tr->params = tv_store_params(tr->store);
+    tr->weights = tv_store_params(tr->store);
     tr->grads = tv_store_grads(tr->store);
     return TV_OK;
 }
 
-static tv_status_t open_kernels(struct tv_trainer *tr)
+/* What the optimizer updates: the weights, or masters of what this rank owns. */
+static tv_status_t create_params(struct tv_trainer *tr)
 {
-    TV_TRY(tv_kernels_open(tr->device, &tr->kernels));
-    if (tr->run->kernel_times != NULL)
-        tr->kernels = tv_kernels_timed(tr->kernels, tr->run->kernel_times);
+    const struct tv_stored_weights *w = &tr->weights;
+    const int is_sharded = tr->run->zero_stage > 0;
+    const int64_t bytes = tv_run_master_bytes(tr->run, tr->sharding.shards.own_count);
+    if (w->dtype == TV_F32) {
+        tr->params = (struct tv_weight_array){w->data, w->is_compact, w->is_whole};
+        return TV_OK;
+    }
+    TV_TRY(tv_buffer_create(tr->device, (size_t)bytes, TV_MEM_OPTIMIZER, &tr->masters));
+    tr->params = (struct tv_weight_array){tr->masters.data, is_sharded, !is_sharded};
     return TV_OK;
 }
 
 static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
 {
+    const struct tv_kernels *kernels;
     TV_TRY(tv_device_open(tr->run->device_kind, num_threads, &tr->device));
     TV_TRY(tv_stream_create(tr->device, &tr->stream));
-    TV_TRY(open_kernels(tr));
+    TV_TRY(tv_trainer_kernels(tr, tr->run->dtype, &kernels));
     struct tv_model_chunk *chunks = calloc((size_t)tr->run->num_chunks, sizeof(*chunks));
     tr->costs = calloc((size_t)tr->run->num_chunks, sizeof(*tr->costs));
     if (chunks == NULL || tr->costs == NULL) {
@@ -112,7 +132,7 @@ static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
     }
     struct tv_model_args args = tv_run_model_args(tr->run, tr->here.at[TV_PIPE], chunks);
     args.axis = (struct tv_tensor_axis){
-        .comm = tv_mesh_comm(tr->mesh, TV_TENSOR), .stream = tr->stream, .kernels = tr->kernels};
+        .comm = tv_mesh_comm(tr->mesh, TV_TENSOR), .stream = tr->stream, .kernels = kernels};
     tv_status_t status = create_store(tr);
     args.store = tr->store != NULL ? tv_store_lender(tr->store) : NULL;
     if (status == TV_OK)
@@ -121,11 +141,14 @@ static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
     TV_TRY(status);
     if (tr->store == NULL) {
         const int is_whole = tr->run->zero_stage == 0;
-        tr->params = (struct tv_weight_array){tv_model_params(tr->model), 0, 1};
+        tr->weights = (struct tv_stored_weights){tv_model_params(tr->model), tr->run->dtype, 0, 1};
         tr->grads = (struct tv_weight_array){tv_model_grads(tr->model), 0, is_whole};
-        if (tr->run->options.init_from == NULL)
-            return TV_OK;
     }
+    TV_TRY(create_params(tr));
+    if (tr->run->checkpoint != NULL)
+        return TV_OK; /* they come from there, when the optimizer is there too */
+    if (tr->store == NULL && tr->run->dtype == TV_F32 && tr->run->options.init_from == NULL)
+        return TV_OK; /* the model has done it */
     return tv_trainer_fill_weights(tr, tr->run->options.init_from);
 }
 
@@ -144,10 +167,16 @@ static tv_status_t create_buckets(struct tv_trainer *tr)
     if (tr->store != NULL)
         return TV_OK;
     if (tr->run->zero_stage > 0)
-        return tv_buckets_create_sharded(data, tr->stream, tr->grads.data, &s->shards,
-                                         &tr->buckets);
-    return tv_buckets_create(data, tr->stream, tr->grads.data, s->shards.num_buckets,
-                             s->shards.buckets, &tr->buckets);
+        TV_TRY(tv_buckets_create_sharded(tr->zero.shards, tr->zero.copies, tr->stream,
+                                         tr->grads.data, &s->shards, &tr->buckets));
+    else
+        TV_TRY(tv_buckets_create(data, tr->stream, tr->grads.data, s->shards.num_buckets,
+                                 s->shards.buckets, &tr->buckets));
+    const struct tv_kernels *kernels;
+    TV_TRY(tv_trainer_kernels(tr, TV_F32, &kernels));
+    if (tr->run->grad_dtype == TV_BF16)
+        tv_buckets_reduce_in_bf16(tr->buckets, kernels);
+    return TV_OK;
 }
 
 static tv_status_t create_optimizer(struct tv_trainer *tr)
@@ -170,13 +199,14 @@ static tv_status_t create_optimizer(struct tv_trainer *tr)
             .matrix = tv_run_is_matrix(tr->run, local.param) ? local.param : NULL};
     }
     struct tv_optimizer_args args = {.stream = tr->stream,
-                                     .kernels = tr->kernels,
                                      .tensor = tv_mesh_comm(tr->mesh, TV_TENSOR),
                                      .config = tr->run->optimizer,
                                      .count = s->shards.own_count,
                                      .num_ranges = n,
                                      .ranges = ranges};
-    const tv_status_t status = tv_optimizer_create(&args, &tr->optimizer);
+    tv_status_t status = tv_trainer_kernels(tr, TV_F32, &args.kernels);
+    if (status == TV_OK)
+        status = tv_optimizer_create(&args, &tr->optimizer);
     free(ranges);
     tr->bad_steps.limit = tr->run->options.skip_bad_steps;
     return status;
@@ -199,29 +229,62 @@ static tv_status_t create_tied(struct tv_trainer *tr)
     return TV_OK;
 }
 
-/* The parts that talk: each made by all ranks together. */
-static tv_status_t create_parts(struct tv_trainer *tr)
+/* What a rank makes alone. */
+static tv_status_t create_own(struct tv_trainer *tr)
 {
-    TV_TRY(tv_trainer_fit_batch(tr));
-    TV_TRY(create_tied(tr));
     TV_TRY(create_buckets(tr));
     TV_TRY(tv_trainer_create_account(tr));
     return create_optimizer(tr);
 }
 
+/* What a checkpoint has, and what it takes to write the next. */
+static tv_status_t create_state(struct tv_trainer *tr)
+{
+    const struct tv_run *run = tr->run;
+    int first_failed;
+    if (run->checkpoint != NULL) {
+        TV_TRY(tv_checkpoint_load(tr));
+        TV_TRY(tv_trainer_publish_params(tr));
+    }
+    if (run->options.save == NULL)
+        return TV_OK;
+    return tv_comm_agree(tv_mesh_world(tr->mesh), tv_saver_create(tr, &tr->saver), &first_failed);
+}
+
+/* The parts that talk, each made by all ranks together; of the last one the buffers are a rank's own affair. */
+static tv_status_t create_parts(struct tv_trainer *tr)
+{
+    TV_TRY(create_tied(tr));
+    return tv_trainer_fit_batch(tr);
+}
+
+/* Have all ranks done their parts? Memory runs out on one, and all say on which. */
+static tv_status_t agree(const struct tv_trainer *tr, tv_status_t status)
+{
+    int first_failed;
+    if (status == TV_NO_MEMORY)
+        status = TV_ERR(TV_NO_MEMORY, "rank %d (stage %d, replica %d, tensor rank %d): %s",
+                        tv_comm_rank(tr->world), tr->here.at[TV_PIPE], tr->here.at[TV_DATA],
+                        tr->here.at[TV_TENSOR], tv_error_message());
+    return tv_comm_agree(tv_mesh_world(tr->mesh), status, &first_failed);
+}
+
 static tv_status_t create_all(struct tv_trainer *tr)
 {
     const struct tv_run *run = tr->run;
-    int first_failed, num_threads;
+    int num_threads;
     tv_comm_set_timeout(tr->world, run->options.timeout_seconds);
     TV_TRY(tv_run_mesh_create(tr->world, run, &tr->mesh));
     TV_TRY(tv_clock_offset(tv_mesh_world(tr->mesh), &tr->clock_offset));
     tr->here = tv_mesh_here(tr->mesh);
-    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), open_files(tr), &first_failed));
-    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), alloc_host(tr), &first_failed));
+    TV_TRY(tv_zero_groups_create(run, tv_mesh_comm(tr->mesh, TV_DATA), &tr->zero));
+    TV_TRY(agree(tr, open_files(tr)));
+    TV_TRY(agree(tr, alloc_host(tr)));
     TV_TRY(tv_fair_threads(tv_mesh_world(tr->mesh), run->options.num_threads, &num_threads));
-    TV_TRY(tv_comm_agree(tv_mesh_world(tr->mesh), create_model(tr, num_threads), &first_failed));
-    return tv_comm_agree(tv_mesh_world(tr->mesh), create_parts(tr), &first_failed);
+    TV_TRY(agree(tr, create_model(tr, num_threads)));
+    TV_TRY(agree(tr, create_own(tr)));
+    TV_TRY(agree(tr, create_parts(tr)));
+    return create_state(tr);
 }
 
 tv_status_t tv_trainer_create(struct tv_comm *world, const struct tv_run *run,
@@ -235,6 +298,7 @@ tv_status_t tv_trainer_create(struct tv_comm *world, const struct tv_run *run,
     tr->embedding_stage = tv_run_stage_of_unit(run, 0);
     tr->head_stage = tv_run_stage_of_unit(run, run->model.num_layers + 1);
     tr->flops_per_token = tv_model_flops_per_token(&run->model, run->seq_length);
+    tr->consumed = tv_checkpoint_consumed(run);
     const tv_status_t status = create_all(tr);
     if (status != TV_OK) {
         tv_trainer_destroy(tr);
@@ -249,18 +313,22 @@ void tv_trainer_destroy(struct tv_trainer *tr)
 {
     if (tr == NULL)
         return;
+    tv_saver_destroy(tr->saver); /* writes from what is below */
     tv_optimizer_destroy(tr->optimizer);
     tv_buckets_destroy(tr->buckets);
     tv_executor_destroy(tr->executor);
     tv_schedule_destroy(&tr->smaller_schedule);
     tv_model_destroy(tr->model);
     tv_store_destroy(tr->store);
+    tv_buffer_destroy(&tr->masters);
     tv_comm_destroy(tr->tied);
     tv_stream_destroy(tr->stream);
     tv_device_close(tr->device);
+    tv_zero_groups_destroy(&tr->zero);
     tv_mesh_destroy(tr->mesh);
-    tv_tokens_close(tr->tokens);
-    tv_tokens_close(tr->valid_tokens);
+    tv_corpus_close(tr->data);
+    for (int i = 0; i < tr->run->options.valid_data.num; i++)
+        tv_corpus_close(tr->valid[i]);
     if (tr->sample_log != NULL)
         fclose(tr->sample_log);
     tv_sharding_destroy(&tr->sharding);
@@ -270,19 +338,16 @@ void tv_trainer_destroy(struct tv_trainer *tr)
     free(tr->account_rows);
     free(tr->ids);
     free(tr->targets);
+    free(tr->positions);
+    free(tr->first_keys);
     free(tr->sample);
     free(tr->sample_ids);
     free(tr);
 }
 
-int64_t tv_trainer_num_samples(const struct tv_trainer *tr)
+const struct tv_corpus *tv_trainer_data(const struct tv_trainer *tr)
 {
-    return tr->order.num_samples;
-}
-
-int64_t tv_trainer_unused_tokens(const struct tv_trainer *tr)
-{
-    return tv_tokens_count(tr->tokens) - tr->order.num_samples * tr->run->seq_length - 1;
+    return tr->data;
 }
 
 int tv_trainer_is_root(const struct tv_trainer *tr)

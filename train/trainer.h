@@ -5,6 +5,7 @@
 #ifndef TV_TRAIN_TRAINER_H
 #define TV_TRAIN_TRAINER_H
 #include "train/account.h"
+#include "train/stop.h"
 
 TV_BEGIN_C
 struct tv_trainer; /* opaque */
@@ -15,6 +16,7 @@ struct tv_step_report {
     double loss;      /* mean over counted tokens, before the update */
     double grad_norm; /* before clipping */
     int is_skipped;   /* --skip-bad-steps: loss and norm are NaN, no weight was changed */
+    tv_stop_t stop;   /* what any rank was told before this step's end */
     double lr;
     double step_seconds, tokens_per_second, model_flops_per_second;
     double bubble_fraction; /* 1 - busy / window, over all ranks; 0 for pp 1 */
@@ -22,6 +24,18 @@ struct tv_step_report {
         idle_drain;            /* the bubble by cause, as fractions of the windows of all ranks */
     int64_t peak_memory_bytes; /* of the largest rank */
     struct tv_mesh_account account; /* with --metrics; else zeros */
+};
+
+/* The same on every rank. */
+struct tv_eval_loss {
+    double loss; /* mean over counted tokens; 0 without any */
+    int64_t counted_tokens;
+};
+struct tv_eval_report {
+    struct tv_eval_loss all; /* tokens of all files */
+    int num_files;
+    struct tv_eval_loss files[TV_OPTION_LIST_MAX];
+    const char *names[TV_OPTION_LIST_MAX]; /* as --valid-data says; borrowed from the options */
 };
 
 /* Shares of a stage's time in all steps, 0..1, the mean of its ranks; what is missing to 1 is everything else. */
@@ -52,18 +66,17 @@ void tv_trainer_destroy(struct tv_trainer *trainer);
  * Errors: TV_NUMERIC (before weights are touched, on every rank), TV_PEER, TV_IO (dumps). */
 TV_MUST_CHECK tv_status_t tv_train_step(struct tv_trainer *trainer, int64_t step,
                                         struct tv_step_report *report_out);
-/* Loss per counted token over every whole sequence of the validation file, each exactly once. */
-TV_MUST_CHECK tv_status_t tv_train_eval(struct tv_trainer *trainer, double *loss_out,
-                                        int64_t *counted_out);
+/* Loss per counted token over every sample of the validation files, each exactly once. */
+TV_MUST_CHECK tv_status_t tv_train_eval(struct tv_trainer *trainer,
+                                        struct tv_eval_report *report_out);
 /* Write the current weights as a Hugging Face folder, by mesh rank 0. */
 TV_MUST_CHECK tv_status_t tv_trainer_export(struct tv_trainer *trainer, const char *folder);
 TV_MUST_CHECK tv_status_t tv_trainer_pipeline_report(struct tv_trainer *trainer,
                                                      struct tv_pipeline_report *report_out);
 void tv_pipeline_report_free(struct tv_pipeline_report *report);
 
-int64_t tv_trainer_num_samples(const struct tv_trainer *trainer);
-int64_t
-tv_trainer_unused_tokens(const struct tv_trainer *trainer); /* after the last whole sample */
+struct tv_corpus;
+const struct tv_corpus *tv_trainer_data(const struct tv_trainer *trainer); /* what --data names */
 int tv_trainer_is_root(const struct tv_trainer *trainer); /* mesh rank 0: prints and writes files */
 TV_END_C
 #endif

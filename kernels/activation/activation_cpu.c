@@ -3,6 +3,7 @@
  * (1 + tanh u) / 2 is the sigmoid of 2u, which keeps its relative precision where tanh u is near
  * -1: gelu y = x s(2u), y' = s + 2 x s (1 - s) u'. 1 - s = e s with e = exp(-2u) does not
  * cancel. */
+#include "kernels/element_internal.h"
 #include "kernels/kernels_internal.h"
 #include "kernels/math_internal.h"
 
@@ -12,13 +13,13 @@
 tv_status_t TV_CPU(gelu_forward)(struct tv_stream *stream, const struct tv_gelu_args *a)
 {
     const int threads = tv_threads_for(stream, a->count);
-    const float *in = a->x;
-    float *out = a->y;
+    const tv_element_t *in = a->x;
+    tv_element_t *out = a->y;
 #pragma omp parallel for simd num_threads(threads) schedule(static) if (parallel : threads > 1)
     for (int64_t i = 0; i < a->count; i++) {
-        const float x = in[i];
+        const float x = tv_load(in[i]);
         const float twice_u = TWO_ROOT_2_OVER_PI * x * (1.0f + CUBIC * x * x);
-        out[i] = x / (1.0f + tv_fast_exp(-twice_u));
+        out[i] = tv_store(x / (1.0f + tv_fast_exp(-twice_u)));
     }
     return TV_OK;
 }
@@ -26,15 +27,15 @@ tv_status_t TV_CPU(gelu_forward)(struct tv_stream *stream, const struct tv_gelu_
 tv_status_t TV_CPU(gelu_backward)(struct tv_stream *stream, const struct tv_gelu_backward_args *a)
 {
     const int threads = tv_threads_for(stream, a->count);
-    const float *in = a->x, *dy = a->dy;
-    float *dx = a->dx;
+    const tv_element_t *in = a->x, *dy = a->dy;
+    tv_element_t *dx = a->dx;
 #pragma omp parallel for simd num_threads(threads) schedule(static) if (parallel : threads > 1)
     for (int64_t i = 0; i < a->count; i++) {
-        const float x = in[i];
+        const float x = tv_load(in[i]);
         const float twice_u = TWO_ROOT_2_OVER_PI * x * (1.0f + CUBIC * x * x);
         const float slope = TWO_ROOT_2_OVER_PI * (1.0f + 3.0f * CUBIC * x * x);
         const float e = tv_fast_exp(-twice_u), s = 1.0f / (1.0f + e);
-        dx[i] = dy[i] * (s + x * s * (e * s) * slope);
+        dx[i] = tv_store(tv_load(dy[i]) * (s + x * s * (e * s) * slope));
     }
     return TV_OK;
 }
@@ -44,11 +45,14 @@ tv_status_t TV_CPU(swiglu_forward)(struct tv_stream *stream, const struct tv_swi
     const int threads = tv_threads_for(stream, a->rows * a->cols);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t r = 0; r < a->rows; r++) {
-        const float *gate = a->gate + r * a->ld_gate, *up = a->up + r * a->ld_up;
-        float *y = a->y + r * a->ld_y;
+        const tv_element_t *gate = (const tv_element_t *)a->gate + r * a->ld_gate,
+                           *up = (const tv_element_t *)a->up + r * a->ld_up;
+        tv_element_t *y = (tv_element_t *)a->y + r * a->ld_y;
 #pragma omp simd
-        for (int64_t c = 0; c < a->cols; c++)
-            y[c] = gate[c] / (1.0f + tv_fast_exp(-gate[c])) * up[c];
+        for (int64_t c = 0; c < a->cols; c++) {
+            const float g = tv_load(gate[c]);
+            y[c] = tv_store(g / (1.0f + tv_fast_exp(-g)) * tv_load(up[c]));
+        }
     }
     return TV_OK;
 }
@@ -59,15 +63,17 @@ tv_status_t TV_CPU(swiglu_backward)(struct tv_stream *stream,
     const int threads = tv_threads_for(stream, a->rows * a->cols);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t r = 0; r < a->rows; r++) {
-        const float *gate = a->gate + r * a->ld_gate, *up = a->up + r * a->ld_up,
-                    *dy = a->dy + r * a->ld_dy;
-        float *d_gate = a->d_gate + r * a->ld_dgate, *d_up = a->d_up + r * a->ld_dup;
+        const tv_element_t *gate = (const tv_element_t *)a->gate + r * a->ld_gate,
+                           *up = (const tv_element_t *)a->up + r * a->ld_up,
+                           *dy = (const tv_element_t *)a->dy + r * a->ld_dy;
+        tv_element_t *d_gate = (tv_element_t *)a->d_gate + r * a->ld_dgate,
+                     *d_up = (tv_element_t *)a->d_up + r * a->ld_dup;
 #pragma omp simd
         for (int64_t c = 0; c < a->cols; c++) {
-            const float g = gate[c], u = up[c], d = dy[c];
+            const float g = tv_load(gate[c]), u = tv_load(up[c]), d = tv_load(dy[c]);
             const float e = tv_fast_exp(-g), s = 1.0f / (1.0f + e);
-            d_gate[c] = d * u * s * (1.0f + g * (e * s));
-            d_up[c] = d * g * s;
+            d_gate[c] = tv_store(d * u * s * (1.0f + g * (e * s)));
+            d_up[c] = tv_store(d * g * s);
         }
     }
     return TV_OK;

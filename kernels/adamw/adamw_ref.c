@@ -2,7 +2,7 @@
 #include "kernels/kernels_internal.h"
 #include <math.h>
 
-tv_status_t tv_adamw_ref(struct tv_stream *stream, const struct tv_adamw_args *a)
+tv_status_t TV_REF(adamw)(struct tv_stream *stream, const struct tv_adamw_args *a)
 {
     (void)stream;
     const double c1 = 1 - pow(a->beta1, (double)a->step), c2 = 1 - pow(a->beta2, (double)a->step);

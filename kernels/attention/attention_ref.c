@@ -6,14 +6,21 @@
  * arXiv:2205.14135): ds = p (do.v - D) scale; dq += ds k, dk += ds q, dv += p do. Dropout
  * multiplies p (and so do.v, not D) by its factor. */
 #include "kernels/dropout/dropout_internal.h"
+#include "kernels/element_internal.h"
 #include "kernels/kernels_internal.h"
 #include <math.h>
 
-static double dot(const float *x, const float *y, int n)
+/* Column `column` of a row of a tensor. */
+static const tv_element_t *element_at(const void *tensor, int64_t row, int64_t ld, int column)
+{
+    return (const tv_element_t *)tensor + row * ld + column;
+}
+
+static double dot(const tv_element_t *x, const tv_element_t *y, int n)
 {
     double sum = 0;
     for (int i = 0; i < n; i++)
-        sum += (double)x[i] * (double)y[i];
+        sum += (double)tv_load(x[i]) * (double)tv_load(y[i]);
     return sum;
 }
 
@@ -28,27 +35,29 @@ static void forward_row(const struct tv_attention_args *a, int b, int head, int 
     const int h = a->head_dim, kv = head / (a->num_heads / a->num_kv_heads);
     const double scale = 1 / sqrt((double)h);
     const int64_t base = (int64_t)b * a->seq_length;
-    const float *q = a->q + (base + row) * a->ld_q + (int64_t)head * h;
-    const float *k = a->k + base * a->ld_k + (int64_t)kv * h,
-                *v = a->v + base * a->ld_v + (int64_t)kv * h;
-    float *o = a->o + (base + row) * a->ld_o + (int64_t)head * h;
+    const tv_element_t *q = element_at(a->q, base + row, a->ld_q, head * h);
+    const tv_element_t *k = element_at(a->k, base, a->ld_k, kv * h),
+                       *v = element_at(a->v, base, a->ld_v, kv * h);
+    tv_element_t *o = (tv_element_t *)a->o + (base + row) * a->ld_o + (int64_t)head * h;
+    const int from = tv_first_key(a->first_keys, base + row);
     double top = -INFINITY, sum = 0;
-    for (int j = 0; j <= row; j++)
+    for (int j = from; j <= row; j++)
         top = fmax(top, scale * dot(q, k + j * a->ld_k, h));
-    for (int j = 0; j <= row; j++)
+    for (int j = from; j <= row; j++)
         sum += exp(scale * dot(q, k + j * a->ld_k, h) - top);
     for (int i = 0; i < h; i++) {
         double value = 0;
-        for (int j = 0; j <= row; j++) {
+        for (int j = from; j <= row; j++) {
             const double p = exp(scale * dot(q, k + j * a->ld_k, h) - top) / sum;
-            value += p * kept(&a->dropout, base + row, head, j) * (double)v[j * a->ld_v + i];
+            value +=
+                p * kept(&a->dropout, base + row, head, j) * (double)tv_load(v[j * a->ld_v + i]);
         }
-        o[i] = (float)value;
+        o[i] = tv_store((float)value);
     }
     a->lse[((int64_t)b * a->num_heads + head) * a->seq_length + row] = (float)(top + log(sum));
 }
 
-tv_status_t tv_attention_forward_ref(struct tv_stream *stream, const struct tv_attention_args *a)
+tv_status_t TV_REF(attention_forward)(struct tv_stream *stream, const struct tv_attention_args *a)
 {
     (void)stream;
     for (int b = 0; b < a->batch; b++)
@@ -59,16 +68,17 @@ tv_status_t tv_attention_forward_ref(struct tv_stream *stream, const struct tv_a
 }
 
 struct row_terms {
-    const float *q, *o, *d_o;
+    const tv_element_t *q, *o, *d_o;
     double lse, delta; /* delta = sum(do o) */
 };
 
 static struct row_terms terms_of(const struct tv_attention_backward_args *a, int b, int head,
                                  int row)
 {
-    const int64_t r = (int64_t)b * a->seq_length + row, col = (int64_t)head * a->head_dim;
-    struct row_terms t = {a->q + r * a->ld_q + col, a->o + r * a->ld_o + col,
-                          a->d_o + r * a->ld_do + col, 0, 0};
+    const int64_t r = (int64_t)b * a->seq_length + row;
+    const int col = head * a->head_dim;
+    struct row_terms t = {element_at(a->q, r, a->ld_q, col), element_at(a->o, r, a->ld_o, col),
+                          element_at(a->d_o, r, a->ld_do, col), 0, 0};
     t.lse = (double)a->lse[((int64_t)b * a->num_heads + head) * a->seq_length + row];
     t.delta = dot(t.d_o, t.o, a->head_dim);
     return t;
@@ -80,46 +90,51 @@ static void query_gradient(const struct tv_attention_backward_args *a, int b, in
     const double scale = 1 / sqrt((double)h);
     const int64_t base = (int64_t)b * a->seq_length;
     const struct row_terms t = terms_of(a, b, head, row);
-    float *dq = a->dq + (base + row) * a->ld_dq + (int64_t)head * h;
+    tv_element_t *dq = (tv_element_t *)a->dq + (base + row) * a->ld_dq + (int64_t)head * h;
     for (int i = 0; i < h; i++) {
         double sum = 0;
-        for (int j = 0; j <= row; j++) {
-            const float *k = a->k + (base + j) * a->ld_k + (int64_t)kv * h;
-            const float *v = a->v + (base + j) * a->ld_v + (int64_t)kv * h;
+        for (int j = tv_first_key(a->first_keys, base + row); j <= row; j++) {
+            const tv_element_t *k = element_at(a->k, base + j, a->ld_k, kv * h);
+            const tv_element_t *v = element_at(a->v, base + j, a->ld_v, kv * h);
             const double p = exp(scale * dot(t.q, k, h) - t.lse);
             const double keep = kept(&a->dropout, base + row, head, j);
-            sum += p * (keep * dot(t.d_o, v, h) - t.delta) * scale * (double)k[i];
+            sum += p * (keep * dot(t.d_o, v, h) - t.delta) * scale * (double)tv_load(k[i]);
         }
-        dq[i] = (float)sum;
+        dq[i] = tv_store((float)sum);
     }
 }
 
-/* Sums over the queries at or after position j, of all heads in the group: heads outside, rows
- * inside. */
+/* Sums over the queries at or after position j that see it, of all heads in the group: heads outside,
+ * rows inside. */
 static void key_value_gradient(const struct tv_attention_backward_args *a, int b, int kv, int j)
 {
     const int h = a->head_dim, group = a->num_heads / a->num_kv_heads;
     const double scale = 1 / sqrt((double)h);
     const int64_t r = (int64_t)b * a->seq_length + j, col = (int64_t)kv * h;
-    const float *k = a->k + r * a->ld_k + col, *v = a->v + r * a->ld_v + col;
+    const tv_element_t *k = element_at(a->k, r, a->ld_k, kv * h),
+                       *v = element_at(a->v, r, a->ld_v, kv * h);
+    tv_element_t *dks = (tv_element_t *)a->dk + r * a->ld_dk + col,
+                 *dvs = (tv_element_t *)a->dv + r * a->ld_dv + col;
     for (int i = 0; i < h; i++) {
         double dk = 0, dv = 0;
         for (int head = kv * group; head < (kv + 1) * group; head++) {
             for (int row = j; row < a->seq_length; row++) {
+                if (tv_first_key(a->first_keys, r - j + row) > j)
+                    break;
                 const struct row_terms t = terms_of(a, b, head, row);
                 const double p = exp(scale * dot(t.q, k, h) - t.lse);
                 const double keep = kept(&a->dropout, r - j + row, head, j);
-                dk += p * (keep * dot(t.d_o, v, h) - t.delta) * scale * (double)t.q[i];
-                dv += keep * p * (double)t.d_o[i];
+                dk += p * (keep * dot(t.d_o, v, h) - t.delta) * scale * (double)tv_load(t.q[i]);
+                dv += keep * p * (double)tv_load(t.d_o[i]);
             }
         }
-        a->dk[r * a->ld_dk + col + i] = (float)dk;
-        a->dv[r * a->ld_dv + col + i] = (float)dv;
+        dks[i] = tv_store((float)dk);
+        dvs[i] = tv_store((float)dv);
     }
 }
 
-tv_status_t tv_attention_backward_ref(struct tv_stream *stream,
-                                      const struct tv_attention_backward_args *a)
+tv_status_t TV_REF(attention_backward)(struct tv_stream *stream,
+                                       const struct tv_attention_backward_args *a)
 {
     (void)stream;
     for (int b = 0; b < a->batch; b++) {

@@ -1,33 +1,34 @@
 /* cross_entropy_cpu.c -- rows over threads, float exponentials, sums in double lanes of a fixed
  * order. */
+#include "kernels/element_internal.h"
 #include "kernels/kernels_internal.h"
 #include "kernels/reduce_internal.h"
 
-static double exp_sum(const float *x, int64_t cols, float top)
+static double exp_sum(const tv_element_t *x, int64_t cols, float top)
 {
     double lanes[TV_LANES] = {0};
     int64_t i = 0;
     for (; i + TV_LANES <= cols; i += TV_LANES) {
 #pragma omp simd
         for (int l = 0; l < TV_LANES; l++)
-            lanes[l] += (double)tv_fast_exp(x[i + l] - top);
+            lanes[l] += (double)tv_fast_exp(tv_load(x[i + l]) - top);
     }
     for (; i < cols; i++)
-        lanes[0] += (double)tv_fast_exp(x[i] - top);
+        lanes[0] += (double)tv_fast_exp(tv_load(x[i]) - top);
     return tv_fold(lanes);
 }
 
-static double rest_sum(const float *x, int64_t cols, float top)
+static double rest_sum(const tv_element_t *x, int64_t cols, float top)
 {
     double lanes[TV_LANES] = {0};
     int64_t i = 0;
     for (; i + TV_LANES <= cols; i += TV_LANES) {
 #pragma omp simd
         for (int l = 0; l < TV_LANES; l++)
-            lanes[l] += (double)x[i + l] - (double)top;
+            lanes[l] += (double)tv_load(x[i + l]) - (double)top;
     }
     for (; i < cols; i++)
-        lanes[0] += (double)x[i] - (double)top;
+        lanes[0] += (double)tv_load(x[i]) - (double)top;
     return tv_fold(lanes);
 }
 
@@ -37,7 +38,7 @@ tv_status_t TV_CPU(cross_entropy_max)(struct tv_stream *stream,
     const int threads = tv_threads_for(stream, a->rows * a->cols);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t r = 0; r < a->rows; r++)
-        a->row_max[r] = tv_row_max(a->logits + r * a->ld, a->cols);
+        a->row_max[r] = tv_stored_row_max((const tv_element_t *)a->logits + r * a->ld, a->cols);
     return TV_OK;
 }
 
@@ -47,13 +48,13 @@ tv_status_t TV_CPU(cross_entropy_sum)(struct tv_stream *stream,
     const int threads = tv_threads_for(stream, a->rows * a->cols);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t r = 0; r < a->rows; r++) {
-        const float *logits = a->logits + r * a->ld;
+        const tv_element_t *logits = (const tv_element_t *)a->logits + r * a->ld;
         const int64_t target = a->targets[r] - a->first;
         a->row_sum[r] = (float)exp_sum(logits, a->cols, a->row_max[r]);
         if (a->row_rest != NULL)
             a->row_rest[r] = (float)rest_sum(logits, a->cols, a->row_max[r]);
         a->row_target[r] =
-            a->targets[r] >= 0 && target >= 0 && target < a->cols ? logits[target] : 0;
+            a->targets[r] >= 0 && target >= 0 && target < a->cols ? tv_load(logits[target]) : 0;
     }
     return TV_OK;
 }
@@ -64,18 +65,21 @@ tv_status_t TV_CPU(cross_entropy_backward)(struct tv_stream *stream,
     const int threads = tv_threads_for(stream, a->rows * a->cols);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t r = 0; r < a->rows; r++) {
-        float *logits = a->logits + r * a->ld;
+        tv_element_t *logits = (tv_element_t *)a->logits + r * a->ld;
         const int64_t target = a->targets[r] - a->first;
         if (a->targets[r] < 0) {
             memset(logits, 0, (size_t)a->cols * sizeof(*logits));
             continue;
         }
         const float lse = a->row_lse[r], everywhere = (float)a->smoothing_per_column;
+        const int is_here = target >= 0 && target < a->cols;
+        const float logit = is_here ? tv_load(logits[target]) : 0;
 #pragma omp simd
         for (int64_t c = 0; c < a->cols; c++)
-            logits[c] = tv_fast_exp(logits[c] - lse) - everywhere;
-        if (target >= 0 && target < a->cols)
-            logits[target] -= (float)(1 - a->smoothing);
+            logits[c] = tv_store(tv_fast_exp(tv_load(logits[c]) - lse) - everywhere);
+        if (is_here) /* again, so that it is rounded once */
+            logits[target] =
+                tv_store(tv_fast_exp(logit - lse) - everywhere - (float)(1 - a->smoothing));
     }
     return TV_OK;
 }

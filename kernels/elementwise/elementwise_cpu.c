@@ -1,5 +1,6 @@
 /* elementwise_cpu.c -- vector loops over threads; column sums in double, a block of columns at a
  * time. */
+#include "kernels/element_internal.h"
 #include "kernels/kernels_internal.h"
 #include "kernels/reduce_internal.h"
 
@@ -8,11 +9,11 @@ enum { COLUMNS = 64, PIECES = 64 };
 tv_status_t TV_CPU(add)(struct tv_stream *stream, const struct tv_add_args *a)
 {
     const int threads = tv_threads_for(stream, a->count);
-    const float *x = a->a, *b = a->b;
-    float *y = a->y;
+    const tv_element_t *x = a->a, *b = a->b;
+    tv_element_t *y = a->y;
 #pragma omp parallel for simd num_threads(threads) schedule(static) if (parallel : threads > 1)
     for (int64_t i = 0; i < a->count; i++)
-        y[i] = x[i] + b[i];
+        y[i] = tv_store(tv_load(x[i]) + tv_load(b[i]));
     return TV_OK;
 }
 
@@ -44,10 +45,10 @@ static void add_column_sums(const struct tv_bias_backward_args *a, int64_t first
     double sum[COLUMNS] = {0};
     const int64_t cols = a->cols - first < COLUMNS ? a->cols - first : COLUMNS;
     for (int64_t r = 0; r < a->rows; r++) {
-        const float *dy = a->dy + r * a->ld_dy + first;
+        const tv_element_t *dy = (const tv_element_t *)a->dy + r * a->ld_dy + first;
 #pragma omp simd
         for (int64_t c = 0; c < cols; c++)
-            sum[c] += (double)dy[c];
+            sum[c] += (double)tv_load(dy[c]);
     }
     for (int64_t c = 0; c < cols; c++)
         a->dbias[first + c] = (float)((double)a->dbias[first + c] + sum[c]);

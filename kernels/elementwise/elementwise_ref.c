@@ -1,15 +1,18 @@
 /* elementwise_ref.c -- sums of two tensors, with and without factors, column sums, sum of squares. */
+#include "kernels/element_internal.h"
 #include "kernels/kernels_internal.h"
 
-tv_status_t tv_add_ref(struct tv_stream *stream, const struct tv_add_args *a)
+tv_status_t TV_REF(add)(struct tv_stream *stream, const struct tv_add_args *a)
 {
     (void)stream;
+    const tv_element_t *x = a->a, *b = a->b;
+    tv_element_t *y = a->y;
     for (int64_t i = 0; i < a->count; i++)
-        a->y[i] = a->a[i] + a->b[i];
+        y[i] = tv_store(tv_load(x[i]) + tv_load(b[i]));
     return TV_OK;
 }
 
-tv_status_t tv_axpby_ref(struct tv_stream *stream, const struct tv_axpby_args *a)
+tv_status_t TV_REF(axpby)(struct tv_stream *stream, const struct tv_axpby_args *a)
 {
     (void)stream;
     for (int64_t r = 0; r < a->rows; r++) {
@@ -21,19 +24,20 @@ tv_status_t tv_axpby_ref(struct tv_stream *stream, const struct tv_axpby_args *a
     return TV_OK;
 }
 
-tv_status_t tv_bias_backward_ref(struct tv_stream *stream, const struct tv_bias_backward_args *a)
+tv_status_t TV_REF(bias_backward)(struct tv_stream *stream, const struct tv_bias_backward_args *a)
 {
     (void)stream;
+    const tv_element_t *dy = a->dy;
     for (int64_t c = 0; c < a->cols; c++) {
         double sum = (double)a->dbias[c];
         for (int64_t r = 0; r < a->rows; r++)
-            sum += (double)a->dy[r * a->ld_dy + c];
+            sum += (double)tv_load(dy[r * a->ld_dy + c]);
         a->dbias[c] = (float)sum;
     }
     return TV_OK;
 }
 
-tv_status_t tv_square_sum_ref(struct tv_stream *stream, const struct tv_square_sum_args *a)
+tv_status_t TV_REF(square_sum)(struct tv_stream *stream, const struct tv_square_sum_args *a)
 {
     (void)stream;
     double sum = 0;

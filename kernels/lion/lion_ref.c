@@ -1,7 +1,7 @@
 /* lion_ref.c -- Lion (arXiv:2302.06675), in place; arithmetic in double, state in float. */
 #include "kernels/kernels_internal.h"
 
-tv_status_t tv_lion_ref(struct tv_stream *stream, const struct tv_lion_args *a)
+tv_status_t TV_REF(lion)(struct tv_stream *stream, const struct tv_lion_args *a)
 {
     (void)stream;
     for (int64_t i = 0; i < a->count; i++) {

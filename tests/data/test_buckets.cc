@@ -25,12 +25,17 @@ float grad_of(int rank, int step, int64_t i)
            ((i + rank) % 4 == 0 ? 1e7f : 0.3f);
 }
 
-float want_of(int size, int step, int64_t i)
+float rounded(float x, bool is_bf16)
 {
-    float sum = grad_of(0, step, i);
+    return is_bf16 ? tv_bf16_to_f32(tv_bf16_from_f32(x)) : x;
+}
+
+float want_of(int size, int step, int64_t i, bool is_bf16)
+{
+    float sum = rounded(grad_of(0, step, i), is_bf16);
     for (int r = 1; r < size; r++)
-        sum += grad_of(r, step, i);
-    return sum;
+        sum += rounded(grad_of(r, step, i), is_bf16);
+    return rounded(sum, is_bf16);
 }
 
 bool in_a_range(int64_t i)
@@ -68,7 +73,8 @@ void on_threads(int size, const Body &body)
 
 // Several steps; `early` says which buckets are started before finish, `polls` how often each start
 // is followed by one.
-void run_steps(tv_comm *comm, tv_stream *stream, const std::vector<int> &early, int polls)
+void run_steps(tv_comm *comm, tv_stream *stream, const std::vector<int> &early, int polls,
+               bool is_bf16 = false)
 {
     const int rank = tv_comm_rank(comm), size = tv_comm_size(comm);
     std::vector<float> grads((size_t)num_grads);
@@ -76,6 +82,8 @@ void run_steps(tv_comm *comm, tv_stream *stream, const std::vector<int> &early, 
     ASSERT_EQ(
         tv_buckets_create(comm, stream, grads.data(), (int)ranges.size(), ranges.data(), &buckets),
         TV_OK);
+    if (is_bf16)
+        tv_buckets_reduce_in_bf16(buckets, tv_kernels_cpu(TV_F32));
     for (int step = 0; step < 3; step++) {
         for (int64_t i = 0; i < num_grads; i++)
             grads[(size_t)i] = grad_of(rank, step, i);
@@ -87,7 +95,7 @@ void run_steps(tv_comm *comm, tv_stream *stream, const std::vector<int> &early, 
         ASSERT_EQ(tv_buckets_finish(buckets), TV_OK);
         for (int64_t i = 0; i < num_grads; i++)
             ASSERT_EQ(grads[(size_t)i],
-                      in_a_range(i) ? want_of(size, step, i) : grad_of(rank, step, i))
+                      in_a_range(i) ? want_of(size, step, i, is_bf16) : grad_of(rank, step, i))
                 << "step " << step << " element " << i << " rank " << rank;
     }
     tv_buckets_destroy(buckets);
@@ -101,6 +109,15 @@ TEST(Buckets, SumsInRankOrderWhateverStartsEarly)
         for (const auto &early : mixtures)
             for (int polls : {0, 1, 5})
                 on_threads(size, [&](tv_comm *c, tv_stream *s) { run_steps(c, s, early, polls); });
+}
+
+TEST(Buckets, Bf16IsRoundedBeforeAndAfterTheSum)
+{
+    for (int size : {1, 2, 4})
+        for (int polls : {0, 5})
+            on_threads(size, [&](tv_comm *c, tv_stream *s) {
+                run_steps(c, s, {4, 2, 0}, polls, true);
+            });
 }
 
 TEST(Buckets, OneRankAlone)

@@ -156,7 +156,7 @@ void train_piece(tv_comm *tensor, tv_stream *stream, const tv_param &param,
         {16, 16, 16, piece, 1, TV_LR_BODY, &param},
         {16 + piece, 16 + piece, 16 + piece, 3, 0, TV_LR_BODY, nullptr}};
     const tv_optimizer_args args = {
-        stream,       tv_kernels_cpu(),
+        stream,       tv_kernels_cpu(TV_F32),
         tensor,       {TV_OPTIMIZER_MUON, 0.9, 0.95, 1e-8, momentum, decay},
         count,        (int)ranges.size(),
         ranges.data()};
@@ -212,7 +212,7 @@ TEST(Muon, NewtonSchulzFollowsTheDefinition)
     for (auto [rows, cols] :
          {std::pair<int, int>{1, 1}, {1, 7}, {7, 1}, {5, 5}, {13, 37}, {37, 13}})
         on_device([&, r = (size_t)rows, c = (size_t)cols](tv_stream *stream) {
-            for (const tv_kernels *kernels : {tv_kernels_ref(), tv_kernels_cpu()}) {
+            for (const tv_kernels *kernels : {tv_kernels_ref(TV_F32), tv_kernels_cpu(TV_F32)}) {
                 Matrix want = {r, c};
                 for (size_t i = 0; i < r * c; i++)
                     want.x[i] = (float)(100 * noise(i, 5));
@@ -240,9 +240,9 @@ TEST(Muon, ZerosStayZeros)
     on_device([](tv_stream *stream) {
         std::vector<float> x(15), work(15 + 18);
         const float *got = nullptr;
-        ASSERT_EQ(
-            tv_muon_orthogonalize(stream, tv_kernels_cpu(), 3, 5, x.data(), work.data(), &got),
-            TV_OK);
+        ASSERT_EQ(tv_muon_orthogonalize(stream, tv_kernels_cpu(TV_F32), 3, 5, x.data(), work.data(),
+                                        &got),
+                  TV_OK);
         for (size_t i = 0; i < 15; i++)
             EXPECT_EQ(got[i], 0.0f);
     });

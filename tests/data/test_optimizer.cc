@@ -65,8 +65,8 @@ class Optimizer : public ::testing::Test
     tv_status_t create(const std::vector<tv_optimizer_range> &ranges,
                        const tv_optimizer_config &config)
     {
-        const tv_optimizer_args args = {stream, tv_kernels_cpu(),   nullptr,      config,
-                                        count,  (int)ranges.size(), ranges.data()};
+        const tv_optimizer_args args = {stream, tv_kernels_cpu(TV_F32), nullptr,      config,
+                                        count,  (int)ranges.size(),     ranges.data()};
         return tv_optimizer_create(&args, &optimizer);
     }
     tv_status_t step(std::vector<float> &params, const std::vector<float> &grads, double lr,

@@ -49,7 +49,8 @@ void travel(struct tv_comm *comm, const Ranges &buckets)
     for (int64_t i = 0; i < length; i++)
         grads[(size_t)i] = grad_of(d, i);
     struct tv_buckets *sums = nullptr;
-    ASSERT_EQ(tv_buckets_create_sharded(comm, nullptr, grads.data(), &shards, &sums), TV_OK);
+    ASSERT_EQ(tv_buckets_create_sharded(comm, nullptr, nullptr, grads.data(), &shards, &sums),
+              TV_OK);
     ASSERT_EQ(tv_buckets_start(sums, 0), TV_OK);
     ASSERT_EQ(tv_buckets_finish(sums), TV_OK);
     tv_buckets_destroy(sums);
@@ -63,7 +64,7 @@ void travel(struct tv_comm *comm, const Ranges &buckets)
             weights[(size_t)i] = (float)i;
         }
     }
-    ASSERT_EQ(tv_buckets_gather(comm, nullptr, &shards, weights.data()), TV_OK);
+    ASSERT_EQ(tv_buckets_gather(comm, nullptr, &shards, weights.data(), TV_F32), TV_OK);
     for (const tv_bucket_range &bucket : buckets)
         for (int64_t i = bucket.first; i < bucket.first + bucket.count; i++)
             ASSERT_EQ(weights[(size_t)i], (float)i);

@@ -7,6 +7,7 @@ namespace
 struct Shape {
     int batch, seq_length, num_heads, num_kv_heads, head_dim;
     bool has_dropout;
+    int document_length; // 0: no first_keys
     int64_t rows() const
     {
         return (int64_t)batch * seq_length;
@@ -30,6 +31,23 @@ tv_dropout dropout_of(const Shape &s)
     return s.has_dropout ? tv_dropout{77, 858993459u, 1.25f, 1000, 12} : tv_dropout{}; // p = 0.2
 }
 
+// Documents of equal length; the first of each sequence is cut, elsewhere in each.
+const int32_t *first_keys_of(Call &run, const Shape &s)
+{
+    if (s.document_length == 0)
+        return nullptr;
+    run.ids.emplace_back((size_t)s.rows());
+    for (int b = 0; b < s.batch; b++) {
+        int32_t start = 0;
+        for (int i = 0; i < s.seq_length; i++) {
+            if ((i + 3 * b + 1) % s.document_length == 0)
+                start = i;
+            run.ids.back()[(size_t)(b * s.seq_length + i)] = start;
+        }
+    }
+    return run.ids.back().data();
+}
+
 // Scores have a standard deviation of about 1.3.
 tv_attention_args forward_args(Call &run, const Shape &s)
 {
@@ -49,6 +67,7 @@ tv_attention_args forward_args(Call &run, const Shape &s)
     args.o = run.out(s.rows(), s.q_cols(), args.ld_o).data();
     args.lse = run.out(1, s.num_lse(), s.num_lse()).data();
     args.dropout = dropout_of(s);
+    args.first_keys = first_keys_of(run, s);
     return args;
 }
 
@@ -62,9 +81,12 @@ tv_status_t forward(Call &run, const Shape &s)
 tv_status_t backward(Call &run, const Shape &s)
 {
     const tv_attention_args f = forward_args(run, s);
-    const tv_status_t status = tv_kernels_ref()->attention_forward(run.stream, &f);
+    const tv_status_t status =
+        tv_kernels_ref(run.kernels->dtype)->attention_forward(run.stream, &f);
     if (status != TV_OK)
         return status;
+    if (run.rounds_stored)
+        run.tensors[3].round(); // o, which a table of bf16 would have stored
     tv_attention_backward_args args = {};
     args.batch = s.batch;
     args.seq_length = s.seq_length;
@@ -89,6 +111,8 @@ tv_status_t backward(Call &run, const Shape &s)
     args.dk = run.out(s.rows(), s.kv_cols(), args.ld_dk).data();
     args.dv = run.out(s.rows(), s.kv_cols(), args.ld_dv).data();
     args.dropout = dropout_of(s);
+    args.first_keys = f.first_keys;
+    args.work = run.room(tv_attention_work_count(run.kernels->dtype, s.rows(), s.q_cols()));
     return run.kernels->attention_backward(run.stream, &args);
 }
 } // namespace
@@ -96,16 +120,19 @@ tv_status_t backward(Call &run, const Shape &s)
 void add_attention_cases(std::vector<Case> &cases)
 {
     const Shape shapes[] = {
-        {1, 1, 1, 1, 8, false},   {3, 1, 4, 2, 10, false},   {1, 63, 4, 1, 10, false},
-        {1, 64, 4, 2, 8, false},  {2, 65, 4, 4, 8, false},   {2, 65, 4, 1, 10, false},
-        {1, 130, 4, 2, 8, false}, {1, 130, 4, 4, 10, false}, {1, 65, 1, 1, 64, false},
-        {1, 33, 2, 1, 80, false}, {1, 5, 2, 1, 256, false},  {1, 3, 2, 1, 260, false},
-        {1, 5, 4, 2, 8, true},    {2, 65, 4, 1, 10, true},   {1, 130, 4, 4, 8, true},
-        {1, 3, 2, 1, 260, true}};
+        {1, 1, 1, 1, 8, false, 0},    {3, 1, 4, 2, 10, false, 0},   {1, 63, 4, 1, 10, false, 0},
+        {1, 64, 4, 2, 8, false, 0},   {2, 65, 4, 4, 8, false, 0},   {2, 65, 4, 1, 10, false, 0},
+        {1, 130, 4, 2, 8, false, 0},  {1, 130, 4, 4, 10, false, 0}, {1, 65, 1, 1, 64, false, 0},
+        {1, 33, 2, 1, 80, false, 0},  {1, 5, 2, 1, 256, false, 0},  {1, 3, 2, 1, 260, false, 0},
+        {1, 5, 4, 2, 8, true, 0},     {2, 65, 4, 1, 10, true, 0},   {1, 130, 4, 4, 8, true, 0},
+        {1, 3, 2, 1, 260, true, 0},   {1, 5, 4, 2, 8, false, 2},    {2, 65, 4, 1, 10, false, 7},
+        {2, 200, 4, 2, 8, false, 70}, {1, 200, 2, 2, 8, false, 1},  {1, 130, 2, 1, 8, true, 50},
+        {1, 3, 2, 1, 260, false, 2}};
     for (const Shape &s : shapes) {
         const std::string shape =
             shape_name({s.batch, s.seq_length, s.num_heads, s.num_kv_heads, s.head_dim}) +
-            (s.has_dropout ? "_dropout" : "");
+            (s.has_dropout ? "_dropout" : "") +
+            (s.document_length > 0 ? "_documents" + std::to_string(s.document_length) : "");
         cases.push_back(
             {"attention_forward", shape, sums, [=](Call &run) { return forward(run, s); }});
         cases.push_back(

@@ -1,6 +1,8 @@
 // cases_elementwise.cc -- sums of tensors, activations, AdamW, sum of squares. 65537 elements are
 // enough for two threads; the small counts leave a tail after any vector.
 #include "kernels/harness.h"
+#include <algorithm>
+#include <cstring>
 
 namespace
 {
@@ -143,6 +145,36 @@ tv_status_t square_sum(Call &run, int64_t count)
     return status;
 }
 
+// bf16 numbers in every table: they lie in a room, or in place, and come back as floats.
+tv_status_t to_bf16(Call &run, int64_t count, bool is_in_place)
+{
+    Tensor &x = run.in(1, count, count, -3e3f, 3e3f);
+    Tensor &y = run.out(1, count, count);
+    float *room = run.room(count);
+    std::copy(x.floats(), x.floats() + count, room);
+    const tv_to_bf16_args args = {count, is_in_place ? room : x.floats(), room};
+    const tv_status_t status = run.kernels->to_bf16(run.stream, &args);
+    for (int64_t i = 0; i < count; i++) {
+        uint16_t bits;
+        std::memcpy(&bits, tv_const_at(room, i, TV_BF16), sizeof(bits));
+        y.at(0, i) = tv_bf16_to_f32(bits);
+    }
+    return status;
+}
+
+tv_status_t from_bf16(Call &run, int64_t count, bool is_in_place)
+{
+    Tensor &x = run.in(1, count, count, -3e3f, 3e3f);
+    Tensor &y = run.out(1, count, count);
+    void *room = is_in_place ? y.floats() : run.room(count);
+    for (int64_t i = 0; i < count; i++) {
+        const uint16_t bits = tv_bf16_from_f32(x.at(0, i));
+        std::memcpy(tv_at(room, i, TV_BF16), &bits, sizeof(bits));
+    }
+    const tv_from_bf16_args args = {count, room, y.floats()};
+    return run.kernels->from_bf16(run.stream, &args);
+}
+
 // Words of a token below and above 2^32; p = 0.1.
 tv_status_t dropout(Call &run, int64_t rows, int64_t cols, Alias alias)
 {
@@ -175,6 +207,13 @@ void add_counts(std::vector<Case> &cases, int64_t n)
     for (int64_t step : {1, 1000})
         cases.push_back({"adamw", shape + "_step" + std::to_string(step), rounding,
                          [=](Call &run) { return adamw(run, n, step); }});
+    for (bool is_in_place : {false, true}) {
+        const std::string name = shape + (is_in_place ? "_in_place" : "");
+        cases.push_back(
+            {"to_bf16", name, exact, [=](Call &run) { return to_bf16(run, n, is_in_place); }});
+        cases.push_back(
+            {"from_bf16", name, exact, [=](Call &run) { return from_bf16(run, n, is_in_place); }});
+    }
     cases.push_back({"lion", shape, exact, [=](Call &run) { return lion(run, n); }});
     cases.push_back({"square_sum", shape, rounding, [=](Call &run) { return square_sum(run, n); }});
 }

@@ -11,7 +11,7 @@ struct Product {
     int64_t gap; // between the rows of each tensor
 };
 
-tv_status_t matmul(Call &run, const Product &p)
+tv_status_t matmul(Call &run, const Product &p, bool is_to_f32)
 {
     const int64_t a_rows = p.trans_a ? p.k : p.m, a_cols = p.trans_a ? p.m : p.k;
     const int64_t b_rows = p.trans_b ? p.n : p.k, b_cols = p.trans_b ? p.k : p.n;
@@ -27,11 +27,15 @@ tv_status_t matmul(Call &run, const Product &p)
     args.b = run.in(b_rows, b_cols, ld(b_cols)).data();
     args.ld_b = ld(b_cols);
     args.trans_b = p.trans_b;
-    args.bias = p.has_bias ? run.in(1, p.n, std::max<int64_t>(p.n, 1)).data() : nullptr;
+    args.bias = p.has_bias ? run.in(1, p.n, std::max<int64_t>(p.n, 1)).data() : Place{};
     args.accumulate = p.accumulate;
     Tensor &c = p.accumulate ? run.updated(p.m, p.n, ld(p.n)) : run.out(p.m, p.n, ld(p.n));
-    args.c = c.data();
     args.ld_c = c.ld;
+    if (is_to_f32) {
+        args.c = c.floats();
+        return run.kernels->matmul_to_f32(run.stream, &args);
+    }
+    args.c = c.data();
     return run.kernels->matmul(run.stream, &args);
 }
 
@@ -40,7 +44,9 @@ void add(std::vector<Case> &cases, const Product &p)
     const std::string shape = shape_name({p.m, p.n, p.k}) + (p.trans_a ? "_t" : "_n") +
                               (p.trans_b ? "t" : "n") + (p.has_bias ? "_bias" : "") +
                               (p.accumulate ? "_accumulate" : "") + (p.gap ? "_apart" : "");
-    cases.push_back({"matmul", shape, sums, [p](Call &run) { return matmul(run, p); }});
+    cases.push_back({"matmul", shape, sums, [p](Call &run) { return matmul(run, p, false); }});
+    cases.push_back(
+        {"matmul_to_f32", shape, sums, [p](Call &run) { return matmul(run, p, true); }});
 }
 } // namespace
 

@@ -13,9 +13,9 @@ tv_status_t norm_forward(Call &run, int64_t rows, int64_t cols, int has_mean)
     args.eps = 1e-5;
     args.x = run.in(rows, cols, cols, -1, 3).data(); // a mean well away from zero
     args.weight = run.in(1, cols, cols).data();
-    args.bias = has_mean ? run.in(1, cols, cols).data() : nullptr;
+    args.bias = has_mean ? run.in(1, cols, cols).data() : Place{};
     args.y = run.out(rows, cols, cols).data();
-    args.mean = has_mean ? run.out(1, rows, rows).data() : nullptr;
+    args.mean = has_mean ? run.out(1, rows, rows).data() : Place{};
     args.rstd = run.out(1, rows, rows).data();
     const auto op = has_mean ? run.kernels->layernorm_forward : run.kernels->rmsnorm_forward;
     return op(run.stream, &args);
@@ -30,12 +30,12 @@ tv_status_t norm_backward(Call &run, int64_t rows, int64_t cols, int has_mean, i
     args.dy = run.in(rows, cols, cols).data();
     args.x = run.in(rows, cols, cols, -1, 3).data();
     args.weight = run.in(1, cols, cols).data();
-    args.mean = has_mean ? run.in(1, rows, rows, 0.5f, 1.5f).data() : nullptr;
+    args.mean = has_mean ? run.in(1, rows, rows, 0.5f, 1.5f).data() : Place{};
     args.rstd = run.in(1, rows, rows, 0.5f, 1.5f).data();
     args.add_dx = add_dx;
     args.dx = (add_dx ? run.updated(rows, cols, cols) : run.out(rows, cols, cols)).data();
     args.dweight = run.updated(1, cols, cols).data();
-    args.dbias = has_mean ? run.updated(1, cols, cols).data() : nullptr;
+    args.dbias = has_mean ? run.updated(1, cols, cols).data() : Place{};
     const auto op = has_mean ? run.kernels->layernorm_backward : run.kernels->rmsnorm_backward;
     return op(run.stream, &args);
 }
@@ -43,14 +43,17 @@ tv_status_t norm_backward(Call &run, int64_t rows, int64_t cols, int has_mean, i
 struct Rotary {
     int64_t rows, gap;
     int seq_length, num_heads, head_dim;
+    bool has_positions;
 };
 
 tv_status_t rotary(Call &run, const Rotary &r, int inverse)
 {
     const int64_t cols = (int64_t)r.num_heads * r.head_dim;
     Tensor &x = run.updated(r.rows, cols, cols + r.gap);
-    const tv_rotary_args args = {r.rows,     x.ld,    r.seq_length, r.num_heads,
-                                 r.head_dim, inverse, 10000.0,      x.data()};
+    const tv_rotary_args args = {
+        r.rows,      x.ld,       r.seq_length,
+        r.num_heads, r.head_dim, inverse,
+        10000.0,     x.data(),   r.has_positions ? run.indices(r.rows, 0, r.seq_length) : nullptr};
     return run.kernels->rotary(run.stream, &args);
 }
 
@@ -74,12 +77,15 @@ void add_norm_cases(std::vector<Case> &cases)
     for (const auto &m : matrices)
         add_norms(cases, m[0], m[1]);
     // two sequences and a part of one; one position; heads wider than the tables of a version
-    const Rotary shapes[] = {{1, 0, 1, 1, 2},    {31, 3, 31, 1, 10},  {66, 5, 33, 3, 8},
-                             {65, 0, 26, 2, 64}, {130, 7, 65, 2, 80}, {6, 1, 3, 1, 520}};
+    const Rotary shapes[] = {
+        {1, 0, 1, 1, 2, false},    {31, 3, 31, 1, 10, false},  {66, 5, 33, 3, 8, false},
+        {65, 0, 26, 2, 64, false}, {130, 7, 65, 2, 80, false}, {6, 1, 3, 1, 520, false},
+        {66, 5, 33, 3, 8, true},   {130, 7, 65, 2, 80, true},  {6, 1, 3, 1, 520, true}};
     for (const Rotary &r : shapes)
         for (int inverse : {0, 1})
-            cases.push_back(
-                {"rotary",
-                 shape_name({r.rows, r.num_heads, r.head_dim}) + (inverse ? "_inverse" : ""),
-                 rounding, [=](Call &run) { return rotary(run, r, inverse); }});
+            cases.push_back({"rotary",
+                             shape_name({r.rows, r.num_heads, r.head_dim}) +
+                                 (r.has_positions ? "_positions" : "") +
+                                 (inverse ? "_inverse" : ""),
+                             rounding, [=](Call &run) { return rotary(run, r, inverse); }});
 }

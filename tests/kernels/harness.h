@@ -24,14 +24,33 @@ constexpr double sums = 1e-5;     // float sums of up to a few hundred terms, in
 
 enum class Role { input, output, updated };
 
+class Tensor;
+
+// The tensor's first element, as the argument at hand takes it: floats, or stored elements; NULL of
+// no tensor.
+struct Place {
+    Tensor *tensor;
+    operator float *() const;
+    operator void *() const;
+};
+
 class Tensor
 {
   public:
     Tensor(Role role, int64_t rows, int64_t cols, int64_t ld);
-    float *data()
+    Place data()
+    {
+        return {this};
+    }
+    float *floats()
     {
         return memory.data() + guard;
     }
+    // In a table of bf16 the numbers become bf16, between guards of their own, when they are first
+    // taken as stored elements; unpack brings them back.
+    void *stored();
+    void unpack();
+    void round(); // to bf16, what is no canary
     float &at(int64_t row, int64_t col)
     {
         return memory[(size_t)(guard + row * ld + col)];
@@ -41,7 +60,11 @@ class Tensor
 
     Role role;
     int64_t rows, cols, ld;
-    std::vector<float> memory; // guard, rows x ld, guard
+    tv_dtype_t dtype = TV_F32;    // of stored elements
+    bool rounds_stored = false;   // fp32 elements take the values of bf16 ones
+    bool is_stored = false;       // the call took it as stored elements
+    std::vector<float> memory;    // guard, rows x ld, guard
+    std::vector<uint16_t> packed; // the same as bf16, or empty
 
   private:
     static constexpr int64_t guard = 67;
@@ -54,11 +77,14 @@ struct Call {
     tv_stream *stream;
     std::deque<Tensor> tensors;
     std::deque<std::vector<int32_t>> ids;
+    std::deque<std::vector<float>> rooms;
+    bool rounds_stored = false;
 
     // Filled with the same numbers in every run, in [low, high).
     Tensor &in(int64_t rows, int64_t cols, int64_t ld, float low = -1, float high = 1);
     Tensor &updated(int64_t rows, int64_t cols, int64_t ld, float low = -1, float high = 1);
     Tensor &out(int64_t rows, int64_t cols, int64_t ld);
+    float *room(int64_t count); // to work in: NaN at the start, not compared
     // [count] numbers in [low, high), each at least once where count allows
     const int32_t *indices(int64_t count, int32_t low, int32_t high);
 };
@@ -95,9 +121,12 @@ class Device
     tv_device *device = nullptr;
 };
 
-// Call the case with a table; guards and inputs must be intact afterwards.
-Call run_case(const Case &c, const tv_kernels *kernels, tv_stream *stream);
-// Each output of `got` within the tolerance of `want`.
+// Call the case with a table; guards and inputs must be intact afterwards. rounds_stored: what a
+// table of bf16 would store, as floats.
+Call run_case(const Case &c, const tv_kernels *kernels, tv_stream *stream,
+              bool rounds_stored = false);
+// Each output of `got` within the tolerance of `want`; stored bf16 may also be one unit in the last
+// place apart, which two floats near the middle between two bf16 numbers may round to.
 void expect_close(Call &got, Call &want, double tolerance);
 void expect_same_bits(const Call &got, const Call &want);
 #endif

@@ -1,6 +1,5 @@
 // What the definitions say at their edges, for both tables: values worked out by hand or in double.
 #include "kernels/harness.h"
-#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -16,7 +15,8 @@ class Definitions : public ::testing::TestWithParam<const tv_kernels *>
 constexpr float nan_value = std::numeric_limits<float>::quiet_NaN();
 } // namespace
 
-INSTANTIATE_TEST_SUITE_P(Tables, Definitions, ::testing::Values(tv_kernels_ref(), tv_kernels_cpu()),
+INSTANTIATE_TEST_SUITE_P(Tables, Definitions,
+                         ::testing::Values(tv_kernels_ref(TV_F32), tv_kernels_cpu(TV_F32)),
                          [](const ::testing::TestParamInfo<const tv_kernels *> &each) {
                              return std::string(each.param->name);
                          });
@@ -79,7 +79,7 @@ TEST_P(Definitions, RotaryTurnsByItsPositionAndBack)
 {
     // head_dim 4, theta 100: position p turns (x0, x2) by p and (x1, x3) by p / 10
     float x[] = {1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1};
-    tv_rotary_args args = {3, 4, 2, 1, 4, 0, 100.0, x}; // third row: position 0 again
+    tv_rotary_args args = {3, 4, 2, 1, 4, 0, 100.0, x, nullptr}; // third row: position 0 again
     ASSERT_EQ(kernels->rotary(device.stream, &args), TV_OK);
     const double turned[] = {std::cos(1), -std::sin(0.1), std::sin(1), std::cos(0.1)};
     for (int i = 0; i < 4; i++) {
@@ -93,21 +93,44 @@ TEST_P(Definitions, RotaryTurnsByItsPositionAndBack)
         EXPECT_NEAR((double)x[i], i % 4 % 3 == 0 ? 1 : 0, 2e-7) << i;
 }
 
+// Places that say themselves what they would be anyway give the same bits; others turn as they say.
+TEST_P(Definitions, RotaryTurnsByGivenPositions)
+{
+    const int64_t rows = 7, cols = 8;
+    const int32_t usual[] = {0, 1, 2, 0, 1, 2, 0}, reset[] = {0, 1, 0, 0, 1, 2, 1};
+    std::vector<float> x((size_t)(rows * cols)), y, z;
+    for (size_t i = 0; i < x.size(); i++)
+        x[i] = std::cos((float)i);
+    y = z = x;
+    tv_rotary_args args = {rows, cols, 3, 2, 4, 0, 100.0, x.data(), nullptr};
+    ASSERT_EQ(kernels->rotary(device.stream, &args), TV_OK);
+    args.x = y.data();
+    args.positions = usual;
+    ASSERT_EQ(kernels->rotary(device.stream, &args), TV_OK);
+    EXPECT_EQ(x, y);
+    args.x = z.data();
+    args.positions = reset;
+    ASSERT_EQ(kernels->rotary(device.stream, &args), TV_OK);
+    for (size_t r = 0; r < (size_t)rows; r++)
+        EXPECT_EQ(z[r * 8 + 1] == x[r * 8 + 1], usual[r] == reset[r]) << r;
+    EXPECT_EQ(z[2 * 8], std::cos(16.0f)) << "position 0 turns nothing";
+}
+
 // Changing a later token changes nothing before it, to the bit.
 TEST_P(Definitions, AttentionIsCausal)
 {
     const int length = 70, h = 8, cut = 66;
-    Call run = {kernels, device.stream, {}, {}};
+    Call run = {kernels, device.stream, {}, {}, {}, false};
     Tensor &q = run.in(length, h, h), &k = run.in(length, h, h), &v = run.in(length, h, h);
     Tensor &o = run.out(length, h, h), &lse = run.out(1, length, length);
     const tv_attention_args args = {1, length, 1, 1,        h, q.data(),   k.data(), v.data(),
-                                    h, h,      h, o.data(), h, lse.data(), {}};
+                                    h, h,      h, o.data(), h, lse.data(), {},       nullptr};
     ASSERT_EQ(kernels->attention_forward(device.stream, &args), TV_OK);
     const std::vector<float> o_before = o.memory, lse_before = lse.memory;
     EXPECT_NEAR((double)o.at(0, 3), (double)v.at(0, 3), 1e-7) << "the first token sees itself";
     k.fill(77, -1, 1);
     v.fill(78, -1, 1);
-    Call again = {kernels, device.stream, {}, {}};
+    Call again = {kernels, device.stream, {}, {}, {}, false};
     again.in(length, h, h);
     Tensor &k0 = again.in(length, h, h), &v0 = again.in(length, h, h);
     for (int r = 0; r < cut; r++) {
@@ -126,13 +149,69 @@ TEST_P(Definitions, AttentionIsCausal)
     }
 }
 
+// Two documents in a sequence are as if each were a sequence; what the first holds does not matter to
+// the second, to the bit.
+TEST_P(Definitions, AttentionEndsWhereTheDocumentStarts)
+{
+    const int length = 150, cut = 83, rest = length - cut, h = 8;
+    Call run = {kernels, device.stream, {}, {}, {}, false};
+    Tensor &q = run.in(length, h, h), &k = run.in(length, h, h), &v = run.in(length, h, h);
+    Tensor &o = run.out(length, h, h), &lse = run.out(1, length, length);
+    Tensor &alone = run.out(length, h, h), &alone_lse = run.out(1, length, length);
+    std::vector<int32_t> first_keys((size_t)length, 0);
+    std::fill(first_keys.begin() + cut, first_keys.end(), cut);
+    tv_attention_args args = {1, length, 1, 1,        h, q.data(),   k.data(), v.data(),
+                              h, h,      h, o.data(), h, lse.data(), {},       first_keys.data()};
+    ASSERT_EQ(kernels->attention_forward(device.stream, &args), TV_OK);
+    const tv_attention_args head = {1,        cut,
+                                    1,        1,
+                                    h,        q.data(),
+                                    k.data(), v.data(),
+                                    h,        h,
+                                    h,        alone.data(),
+                                    h,        alone_lse.data(),
+                                    {},       nullptr};
+    ASSERT_EQ(kernels->attention_forward(device.stream, &head), TV_OK);
+    const int at = cut * h;
+    const tv_attention_args tail = {1,
+                                    rest,
+                                    1,
+                                    1,
+                                    h,
+                                    q.data() + at,
+                                    k.data() + at,
+                                    v.data() + at,
+                                    h,
+                                    h,
+                                    h,
+                                    alone.data() + at,
+                                    h,
+                                    alone_lse.data() + cut,
+                                    {},
+                                    nullptr};
+    ASSERT_EQ(kernels->attention_forward(device.stream, &tail), TV_OK);
+    for (int r = 0; r < length; r++) {
+        EXPECT_NEAR((double)lse.at(0, r), (double)alone_lse.at(0, r), 2e-6) << r;
+        for (int c = 0; c < h; c++)
+            ASSERT_NEAR((double)o.at(r, c), (double)alone.at(r, c), 1e-6) << r << " " << c;
+    }
+    const std::vector<float> before = o.memory;
+    for (int i = 0; i < at; i++)
+        k.data()[i] = v.data()[i] = 5;
+    ASSERT_EQ(kernels->attention_forward(device.stream, &args), TV_OK);
+    Tensor old(Role::output, length, h, h);
+    old.memory = before;
+    for (int r = 1; r < length; r++)
+        EXPECT_EQ(o.at(r, 0) == old.at(r, 0), r >= cut) << r;
+}
+
 TEST_P(Definitions, AttentionOfLargeScoresStaysFinite)
 {
     // scores of 400: exp of them is beyond a float; both keys weigh the same
     const int h = 4;
     float q[] = {20, 20, 20, 20, 20, 20, 20, 20}, k[] = {10, 10, 10, 10, 10, 10, 10, 10};
     float v[] = {0, 1, 2, 3, 4, 5, 6, 7}, o[8], lse[2];
-    const tv_attention_args args = {1, 2, 1, 1, h, q, k, v, h, h, h, o, h, lse, {}};
+    const tv_attention_args args = {1, 2, 1, 1, h, q, k, v, h, h, h, o, h, lse, {}, nullptr};
     ASSERT_EQ(kernels->attention_forward(device.stream, &args), TV_OK);
     for (int i = 0; i < 4; i++) {
         EXPECT_EQ(o[i], v[i]);
@@ -274,7 +353,7 @@ TEST_P(Definitions, ActivationsFarFromZero)
 TEST_P(Definitions, AdamwFollowsItsFormulaInDouble)
 {
     const int64_t count = 37;
-    Call run = {kernels, device.stream, {}, {}};
+    Call run = {kernels, device.stream, {}, {}, {}, false};
     Tensor &param = run.in(1, count, count), &grad = run.in(1, count, count);
     std::vector<float> m((size_t)count), v((size_t)count);
     std::vector<double> p((size_t)count), first((size_t)count), second((size_t)count);
@@ -344,7 +423,7 @@ TEST(Threads, DoNotChangeSums)
     add_loss_cases(cases);
     for (const Case &c : cases) {
         SCOPED_TRACE(c.op + " " + c.shape);
-        expect_same_bits(run_case(c, tv_kernels_cpu(), three.stream),
-                         run_case(c, tv_kernels_cpu(), one.stream));
+        expect_same_bits(run_case(c, tv_kernels_cpu(TV_F32), three.stream),
+                         run_case(c, tv_kernels_cpu(TV_F32), one.stream));
     }
 }

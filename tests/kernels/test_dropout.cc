@@ -81,7 +81,7 @@ TEST_P(Dropout, OfAttentionHasAMaskPerHeadAndQuery)
     for (size_t i = 0; i < v.size(); i++)
         v[i] = std::sin((float)i);
     tv_attention_args args = {batch, length, heads, heads,    h,    q.data(),   k.data(), v.data(),
-                              cols,  cols,   cols,  o.data(), cols, lse.data(), quarter};
+                              cols,  cols,   cols,  o.data(), cols, lse.data(), quarter,  nullptr};
     ASSERT_EQ(GetParam()->attention_forward(device.stream, &args), TV_OK);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < cols; c++) {
@@ -95,7 +95,8 @@ TEST_P(Dropout, OfAttentionHasAMaskPerHeadAndQuery)
         }
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, Dropout, ::testing::Values(tv_kernels_ref(), tv_kernels_cpu()),
+INSTANTIATE_TEST_SUITE_P(Kernels, Dropout,
+                         ::testing::Values(tv_kernels_ref(TV_F32), tv_kernels_cpu(TV_F32)),
                          [](const ::testing::TestParamInfo<const tv_kernels *> &each) {
                              return std::string(each.param->name);
                          });

@@ -17,7 +17,7 @@ class Gradients : public ::testing::Test
     {
         Tensor tensor(Role::input, 1, count, count);
         tensor.fill(++seed, low, high);
-        return std::vector<float>(tensor.data(), tensor.data() + count);
+        return std::vector<float>(tensor.floats(), tensor.floats() + count);
     }
 
     // `gradient` is that of loss() with respect to x, which loss() reads.
@@ -53,10 +53,11 @@ class Gradients : public ::testing::Test
     }
 
     void check_norm(int has_mean);
-    void check_attention(int num_kv_heads, const tv_dropout &dropout);
+    void check_attention(int num_kv_heads, const tv_dropout &dropout,
+                         const int32_t *first_keys = nullptr);
     void check_cross_entropy(double smoothing);
 
-    const tv_kernels *kernels = tv_kernels_ref();
+    const tv_kernels *kernels = tv_kernels_ref(TV_F32);
     Device device{1};
     uint32_t seed = 0;
 };
@@ -170,7 +171,7 @@ TEST_F(Gradients, Rotary)
 {
     const int64_t rows = 6, cols = 2 * 4;
     std::vector<float> x = numbers(rows * cols), dy = numbers(rows * cols), turned, dx = dy;
-    tv_rotary_args args = {rows, cols, 3, 2, 4, 1, 100.0, dx.data()};
+    tv_rotary_args args = {rows, cols, 3, 2, 4, 1, 100.0, dx.data(), nullptr};
     ASSERT_EQ(kernels->rotary(device.stream, &args), TV_OK);
     expect_gradient("x", x, dx, [&] {
         turned = x;
@@ -229,7 +230,8 @@ TEST_F(Gradients, Embedding)
     });
 }
 
-void Gradients::check_attention(int num_kv_heads, const tv_dropout &dropout)
+void Gradients::check_attention(int num_kv_heads, const tv_dropout &dropout,
+                                const int32_t *first_keys)
 {
     const int batch = 2, length = 5, heads = 4, h = 6;
     const int64_t rows = batch * length, q_cols = heads * h, kv_cols = num_kv_heads * h;
@@ -237,18 +239,19 @@ void Gradients::check_attention(int num_kv_heads, const tv_dropout &dropout)
                        v = numbers(rows * kv_cols), d_o = numbers(rows * q_cols);
     std::vector<float> o(q.size()), lse((size_t)(rows * heads)), dq(q.size()), dk(k.size()),
         dv(v.size());
-    const tv_attention_args args = {batch,    length,   heads,    num_kv_heads, h,
-                                    q.data(), k.data(), v.data(), q_cols,       kv_cols,
-                                    kv_cols,  o.data(), q_cols,   lse.data(),   dropout};
+    const tv_attention_args args = {batch,    length,     heads,   num_kv_heads, h,       q.data(),
+                                    k.data(), v.data(),   q_cols,  kv_cols,      kv_cols, o.data(),
+                                    q_cols,   lse.data(), dropout, first_keys};
     auto loss = [&] {
         EXPECT_EQ(kernels->attention_forward(device.stream, &args), TV_OK);
         return weighted(d_o, o);
     };
     loss();
     const tv_attention_backward_args backward = {
-        batch,     length,    heads,     num_kv_heads, h,          q.data(), k.data(), v.data(),
-        q_cols,    kv_cols,   kv_cols,   o.data(),     d_o.data(), q_cols,   q_cols,   lse.data(),
-        dq.data(), dk.data(), dv.data(), q_cols,       kv_cols,    kv_cols,  dropout};
+        batch,    length,     heads,      num_kv_heads, h,         q.data(),   k.data(),
+        v.data(), q_cols,     kv_cols,    kv_cols,      o.data(),  d_o.data(), q_cols,
+        q_cols,   lse.data(), dq.data(),  dk.data(),    dv.data(), q_cols,     kv_cols,
+        kv_cols,  dropout,    first_keys, nullptr};
     ASSERT_EQ(kernels->attention_backward(device.stream, &backward), TV_OK);
     expect_gradient("q", q, dq, loss);
     expect_gradient("k", k, dk, loss);
@@ -269,6 +272,17 @@ TEST_F(Gradients, AttentionWithDropout)
         SCOPED_TRACE(num_kv_heads);
         check_attention(num_kv_heads, {17, 1u << 30, 4.0f / 3, 30, 8}); // p = 1/4
     }
+}
+
+// A document inside each sequence, and one that starts and ends in it.
+TEST_F(Gradients, AttentionOfDocuments)
+{
+    const int32_t first_keys[] = {0, 0, 0, 3, 3, 0, 1, 1, 1, 4};
+    for (int num_kv_heads : {1, 4}) {
+        SCOPED_TRACE(num_kv_heads);
+        check_attention(num_kv_heads, {}, first_keys);
+    }
+    check_attention(2, {17, 1u << 30, 4.0f / 3, 30, 8}, first_keys);
 }
 
 TEST_F(Gradients, Dropout)

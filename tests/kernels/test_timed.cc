@@ -32,9 +32,9 @@ TEST(Timed, EveryEntryGivesTheSameBitsAndIsCounted)
     for (const Case &c : all_cases()) {
         SCOPED_TRACE(c.op + " " + c.shape);
         tv_kernel_times times = {};
-        const tv_kernels *timed = tv_kernels_timed(tv_kernels_cpu(), &times);
+        const tv_kernels *timed = tv_kernels_timed(tv_kernels_cpu(TV_F32), &times);
         Call got = run_case(c, timed, device.stream);
-        Call want = run_case(c, tv_kernels_cpu(), device.stream);
+        Call want = run_case(c, tv_kernels_cpu(TV_F32), device.stream);
         expect_same_bits(got, want);
         for (int k = 0; k < TV_NUM_KERNELS; k++) {
             const tv_kernel_count &count = times.of[k];
@@ -54,7 +54,7 @@ TEST(Timed, ACallAddsItsWorkToItsOwnKernel)
 {
     Device device(1);
     tv_kernel_times times = {};
-    const tv_kernels *timed = tv_kernels_timed(tv_kernels_cpu(), &times);
+    const tv_kernels *timed = tv_kernels_timed(tv_kernels_cpu(TV_F32), &times);
     float a[6] = {1, 2, 3, 4, 5, 6}, b[6] = {1, 1, 1, 1, 1, 1}, c[4];
     const tv_matmul_args args = {2, 2, 3, a, 3, 0, b, 2, 0, nullptr, 0, c, 2};
     ASSERT_EQ(timed->matmul(device.stream, &args), TV_OK);
@@ -72,28 +72,50 @@ TEST(Timed, ACallAddsItsWorkToItsOwnKernel)
     EXPECT_EQ(times.of[TV_KERNEL_matmul].calls, 2);
 }
 
+// A run with bf16 weights calls both tables: each does its own work, all of it is counted in one place.
+TEST(Timed, TablesOfTwoDtypesDoNotReplaceEachOther)
+{
+    Device device(1);
+    tv_kernel_times times = {};
+    const tv_kernels *f32 = tv_kernels_timed(tv_kernels_cpu(TV_F32), &times);
+    const tv_kernels *bf16 = tv_kernels_timed(tv_kernels_cpu(TV_BF16), &times);
+    EXPECT_EQ(f32->dtype, TV_F32);
+    EXPECT_EQ(bf16->dtype, TV_BF16);
+    float a[2] = {1, 2}, b[2] = {3, 4}, y[2];
+    uint16_t low_a[2] = {tv_bf16_from_f32(1), tv_bf16_from_f32(2)}, low_y[2];
+    const tv_add_args floats = {2, a, b, y}, halves = {2, low_a, low_a, low_y};
+    ASSERT_EQ(f32->add(device.stream, &floats), TV_OK);
+    ASSERT_EQ(bf16->add(device.stream, &halves), TV_OK);
+    EXPECT_EQ(y[0], 4);
+    EXPECT_EQ(y[1], 6);
+    EXPECT_EQ(tv_bf16_to_f32(low_y[0]), 2);
+    EXPECT_EQ(tv_bf16_to_f32(low_y[1]), 4);
+    EXPECT_EQ(times.of[TV_KERNEL_add].calls, 2);
+    EXPECT_EQ(times.of[TV_KERNEL_add].work.bytes, 3 * 2 * (4 + 2));
+}
+
 // Sizes 2, 3, 5, 7, so that no wrong product gives the same number.
 TEST(Work, OfMatrixProductsAndAttention)
 {
     float some = 0;
     tv_matmul_args product = {};
     product.m = 2, product.n = 3, product.k = 5;
-    expect_work(tv_kernel_work_of(TV_KERNEL_matmul, &product), 60, 10 + 15 + 6);
+    expect_work(tv_kernel_work_of(TV_KERNEL_matmul, &product, TV_F32), 60, 10 + 15 + 6);
     product.accumulate = 1;
     product.bias = &some;
-    expect_work(tv_kernel_work_of(TV_KERNEL_matmul, &product), 60, 10 + 15 + 12 + 3);
+    expect_work(tv_kernel_work_of(TV_KERNEL_matmul, &product, TV_F32), 60, 10 + 15 + 12 + 3);
 
     // 2 sequences of 3, 4 heads on 2 kv heads, of 5: 6 pairs, 10 FLOPs each, for each head
     tv_attention_args forward = {};
     forward.batch = 2, forward.seq_length = 3, forward.num_heads = 4, forward.num_kv_heads = 2;
     forward.head_dim = 5;
-    expect_work(tv_kernel_work_of(TV_KERNEL_attention_forward, &forward), 2 * (2 * 4 * 6 * 10),
-                6 * (2 * 20 + 2 * 10 + 4));
+    expect_work(tv_kernel_work_of(TV_KERNEL_attention_forward, &forward, TV_F32),
+                2 * (2 * 4 * 6 * 10), 6 * (2 * 20 + 2 * 10 + 4));
     tv_attention_backward_args backward = {};
     backward.batch = 2, backward.seq_length = 3, backward.num_heads = 4, backward.num_kv_heads = 2;
     backward.head_dim = 5;
-    expect_work(tv_kernel_work_of(TV_KERNEL_attention_backward, &backward), 5 * (2 * 4 * 6 * 10),
-                6 * (4 * 20 + 4 * 10 + 4));
+    expect_work(tv_kernel_work_of(TV_KERNEL_attention_backward, &backward, TV_F32),
+                5 * (2 * 4 * 6 * 10), 6 * (4 * 20 + 4 * 10 + 4));
 }
 
 TEST(Work, OfRowsAndColumns)
@@ -101,70 +123,70 @@ TEST(Work, OfRowsAndColumns)
     float some = 0;
     tv_bias_backward_args bias = {};
     bias.rows = 2, bias.cols = 3;
-    expect_work(tv_kernel_work_of(TV_KERNEL_bias_backward, &bias), 0, 6 + 6);
+    expect_work(tv_kernel_work_of(TV_KERNEL_bias_backward, &bias, TV_F32), 0, 6 + 6);
     tv_norm_args norm = {};
     norm.rows = 2, norm.cols = 3;
-    expect_work(tv_kernel_work_of(TV_KERNEL_layernorm_forward, &norm), 0, 12 + 6 + 4);
-    expect_work(tv_kernel_work_of(TV_KERNEL_rmsnorm_forward, &norm), 0, 12 + 3 + 2);
+    expect_work(tv_kernel_work_of(TV_KERNEL_layernorm_forward, &norm, TV_F32), 0, 12 + 6 + 4);
+    expect_work(tv_kernel_work_of(TV_KERNEL_rmsnorm_forward, &norm, TV_F32), 0, 12 + 3 + 2);
     tv_norm_backward_args back = {};
     back.rows = 2, back.cols = 3;
-    expect_work(tv_kernel_work_of(TV_KERNEL_layernorm_backward, &back), 0, 18 + 15 + 4);
+    expect_work(tv_kernel_work_of(TV_KERNEL_layernorm_backward, &back, TV_F32), 0, 18 + 15 + 4);
     back.add_dx = 1;
-    expect_work(tv_kernel_work_of(TV_KERNEL_rmsnorm_backward, &back), 0, 24 + 9 + 2);
+    expect_work(tv_kernel_work_of(TV_KERNEL_rmsnorm_backward, &back, TV_F32), 0, 24 + 9 + 2);
     tv_rotary_args rotary = {};
     rotary.rows = 2, rotary.num_heads = 3, rotary.head_dim = 4;
-    expect_work(tv_kernel_work_of(TV_KERNEL_rotary, &rotary), 0, 48);
+    expect_work(tv_kernel_work_of(TV_KERNEL_rotary, &rotary, TV_F32), 0, 48);
     tv_dropout_args dropout = {};
     dropout.rows = 2, dropout.cols = 3;
-    expect_work(tv_kernel_work_of(TV_KERNEL_dropout, &dropout), 0, 12);
+    expect_work(tv_kernel_work_of(TV_KERNEL_dropout, &dropout, TV_F32), 0, 12);
     tv_swiglu_args swiglu = {};
     swiglu.rows = 2, swiglu.cols = 3;
-    expect_work(tv_kernel_work_of(TV_KERNEL_swiglu_forward, &swiglu), 0, 18);
+    expect_work(tv_kernel_work_of(TV_KERNEL_swiglu_forward, &swiglu, TV_F32), 0, 18);
     tv_swiglu_backward_args swiglu_back = {};
     swiglu_back.rows = 2, swiglu_back.cols = 3;
-    expect_work(tv_kernel_work_of(TV_KERNEL_swiglu_backward, &swiglu_back), 0, 30);
+    expect_work(tv_kernel_work_of(TV_KERNEL_swiglu_backward, &swiglu_back, TV_F32), 0, 30);
     tv_embedding_args embedding = {};
     embedding.rows = 2, embedding.cols = 3;
-    expect_work(tv_kernel_work_of(TV_KERNEL_embedding_forward, &embedding), 0, 12, 2);
+    expect_work(tv_kernel_work_of(TV_KERNEL_embedding_forward, &embedding, TV_F32), 0, 12, 2);
     embedding.accumulate = 1;
-    expect_work(tv_kernel_work_of(TV_KERNEL_embedding_forward, &embedding), 0, 18, 2);
+    expect_work(tv_kernel_work_of(TV_KERNEL_embedding_forward, &embedding, TV_F32), 0, 18, 2);
     tv_embedding_backward_args embedding_back = {};
     embedding_back.rows = 2, embedding_back.cols = 3;
-    expect_work(tv_kernel_work_of(TV_KERNEL_embedding_backward, &embedding_back), 0, 18, 2);
+    expect_work(tv_kernel_work_of(TV_KERNEL_embedding_backward, &embedding_back, TV_F32), 0, 18, 2);
     tv_cross_entropy_args loss = {};
     loss.rows = 2, loss.cols = 3;
-    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_max, &loss), 0, 6 + 2);
-    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_sum, &loss), 0, 6 + 6, 2);
-    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_backward, &loss), 0, 12 + 2, 2);
+    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_max, &loss, TV_F32), 0, 6 + 2);
+    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_sum, &loss, TV_F32), 0, 6 + 6, 2);
+    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_backward, &loss, TV_F32), 0, 12 + 2, 2);
     loss.row_rest = &some;
-    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_sum, &loss), 0, 6 + 8, 2);
+    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_sum, &loss, TV_F32), 0, 6 + 8, 2);
     tv_axpby_args axpby = {};
     axpby.rows = 2, axpby.cols = 3;
-    expect_work(tv_kernel_work_of(TV_KERNEL_axpby, &axpby), 0, 12);
+    expect_work(tv_kernel_work_of(TV_KERNEL_axpby, &axpby, TV_F32), 0, 12);
     axpby.beta = 1;
-    expect_work(tv_kernel_work_of(TV_KERNEL_axpby, &axpby), 0, 18);
+    expect_work(tv_kernel_work_of(TV_KERNEL_axpby, &axpby, TV_F32), 0, 18);
 }
 
 TEST(Work, OfElements)
 {
     tv_add_args add = {};
     add.count = 11;
-    expect_work(tv_kernel_work_of(TV_KERNEL_add, &add), 0, 33);
+    expect_work(tv_kernel_work_of(TV_KERNEL_add, &add, TV_F32), 0, 33);
     tv_gelu_args gelu = {};
     gelu.count = 11;
-    expect_work(tv_kernel_work_of(TV_KERNEL_gelu_forward, &gelu), 0, 22);
+    expect_work(tv_kernel_work_of(TV_KERNEL_gelu_forward, &gelu, TV_F32), 0, 22);
     tv_gelu_backward_args back = {};
     back.count = 11;
-    expect_work(tv_kernel_work_of(TV_KERNEL_gelu_backward, &back), 0, 33);
+    expect_work(tv_kernel_work_of(TV_KERNEL_gelu_backward, &back, TV_F32), 0, 33);
     tv_adamw_args adamw = {};
     adamw.count = 11;
-    expect_work(tv_kernel_work_of(TV_KERNEL_adamw, &adamw), 0, 77);
+    expect_work(tv_kernel_work_of(TV_KERNEL_adamw, &adamw, TV_F32), 0, 77);
     tv_lion_args lion = {};
     lion.count = 11;
-    expect_work(tv_kernel_work_of(TV_KERNEL_lion, &lion), 0, 55);
+    expect_work(tv_kernel_work_of(TV_KERNEL_lion, &lion, TV_F32), 0, 55);
     tv_square_sum_args squares = {};
     squares.count = 11;
-    expect_work(tv_kernel_work_of(TV_KERNEL_square_sum, &squares), 0, 11);
+    expect_work(tv_kernel_work_of(TV_KERNEL_square_sum, &squares, TV_F32), 0, 11);
 }
 
 TEST(Work, EveryKernelHasAGroupWithAName)
@@ -181,5 +203,5 @@ TEST(Work, EveryKernelHasAGroupWithAName)
     int matmuls = 0; // 0 is its number: a kernel without a row in the table would be there too
     for (int k = 0; k < TV_NUM_KERNELS; k++)
         matmuls += tv_kernel_group((tv_kernel_t)k) == TV_GROUP_MATMUL;
-    EXPECT_EQ(matmuls, 1);
+    EXPECT_EQ(matmuls, 2);
 }

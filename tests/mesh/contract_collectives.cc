@@ -43,6 +43,38 @@ static void reductions(struct tv_comm *world)
     }
 }
 
+/* fp32 sums in rank order, rounded once. */
+static void bf16_reductions(struct tv_comm *world)
+{
+    const int rank = tv_comm_rank(world), size = tv_comm_size(world);
+    for (int64_t count : {0, 1, 255, 256, 257, 4096, 5000}) {
+        std::vector<uint16_t> own, want;
+        for (int64_t i = 0; i < count; i++) {
+            float sum = 0;
+            for (int r = 0; r < size; r++) {
+                /* each too small for the sum before it, but not all of them together */
+                const float value = r == 0 ? 1.0f + (float)(i % 7) : 0x1p-9f * (float)(i % 5 + r);
+                sum += tv_bf16_to_f32(tv_bf16_from_f32(value));
+                if (r == rank)
+                    own.push_back(tv_bf16_from_f32(value));
+            }
+            want.push_back(tv_bf16_from_f32(sum));
+        }
+        std::vector<uint16_t> buffer = own;
+        ASSERT_OK(tv_comm_all_reduce_now(world, buffer.data(), count, TV_BF16, TV_SUM));
+        EXPECT_EQ(buffer, want) << count;
+        std::vector<int64_t> parts((size_t)size, count / size);
+        parts[0] += count % size;
+        const int64_t first = rank == 0 ? 0 : parts[0] + (rank - 1) * parts[1];
+        std::vector<uint16_t> piece((size_t)parts[(size_t)rank]);
+        struct tv_request *request = nullptr;
+        ASSERT_OK(tv_comm_reduce_scatter_v(world, own.data(), piece.data(), parts.data(), TV_BF16,
+                                           nullptr, &request));
+        ASSERT_OK(tv_request_wait(&request));
+        EXPECT_TRUE(std::equal(piece.begin(), piece.end(), want.begin() + first)) << count;
+    }
+}
+
 template <class T> static void check_movers(struct tv_comm *world, int64_t count)
 {
     const int rank = tv_comm_rank(world), size = tv_comm_size(world);
@@ -274,6 +306,7 @@ const std::vector<RankCase> &collective_cases()
 {
     static const std::vector<RankCase> cases = {
         {"reductions", reductions},
+        {"bf16_reductions", bf16_reductions},
         {"movers", movers},
         {"uneven_pieces", uneven_pieces},
         {"inputs_show_the_order", inputs_show_the_order},

@@ -28,7 +28,8 @@ void discover(struct tv_comm *world, const Rank &rank, Found *found)
                                           .machine = &found->machine,
                                           .place = rank.place,
                                           .network = nullptr,
-                                          .address = rank.address};
+                                          .address = rank.address,
+                                          .uses_gpus = 0};
     ASSERT_OK(tv_topology_discover(world, &args, &found->topology, found->arrivals.data()));
 }
 

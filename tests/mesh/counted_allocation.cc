@@ -3,11 +3,22 @@
 #include "mesh/ranks.h"
 #include <cstdlib>
 
-static thread_local int64_t count = 0;
+static thread_local int64_t count = 0, left_to_fail = -1;
 
 int64_t num_allocations()
 {
     return count;
+}
+
+void fail_allocation(int64_t after)
+{
+    left_to_fail = after;
+}
+
+static bool fails()
+{
+    count++;
+    return left_to_fail >= 0 && left_to_fail-- == 0;
 }
 
 extern "C" {
@@ -20,19 +31,16 @@ void *__wrap_aligned_alloc(size_t alignment, size_t bytes);
 
 void *__wrap_malloc(size_t bytes)
 {
-    count++;
-    return __real_malloc(bytes);
+    return fails() ? nullptr : __real_malloc(bytes);
 }
 
 void *__wrap_calloc(size_t num, size_t bytes)
 {
-    count++;
-    return __real_calloc(num, bytes);
+    return fails() ? nullptr : __real_calloc(num, bytes);
 }
 
 void *__wrap_aligned_alloc(size_t alignment, size_t bytes)
 {
-    count++;
-    return __real_aligned_alloc(alignment, bytes);
+    return fails() ? nullptr : __real_aligned_alloc(alignment, bytes);
 }
 }

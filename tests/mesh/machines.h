@@ -41,6 +41,14 @@ class Machines
         shapes_.push_back(s);
         return static_cast<int>(shapes_.size()) - 1;
     }
+    /* Of messages inside all nodes, and out of them. */
+    void set_latencies(double gpu_seconds, double nic_seconds)
+    {
+        for (Shape &s : shapes_) {
+            s.plain.gpu_seconds = gpu_seconds;
+            s.plain.nic_seconds = nic_seconds;
+        }
+    }
     tv_gpu &gpu(int shape, int i)
     {
         return shapes_[static_cast<size_t>(shape)].gpus[static_cast<size_t>(i)];

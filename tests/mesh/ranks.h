@@ -51,4 +51,6 @@ inline void run_threads(int size, const RankBody &body)
 
 /* Allocations that trivet has made in this thread so far (counted_allocation.cc). */
 int64_t num_allocations();
+/* Let this thread's next allocation but `after` fail. */
+void fail_allocation(int64_t after);
 #endif

@@ -204,7 +204,7 @@ static void bind_all(struct tv_comm *world, int is_wanted, tv_bind_kind_t expect
     ASSERT_OK(tv_cpu_mask_now(&before));
     ASSERT_OK(tv_nodes_find(world, nullptr, &nodes));
     ASSERT_OK(tv_machine_share(&nodes, nullptr, &machine));
-    ASSERT_OK(tv_bind(world, &nodes, &machine, is_wanted, &binding));
+    ASSERT_OK(tv_bind(world, &nodes, &machine, is_wanted, -1, &binding));
     ASSERT_OK(tv_cpu_mask_now(&after));
     EXPECT_EQ(expected, binding.kind);
     EXPECT_EQ(kernel_view(), binding.cpus);

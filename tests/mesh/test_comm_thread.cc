@@ -1,4 +1,6 @@
 /* tests/mesh/test_comm_thread.cc -- the contract over threads and the group of one, and what an abort does. */
+#include "mesh/links.h"
+#include "mesh/nodes.h"
 #include "mesh/ranks.h"
 #include <atomic>
 #include <string>
@@ -42,6 +44,25 @@ TEST(CommThread, RefusesNoRanks)
     EXPECT_EQ(TV_INVALID, tv_comm_thread_create(0, comms));
     EXPECT_EQ(TV_INVALID, tv_comm_thread_create(-3, comms));
     EXPECT_EQ(nullptr, comms[0]);
+}
+
+/* Memory that one rank lacks is every rank's verdict, before anybody waits for a deadline. */
+TEST(CommThread, OneRanksMemoryEndsNodesAndLinksOnAll)
+{
+    for (const int64_t after : {0, 1, 2})
+        run_threads(4, [&](struct tv_comm *world) {
+            struct tv_nodes nodes = {};
+            struct tv_link_rates rates = {};
+            const bool is_short = tv_comm_rank(world) == 2;
+            if (is_short)
+                fail_allocation(after);
+            EXPECT_EQ(TV_NO_MEMORY, tv_nodes_find(world, "a", &nodes));
+            ASSERT_OK(tv_nodes_find(world, "a", &nodes));
+            if (is_short)
+                fail_allocation(after);
+            EXPECT_EQ(TV_NO_MEMORY, tv_links_measure(world, &nodes, 0.01, &rates));
+            tv_nodes_free(&nodes);
+        });
 }
 
 /* Peers wait in groups of all kinds, without a deadline; one abort wakes them all. */

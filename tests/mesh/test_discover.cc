@@ -59,7 +59,8 @@ static std::vector<std::string> layout_of(const std::vector<std::string> &names,
                                               .machine = &machine,
                                               .place = 0,
                                               .network = nullptr,
-                                              .address = nullptr};
+                                              .address = nullptr,
+                                              .uses_gpus = 0};
         ASSERT_OK(tv_topology_discover(world, &args, &topology, arrivals));
         struct tv_map_args map_args = {};
         map_args.topology = &topology;
@@ -73,9 +74,7 @@ static std::vector<std::string> layout_of(const std::vector<std::string> &names,
         struct tv_map map = {};
         ASSERT_OK(tv_map_solve(&map_args, &map));
         EXPECT_EQ(0, map.split_tensor_groups);
-        int64_t ends[2] = {(int64_t)(tv_map_hash(&map) >> 1), -(int64_t)(tv_map_hash(&map) >> 1)};
-        ASSERT_OK(tv_comm_all_reduce_now(world, ends, 2, TV_I64, TV_MAX));
-        EXPECT_EQ(ends[0], -ends[1]); /* every rank has the same answer */
+        ASSERT_OK(tv_placement_check_alike(world, 4, map.mesh_rank)); /* all have the same answer */
         for (int r = 0; r < 4 && tv_comm_rank(world) == 0; r++)
             node_of_place[(size_t)map.mesh_rank[r]] = names[(size_t)r];
         if (tv_comm_rank(world) == 0)
@@ -86,6 +85,17 @@ static std::vector<std::string> layout_of(const std::vector<std::string> &names,
         tv_nodes_free(&nodes);
     });
     return node_of_place;
+}
+
+TEST(Layout, RanksThatDisagreeFindOut)
+{
+    run_threads(3, [](struct tv_comm *world) {
+        int place_of[3] = {2, 0, 1};
+        EXPECT_EQ(TV_OK, tv_placement_check_alike(world, 3, place_of));
+        if (tv_comm_rank(world) == 1)
+            std::swap(place_of[1], place_of[2]);
+        EXPECT_EQ(TV_INTERNAL, tv_placement_check_alike(world, 3, place_of));
+    });
 }
 
 TEST(Layout, Row1TensorGroupsMeetOnANodeInAnyOrderOfArrival)

@@ -1,6 +1,5 @@
 /* tests/mesh/test_mapper_any.cc -- what holds for the mapper on any machines, and on very many. */
 #include "mesh/machines.h"
-#include <chrono>
 #include <cmath>
 #include <gtest/gtest.h>
 #include <numeric>
@@ -85,16 +84,6 @@ TEST(Mapper, FasterCutsNeverCostMore)
     }
 }
 
-TEST(Mapper, HashIsOfTheAnswer)
-{
-    Machines machines = nodes_of({4, 4}, 450, 50);
-    tv_map_args args = map_args(machines.view(), 2, 1, 4, 1e9, 0, 1e10);
-    Map one(args), same(args);
-    EXPECT_EQ(tv_map_hash(&one.map), tv_map_hash(&same.map));
-    std::swap(same.map.mesh_rank[0], same.map.mesh_rank[1]);
-    EXPECT_NE(tv_map_hash(&one.map), tv_map_hash(&same.map));
-}
-
 TEST(Mapper, OneDevice)
 {
     Machines machines = nodes_of({1}, 450, 50);
@@ -105,7 +94,7 @@ TEST(Mapper, OneDevice)
     EXPECT_TRUE(map->is_exact);
 }
 
-/* 131072 devices under three levels of switches; the limit is for slow and instrumented builds. */
+/* 131072 devices under three levels of switches. */
 TEST(Mapper, AHundredThousandDevices)
 {
     Machines machines;
@@ -121,14 +110,11 @@ TEST(Mapper, AHundredThousandDevices)
             }
         }
     }
-    const auto start = std::chrono::steady_clock::now();
     Map map(map_args(machines.view(), 16, 1024, 8, 1e9, 3e9, 1e12));
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     ASSERT_EQ(TV_OK, map.status);
     EXPECT_EQ(131072, map->num_ranks);
     EXPECT_EQ(0, map->split_tensor_groups);
     EXPECT_LE(map->chosen.total, map->identity.total);
-    EXPECT_LT(seconds.count(), 10);
 }
 
 TEST(Mapper, ThousandsOfNodesWithDeadGpus)
@@ -147,11 +133,8 @@ TEST(Mapper, ThousandsOfNodesWithDeadGpus)
     }
     ASSERT_GT(num_cut, 100);
     ASSERT_LT(num_cut, 300);
-    const auto start = std::chrono::steady_clock::now();
     Map map(map_args(machines.view(), 8, 440, 8, 1e9, 3e9, 1e12));
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     ASSERT_EQ(TV_OK, map.status);
     EXPECT_EQ(0, map->split_tensor_groups);
     EXPECT_LE(map->chosen.total, map->identity.total);
-    EXPECT_LT(seconds.count(), 60);
 }

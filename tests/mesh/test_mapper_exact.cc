@@ -13,7 +13,7 @@ namespace
 /* A tree of cuts, written down by the generator rather than by the mapper: rates by subtree. */
 struct Cut {
     int begin, end;
-    double rate;
+    double rate, latency;
 };
 struct Instance {
     Machines machines;
@@ -37,11 +37,11 @@ void add_node(Instance &instance, std::mt19937 &random, int size, bool is_unifor
     const int begin = instance.num_devices;
     instance.machines.node(instance.machines.shape(size, gpu, nic), leaf);
     for (int i = 0; i < size; i++) {
-        instance.cuts.push_back({begin + i, begin + i + 1, gpu});
+        instance.cuts.push_back({begin + i, begin + i + 1, gpu, 0});
         instance.group.push_back(begin);
     }
     instance.num_devices += size;
-    instance.cuts.push_back({begin, begin + size, nic});
+    instance.cuts.push_back({begin, begin + size, nic, 1});
 }
 
 /* Two or three levels, alike or not, with up to `most` devices. */
@@ -60,7 +60,7 @@ void add_machines(Instance &instance, std::mt19937 &random, int most)
                 add_node(instance, random, own, is_uniform, index);
         }
         if (has_leaves && instance.num_devices > begin)
-            instance.cuts.push_back({begin, instance.num_devices, rate});
+            instance.cuts.push_back({begin, instance.num_devices, rate, 1});
     }
 }
 
@@ -87,6 +87,26 @@ void add_mesh(Instance &instance, std::mt19937 &random)
         instance.traffic.alpha[a] = pick(random, 0, 3) == 0 ? 0.25 : 0;
     }
     instance.traffic.wraps_pipe = pick(random, 0, 3) == 0;
+}
+
+/* In half of all instances; cuts are marked 0 inside and 1 out of nodes. Cuts around the same devices
+ * count as one, with the worse of each. */
+void add_latencies(Instance &instance, std::mt19937 random)
+{
+    const double inside = pick(random, 0, 1) * 0.25, outside = inside * pick(random, 1, 8);
+    for (double &rounds : instance.traffic.rounds)
+        rounds = pick(random, 0, 20);
+    instance.machines.set_latencies(inside, outside);
+    for (Cut &cut : instance.cuts)
+        cut.latency = cut.latency > 0 ? outside : inside;
+    for (Cut &cut : instance.cuts) {
+        for (Cut &other : instance.cuts) {
+            if (cut.begin == other.begin && cut.end == other.end) {
+                cut.rate = other.rate = std::min(cut.rate, other.rate);
+                cut.latency = other.latency = std::max(cut.latency, other.latency);
+            }
+        }
+    }
 }
 
 /* The cost by definition, from the cells on each device (-1: none). */
@@ -123,8 +143,11 @@ class Judge
             num[TV_PIPE] += inside[static_cast<size_t>(cell)] !=
                             inside[static_cast<size_t>((cell + stride[TV_PIPE]) % N)];
         }
-        for (int a = 0; a < TV_NUM_AXES; a++)
-            slowest[a] = std::max(slowest[a], in_.traffic.load[a] * num[a] / (cut.rate * 1e9));
+        for (int a = 0; a < TV_NUM_AXES; a++) {
+            if (num[a] > 0 && in_.traffic.load[a] > 0)
+                slowest[a] = std::max(slowest[a], in_.traffic.load[a] * num[a] / (cut.rate * 1e9) +
+                                                      in_.traffic.rounds[a] * cut.latency);
+        }
     }
     double total(const double slowest[TV_NUM_AXES]) const
     {
@@ -230,6 +253,7 @@ void check(int seed, int most)
     Instance instance;
     add_machines(instance, random, most);
     add_mesh(instance, random);
+    add_latencies(instance, random);
     tv_map_args args =
         map_args(instance.machines.view(), instance.P, instance.D, instance.T, 0, 0, 0);
     args.traffic = instance.traffic;

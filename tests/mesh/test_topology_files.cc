@@ -163,7 +163,7 @@ TEST(TopologyHwloc, ThisMachine)
     ASSERT_EQ(hwloc_topology_load(machine), 0);
     struct tv_node_shape shape = {};
     struct tv_warnings warnings = {};
-    ASSERT_EQ(tv_hwloc_to_shape(machine, "this machine", 0, &shape, &warnings), TV_OK)
+    ASSERT_EQ(tv_hwloc_to_shape(machine, "this machine", 0, nullptr, &shape, &warnings), TV_OK)
         << tv_error_message();
     EXPECT_GE(shape.num_numas, 1);
     EXPECT_STRNE(shape.numas[0].cpus, "");
@@ -229,7 +229,7 @@ TEST(TopologyNccl, Refusals)
     expect_bad(with(good, "busid", "bus"), TV_BAD_FILE, "file:3: <pci> without busid");
     expect_bad(with(good, "</system>", ""), TV_BAD_FILE, "no element found");
     expect_bad("<system/>", TV_INVALID, "no GPUs");
-    expect_bad("<html/>", TV_BAD_FILE, "<html>");
+    expect_bad("\n<html/>", TV_BAD_FILE, "file:2: XML of a <html>");
     expect_bad("<!DOCTYPE s [<!ENTITY a \"aaaa\"><!ENTITY b \"&a;&a;&a;\">]><system>&b;</system>",
                TV_BAD_FILE, "entity a");
     std::string deep = "<system>";
@@ -284,7 +284,7 @@ TEST(TopologyMatrix, Refusals)
 {
     expect_bad("", TV_BAD_FILE, "empty");
     expect_bad("# nothing\n", TV_BAD_FILE, "neither");
-    expect_bad(std::string("GPU0 X\0 |", 9), TV_BAD_FILE, "not text");
+    expect_bad(std::string("\nGPU0 X\0 |", 10), TV_BAD_FILE, "file:2: not text");
     expect_bad("GPU0 X NV1\n", TV_BAD_FILE, "file:1: column 1 of GPU0");
     expect_bad("GPU0 NV4 X\nGPU1 X NV4\n", TV_BAD_FILE, "file:1: column 0 of GPU0");
     expect_bad("GPU0 X NV4\nGPU2 NV4 X\n", TV_BAD_FILE, "file:2: the row of GPU2");

@@ -142,7 +142,11 @@ TEST(TopologySlurm, CirclesAndNodesTwice)
         EXPECT_EQ(tv_topology_set_network(&topology, &network, 1), TV_BAD_FILE) << text;
         EXPECT_EQ(topology.num_switches, 0);
         EXPECT_STREQ(topology.nodes[0].name, "node0");
-    }
+    } // the last of them
+    EXPECT_NE(
+        std::string(tv_error_message()).find(":2: node n comes twice (the first time in line 1)"),
+        std::string::npos)
+        << tv_error_message();
 }
 
 TEST(TopologySlurm, AddressesOfARunningJob)

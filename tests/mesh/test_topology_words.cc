@@ -142,9 +142,7 @@ TEST(TopologyWords, ADeadGpuHereAndThereKeepsShapesFew)
         spec += std::string(n > 0 ? "," : "") +
                 "node:1 numa:2 link:nvswitch nic:8 gpu:" + (is_dead ? "7" : "8");
     }
-    const auto start = std::chrono::steady_clock::now();
     const Topology topology(spec);
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     ASSERT_EQ(topology.status, TV_OK) << tv_error_message();
     EXPECT_EQ(topology.num_nodes, 4096);
     EXPECT_EQ(topology.num_shapes, 2);
@@ -155,7 +153,6 @@ TEST(TopologyWords, ADeadGpuHereAndThereKeepsShapesFew)
             .find("and " + std::to_string(num_dead - 1) + " more: 7 devices, most nodes have 8"),
         std::string::npos)
         << topology.warnings[0];
-    EXPECT_LT(seconds.count(), 5.0);
 }
 
 // As live discovery makes them: eight GPUs with addresses, of which one may be dead.

@@ -110,7 +110,7 @@ Golden read_golden(const std::filesystem::path &folder)
     golden.step.config = config_of(config.get());
     golden.step.micro_batch = 4;
     golden.step.seq_length = (int)number(run.get(), "seq_length");
-    golden.step.kernels = tv_kernels_cpu();
+    golden.step.kernels = tv_kernels_cpu(TV_F32);
     golden.step.weights = read_tensors(folder / "model.safetensors");
     read_batch(folder / "tokens.bin", (int64_t)number(run.get(), "global_batch_size"),
                (int)number(run.get(), "mask_token", -1), &golden.step);

@@ -14,7 +14,7 @@ using Model = std::unique_ptr<struct tv_model, decltype(&tv_model_destroy)>;
 /* What one tensor rank did. */
 struct RankRun {
     double loss_sum = 0, grad_square_sum = 0;
-    int64_t sent_bytes = 0;
+    int64_t sent_bytes = 0, num_gradient_sums = 0;
     std::vector<std::vector<float>> outputs; /* y of every chunk and micro-batch */
     Tensors grads;                           /* local pieces */
 };
@@ -76,7 +76,8 @@ class Rank
     size_t rows, width, num_micro;
     float *params_of(size_t stage)
     {
-        return step.is_lent ? lenders[stage]->params.data() : tv_model_params(models[stage].get());
+        return step.is_lent ? lenders[stage]->params.data()
+                            : static_cast<float *>(tv_model_params(models[stage].get()));
     }
     float *grads_of(size_t stage)
     {
@@ -112,6 +113,8 @@ void Rank::create_stage(size_t stage)
     args.hidden_dropout = step.hidden_dropout;
     args.label_smoothing = step.label_smoothing;
     args.seed = 99;
+    args.resets_positions = !step.positions.empty();
+    args.resets_attention = !step.first_keys.empty();
     if (step.is_lent) {
         lenders.push_back(std::make_unique<Lender>(args, T));
         args.store = &lenders.back()->store;
@@ -150,6 +153,10 @@ struct tv_model_call Rank::call_of(size_t chunk, size_t micro)
     call.first_sequence = step.first_sequence + (int64_t)micro * step.micro_batch;
     if (chunk == 0)
         call.ids = step.ids.data() + micro * rows;
+    if (!step.positions.empty())
+        call.positions = step.positions.data() + micro * rows;
+    if (!step.first_keys.empty())
+        call.first_keys = step.first_keys.data() + micro * rows;
     if (chunk > 0) {
         call.x = run.outputs[(chunk - 1) * num_micro + micro].data();
         call.dx = output_grads[(chunk - 1) * num_micro + micro].data();
@@ -237,7 +244,9 @@ void run_rank(const StepCase &step, const struct tv_tensor_axis &axis, RankRun *
     ASSERT_NO_FATAL_FAILURE(rank.forward());
     ASSERT_NO_FATAL_FAILURE(rank.backward());
     ASSERT_EQ(bytes, tv_device_peak_bytes(device)) << "memory asked for inside the step";
+    const int64_t sums_before = tv_comm_get_stats(axis.comm).num_operations;
     ASSERT_NO_FATAL_FAILURE(rank.sum_gradients());
+    rank.run.num_gradient_sums = tv_comm_get_stats(axis.comm).num_operations - sums_before;
     rank.run.sent_bytes = tv_comm_get_stats(axis.comm).sent_bytes - sent_before;
     *run_out = std::move(rank.run);
 }
@@ -300,6 +309,7 @@ void collect(const StepCase &step, const std::vector<RankRun> &runs, StepResult 
     tv_param_table_destroy(&table);
     result_out->loss_sum = runs[0].loss_sum;
     result_out->sent_bytes = runs[0].sent_bytes;
+    result_out->num_gradient_sums = runs[0].num_gradient_sums;
     for (const RankRun &run : runs)
         result_out->grad_square_sum += run.grad_square_sum;
 }
@@ -371,13 +381,25 @@ StepCase some_step(const struct tv_model_config &config)
     step.config = config;
     step.micro_batch = 2;
     step.seq_length = config.max_positions;
-    step.kernels = tv_kernels_ref();
+    step.kernels = tv_kernels_ref(TV_F32);
     step.weights = some_weights(config, 0.3);
     for (int i = 0; i < 2 * step.micro_batch * step.seq_length; i++) {
         step.ids.push_back((int32_t)((i * i + 5 * i) % config.vocab_size));
         step.targets.push_back(i % 5 == 3 ? -100 : (int32_t)((i * 7 + 1) % config.vocab_size));
     }
     return step;
+}
+
+void reset_documents(StepCase *step)
+{
+    int32_t start = 0;
+    for (size_t i = 0; i < step->ids.size(); i++) {
+        const auto place = (int32_t)(i % (size_t)step->seq_length);
+        if (place == 0 || step->ids[i - 1] % 5 == 0)
+            start = place;
+        step->positions.push_back(place - start);
+        step->first_keys.push_back(start);
+    }
 }
 
 bool is_same_bits(const std::vector<float> &a, const std::vector<float> &b)

@@ -19,7 +19,9 @@ struct StepCase {
     struct tv_model_config config;
     int micro_batch, seq_length;
     std::vector<int32_t> ids, targets; /* [micro-batches, B, S] */
-    Tensors weights;                   /* whole tensors */
+    /* As ids, or empty: not reset. */
+    std::vector<int32_t> positions, first_keys;
+    Tensors weights; /* whole tensors */
     const struct tv_kernels *kernels;
     int T = 1;
     int is_sequence_parallel = 0, is_tensor_overlapped = 0;
@@ -35,8 +37,9 @@ struct StepCase {
 
 struct StepResult {
     double loss_sum = 0, grad_square_sum = 0;
-    int64_t sent_bytes = 0; /* by rank 0 over the tensor axis, forward to sum of gradients */
-    Tensors grads;          /* whole tensors, true vocabulary */
+    int64_t sent_bytes = 0;        /* by rank 0 over the tensor axis, forward to sum of gradients */
+    int64_t num_gradient_sums = 0; /* of them for gradients of norms and biases */
+    Tensors grads;                 /* whole tensors, true vocabulary */
     std::vector<std::vector<float>> outputs; /* all rows of what goes from chunk to chunk */
 };
 
@@ -48,6 +51,8 @@ struct tv_model_config small_gpt2();
 struct tv_model_config small_llama();
 /* Norm weights around 1, all others around 0: each name and place its own number. */
 Tensors some_weights(const struct tv_model_config &config, double scale);
+/* Sequences of several documents: an id that is a multiple of 5 ends one. */
+void reset_documents(StepCase *step);
 /* Two micro-batches of the config's whole context, B = 2, some targets not counted. */
 StepCase some_step(const struct tv_model_config &config);
 

@@ -13,6 +13,7 @@ struct Family {
     const char *name;
     int is_llama, num_kv_heads, is_tied;
     std::vector<int> tensor_sizes;
+    bool has_documents = false;
 };
 
 struct tv_model_config config_of(const Family &family)
@@ -21,6 +22,14 @@ struct tv_model_config config_of(const Family &family)
     config.num_kv_heads = family.num_kv_heads;
     config.is_tied = family.is_tied;
     return config;
+}
+
+StepCase step_of(const Family &family)
+{
+    StepCase step = some_step(config_of(family));
+    if (family.has_documents)
+        reset_documents(&step);
+    return step;
 }
 
 /* Limits of fp32 rounding in another order of summation. */
@@ -78,7 +87,7 @@ class Axes : public testing::TestWithParam<Family>
 
 TEST_P(Axes, TensorRanksAgreeWithOne)
 {
-    StepCase step = some_step(config_of(GetParam()));
+    StepCase step = step_of(GetParam());
     const StepResult want = run_step(step);
     ASSERT_FALSE(HasFailure());
     double square_sum = 0;
@@ -102,8 +111,8 @@ TEST_P(Axes, TensorRanksAgreeWithOne)
 /* The same sums in the same order, but for gradients that each rank has from its own rows. */
 TEST_P(Axes, CutRowsGiveTheSameBits)
 {
-    StepCase step = some_step(config_of(GetParam()));
-    step.kernels = tv_kernels_cpu();
+    StepCase step = step_of(GetParam());
+    step.kernels = tv_kernels_cpu(TV_F32);
     step.first_units = {0, 2, 4};
     for (const int T : {1, 2, 4})
         for (const tv_recompute_t recompute :
@@ -125,17 +134,17 @@ TEST_P(Axes, CutRowsGiveTheSameBits)
 
 TEST_P(Axes, FastKernelsAgreeWithReference)
 {
-    StepCase step = some_step(config_of(GetParam()));
+    StepCase step = step_of(GetParam());
     const StepResult want = run_step(step);
     ASSERT_FALSE(HasFailure());
-    step.kernels = tv_kernels_cpu();
+    step.kernels = tv_kernels_cpu(TV_F32);
     step.T = 2;
     expect_agreement(run_step(step), want);
 }
 
 TEST_P(Axes, StagesGiveTheSameBits)
 {
-    StepCase step = some_step(config_of(GetParam()));
+    StepCase step = step_of(GetParam());
     step.T = GetParam().tensor_sizes[0];
     const StepResult want = run_step(step);
     ASSERT_FALSE(HasFailure());
@@ -152,9 +161,9 @@ TEST_P(Axes, StagesGiveTheSameBits)
 
 TEST_P(Axes, TwiceTheSameBits)
 {
-    StepCase step = some_step(config_of(GetParam()));
+    StepCase step = step_of(GetParam());
     step.T = 4;
-    step.kernels = tv_kernels_cpu();
+    step.kernels = tv_kernels_cpu(TV_F32);
     const StepResult once = run_step(step), twice = run_step(step);
     ASSERT_FALSE(HasFailure());
     expect_same_bits(twice, once, false);
@@ -167,7 +176,9 @@ INSTANTIATE_TEST_SUITE_P(Model, Axes,
                                          Family{"Llama", 1, 8, 0, {2, 4, 8}},
                                          Family{"LlamaTiedKv4", 1, 4, 1, {2, 4, 8}},
                                          Family{"LlamaKv2", 1, 2, 0, {2, 4, 8}},
-                                         Family{"LlamaTiedKv1", 1, 1, 1, {2, 4, 8}}),
+                                         Family{"LlamaTiedKv1", 1, 1, 1, {2, 4, 8}},
+                                         Family{"Gpt2Documents", 0, 8, 1, {2, 4, 8}, true},
+                                         Family{"LlamaDocuments", 1, 4, 0, {2, 4, 8}, true}),
                          [](const testing::TestParamInfo<Family> &which) {
                              return which.param.name;
                          });

@@ -50,9 +50,10 @@ int64_t bytes_of(const StepCase &step)
         num_losses * (all_reduce(R, T) + all_reduce((step.label_smoothing > 0 ? 3 : 2) * R, T));
     int64_t per_step = 0;
     if (step.is_sequence_parallel) /* 2 L + 1 norms; gpt2: their biases, 2 L row biases */
-        per_step = (step.config.family == TV_GPT2 ? 6 * step.config.num_layers + 2
-                                                  : 2 * step.config.num_layers + 1) *
-                   all_reduce(C, T);
+        per_step = all_reduce((step.config.family == TV_GPT2 ? 6 * step.config.num_layers + 2
+                                                             : 2 * step.config.num_layers + 1) *
+                                  C,
+                              T);
     return num_micro * per_micro + per_step;
 }
 
@@ -67,7 +68,7 @@ TEST_P(Bytes, AreThoseOfTheFormula)
     step.weights = some_weights(step.config, 0.3);
     step.ids.assign(4 * 48, 5);
     step.targets.assign(4 * 48, 7);
-    step.kernels = tv_kernels_cpu();
+    step.kernels = tv_kernels_cpu(TV_F32);
     step.step = 1;
     for (const int T : {2, 4})
         for (const int is_sequence_parallel : {0, 1})
@@ -85,6 +86,7 @@ TEST_P(Bytes, AreThoseOfTheFormula)
                     const StepResult got = run_step(step);
                     ASSERT_FALSE(HasFailure());
                     EXPECT_EQ(bytes_of(step), got.sent_bytes);
+                    EXPECT_EQ(is_sequence_parallel, got.num_gradient_sums);
                 }
 }
 

@@ -11,6 +11,7 @@ namespace
 struct Which {
     const char *name;
     int is_llama, num_kv_heads, is_tied, T, is_sequence_parallel;
+    bool has_documents = false;
 };
 
 constexpr tv_recompute_t recomputes[] = {TV_RECOMPUTE_NONE, TV_RECOMPUTE_SELECTIVE,
@@ -29,7 +30,9 @@ class SameBits : public testing::TestWithParam<Which>
         step.micro_batch = 1;
         step.T = GetParam().T;
         step.is_sequence_parallel = GetParam().is_sequence_parallel;
-        step.kernels = tv_kernels_cpu();
+        step.kernels = tv_kernels_cpu(TV_F32);
+        if (GetParam().has_documents)
+            reset_documents(&step);
         want = run_step(step);
     }
     void expect_same()
@@ -120,7 +123,9 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(Which{"Gpt2T1", 0, 8, 1, 1, 0}, Which{"Gpt2T2", 0, 8, 1, 2, 0},
                     Which{"Gpt2T2CutRows", 0, 8, 1, 2, 1}, Which{"LlamaT1", 1, 4, 0, 1, 0},
                     Which{"LlamaT2", 1, 1, 0, 2, 0}, Which{"LlamaT2CutRows", 1, 1, 0, 2, 1},
-                    Which{"LlamaTiedT1", 1, 4, 1, 1, 0}, Which{"LlamaTiedT2", 1, 4, 1, 2, 0}),
+                    Which{"LlamaTiedT1", 1, 4, 1, 1, 0}, Which{"LlamaTiedT2", 1, 4, 1, 2, 0},
+                    Which{"Gpt2DocumentsT2", 0, 8, 1, 2, 1, true},
+                    Which{"LlamaDocumentsT1", 1, 4, 0, 1, 0, true}),
     [](const testing::TestParamInfo<Which> &which) { return which.param.name; });
 
 } // namespace

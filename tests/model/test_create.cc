@@ -31,39 +31,44 @@ struct tv_model_args args_of(const StepCase &step, const struct tv_tensor_axis &
 void expect_announced_memory(const struct tv_model_args &args)
 {
     int64_t bytes[TV_NUM_MEM_KINDS];
-    ASSERT_OK(tv_model_memory(&args, tv_comm_size(args.axis.comm), bytes));
+    ASSERT_OK(
+        tv_model_memory(&args, tv_comm_size(args.axis.comm), tv_tensor_dtype(&args.axis), bytes));
     struct tv_model *model = nullptr;
     ASSERT_OK(tv_model_create(&args, &model));
     const struct tv_device *device = tv_stream_device(args.axis.stream);
     for (int kind = 0; kind < TV_NUM_MEM_KINDS; kind++)
         EXPECT_EQ((size_t)bytes[kind], tv_device_bytes(device, (tv_mem_kind_t)kind))
             << tv_mem_kind_name((tv_mem_kind_t)kind);
-    EXPECT_EQ((size_t)tv_model_param_count(model) * sizeof(float), (size_t)bytes[TV_MEM_PARAMS]);
+    EXPECT_EQ(tv_tensor_bytes(&args.axis, tv_model_param_count(model)),
+              (size_t)bytes[TV_MEM_PARAMS]);
     EXPECT_EQ((size_t)tv_model_param_count(model) * sizeof(float), (size_t)bytes[TV_MEM_GRADS]);
     tv_model_destroy(model);
 }
 
 TEST(Memory, IsWhatWasAnnounced)
 {
-    for (const struct tv_model_config &config : {small_gpt2(), small_llama()})
-        for (const int T : {1, 2, 8})
-            run_axis(T, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
-                const std::vector<Chunks> cases = {
-                    whole,          {{0, 1, 3, 2}}, {{1, 2, 4, 1}},
-                    {{3, 2, 2, 2}}, {{4, 1, 1, 1}}, {{0, 2, 3, 2}, {2, 1, 1, 1}, {4, 1, 2, 3}}};
-                for (const Chunks &chunks : cases)
-                    for (const auto recompute :
-                         {TV_RECOMPUTE_NONE, TV_RECOMPUTE_SELECTIVE, TV_RECOMPUTE_FULL})
-                        for (const int is_sequence_parallel : {0, 1}) {
-                            struct tv_model_args args = args_of(some_step(config), axis, chunks);
-                            args.micro_batch = 4; /* 24 rows */
-                            args.recompute = recompute;
-                            args.is_sequence_parallel = is_sequence_parallel;
-                            args.hidden_dropout = is_sequence_parallel ? 0 : 0.1;
-                            args.label_smoothing = is_sequence_parallel ? 0.1 : 0;
-                            ASSERT_NO_FATAL_FAILURE(expect_announced_memory(args));
-                        }
-            });
+    for (const tv_dtype_t dtype : {TV_F32, TV_BF16})
+        for (const auto &[config, T] : {std::pair{small_gpt2(), 1}, std::pair{small_gpt2(), 8},
+                                        std::pair{small_llama(), 2}, std::pair{small_llama(), 8}})
+            run_axis(
+                T, tv_kernels_ref(dtype), [&, &config = config](const struct tv_tensor_axis &axis) {
+                    const std::vector<Chunks> cases = {
+                        whole,          {{0, 1, 3, 2}}, {{1, 2, 4, 1}},
+                        {{3, 2, 2, 2}}, {{4, 1, 1, 1}}, {{0, 2, 3, 2}, {2, 1, 1, 1}, {4, 1, 2, 3}}};
+                    for (const Chunks &chunks : cases)
+                        for (const auto recompute :
+                             {TV_RECOMPUTE_NONE, TV_RECOMPUTE_SELECTIVE, TV_RECOMPUTE_FULL})
+                            for (const int is_sequence_parallel : {0, 1}) {
+                                struct tv_model_args args =
+                                    args_of(some_step(config), axis, chunks);
+                                args.micro_batch = 4; /* 24 rows */
+                                args.recompute = recompute;
+                                args.is_sequence_parallel = is_sequence_parallel;
+                                args.hidden_dropout = is_sequence_parallel ? 0 : 0.1;
+                                args.label_smoothing = is_sequence_parallel ? 0.1 : 0;
+                                ASSERT_NO_FATAL_FAILURE(expect_announced_memory(args));
+                            }
+                });
 }
 
 /* gpt2's second layer alone: B 2, S 6, C 32, F 128, 8 heads; multiples of 16 floats */
@@ -79,7 +84,7 @@ std::array<int64_t, TV_NUM_MEM_KINDS> bytes_of_a_layer(tv_recompute_t recompute,
     const Chunks chunks = {{2, 1, num_slots, num_works}};
     struct tv_model_args args = args_of(some_step(small_gpt2()), {}, chunks);
     args.recompute = recompute;
-    EXPECT_EQ(TV_OK, tv_model_memory(&args, 1, bytes.data())) << tv_error_message();
+    EXPECT_EQ(TV_OK, tv_model_memory(&args, 1, TV_F32, bytes.data())) << tv_error_message();
     return bytes;
 }
 
@@ -101,12 +106,12 @@ TEST(Memory, OfOneSlotWithCutRowsByHand)
     const Chunks chunks = {{2, 1, 1, 0}};
     struct tv_model_args args = args_of(some_step(small_gpt2()), {}, chunks);
     args.is_sequence_parallel = 1;
-    ASSERT_EQ(TV_OK, tv_model_memory(&args, 2, bytes.data())) << tv_error_message();
+    ASSERT_EQ(TV_OK, tv_model_memory(&args, 2, TV_F32, bytes.data())) << tv_error_message();
     const int64_t own = rows / 2, own_norms = 2 * (rows * 32 + 2 * 16); /* 6 floats take 16 */
     const int64_t own_attention = rows * (96 + 32) / 2 + rows * 4 + own * 32;
     EXPECT_EQ(4 * (own_norms + own_attention + (ff + act) / 2), bytes[TV_MEM_ACTIVATIONS]);
-    /* two of own rows and one of all; d_act, d_qkv, d_att halved */
-    const int64_t scratch = (2 * own + rows) * 32 + rows * (128 + 96 + 32) / 2 + 48;
+    /* two of own rows and one of all; d_act, d_qkv, d_att halved; 4 norm and 2 bias gradients packed */
+    const int64_t scratch = (2 * own + rows) * 32 + rows * (128 + 96 + 32) / 2 + 48 + 6 * 32;
     EXPECT_EQ(4 * (scratch + 3 * rows), bytes[TV_MEM_BUFFERS]);
 }
 
@@ -118,6 +123,21 @@ TEST(Memory, OfSlotsAndWorkingSets)
               bytes_of_a_layer(TV_RECOMPUTE_SELECTIVE, 5, 2)[TV_MEM_ACTIVATIONS]);
     EXPECT_EQ(4 * 2 * (norms + attention + ff + act),
               bytes_of_a_layer(TV_RECOMPUTE_FULL, 5, 2)[TV_MEM_ACTIVATIONS]);
+}
+
+/* Positions and first keys of each slot, where they are reset. */
+TEST(Memory, OfDocumentStarts)
+{
+    const auto without = bytes_of_a_layer(TV_RECOMPUTE_NONE, 5, 0);
+    const Chunks chunks = {{2, 1, 5, 0}};
+    struct tv_model_args args = args_of(some_step(small_gpt2()), {}, chunks);
+    std::array<int64_t, TV_NUM_MEM_KINDS> bytes = {};
+    args.resets_positions = 1;
+    ASSERT_EQ(TV_OK, tv_model_memory(&args, 1, TV_F32, bytes.data())) << tv_error_message();
+    EXPECT_EQ(without[TV_MEM_BUFFERS] + 5 * rows * 4, bytes[TV_MEM_BUFFERS]);
+    args.resets_attention = 1;
+    ASSERT_EQ(TV_OK, tv_model_memory(&args, 1, TV_F32, bytes.data())) << tv_error_message();
+    EXPECT_EQ(without[TV_MEM_BUFFERS] + 5 * 2 * rows * 4, bytes[TV_MEM_BUFFERS]);
 }
 
 TEST(Memory, OfFullRecomputationGrowsByTokensAlone)
@@ -139,7 +159,8 @@ void expect_order_of_places(struct tv_model *model)
         EXPECT_LT(local.first, end + 16) << local.param->name;
         EXPECT_LE(local.unit, unit) << local.param->name;
         for (; end < local.first; end++)
-            EXPECT_EQ(0, tv_model_params(model)[end]) << "gap before " << local.param->name;
+            EXPECT_EQ(0, static_cast<float *>(tv_model_params(model))[end])
+                << "gap before " << local.param->name;
         end = local.first + local.count;
         unit = local.unit;
     }
@@ -151,7 +172,7 @@ TEST(Places, DescendByUnitAndStartAligned)
 {
     for (const struct tv_model_config &config : {small_gpt2(), small_llama()})
         for (const Chunks &chunks : {whole, {{0, 1, 1, 0}, {1, 2, 1, 0}, {3, 2, 1, 0}}})
-            run_axis(2, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
+            run_axis(2, tv_kernels_ref(TV_F32), [&](const struct tv_tensor_axis &axis) {
                 const struct tv_model_args args = args_of(some_step(config), axis, chunks);
                 struct tv_model *model = nullptr;
                 ASSERT_OK(tv_model_create(&args, &model));
@@ -173,7 +194,7 @@ struct tv_local_param find(const struct tv_model *model, const char *name)
 TEST(TiedWeight, IsOneTensorHereAndACopyOnAnotherStage)
 {
     const char *wte = "transformer.wte.weight";
-    run_axis(1, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
+    run_axis(1, tv_kernels_ref(TV_F32), [&](const struct tv_tensor_axis &axis) {
         const StepCase step = some_step(small_gpt2());
         const auto create = [&](const Chunks &chunks) {
             const struct tv_model_args args = args_of(step, axis, chunks);
@@ -193,9 +214,10 @@ TEST(TiedWeight, IsOneTensorHereAndACopyOnAnotherStage)
         EXPECT_EQ(4, find(last, wte).unit);
         EXPECT_TRUE(find(last, wte).is_copy);
         ASSERT_EQ(37 * 32, find(last, wte).count);
-        EXPECT_EQ(0, std::memcmp(tv_model_params(first) + find(first, wte).first,
-                                 tv_model_params(last) + find(last, wte).first,
-                                 37 * 32 * sizeof(float)))
+        EXPECT_EQ(0,
+                  std::memcmp(tv_tensor_at(&axis, tv_model_params(first), find(first, wte).first),
+                              tv_tensor_at(&axis, tv_model_params(last), find(last, wte).first),
+                              37 * 32 * sizeof(float)))
             << "the copies start different";
         EXPECT_EQ(nullptr, find(last, "transformer.wpe.weight").param);
         for (struct tv_model *model : {one_chunk, both_ends, first, last})
@@ -206,7 +228,7 @@ TEST(TiedWeight, IsOneTensorHereAndACopyOnAnotherStage)
 TEST(InitialValues, DoNotDependOnTheAxis)
 {
     for (const int T : {1, 2, 8})
-        run_axis(T, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
+        run_axis(T, tv_kernels_ref(TV_F32), [&](const struct tv_tensor_axis &axis) {
             const struct tv_model_args args = args_of(some_step(small_llama()), axis, whole);
             struct tv_model *model = nullptr;
             ASSERT_OK(tv_model_create(&args, &model));
@@ -217,7 +239,8 @@ TEST(InitialValues, DoNotDependOnTheAxis)
                     want((size_t)local.count);
                 tv_param_init(local.param, 1, 0, 7, 0.02, 3, tensor.data());
                 tv_param_scatter(local.param, T, t, tensor.data(), want.data());
-                EXPECT_EQ(0, std::memcmp(want.data(), tv_model_params(model) + local.first,
+                EXPECT_EQ(0, std::memcmp(want.data(),
+                                         tv_tensor_at(&axis, tv_model_params(model), local.first),
                                          want.size() * sizeof(float)))
                     << local.param->name;
             }
@@ -287,7 +310,7 @@ TEST(UnitDone, ComesInDescendingOrderWithCompleteGradients)
 {
     for (const struct tv_model_config &config : {small_gpt2(), small_llama()})
         for (const bool is_split : {false, true})
-            run_axis(2, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
+            run_axis(2, tv_kernels_ref(TV_F32), [&](const struct tv_tensor_axis &axis) {
                 expect_done(axis, some_step(config), is_split);
             });
 }
@@ -299,7 +322,7 @@ tv_status_t refuse(void *, int)
 
 TEST(UnitDone, FailurePassesUp)
 {
-    run_axis(1, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
+    run_axis(1, tv_kernels_ref(TV_F32), [&](const struct tv_tensor_axis &axis) {
         const StepCase step = some_step(small_gpt2());
         const struct tv_model_args args = args_of(step, axis, whole);
         struct tv_model *model = nullptr;
@@ -354,7 +377,7 @@ TEST(Create, RefusesOnEveryRankAndMakesNothing)
          [](Args *a, Chunks *) { a->config.num_heads = a->config.num_kv_heads = 1; }},
     };
     for (const Refusal &refusal : refusals)
-        run_axis(2, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
+        run_axis(2, tv_kernels_ref(TV_F32), [&](const struct tv_tensor_axis &axis) {
             Chunks some = whole;
             struct tv_model_args args = args_of(some_step(small_gpt2()), axis, some);
             refusal.change(&args, &some);
@@ -365,13 +388,13 @@ TEST(Create, RefusesOnEveryRankAndMakesNothing)
             EXPECT_EQ(TV_INVALID, tv_model_create(&args, &model)) << refusal.says;
             EXPECT_NE(nullptr, std::strstr(tv_error_message(), refusal.says)) << tv_error_message();
             EXPECT_EQ(nullptr, model);
-            EXPECT_EQ(TV_INVALID, tv_model_memory(&args, 2, bytes)) << refusal.says;
+            EXPECT_EQ(TV_INVALID, tv_model_memory(&args, 2, TV_F32, bytes)) << refusal.says;
         });
 }
 
 TEST(Call, OfAPlaceThatIsNotThereIsRefused)
 {
-    run_axis(1, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
+    run_axis(1, tv_kernels_ref(TV_F32), [&](const struct tv_tensor_axis &axis) {
         const StepCase step = some_step(small_gpt2());
         const Chunks chunks = {{0, 2, 2, 3}, {4, 1, 1, 1}};
         struct tv_model_args args = args_of(step, axis, chunks);

@@ -17,7 +17,7 @@ class Dropout : public testing::TestWithParam<int>
     void SetUp() override
     {
         step = some_step(GetParam() ? small_llama() : small_gpt2());
-        step.kernels = tv_kernels_cpu();
+        step.kernels = tv_kernels_cpu(TV_F32);
         step.step = 5;
         step.attention_dropout = 0.2;
         step.hidden_dropout = 0.1;
@@ -50,7 +50,7 @@ TEST_P(Dropout, TensorRanksAgreeWithOne)
 TEST_P(Dropout, ReferenceAgreesWithFastKernels)
 {
     const StepResult want = run_step(step);
-    step.kernels = tv_kernels_ref();
+    step.kernels = tv_kernels_ref(TV_F32);
     const StepResult got = run_step(step);
     ASSERT_FALSE(HasFailure());
     expect_agreement(got, want);

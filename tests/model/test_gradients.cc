@@ -91,6 +91,40 @@ TEST_P(Gradients, MatchDifferencesUnderDropoutAndLabelSmoothing)
     expect_differences(step);
 }
 
+TEST_P(Gradients, MatchDifferencesWithDocumentsReset)
+{
+    StepCase step = some_step(tiny(GetParam()));
+    reset_documents(&step);
+    expect_differences(step);
+}
+
+/* Documents in one sequence, reset, are as if each were a sequence of its own. */
+TEST_P(Gradients, OfDocumentsAreThoseOfThemApart)
+{
+    StepCase together = some_step(tiny(GetParam()));
+    together.config.max_positions = together.seq_length = 6;
+    together.weights = some_weights(together.config, 0.3);
+    together.ids.resize(12);
+    together.targets.resize(12);
+    together.micro_batch = 1;
+    StepCase apart = together;
+    apart.seq_length = 3;
+    apart.micro_batch = 2;
+    const StepResult want = run_step(apart);
+    for (int i = 0; i < 12; i++) {
+        together.positions.push_back(i % 3);
+        together.first_keys.push_back(i % 6 / 3 * 3);
+    }
+    const StepResult got = run_step(together);
+    together.first_keys.clear();
+    const StepResult seeing = run_step(together);
+    ASSERT_FALSE(HasFailure());
+    EXPECT_NEAR(want.loss_sum, got.loss_sum, 1e-6 * want.loss_sum);
+    EXPECT_GT(std::fabs(want.loss_sum - seeing.loss_sum), 1e-4 * want.loss_sum);
+    for (const auto &[name, grad] : want.grads)
+        EXPECT_LT(relative_difference(got.grads.at(name), grad), 1e-5) << name;
+}
+
 TEST_P(Gradients, UncountedTargetsGiveNone)
 {
     StepCase step = some_step(tiny(GetParam()));
@@ -125,6 +159,7 @@ TEST_P(Gradients, AreSumsOverMicroBatches)
 TEST_P(Gradients, DoNotDependOnTheSizeOfAMicroBatch)
 {
     StepCase step = some_step(tiny(GetParam()));
+    reset_documents(&step);
     const StepResult by_two = run_step(step);
     step.micro_batch = 1;
     const StepResult by_one = run_step(step);

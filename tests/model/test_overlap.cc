@@ -19,7 +19,7 @@ StepCase large_step(int is_llama)
         step.ids.push_back(i * 7 % 37);
         step.targets.push_back(i % 5 == 3 ? -100 : i * 11 % 37);
     }
-    step.kernels = tv_kernels_cpu();
+    step.kernels = tv_kernels_cpu(TV_F32);
     step.step = 1;
     step.hidden_dropout = 0.1;
     return step;

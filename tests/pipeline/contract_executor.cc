@@ -113,10 +113,10 @@ static void neighbours_hand_over(struct tv_comm *world)
     };
     for (int i = 0; i < m; i++) {
         for (int c = 0; c < 2; c++) {
-            const float *x = find(TV_ACT_FORWARD, c + 1, i).x;
+            const void *x = find(TV_ACT_FORWARD, c + 1, i).x;
             EXPECT_EQ(find(TV_ACT_FORWARD, c, i).y, x);
             EXPECT_EQ(find(TV_ACT_BACKWARD_WEIGHT, c + 1, i).x, x);
-            const float *dy = find(TV_ACT_BACKWARD_INPUT, c, i).dy;
+            const void *dy = find(TV_ACT_BACKWARD_INPUT, c, i).dy;
             EXPECT_EQ(find(TV_ACT_BACKWARD_INPUT, c + 1, i).dx, dy);
             EXPECT_EQ(find(TV_ACT_BACKWARD_WEIGHT, c, i).dy, dy);
         }
@@ -192,8 +192,9 @@ static void memory_as_predicted(struct tv_comm *world)
             Pipeline pipeline(world, table, 100 * m + 1);
             if (pipeline.has_failed)
                 return;
-            EXPECT_EQ(tv_executor_buffer_bytes(pipeline.table.schedule(), stage, 100 * m + 1),
-                      pipeline.bytes());
+            EXPECT_EQ(
+                tv_executor_buffer_bytes(pipeline.table.schedule(), stage, 100 * m + 1, TV_F32),
+                pipeline.bytes());
         }
     }
 }
@@ -226,7 +227,9 @@ static void buffers_by_hand(struct tv_comm *world)
         EXPECT_EQ(row.x, tv_plan_inbox(schedule, row.stage, TV_ACT_RECV_FORWARD));
         EXPECT_EQ(row.dy, tv_plan_inbox(schedule, row.stage, TV_ACT_RECV_BACKWARD));
         EXPECT_EQ((row.x + row.dy + row.y + row.dx) * 10 * 4,
-                  tv_executor_buffer_bytes(schedule, row.stage, 10));
+                  tv_executor_buffer_bytes(schedule, row.stage, 10, TV_F32));
+        EXPECT_EQ((row.x + row.dy + row.y + row.dx) * 10 * 2,
+                  tv_executor_buffer_bytes(schedule, row.stage, 10, TV_BF16));
     }
 }
 
@@ -237,7 +240,8 @@ static tv_status_t create(struct tv_comm *world, Table table, int64_t count,
     struct tv_stream *stream = nullptr;
     EXPECT_EQ(TV_OK, tv_device_open(TV_DEVICE_CPU, 1, &device));
     EXPECT_EQ(TV_OK, tv_stream_create(device, &stream));
-    const tv_status_t status = tv_executor_create(world, stream, table.schedule(), count, executor);
+    const tv_status_t status =
+        tv_executor_create(world, stream, table.schedule(), count, TV_F32, executor);
     tv_stream_destroy(stream);
     tv_device_close(device);
     return status;

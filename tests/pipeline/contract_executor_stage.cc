@@ -201,9 +201,11 @@ void LinearStage::forward(const struct tv_stage_call &call)
     const int position = position_of(call);
     EXPECT_EQ(position == last_position(), call.y == nullptr);
     EXPECT_TRUE(call.dy == nullptr && call.dx == nullptr && !call.is_last_backward);
-    for (int64_t j = 0; call.y != nullptr && j < count; j += stride) {
-        const float x = call.x != nullptr ? call.x[j] : input(0, call.micro, j);
-        call.y[j] = apply(position, call.micro, x);
+    const auto *in = static_cast<const float *>(call.x);
+    auto *y = static_cast<float *>(call.y);
+    for (int64_t j = 0; y != nullptr && j < count; j += stride) {
+        const float x = in != nullptr ? in[j] : input(0, call.micro, j);
+        y[j] = apply(position, call.micro, x);
     }
 }
 
@@ -218,11 +220,12 @@ void LinearStage::backward(tv_action_kind_t kind, const struct tv_stage_call &ca
     EXPECT_EQ(position == last_position(), call.dy == nullptr);
     EXPECT_EQ(position == 0 || kind == TV_ACT_BACKWARD_WEIGHT, call.dx == nullptr);
     if (call.dy != nullptr)
-        expect_values(call.dy, "dy", call);
-    for (int64_t j = 0; call.dx != nullptr && j < count; j += stride) {
-        const float dy = call.dy != nullptr ? call.dy[j] : gradient(position, call.micro, j);
-        call.dx[j] = apply(position, call.micro, dy);
-    }
+        expect_values(static_cast<const float *>(call.dy), "dy", call);
+    const auto *dy = static_cast<const float *>(call.dy);
+    auto *dx = static_cast<float *>(call.dx);
+    for (int64_t j = 0; dx != nullptr && j < count; j += stride)
+        dx[j] =
+            apply(position, call.micro, dy != nullptr ? dy[j] : gradient(position, call.micro, j));
 }
 
 tv_status_t LinearStage::call(tv_action_kind_t kind, const struct tv_stage_call &call)
@@ -236,7 +239,7 @@ tv_status_t LinearStage::call(tv_action_kind_t kind, const struct tv_stage_call 
     delay(call);
     EXPECT_EQ(position_of(call) == 0, call.x == nullptr);
     if (call.x != nullptr)
-        expect_values(call.x, "x", call);
+        expect_values(static_cast<const float *>(call.x), "x", call);
     if (kind == TV_ACT_FORWARD)
         forward(call);
     else
@@ -269,7 +272,7 @@ Pipeline::Pipeline(struct tv_comm *pipe, Table schedule, int64_t count)
 {
     EXPECT_EQ(TV_OK, tv_device_open(TV_DEVICE_CPU, 1, &device));
     EXPECT_EQ(TV_OK, tv_stream_create(device, &stream));
-    EXPECT_EQ(TV_OK, tv_executor_create(pipe, stream, table.schedule(), count, &executor))
+    EXPECT_EQ(TV_OK, tv_executor_create(pipe, stream, table.schedule(), count, TV_F32, &executor))
         << tv_error_message();
     has_failed = executor == nullptr;
 }

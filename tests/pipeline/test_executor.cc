@@ -20,6 +20,30 @@ INSTANTIATE_TEST_SUITE_P(Threads, ThreadExecutor,
                                     std::to_string(std::get<1>(test.param));
                          });
 
+/* Memory that one stage lacks is the verdict of all, before anybody waits for a deadline. */
+TEST(ThreadExecutorMemory, OneStagesIsEveryStages)
+{
+    const struct tv_schedule_args args = {"1f1b", 3, 1, 4, 0};
+    struct tv_schedule schedule = {};
+    ASSERT_OK(tv_schedule_build(&args, &schedule));
+    for (const int64_t after : {0, 3, 6})
+        run_threads(3, [&](struct tv_comm *pipe) {
+            struct tv_device *device = nullptr;
+            struct tv_stream *stream = nullptr;
+            struct tv_executor *executor = nullptr;
+            ASSERT_OK(tv_device_open(TV_DEVICE_CPU, 1, &device));
+            ASSERT_OK(tv_stream_create(device, &stream));
+            if (tv_comm_rank(pipe) == 1)
+                fail_allocation(after);
+            EXPECT_EQ(TV_NO_MEMORY,
+                      tv_executor_create(pipe, stream, &schedule, 16, TV_F32, &executor));
+            EXPECT_EQ(nullptr, executor);
+            tv_stream_destroy(stream);
+            tv_device_close(device);
+        });
+    tv_schedule_destroy(&schedule);
+}
+
 /* How many calls each stage gets to while `stalled` stands before its call number `call`, and all
  * others do what they can: receives wait for their messages, sends for nothing. */
 static std::vector<int> calls_within_reach(const Table &table, size_t stalled, int call)

@@ -32,6 +32,13 @@ def calls(out):
     return {kernel["name"]: kernel["calls"] for kernel in out["kernels"]}
 
 
+def products(out):
+    """FLOPs by kernel, both forms of the matrix product as one."""
+    flops = {kernel["name"]: kernel["flops"] for kernel in out["kernels"] if kernel["flops"] > 0}
+    flops["matmul"] = flops.get("matmul", 0) + flops.pop("matmul_to_f32", 0)
+    return flops
+
+
 class BenchStep(unittest.TestCase):
     def check_sums(self, out, ranks):
         self.assertEqual([part["name"] for part in out["parts"]], PARTS)
@@ -79,18 +86,34 @@ class BenchStep(unittest.TestCase):
         self.assertEqual((counted["layernorm_forward"], counted["embedding_forward"]), (15, 6))
         self.assertNotIn("rmsnorm_forward", counted)
         # products of a step: 6 x rows x weights of the matrices, whatever pieces they come in
-        products = 6 * 32 * (2 * 12 * 32**2 + 96 * 32) * 3
-        flops = {kernel["name"]: kernel["flops"] for kernel in out["kernels"]}
-        self.assertEqual(flops["matmul"], products)
+        flops = products(out)
+        self.assertEqual(flops["matmul"], 6 * 32 * (2 * 12 * 32**2 + 96 * 32) * 3)
         pairs = 2 * 4 * (16 * 17 // 2) * 2 * 8  # sequences, heads, causal pairs, FLOPs of a head of 8
         self.assertEqual(flops["attention_forward"], 2 * pairs * 2 * 3)
         self.assertEqual(flops["attention_backward"], 5 * pairs * 2 * 3)
         self.assertEqual((out["parts"][6]["mean"], out["parts"][7]["mean"]), (0, 0))
 
+    def test_bf16_is_that_of_train(self):
+        fp32, bf16 = step("--model", "gpt2"), step("--model", "gpt2", "--precision", "bf16")
+        self.check_sums(bf16, 1)
+        self.assertEqual((fp32["sizes"]["precision"], bf16["sizes"]["precision"]), ("fp32", "bf16"))
+        self.assertEqual(products(bf16), products(fp32))
+        counted = calls(bf16)
+        # forward and input gradients are stored in bf16, gradients of weights in fp32: 2 to 1 of all products
+        by_kernel = {kernel["name"]: kernel["flops"] for kernel in bf16["kernels"]}
+        self.assertEqual(by_kernel["matmul"], 2 * by_kernel["matmul_to_f32"])
+        self.assertGreater(counted["to_bf16"], 0)  # masters are rounded
+        self.assertNotIn("to_bf16", calls(fp32))
+        of = {kernel["name"]: kernel["bytes"] for kernel in fp32["kernels"]}
+        for kernel in bf16["kernels"]:  # half of what is stored, all of the optimizer's
+            if kernel["name"] == "gelu_forward":
+                self.assertEqual(2 * kernel["bytes"], of["gelu_forward"])
+            if kernel["name"] == "adamw":
+                self.assertEqual(kernel["bytes"], of["adamw"])
+
     def test_meshes(self):
         one = step("--model", "llama", "--global-batch-size", 4)
         self.check_sums(one, 1)
-        flops = {kernel["name"]: kernel["flops"] for kernel in one["kernels"]}
         for words, start in ((["--pp", 2, "--schedule", "zb-h1", "--local-ranks", 2], ()),
                              (["--tp", 2, "--sequence-parallel"], (MPIEXEC, "-n", "2")),
                              (["--dp", 2, "--zero-stage", 2, "--local-ranks", 2], ())):
@@ -99,9 +122,7 @@ class BenchStep(unittest.TestCase):
                 self.check_sums(out, 2)
                 self.assertEqual(out["tokens_per_step"], one["tokens_per_step"])
                 self.assertEqual(out["flops_per_token"], one["flops_per_token"])
-                for kernel in out["kernels"]: # the same products, only elsewhere
-                    if kernel["flops"] > 0:
-                        self.assertEqual(kernel["flops"], flops[kernel["name"]], kernel["name"])
+                self.assertEqual(products(out), products(one))  # only elsewhere
 
     def test_recompute_costs_a_forward(self):
         plain, full = step("--model", "gpt2"), step("--model", "gpt2", "--recompute", "full")
@@ -175,6 +196,17 @@ class BenchKernels(unittest.TestCase):
             self.assertEqual(half[name][0] * 2, whole[name][0], name)
         self.assertEqual(half["gelu_forward"][1] * 2, whole["gelu_forward"][1])
         self.assertEqual(half["layernorm_forward"], whole["layernorm_forward"])
+
+    def test_bf16(self):
+        out = self.kernels("--model", "gpt2", "--precision", "bf16")
+        rows = {row["name"]: row for row in out["kernels"]}
+        S, C, F, V = 16, 32, 128, 96
+        self.assertEqual(out["sizes"]["precision"], "bf16")
+        self.assertEqual(rows["matmul, up, y"]["bytes"], 2 * (S * C + C * F + S * F))
+        self.assertEqual(rows["matmul, head, dw"]["kernel"], "matmul_to_f32")
+        self.assertEqual(rows["matmul, head, dw"]["bytes"], 2 * (S * C + S * V) + 4 * 2 * C * V)
+        self.assertEqual(rows["adamw"]["bytes"], 4 * 7 * C * F)
+        self.assertEqual(rows["to_bf16"]["bytes"], 6 * C * F)
 
     def test_text_and_refusals(self):
         result = run("kernels", *SHAPE, *QUICK, "--model", "llama")
@@ -250,10 +282,28 @@ class MockData(unittest.TestCase):
         self.assertNotEqual(one.losses(), other.losses())
 
     def test_refused_beside_files(self):
-        for name in ("data", "valid-data"):
-            result = trivet.run(trivet.new_folder(), dict(self.FLAGS, **{name: "x.u16"}))
+        for name, value in (("data", "x.u16"), ("valid-data", "x.u16"), ("data-format", "u16")):
+            result = trivet.run(trivet.new_folder(), dict(self.FLAGS, **{name: value}))
             self.assertEqual(result.code, 2)
             self.assertIn(f"--mock-data is in place of files: give it or --{name}", result.err)
+        result = trivet.run(trivet.new_folder(), dict(self.FLAGS, **{"samples-cross-documents": "off"}))
+        self.assertEqual(result.code, 2)
+        self.assertIn("--samples-cross-documents off: --mock-data has no documents", result.err)
+
+    def test_a_longer_run_goes_on_with_the_same_tokens(self):
+        folder = trivet.new_folder()
+        saved = folder / "saved"
+        whole = trivet.run(folder, dict(self.FLAGS, **{"train-iters": 4, "lr-decay-style": "constant"}))
+        first = trivet.run(folder, dict(self.FLAGS, **{"train-iters": 2, "lr-decay-style": "constant", "save": saved}))
+        self.assertEqual(first.code, 0, first.err)
+        rest = trivet.run(trivet.new_folder(), dict(self.FLAGS, **{"train-iters": 4, "load": saved}))
+        self.assertEqual(rest.code, 0, rest.err)
+        self.assertEqual(rest.losses(), whole.losses()[2:])
+        # as of files: where the tokens are from is said again
+        without = {name: value for name, value in self.FLAGS.items() if name != "mock-data"}
+        silent = trivet.run(folder, dict(without, **{"train-iters": 4, "load": saved}))
+        self.assertEqual(silent.code, 2)
+        self.assertIn("--data is required", silent.err)
 
 
 if __name__ == "__main__":

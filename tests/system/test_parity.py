@@ -28,6 +28,10 @@ class Parity(trivet.Training):
         self.assertGreater(relative(want.steps[0]["loss"], self.reference().steps[0]["loss"]), 1e-4)
         for recompute in ("selective", "full"):
             self.assertEqual(train(self.data, recompute=recompute, **flags).losses(), want.losses())
+        for mesh in ({"tp": 2, "pp": 2}, {"tp": 2, "pp": 2, "sequence_parallel": True}):
+            runs = [train(self.data, recompute=recompute, **mesh, **flags) for recompute in ("none", "selective", "full")]
+            for run in runs[1:]:
+                self.assertEqual(run.losses(), runs[0].losses())
         self.check_mesh(tp=2, sequence_parallel=True, recompute="full", **flags)
         self.check_mesh(pp=2, dp=2, tp=2, micro_batch_size=2, schedule="zb-h1", **flags)
         self.check_mesh(pp=4, micro_batch_size=4, schedule="gpipe", **flags)

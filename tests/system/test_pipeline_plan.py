@@ -148,6 +148,10 @@ class Memory(Plans):
         gpt2 = {"model": "gpt2", "untie_embeddings_and_output_weights": None}
         for layouts, how in ((three, {"pp": 3, "schedule": "zb-h2"}),
                              (three, {"pp": 3, "tp": 4, "sequence_parallel": True, "recompute": "selective"}),
+                             (three, {"pp": 3, "dp": 2, "zero_stage": 3}),
+                             (three, {"pp": 3, "dp": 4, "zero_stage": 2, "zero_group_size": 2, "schedule": "zb-h1"}),
+                             (three, {"pp": 3, "dp": 2, "zero_stage": 1}),
+                             (v, {"pp": 2, "dp": 2, "zero_stage": 3, "schedule": "zb-v", **gpt2}),
                              (v, {"pp": 2, "schedule": "zb-v", "hidden_dropout": 0.1, "recompute": "full", **gpt2})):
             flags = TINY | {"num_layers": 6 if layouts is three else 5} | how
             needed = [max(sum(m.values()) - m["total"] for m in stage_memory(plan(stage_layout=layout, **flags)))
@@ -247,6 +251,10 @@ class Profiles(Plans):
                             ("vocab_size", {"vocab_size": 300}), ("micro_batch_size", {"micro_batch_size": 2}),
                             ("ffn_hidden_size", {"ffn_hidden_size": 96}), ("recompute", {"recompute": "full"})):
             self.refuse(2, ["--load-profile", name], load_profile=path, **load, **flags)
+        threads = int(json.loads(path.read_text())["threads"])
+        self.assertEqual(threads, int(TINY.get("threads", threads)))
+        self.refuse(2, ["--load-profile", f"{threads} thread", f"--threads is {threads + 1}"], load_profile=path,
+                    threads=threads + 1, **load)
         self.refuse(2, ["--partition profile", "--load-profile"], ranks=1, pp=2, partition="profile", **{"dry-run": True})
         self.refuse(2, ["--save-profile"], ranks=2, pp=2, save_profile=path)
         self.refuse(2, ["--load-profile", "--save-profile"], load_profile=path, save_profile=path, **load)

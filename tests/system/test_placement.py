@@ -142,6 +142,10 @@ class Placement(unittest.TestCase):
     def test_probed_links(self):
         run = self.train(ranks=2, tp=2, probe_links=True)
         self.assertRegex(run.out, r"links, same node: \S+ us, \S+ GB/s")
+        link = run.placement["links"]["same node"]
+        # Four layers of four all-reduces of two rounds, 16 micro-batches of 32 tokens and 64 channels.
+        predicted = 4 * 4 * 16 * (32 * 64 * 4 / (link["gbps"] * 1e9) + 2 * link["latency_seconds"])
+        self.assertAlmostEqual(run.placement["predicted_seconds"]["chosen"]["tensor"], predicted, delta=1e-9 * predicted)
         run = self.train(ranks=2, tp=2, probe_links=True, placement="identity")
         self.assertRegex(run.out, r"links, same node: \S+ us, \S+ GB/s")
         self.train(ranks=2, tp=2, network="/nowhere/topology.conf", code=3)

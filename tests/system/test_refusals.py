@@ -32,8 +32,25 @@ class Refusals(unittest.TestCase):
         for word in words if isinstance(words, (list, tuple)) else [words]:
             self.assertIn(word, errors[0])
 
+    def test_one_file_for_two_flags(self):
+        same, folder = self.folder / "same", self.folder.parent
+        self.refuse(2, ["--metrics", "--trace", "same"], metrics=same, trace=self.folder / "." / "same")
+        self.refuse(2, ["--log-sample-ids", "--metrics"], log_sample_ids=same,
+                    metrics=folder / self.folder.name / ".." / self.folder.name / "same")
+        self.refuse(2, ["--export-hf", "--dump-grads"], export_hf=same, dump_grads=same)
+        self.refuse(2, ["--metrics", "--data"], metrics=self.data)
+        self.assertFalse(same.exists())
+        run = trivet.run(self.folder, dict(trivet.SMALL, data=self.data, metrics="/dev/null", trace="/dev/null"))
+        self.assertEqual(run.code, 0, run.err)
+
     def test_flags(self):
         self.refuse(2, "--zero-stage 4", **{"zero-stage": 4})
+        self.refuse(2, ["--trace-steps 3", "--trace"], trace_steps=3)
+        self.refuse(2, ["--global-batch-size 6", "--micro-batch-size 4", "2 replica(s)", "8 would"], ranks=2,
+                    global_batch_size=6, micro_batch_size=4)
+        self.refuse(2, ["--zero-group-size 3", "4 replica(s)", "1, 2, 4"], ranks=4, zero_stage=3, zero_group_size=3)
+        self.refuse(2, ["--zero-group-size 8", "4 replica(s)", "1, 2, 4"], ranks=4, zero_stage=1, zero_group_size=8)
+        self.refuse(2, ["--zero-group-size 2", "--zero-stage 0"], ranks=4, zero_group_size=2)
         self.refuse(2, "--no-such-flag", **{"no-such-flag": True})
         self.refuse(2, "--train-it", **{"train-it": 3})
         for name in ("pp", "tp", "dp"):
@@ -160,6 +177,17 @@ class Refusals(unittest.TestCase):
     def test_a_full_disk_is_said_and_fails(self):
         self.refuse(1, "/dev/full", metrics="/dev/full")
 
+    def test_a_full_standard_output_is_said_and_fails(self):
+        to_full = ["sh", "-c", 'exec "$@" >/dev/full', "sh"]  # of each rank, not of the launcher
+        flags = dict(trivet.SMALL, data=self.data, **{"train-iters": 1})
+        launched = trivet.command(dict(flags, pp=2), ranks=2, mpi=True)
+        for words in ([*launched[:3], *to_full, *launched[3:]], [*to_full, *trivet.command(flags)],
+                      *([*to_full, trivet.BINARY, command, "--help"] for command in ("train", "map", "schedule", "bench")),
+                      [*to_full, trivet.BINARY, "--help"], [*to_full, trivet.BINARY, "--version"]):
+            done = subprocess.run(words, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+            self.assertEqual(done.returncode, 1, words)
+            self.assertEqual(done.stderr.count("standard output c"), 1, done.stderr)
+
     def poisoned(self, value):
         """Weights with one number replaced, in a file."""
         out = self.folder / "before-poison"
@@ -235,8 +263,47 @@ class KilledRanks(unittest.TestCase):
         lines = [line for line in err.splitlines() if line.startswith("trivet:") and "warning: " not in line]
         self.assertEqual(process.returncode, 5, err)
         self.assertEqual(len(lines), 1, err)
-        self.assertRegex(lines[0], "(pipe|tensor|data|world)")
+        where = r"(step \d+, stage \d, .+|stage \d, (for|back)ward of micro-batch \d+)"
+        self.assertRegex(lines[0], r"(pipe (for|back)ward|tensor|data|world) axis, rank \d: \w+ of \d+ elements: "
+                                   rf"no answer from ranks? [\d, ]+ in 3 s \(while: {where}\)$")
+
+    def stop_a_rank(self, is_time):
+        """Start four ranks, stop one when is_time(process) returns."""
+        data = trivet.write_tokens(trivet.new_folder() / "walk.u16", trivet.walk_tokens(513))
+        flags = dict(trivet.SMALL, data=data, pp=4, timeout=3, partition="profile", **{
+            "hidden-size": 512, "ffn-hidden-size": 2048, "seq-length": 256, "micro-batch-size": 4, "log-level": "debug"})
+        process = subprocess.Popen(trivet.command(flags, ranks=4, mpi=True), stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True, start_new_session=True)
+        is_time(process)
+        ranks = []
+        while len(ranks) < 4:
+            ranks = subprocess.run(["pgrep", "-f", f"^{trivet.BINARY} .*{data}"], capture_output=True,
+                                   text=True).stdout.split()
+        os.kill(min(map(int, ranks)), signal.SIGSTOP)
+        _, err = process.communicate(timeout=40)
+        lines = [line for line in err.splitlines() if line.startswith("trivet: error")]
+        self.assertEqual(len(lines), 1, err)
+        self.assertIn("no answer from", lines[0])
         self.assertIn("3 s", lines[0])
+        self.assertNotIn("leaving", lines[0])
+        return process.returncode, lines[0]
+
+    def test_a_rank_stopped_while_mpi_starts_ends_the_job(self):
+        code, said = self.stop_a_rank(lambda process: None)
+        self.assertIn(code, (5, 9))  # mpiexec: of the rank that left, or of those it ended then
+        self.assertIn("rank", said)
+
+    def test_a_rank_stopped_before_the_first_step_is_named_once(self):
+        """Whatever it was doing, as making a communicator."""
+        def bound(process):
+            said = []
+            while sum(": binding " in line for line in said) < 4:
+                said.append(process.stderr.readline())
+                self.assertNotEqual(said[-1], "", said)
+        for _ in range(2):
+            code, said = self.stop_a_rank(bound)
+            self.assertEqual(code, 5)
+            self.assertIn(" axis, rank ", said)
 
 
 if __name__ == "__main__":

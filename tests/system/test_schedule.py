@@ -110,6 +110,8 @@ class Schedules(unittest.TestCase):
         self.refuse(2, "--no-such-flag", *size, "--no-such-flag")
         self.refuse(2, "--csv-form", *size, "--csv", "x", "--csv-form", "words")
         self.refuse(2, "--csv-form", *size, "--csv-form", "compute_comms")
+        self.refuse(2, ["--svg same", "--csv"], *size, "--svg", "same", "--csv", "./same")
+        self.refuse(2, ["--overlap-pairs", "zb-v", "dualpipe-v"], *size, "--schedule", "zb-v", "--overlap-pairs")
         self.refuse(2, "--local-ranks", *size, "--local-ranks", 4)
         self.refuse(2, "--timeout 3", *size, "--timeout", 3)
         self.refuse(2, "--log-level loud", *size, "--log-level", "loud")
@@ -126,6 +128,8 @@ class Schedules(unittest.TestCase):
         self.refuse(3, "before its F", "--schedule", self.file("order.csv", "0B0,0F0\n"))
         self.refuse(3, "no action", "--schedule", self.file("empty.csv", ""))
         self.refuse(3, "row 1, cell 1", "--schedule", self.file("junk.csv", "\0\1\2"))
+        self.refuse(2, ["1f1b.x", "FILE.csv"], "--schedule", "1f1b.x", "--pp", 2, "--micro-batches", 2)  # a name
+        self.refuse(3, "./none", "--schedule", "./none")  # a file
         good = self.file("good.csv", "0F0,0B0\n1F0,1B0\n")
         self.refuse(2, ["--pp 3", "2"], "--schedule", good, "--pp", 3)
         self.refuse(2, ["--micro-batches 2", "1"], "--schedule", good, "--micro-batches", 2)

@@ -1,7 +1,9 @@
 """Several nodes on one machine (scripts/testbed, scripts/slurm-testbed): the same losses as local ranks, a clean end
 every time, and an end in time when a rank dies. Exits with 77 where nodes cannot be made."""
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +36,31 @@ else:
     while data := peer.recv(65536):
         received += len(data)
     print(8e-6 * received / (time.monotonic() - started))
+"""
+
+# A requeued job starts after two minutes; here as soon as nothing of its first steps is left.
+QUEUE = """
+state() {{ scontrol show job 1; }}
+sbatch {script} corpus.txt --train-iters 30 --seq-length 16 --global-batch-size 8 --micro-batch-size 1 --threads 1
+until grep -qs '"step":3' trivet-1.jsonl; do sleep 0.1; done
+scancel --batch --signal=USR1 1
+until state | grep -q Reason=BeginTime && ! pgrep -f 'slurmstepd: .1.'; do sleep 0.1; done
+scontrol update jobid=1 starttime=now
+until state | grep -qE 'JobState=(COMPLETED|FAILED)'; do sleep 0.1; done
+state
+"""
+
+TORCHRUN = """# What torchrun's documentation promises of these flags: RANK of each local rank, and the GPU it would choose.
+import argparse, json, os, socket
+flags = argparse.ArgumentParser(allow_abbrev=False)
+for name, kind in (("nnodes", int), ("node-rank", int), ("nproc-per-node", int), ("master-addr", str), ("master-port", int)):
+    flags.add_argument("--" + name, type=kind, required=True)
+flags.add_argument("script")
+flags.add_argument("arguments", nargs=argparse.REMAINDER)
+o = flags.parse_args()
+assert o.nnodes == 2 and o.master_addr == "node0" and os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+for local, gpu in enumerate(os.environ["CUDA_VISIBLE_DEVICES"].split(",")[:o.nproc_per_node]):
+    print(json.dumps([socket.gethostname(), int(gpu), o.node_rank * o.nproc_per_node + local, o.arguments]))
 """
 
 
@@ -97,6 +124,39 @@ class Nodes(unittest.TestCase):
         self.assertEqual(len(nodes), 8)
         return nodes
 
+    def check_groups(self, start):
+        """4 replicas, 2 on each of 2 nodes, share in groups of 2: between nodes go the sums of the copies alone."""
+        for zero in (1, 3):
+            done = self.finish(self.start(start, pp=1, tp=1, dp=4, zero_stage=zero))
+            self.assertEqual((done.returncode, trivet.without_warnings(done.stderr)), (0, ""))
+            self.assertIn(f"ZeRO stage {zero} over groups of 2 of 4 replicas", done.stdout)
+            result = trivet.Result(done, self.folder)
+            self.assertEqual(result.records[0]["zero_group_size"], 2)
+            here = trivet.train(self.data, dp=4, train_iters=5, zero_stage=zero, zero_group_size=2)
+            self.assertEqual(result.losses(), here.losses())
+            sent = result.pipeline["sent_bytes"]
+            self.assertEqual(sent["measured"]["sum"], sent["predicted"]["sum"])
+            params = result.pipeline["memory_bytes"][0]["predicted"]["parameters"] * (1 if zero < 3 else 2)
+            self.assertEqual(sent["predicted"]["between_nodes"]["data"], 2 * params)
+
+    def emitted(self, *kinds):
+        """`trivet map` for two nodes of four ranks whose replicas fill a node each: (node, device) of each mesh rank; it
+        writes a file for each kind."""
+        emit = ",".join(f"{kind}:{self.folder / kind}" for kind in kinds)
+        done = subprocess.run([trivet.BINARY, "map", "--topology", "node:2 gpu:4 link:nvswitch", *self.MESH_WORDS, "--json",
+                               "--emit", emit], capture_output=True, text=True, timeout=RUN_SECONDS)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        rows = sorted(json.loads(done.stdout)["placement"], key=lambda row: row["coordinate"])
+        return [(row["node"], row["device"]) for row in rows]
+
+    MESH_WORDS = ["--pp", "2", "--tp", "2", "--dp", "2", "--traffic", "1e12,1e10,1"]
+
+    def output(self, *words, **environment):
+        done = subprocess.run([SCRIPTS / words[0], *words[1:]], capture_output=True, text=True, timeout=RUN_SECONDS,
+                              env=dict(os.environ, **environment))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.splitlines()
+
     def wait_for_steps(self):
         deadline = time.monotonic() + RUN_SECONDS
         metrics = self.folder / "metrics.jsonl"
@@ -120,6 +180,9 @@ class Testbed(Nodes):
         self.same_losses([*self.WORDS, "--order", "cyclic", "--"])
         self.same_losses([*self.WORDS, "--rate", "none", "--"])
 
+    def test_replicas_share_inside_nodes(self):
+        self.check_groups([*self.WORDS, "--"])
+
     def test_block_and_cyclic_arrival_give_the_same_mesh(self):
         """Also row B52: no tensor group leaves its node, whatever the order; the same losses under mpiexec."""
         words = ["testbed", "2", "--per-node", "4", "--order"]
@@ -135,6 +198,30 @@ class Testbed(Nodes):
                                    'echo "$PMI_RANK $(hostname)"'], capture_output=True, text=True, timeout=RUN_SECONDS)
             lines = sorted(done.stdout.splitlines())
             self.assertEqual(lines, [f"{rank} node{node}" for rank, node in enumerate(expected.split())], done.stderr)
+
+    def test_emitted_host_file_under_mpiexec(self):
+        places = self.emitted("mpich-hostfile")
+        lines = self.output("testbed", "2", "--per-node", "4", "--hosts", self.folder / "mpich-hostfile", "--", "sh", "-c",
+                            'echo "$PMI_RANK $(hostname)"')
+        self.assertEqual(sorted(lines), [f"{rank} {node}" for rank, (node, _) in enumerate(places)])
+        self.assertEqual([node for node, _ in places][:4], ["node0", "node0", "node1", "node1"])  # not in blocks
+
+    def test_emitted_scripts_start_each_rank_on_its_gpu(self):
+        """torchrun's documented flags and static numbering, for the order of each trainer."""
+        (self.folder / "bin").mkdir(exist_ok=True)
+        (self.folder / "bin" / "torchrun").write_text(f"#!{sys.executable}\n{TORCHRUN}")
+        (self.folder / "bin" / "torchrun").chmod(0o755)
+        places = self.emitted("megatron")
+        lines = self.output("testbed", "2", "--", "sh", self.folder / "megatron", "pretrain.py",
+                            PATH=f"{self.folder / 'bin'}:{os.environ['PATH']}")
+        got = {}
+        for line in lines:
+            node, gpu, rank, arguments = json.loads(line)
+            self.assertEqual(arguments, ["--tensor-model-parallel-size", "2", "--pipeline-model-parallel-size", "2",
+                                         "--use-tp-pp-dp-mapping"])
+            d, p, t = rank // 4, rank // 2 % 2, rank % 2  # Megatron-LM's tp-cp-ep-pp-dp
+            got[(p * 2 + d) * 2 + t] = (node, gpu)
+        self.assertEqual([got[rank] for rank in range(8)], places)
 
     def test_links_have_the_rate_asked_for(self):
         program = self.folder / "link.py"
@@ -189,6 +276,23 @@ class Slurm(Nodes):
         self.assertEqual(self.layout([*words, "--distribution=cyclic"]), block)
         self.assertEqual(sorted(Counter(block.values()).values()), [4, 4])
 
+    def test_switches_decide_who_shares_what(self):
+        """SLURM_TOPOLOGY_ADDR: replicas send more than stages, so a stage's nodes share a switch, whatever their names."""
+        words = ["slurm-testbed", "4", "--switches", "0,3/1,2", "--", "srun", "-N4"]
+        lines = self.output(*words, "-n4", "sh", "-c", "echo $SLURM_TOPOLOGY_ADDR $SLURM_TOPOLOGY_ADDR_PATTERN")
+        self.assertEqual(sorted(lines), [f"root.leaf{leaf}.node{n} switch.switch.node"
+                                         for leaf, n in ((0, 0), (0, 3), (1, 1), (1, 2))])
+        nodes = self.layout([*words, "--mpi=pmi2", "-n8", "--distribution=cyclic"])
+        stages = {frozenset(node for (p, _, _), node in nodes.items() if p == stage) for stage in range(2)}
+        self.assertEqual(stages, {frozenset({"node0", "node3"}), frozenset({"node1", "node2"})})
+
+    def test_emitted_host_file_under_srun(self):
+        places = self.emitted("slurm-hostfile")
+        lines = self.output("slurm-testbed", "2", "--per-node", "4", "--", "srun", "-N2", "-n8", "--distribution=arbitrary",
+                            "sh", "-c", "echo $SLURM_PROCID $SLURMD_NODENAME",
+                            SLURM_HOSTFILE=str(self.folder / "slurm-hostfile"))
+        self.assertEqual(sorted(lines), [f"{rank} {node}" for rank, (node, _) in enumerate(places)])
+
     def test_the_example(self):
         (self.folder / "corpus.txt").write_text("round and round it goes, " * 500)
         script = SCRIPTS.parent / "examples" / "launch" / "train.sbatch"
@@ -198,6 +302,23 @@ class Slurm(Nodes):
                               env=dict(os.environ, TRIVET=trivet.BINARY))
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn('"status":"ok"', (self.folder / "trivet-1.jsonl").read_text())
+
+    def test_the_example_goes_back_into_the_queue(self):
+        """Told that its time is nearly up, it saves and is queued again; what starts then goes on from there."""
+        (self.folder / "corpus.txt").write_text("round and round it goes, " * 500)
+        for name in self.folder.glob("trivet-1*"):
+            shutil.rmtree(name) if name.is_dir() else name.unlink()
+        script = SCRIPTS.parent / "examples" / "launch" / "train.sbatch"
+        (self.folder / "queue").write_text(QUEUE.format(script=script))
+        done = subprocess.run([SCRIPTS / "slurm-testbed", "2", "--per-node", "8", "--", "bash", "queue"],
+                              capture_output=True, text=True, timeout=100, cwd=self.folder,
+                              env=dict(os.environ, TRIVET=trivet.BINARY))
+        said = done.stdout + done.stderr + (self.folder / "slurm-1.out").read_text()
+        self.assertIn("JobState=COMPLETED", done.stdout, said)
+        self.assertIn("Restarts=1", done.stdout)
+        records = [json.loads(line) for line in (self.folder / "trivet-1.jsonl").read_text().splitlines()]
+        self.assertEqual([r["step"] for r in records if r["type"] == "step"], list(range(1, 31)))
+        self.assertEqual([r["status"] for r in records if r["type"] == "end"], ["stopped", "ok"], said)
 
     def test_refusals_keep_their_exit_code(self):
         without_pmi = ["slurm-testbed", "2", "--", "srun", "--mpi=none", "-n4"]

@@ -1,4 +1,5 @@
 """--zero-stage: every stage gives the training of one rank, in the memory that the dry run says (rows B01, B12, B60)."""
+import itertools
 import unittest
 
 import trivet
@@ -13,17 +14,38 @@ MESHES = [
     dict(pp=2, dp=2, schedule="zb-v", recompute="full", **GPT2), dict(pp=2, dp=2, schedule="zb-h1", **GPT2),
     dict(pp=2, dp=3, global_batch_size=12, schedule="interleaved", vpp=2, **TIED),
 ]
-SAME_TRAINING = {"sequence_parallel"}
+GROUPS = [
+    dict(dp=4, zero_group_size=2, **GPT2), dict(dp=6, global_batch_size=12, zero_group_size=3, recompute="full"),
+    dict(pp=2, dp=4, zero_group_size=2, schedule="zb-h1", **TIED),
+    dict(pp=2, dp=4, zero_group_size=2, schedule="interleaved", vpp=2, no_overlap_grad_reduce=True, **GPT2),
+    dict(tp=2, dp=4, zero_group_size=2, num_query_groups=1, sequence_parallel=True),
+]
 
 
 class Zero(trivet.Training):
-    def reference(self, **changes):
-        return super().reference(**{k: v for k, v in changes.items() if k not in SAME_TRAINING | {"zero_stage"}})
-
     def test_every_stage_on_every_mesh_is_the_training_of_one_rank(self):
         for mesh in MESHES:
             for zero in (1, 2, 3):
                 self.check_mesh(zero_stage=zero, **mesh)
+
+    def test_groups_are_the_training_of_one_rank_in_the_bytes_that_were_predicted(self):
+        for mesh in GROUPS:
+            for zero in (1, 2, 3):
+                self.check_mesh(zero_stage=zero, **mesh)
+                flags = dict(mesh, zero_stage=zero, train_iters=1)
+                dry, run = plan(**flags), train(self.data, **flags)
+                self.assertEqual(dry["zero_group_size"], mesh["zero_group_size"])
+                self.assertEqual(dry["sent_bytes"], run.steps[-1]["sent_bytes"])
+                self.assertEqual(max(m["total"] for m in trivet.stage_memory(dry)),
+                                 run.steps[-1]["peak_memory_bytes"], (mesh, zero))
+                self.assertIn(f"ZeRO stage {zero} over groups of {mesh['zero_group_size']} of {mesh['dp']}", run.out)
+
+    def test_groups_repeat_to_the_bit(self):
+        for zero in (1, 2, 3):
+            runs = [self.train_and_export(dp=4, zero_stage=zero, zero_group_size=2, mpi=mpi, **GPT2)
+                    for mpi in (False, False, True)]
+            for run in runs[1:]:
+                self.assert_same_bits(run, runs[0])
 
     def test_memory_is_what_the_dry_run_says(self):
         for mesh in MESHES:
@@ -49,6 +71,18 @@ class Zero(trivet.Training):
         for run in once[1:]:
             self.assertEqual(run.losses(), once[0].losses())
             self.assertEqual(run.export.read_bytes(), once[0].export.read_bytes())
+
+    def test_b12_the_norm_stays_where_no_weight_moves(self):
+        # One step reads the whole file, and no weight moves: 50 steps are one.
+        data = trivet.write_tokens(self.folder / "once.u16", trivet.walk_tokens(16 * 16 + 1, seed=3))
+        seen = set()
+        for zero in range(4):
+            for group in (None, 2) if zero else (None,):
+                run = self.train(data=data, dp=4, zero_stage=zero, zero_group_size=group, lr=0, shuffle="off",
+                                 **dict(trivet.TINY, num_layers=2, global_batch_size=16, train_iters=50))
+                self.assertEqual(len(set(run.norms())), 1)
+                seen.add(run.norms()[0])
+        self.assertLess(relative(max(seen), min(seen)), 1e-6)
 
     def test_one_norm_for_all_stages_when_it_clips(self):
         runs = [self.train(dp=4, clip_grad=0.1, zero_stage=zero) for zero in range(4)]
@@ -76,8 +110,8 @@ class Zero(trivet.Training):
         data = trivet.write_tokens(self.folder / "same.u16", [7] * 4000)
         flags = dict(GPT2, data=data, mask_token=7, weight_decay=0.1, train_iters=1, lr_decay_style="constant")
         before = trivet.read_safetensors(self.train_and_export(lr=0, **flags).export)
-        for zero in (1, 2, 3):
-            run = self.train_and_export(pp=2, dp=3, global_batch_size=12, zero_stage=zero, lr=0.1, **flags)
+        for zero, mesh in ((0, {"tp": 2, "pp": 2}), *itertools.product((1, 2, 3), ({"pp": 2, "dp": 3}, {"tp": 2, "dp": 2}))):
+            run = self.train_and_export(global_batch_size=12, zero_stage=zero, lr=0.1, **mesh, **flags)
             for name, (shape, values) in trivet.read_safetensors(run.export).items():
                 factor = 1 if len(shape) < 2 else 0.99
                 for x, y in zip(values, before[name][1]):
@@ -96,6 +130,13 @@ class Zero(trivet.Training):
             kept = self.train_and_export(pp=2, dp=2, tp=2, zero_stage=zero,
                                          **dict(flags, lr=0, train_iters=1, eval_interval=None))
             self.assertEqual(kept.export.read_bytes(), still)
+
+    def test_a_vocabulary_that_replicas_do_not_divide(self):
+        data = trivet.write_tokens(self.folder / "large.u16", trivet.walk_tokens(4 * 8 * 2 + 1, vocabulary=50257))
+        small = dict(data=data, vocab_size=50257, hidden_size=8, num_attention_heads=2, ffn_hidden_size=16, num_layers=1,
+                     seq_length=8, global_batch_size=4, train_iters=2, **TIED)
+        for zero in (1, 2, 3):
+            self.check_mesh(dp=2, zero_stage=zero, **small)
 
     def test_gradients_are_dumped_whole(self):
         wanted = trivet.new_folder()

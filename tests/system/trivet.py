@@ -30,7 +30,7 @@ SCHEDULES = ONE_CHUNK + TWO_CHUNKS
 
 # Flags that say how to train, and change no number.
 HOW = {"schedule", "vpp", "recompute", "partition", "stage_layout", "load_profile", "micro_batch_size", "mpi",
-       "sequence_parallel", "zero_stage", "tp_comm_overlap"}
+       "sequence_parallel", "zero_stage", "zero_group_size", "tp_comm_overlap", "no_overlap_grad_reduce"}
 
 scratch = tempfile.TemporaryDirectory(prefix="trivet-test-")
 
@@ -65,6 +65,8 @@ def command(flags, ranks=1, mpi=False):
     for name, value in flags.items():
         if value is True:
             words.append(f"--{name}")
+        elif isinstance(value, list):
+            words += [f"--{name}", *map(str, value)]
         elif value is not None:
             words += [f"--{name}", str(value)]
     start = [MPIEXEC, "-n", str(ranks), BINARY, "train"] if mpi else [BINARY, "train"]

@@ -28,7 +28,7 @@ double exposed(int is_sequence_parallel, int is_overlapped, const AxisCase &body
     const double rate = (double)(rows / T * out * 4) / (0.75 * (double)rows * seconds_of_row);
     struct delaying_links *links = nullptr;
     EXPECT_EQ(TV_OK, delaying_links_create(T, 1e-4, rate, &links));
-    struct tv_kernels kernels = *tv_kernels_ref();
+    struct tv_kernels kernels = *tv_kernels_ref(TV_F32);
     kernels.matmul = sleeping_matmul;
     std::atomic<double> most = 0;
     run_axis(T, &kernels, [&](struct tv_tensor_axis axis) {

@@ -116,7 +116,7 @@ class Linear : public testing::TestWithParam<Case>
   protected:
     void run(const std::function<void(const struct tv_tensor_axis &, int64_t t)> &body)
     {
-        run_axis(GetParam().T, tv_kernels_ref(),
+        run_axis(GetParam().T, tv_kernels_ref(TV_F32),
                  [&](const struct tv_tensor_axis &axis) { body(axis, tv_comm_rank(axis.comm)); });
     }
 };
@@ -219,7 +219,7 @@ INSTANTIATE_TEST_SUITE_P(Axis, Linear,
 
 TEST(LinearWithoutBias, LeavesTheProductAlone)
 {
-    run_axis(1, tv_kernels_ref(), [](const struct tv_tensor_axis &axis) {
+    run_axis(1, tv_kernels_ref(TV_F32), [](const struct tv_tensor_axis &axis) {
         Shard shard(TV_WEIGHT_OUT_IN, 0, in, 0, out);
         shard.linear.bias = nullptr;
         shard.linear.dbias = nullptr;

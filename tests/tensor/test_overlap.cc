@@ -31,7 +31,7 @@ Result forward(int T, int64_t rows, int is_sequence_parallel, int is_overlapped)
 {
     Result result;
     result.y.resize((size_t)(rows * out));
-    run_axis(T, tv_kernels_cpu(), [&](struct tv_tensor_axis axis) {
+    run_axis(T, tv_kernels_cpu(TV_F32), [&](struct tv_tensor_axis axis) {
         axis.is_sequence_parallel = is_sequence_parallel;
         axis.is_overlapped = is_overlapped;
         const int t = tv_comm_rank(axis.comm);
@@ -57,13 +57,15 @@ bool is_same(const std::vector<float> &a, const std::vector<float> &b)
 
 TEST(RowPieces, AreAtMostFourOfRowsAndBytesEnough)
 {
-    EXPECT_EQ(1, tv_num_row_pieces(0, 1000));
-    EXPECT_EQ(1, tv_num_row_pieces(127, 1000));
-    EXPECT_EQ(2, tv_num_row_pieces(128, 1000));
-    EXPECT_EQ(3, tv_num_row_pieces(255, 64));
-    EXPECT_EQ(4, tv_num_row_pieces(256, 64));
-    EXPECT_EQ(3, tv_num_row_pieces(256, 63)); /* 63 KiB */
-    EXPECT_EQ(4, tv_num_row_pieces(100000, 1000));
+    EXPECT_EQ(1, tv_num_row_pieces(0, 1000, TV_F32));
+    EXPECT_EQ(1, tv_num_row_pieces(127, 1000, TV_F32));
+    EXPECT_EQ(2, tv_num_row_pieces(128, 1000, TV_F32));
+    EXPECT_EQ(3, tv_num_row_pieces(255, 64, TV_F32));
+    EXPECT_EQ(4, tv_num_row_pieces(256, 64, TV_F32));
+    EXPECT_EQ(3, tv_num_row_pieces(256, 63, TV_F32)); /* 63 KiB */
+    EXPECT_EQ(4, tv_num_row_pieces(100000, 1000, TV_F32));
+    EXPECT_EQ(2, tv_num_row_pieces(256, 64, TV_BF16)); /* half the bytes */
+    EXPECT_EQ(4, tv_num_row_pieces(256, 128, TV_BF16));
 }
 
 class Pieces : public testing::TestWithParam<std::tuple<int, int64_t>>

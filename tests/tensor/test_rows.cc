@@ -12,7 +12,7 @@ class CutRows : public testing::TestWithParam<int>
   protected:
     void run(const std::function<void(const struct tv_tensor_axis &, struct tv_row_shard)> &body)
     {
-        run_axis(GetParam(), tv_kernels_ref(), [&](struct tv_tensor_axis axis) {
+        run_axis(GetParam(), tv_kernels_ref(TV_F32), [&](struct tv_tensor_axis axis) {
             axis.is_sequence_parallel = 1;
             body(axis, tv_tensor_own_rows(&axis, rows));
         });

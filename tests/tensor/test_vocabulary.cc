@@ -51,7 +51,7 @@ class Vocabulary : public testing::TestWithParam<Case>
   protected:
     void run(const std::function<void(const struct tv_tensor_axis &, struct tv_vocab_shard)> &body)
     {
-        run_axis(GetParam().T, tv_kernels_ref(), [&](const struct tv_tensor_axis &axis) {
+        run_axis(GetParam().T, tv_kernels_ref(TV_F32), [&](const struct tv_tensor_axis &axis) {
             body(axis, tv_vocab_shard_of(GetParam().vocab, GetParam().T, tv_comm_rank(axis.comm)));
         });
     }

@@ -205,6 +205,32 @@ TEST_F(Account, IsWhatEveryRankSendsWithMuonAndUnevenPieces)
           5);
 }
 
+TEST_F(Account, IsWhatEveryRankSendsWhereReplicasShare)
+{
+    const Flags untied = with(LLAMA, {"--num-query-groups", "2"}),
+                tied = {GPT2.begin(), GPT2.end()};
+    for (const char *zero : {"1", "2", "3"}) {
+        const Flags stage = {"--zero-stage", zero};
+        // kv heads that two tensor ranks hold, shards that 16 does not divide
+        check(with(with(untied, stage), {"--tp", "4", "--dp", "2"}), 8);
+        check(with(with(untied, stage),
+                   {"--tp", "4", "--dp", "2", "--sequence-parallel", "--optimizer", "muon"}),
+              8);
+        check(with(with(untied, stage), {"--tp", "2", "--dp", "3", "--sequence-parallel",
+                                         "--num-query-groups", "1", "--recompute", "full"}),
+              6);
+        // a tied weight on one stage, and on two; groups of 2 of 4 and of 6
+        check(with(with(tied, stage),
+                   {"--tp", "2", "--dp", "4", "--sequence-parallel", "--zero-group-size", "2"}),
+              8);
+        check(with(with(tied, stage), {"--dp", "6", "--zero-group-size", "2"}), 6);
+        check(with(with(tied, stage), {"--pp", "2", "--dp", "4", "--zero-group-size", "2",
+                                       "--schedule", "zb-h1", "--no-overlap-grad-reduce"}),
+              8);
+        check(with(with(tied, stage), {"--pp", "2", "--dp", "3", "--schedule", "zb-v"}), 6);
+    }
+}
+
 TEST_F(Account, FollowsTheBatchOfARamp)
 {
     check(with(GPT2,

@@ -188,6 +188,7 @@ TEST_F(HfConfig, TypesAndRanges)
     expect_refused(R"({"model_type":"gpt2","n_layer":null})", TV_BAD_FILE, "n_layer");
     expect_refused(R"({"model_type":"gpt2","n_embd":2147483640,"n_head":8})", TV_INVALID,
                    "2147483640");
+    expect_refused(R"({"model_type":"gpt2","n_layer":100001})", TV_INVALID, "at most 100000");
     expect_refused("", TV_BAD_FILE, "not empty");
     expect_refused("{", TV_BAD_FILE, "line 1");
     expect_refused("[1]", TV_BAD_FILE, "not a JSON object");
@@ -203,7 +204,7 @@ TEST_F(HfConfig, WhatIsWrittenReadsBack)
           llama(R"("tie_word_embeddings":true,"rms_norm_eps":0.00001234567890123)")}) {
         ASSERT_EQ(read(json), TV_OK);
         const tv_model_config first = config;
-        ASSERT_EQ(tv_hf_config_write(dir.path("out.json").c_str(), &first), TV_OK);
+        ASSERT_EQ(tv_hf_config_write(dir.path("out.json").c_str(), &first, TV_HF_FP32), TV_OK);
         EXPECT_FALSE(dir.has("out.json.tmp"));
         ::testing::internal::CaptureStderr();
         ASSERT_EQ(tv_hf_config_read(dir.path("out.json").c_str(), &config), TV_OK)
@@ -223,7 +224,15 @@ TEST_F(HfConfig, WhatIsWrittenReadsBack)
         EXPECT_EQ(config.init_std, first.init_std);
     }
     ASSERT_EQ(read(gpt2("")), TV_OK);
-    ASSERT_EQ(tv_hf_config_write(dir.path("out.json").c_str(), &config), TV_OK);
+    ASSERT_EQ(tv_hf_config_write(dir.path("out.json").c_str(), &config, TV_HF_BF16), TV_OK);
     expect_message_has("\"layer_norm_epsilon\": 1e-", dir.read("out.json"));
-    EXPECT_EQ(tv_hf_config_write(dir.path("no/out.json").c_str(), &config), TV_IO);
+    expect_message_has("\"torch_dtype\": \"bfloat16\"", dir.read("out.json"));
+    // transformers takes 50256 for the end of text, where that is an id
+    for (int64_t vocab : {50256, 50257}) {
+        config.vocab_size = vocab;
+        ASSERT_EQ(tv_hf_config_write(dir.path("out.json").c_str(), &config, TV_HF_FP32), TV_OK);
+        EXPECT_EQ(dir.read("out.json").find("\"eos_token_id\": null") != std::string::npos,
+                  vocab == 50256);
+    }
+    EXPECT_EQ(tv_hf_config_write(dir.path("no/out.json").c_str(), &config, TV_HF_BF16), TV_IO);
 }

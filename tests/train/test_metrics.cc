@@ -76,6 +76,8 @@ tv_step_report report_of(int64_t step, double loss)
 }
 } // namespace
 
+const tv_eval_report evaluated = {{1.0 / 3, 77}, 1, {{1.0 / 3, 77}}, {"v.bin"}};
+
 TEST_F(Metrics, EveryKindOfLine)
 {
     open(0);
@@ -83,7 +85,7 @@ TEST_F(Metrics, EveryKindOfLine)
     const auto report = report_of(3, loss);
     ASSERT_EQ(tv_metrics_object(metrics, "config", json_pack("{s:i}", "pp", 2)), TV_OK);
     ASSERT_EQ(tv_metrics_step(metrics, &report), TV_OK);
-    ASSERT_EQ(tv_metrics_eval(metrics, 3, 1.0 / 3, 77), TV_OK);
+    ASSERT_EQ(tv_metrics_eval(metrics, 3, &evaluated), TV_OK);
     ASSERT_EQ(tv_metrics_save(metrics, 3, "out/step-\"3\""), TV_OK);
     ASSERT_EQ(tv_metrics_end(metrics, TV_OK), TV_OK);
     const auto &got = parse();
@@ -130,6 +132,26 @@ TEST_F(Metrics, NamesOfFilesNeedNotBeUtf8)
     EXPECT_STREQ(json_string_value(json_object_get(config, "init_from")), "\xc3\xa9");
 }
 
+TEST_F(Metrics, SeveralValidationFilesStandBesideTheirMean)
+{
+    tv_eval_report report = {};
+    report.all = {2.5, 4};
+    report.num_files = 2;
+    report.files[0] = {1, 1};
+    report.files[1] = {3, 3};
+    report.names[0] = "a.bin";
+    report.names[1] = "b\xff";
+    open(0);
+    ASSERT_EQ(tv_metrics_eval(metrics, 8, &report), TV_OK);
+    const json_t *line = parse().at(0), *files = json_object_get(line, "files");
+    EXPECT_EQ(number(line, "loss"), 2.5);
+    ASSERT_EQ(json_array_size(files), 2u);
+    EXPECT_EQ(number(json_array_get(files, 1), "loss"), 3);
+    EXPECT_EQ(number(json_array_get(files, 1), "counted_tokens"), 3);
+    EXPECT_STREQ(json_string_value(json_object_get(json_array_get(files, 0), "file")), "a.bin");
+    EXPECT_STREQ(json_string_value(json_object_get(json_array_get(files, 1), "file")), "b?");
+}
+
 static void expect_place(const json_t *line)
 {
     const json_t *rank = json_array_get(json_object_get(line, "ranks"), 2);
@@ -154,7 +176,7 @@ TEST_F(Metrics, TheStartTellsWhatTheRunIsAndWhoSitsWhere)
     run.options.lr_decay_style = "cosine";
     run.options.wsd_decay_style = "exponential";
     run.options.rampup_batch = "4,4,40";
-    run.options.data = "a.bin";
+    run.options.data = {1, {"a.bin"}};
     run.lr[TV_LR_BODY].lr = 3e-3;
     run.data_format = TV_TOKENS_U16;
     run.model.num_layers = 8;
@@ -249,7 +271,7 @@ TEST_F(Metrics, FailuresAreTold)
     expect_message_has("plain", tv_error_message());
     EXPECT_EQ(metrics, nullptr);
     ASSERT_EQ(tv_metrics_open("/dev/full", 0, &metrics), TV_OK);
-    EXPECT_EQ(tv_metrics_eval(metrics, 1, 1, 1), TV_IO);
+    EXPECT_EQ(tv_metrics_eval(metrics, 1, &evaluated), TV_IO);
     expect_message_has("/dev/full", tv_error_message());
     EXPECT_EQ(tv_metrics_object(metrics, "config", nullptr), TV_NO_MEMORY);
 }
@@ -258,7 +280,7 @@ TEST_F(Metrics, NoFileIsFine)
 {
     const auto report = report_of(1, 1);
     EXPECT_EQ(tv_metrics_step(nullptr, &report), TV_OK);
-    EXPECT_EQ(tv_metrics_eval(nullptr, 1, 1, 1), TV_OK);
+    EXPECT_EQ(tv_metrics_eval(nullptr, 1, &evaluated), TV_OK);
     EXPECT_EQ(tv_metrics_save(nullptr, 1, "x"), TV_OK);
     EXPECT_EQ(tv_metrics_end(nullptr, TV_OK), TV_OK);
     tv_metrics_close(nullptr);

@@ -2,7 +2,11 @@
 #include "test_options.h"
 #include "train/bench_options.h"
 #include "train/bench_step_options.h"
+#include "train/convert_options.h"
+#include "train/inspect_options.h"
+#include "train/sample_options.h"
 #include "train/schedule_options.h"
+#include "train/tokenize_options.h"
 #include "train/train_options.h"
 #include <algorithm>
 #include <cmath>
@@ -20,6 +24,9 @@ union AnyValues {
     tv_schedule_options schedule;
     tv_bench_options bench;
     tv_bench_step_options bench_step;
+    tv_convert_options convert;
+    tv_inspect_options inspect;
+    tv_sample_options sample;
 };
 
 tv_status_t parse(const tv_option_table &table, std::vector<std::string> flags, AnyValues &values,
@@ -76,7 +83,9 @@ class EveryTable : public testing::TestWithParam<const tv_option_table *>
 };
 INSTANTIATE_TEST_SUITE_P(Options, EveryTable,
                          testing::Values(&tv_train_option_table, &tv_schedule_option_table,
-                                         &tv_bench_option_table,
+                                         &tv_bench_option_table, &tv_convert_option_table,
+                                         &tv_inspect_option_table, &tv_sample_option_table,
+                                         &tv_tokenize_option_table,
                                          &filled(tv_bench_step_table_fill).table,
                                          &filled(tv_bench_kernels_table_fill).table),
                          [](const auto &table) {
@@ -389,14 +398,17 @@ TEST(BenchStepOptions, LeaveOutDataAndFiles)
         step.insert(filled(tv_bench_step_table_fill).rows[i].name);
     for (int i = 0; i < filled(tv_bench_kernels_table_fill).table.num_rows; i++)
         kernels.insert(filled(tv_bench_kernels_table_fill).rows[i].name);
-    for (const char *name : {"data", "valid-data", "Data", "metrics", "train-iters", "dry-run",
-                             "export-hf", "init-from", "trace", "mock-data"}) {
+    for (const char *name :
+         {"data", "valid-data", "Data", "metrics", "train-iters", "dry-run", "export-hf",
+          "init-from", "trace", "mock-data", "save", "load", "eod-token", "exit-after"}) {
         EXPECT_EQ(step.count(name), 0u) << name;
         EXPECT_EQ(kernels.count(name), 0u) << name;
     }
-    for (const char *name : {"pp", "schedule", "recompute", "threads", "zero-stage", "optimizer"}) {
+    for (const char *name : {"pp", "schedule", "recompute", "threads", "zero-stage", "optimizer",
+                             "precision", "grad-reduce-dtype", "zero-group-size"}) {
         EXPECT_EQ(step.count(name), 1u) << name;
     }
     EXPECT_EQ(kernels.count("pp"), 0u);
     EXPECT_EQ(kernels.count("tp"), 1u);
+    EXPECT_EQ(kernels.count("precision"), 1u);
 }

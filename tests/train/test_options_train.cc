@@ -65,10 +65,36 @@ TEST(TrainOptions, MegatronNamesAndBothWaysToGiveAValue)
     ASSERT_EQ(p.status, TV_OK);
     EXPECT_EQ(p.options.tp, 4);
     EXPECT_EQ(p.options.pp, 2);
-    EXPECT_STREQ(p.options.data, "x");
+    ASSERT_EQ(p.options.data.num, 1);
+    EXPECT_STREQ(p.options.data.words[0], "x");
     EXPECT_EQ(p.options.lr, 1e-3);
     EXPECT_TRUE(tv_train_options_has(&p.options, "tp"));
     EXPECT_FALSE(tv_train_options_has(&p.options, "dp"));
+}
+
+TEST(TrainOptions, ListsEndAtTheNextFlagAndTheLastOneCounts)
+{
+    Parsed p({"--data", "a", "b:2", "--valid-data-path=v", "w", "--train-data-path", "c", "d",
+              "--eod-token", "0", "--eod-mask-loss", "--reset-position-ids",
+              "--reset-attention-mask", "--samples-cross-documents", "off"});
+    ASSERT_EQ(p.status, TV_OK) << tv_error_message();
+    ASSERT_EQ(p.options.data.num, 2);
+    EXPECT_STREQ(p.options.data.words[0], "c");
+    EXPECT_STREQ(p.options.data.words[1], "d");
+    ASSERT_EQ(p.options.valid_data.num, 2);
+    EXPECT_STREQ(p.options.valid_data.words[0], "v");
+    EXPECT_EQ(p.options.eod_token, 0);
+    EXPECT_TRUE(p.options.masks_eod_loss && p.options.resets_position_ids &&
+                p.options.resets_attention_mask);
+    EXPECT_STREQ(p.options.samples_cross_documents, "off");
+    Parsed none({});
+    EXPECT_EQ(none.options.data.num, 0);
+    EXPECT_EQ(none.options.eod_token, -1);
+    std::vector<std::string> many(66, "x");
+    many[0] = "--data";
+    EXPECT_EQ(Parsed(many).status, TV_INVALID);
+    EXPECT_EQ(Parsed({"--data", ""}).status, TV_INVALID);
+    EXPECT_EQ(Parsed({"--data"}).status, TV_INVALID);
 }
 
 TEST(TrainOptions, FlagsOfTheScheduleReachTheirFields)

@@ -301,6 +301,31 @@ TEST(SafetensorsWriter, DataIsAlignedWhateverTheLengthOfTheHeader)
     }
 }
 
+TEST(SafetensorsWriter, OtherTypes)
+{
+    Temporary dir;
+    Entries entries = {entry("f", {3}), entry("b", {2, 2}), entry("i", {5})};
+    entries[1].dtype = "BF16";
+    entries[2].dtype = "U8";
+    const uint16_t brains[] = {0x3F80, 0xC040, 0x0000, 0x3F00};
+    const float values[] = {0.5f, 1.5f, 2.5f};
+    tv_safetensors_writer *writer = nullptr;
+    ASSERT_EQ(tv_safetensors_create(dir.path("x").c_str(), 3, entries.data(), &writer), TV_OK);
+    ASSERT_EQ(tv_safetensors_write(writer, values, 3), TV_OK);
+    ASSERT_EQ(tv_safetensors_write_bytes(writer, brains, 8), TV_OK);
+    EXPECT_EQ(tv_safetensors_write_bytes(writer, "12345", 6), TV_INTERNAL);
+    ASSERT_EQ(tv_safetensors_write_bytes(writer, "12345", 5), TV_OK);
+    ASSERT_EQ(tv_safetensors_finish(&writer), TV_OK) << tv_error_message();
+    auto *file = open_or_fail(dir.path("x"));
+    EXPECT_EQ(read_all(file, "f"), (std::vector<float>{0.5f, 1.5f, 2.5f}));
+    EXPECT_EQ(read_all(file, "b"), (std::vector<float>{1.0f, -3.0f, 0.0f, 0.5f}));
+    EXPECT_EQ(tv_safetensors_find(file, "i")->bytes, 5);
+    // What was forgotten is read again from the file.
+    tv_safetensors_forget(file, tv_safetensors_find(file, "f"));
+    EXPECT_EQ(read_all(file, "f"), (std::vector<float>{0.5f, 1.5f, 2.5f}));
+    tv_safetensors_close(file);
+}
+
 TEST(SafetensorsWriter, NoTensorsIsAFileToo)
 {
     Temporary dir;
@@ -335,8 +360,11 @@ TEST(SafetensorsWriter, RefusesBadDeclarations)
 {
     Temporary dir;
     tv_safetensors_writer *writer = nullptr;
+    Entries unknown = {entry("a", {1})}, unaligned = {entry("a", {1}), entry("b", {1})};
+    unknown[0].dtype = "F31";
+    unaligned[0].dtype = "BF16";
     for (const Entries &entries :
-         {Entries{entry("a", {1}), entry("a", {2})}, Entries{entry("a", {-1})},
+         {unknown, unaligned, Entries{entry("a", {1}), entry("a", {2})}, Entries{entry("a", {-1})},
           Entries{entry("a", {INT64_MAX, 2})}, Entries{entry("__metadata__", {1})},
           Entries{entry("\xFF\xFE", {1})},
           Entries{entry("a", {INT64_MAX / 8}), entry("b", {INT64_MAX / 8}),

@@ -53,6 +53,9 @@ TEST(Traffic, IsThatOfGpt3AtItsScale)
     EXPECT_DOUBLE_EQ(t.load[TV_PIPE], 192 * message / 8);
     EXPECT_NEAR(t.load[TV_PIPE], 1.2e9, 0.01e9);
     EXPECT_NEAR(t.load[TV_DATA], 9.8e9, 0.1e9); // 9.5 of the layers, and the token table
+    EXPECT_EQ(t.rounds[TV_TENSOR], 2 * 4 * 12 * 192);
+    EXPECT_EQ(t.rounds[TV_PIPE], 192);
+    EXPECT_EQ(t.rounds[TV_DATA], 2);
     EXPECT_EQ(t.wraps_pipe, 0);
     for (int axis = 0; axis < TV_NUM_AXES; axis++) {
         EXPECT_EQ(t.alpha[axis], 0);
@@ -66,6 +69,26 @@ TEST(Traffic, IsNoneOnAnAxisOfOne)
     for (int axis = 0; axis < TV_NUM_AXES; axis++)
         EXPECT_EQ(t.load[axis], 0);
     EXPECT_EQ(t.wraps_pipe, 0);
+}
+
+TEST(Traffic, FollowsTheZeroStage)
+{
+    ModelRun r(5, 32, 96, {{1, 4, 1}});
+    const double params = 5 * (12.0 * 32 * 32 + 13 * 32) + 96 * 32 + 64 * 32 + 2 * 32;
+    const double m = 8, g = 4, q = 2;
+    const auto load = [&](int stage, int group) {
+        r.run.zero_stage = stage;
+        r.run.zero_group = group;
+        return r.traffic({4, 4, 2}).load[TV_DATA] / params;
+    };
+    EXPECT_DOUBLE_EQ(load(0, 1), 0.75 * (g + q));
+    EXPECT_DOUBLE_EQ(load(1, 4), 0.75 * (g + q));
+    EXPECT_DOUBLE_EQ(load(2, 4), 0.75 * (m * g + q));
+    EXPECT_DOUBLE_EQ(load(3, 4), 0.75 * (m * g + 2 * m * q));
+    EXPECT_DOUBLE_EQ(load(3, 2), 0.5 * (m * g + 2 * m * q) + 2 * 0.5 * g / 2);
+    r.run.recompute = TV_RECOMPUTE_FULL;
+    EXPECT_DOUBLE_EQ(load(3, 4), 0.75 * (m * g + 3 * m * q));
+    EXPECT_DOUBLE_EQ(load(2, 4), 0.75 * (m * g + q));
 }
 
 TEST(Traffic, FollowsTheFullestStage)

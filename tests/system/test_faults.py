@@ -1,0 +1,148 @@
+"""What a run does when files change under it and memory runs out: a sentence, an exit code, and no rank is left."""
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+import unittest
+from array import array
+from pathlib import Path
+
+import trivet
+from long_run import Run
+
+TOKENS = 16 * 32 * 40 + 1  # ten pages of 16-bit ids
+
+
+class Files(unittest.TestCase):
+    """The file of tokens, while it is trained on."""
+
+    def setUp(self):
+        self.data = trivet.write_tokens(trivet.new_folder() / "walk.u16", trivet.walk_tokens(TOKENS))
+
+    def run_and(self, change, **changes):
+        run = Run(self.data, **changes)
+        run.wait_for_steps()
+        change()
+        result = run.finish()
+        self.assertEqual(run.ranks(), [])
+        return result, [line for line in result.err.splitlines() if line.startswith("trivet: error")]
+
+    def test_cut_short(self):
+        for mesh in ({}, {"mpi": False}, {"pp": 1, "tp": 1, "ranks": 2}):
+            self.setUp()
+            result, said = self.run_and(lambda: os.truncate(self.data, 4096), **mesh)
+            self.assertEqual(result.code, 3, result.err)
+            self.assertEqual(len(said), 1, result.err)
+            self.assertIn(f"{self.data}: the file has become shorter while it was read", said[0])
+
+    def test_written_to(self):
+        def write():
+            with open(self.data, "r+b") as file:
+                file.write(array("H", [300] * TOKENS).tobytes())
+        result, said = self.run_and(write)
+        self.assertEqual((result.code, len(said)), (3, 1), result.err)
+        self.assertIn("--data: token 300 is beyond the vocabulary of 256; a file has changed", said[0])
+
+    def test_removed_or_replaced_it_is_still_there(self):
+        want = trivet.train(self.data, pp=2, tp=2, train_iters=15).losses()
+        run = Run(self.data, train_iters=15)
+        run.wait_for_steps()
+        os.unlink(self.data)
+        trivet.write_tokens(self.data, [300])
+        result = run.finish()
+        self.assertEqual((result.code, result.losses()), (0, want), result.err)
+
+
+# In a disk of its own: $1 a folder, $2 what happens to the disk behind a save, then the run's words.
+DISK = """
+mount -t tmpfs -o size=24m none "$1" || exit 77
+cd "$1" && what=$2 && shift 2
+"$@" & run=$!
+until [ -e ckpt/step-00000002 ]; do sleep 0.05; done
+until eval "$what" 2>/dev/null; do sleep 0.02; done
+code=0; wait $run || code=$?
+mount -o remount,rw "$PWD"; rm -f filler; ls ckpt >&2
+exit $code
+"""
+
+
+class Disk(unittest.TestCase):
+    def test_full_or_read_only_while_a_run_saves(self):
+        data = trivet.write_tokens(trivet.new_folder() / "walk.u16", trivet.walk_tokens(TOKENS))
+        flags = dict(trivet.small_flags({"train_iters": 10**7, "save": "ckpt", "save_interval": 1, "keep": 2, "pp": 2}),
+                     data=data)
+        for what, reason in (("mount -o remount,ro .", "Read-only file system"),
+                             ("head -c 24m /dev/zero >filler; true", "No space left on device")):
+            words = ["unshare", "--mount", "bash", "-c", DISK, "disk", trivet.new_folder(), what,
+                     *trivet.command(flags, ranks=2, mpi=True)]
+            done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=60)
+            if done.returncode == 77 or "unshare failed" in done.stderr:
+                self.skipTest(done.stderr)
+            said = [line for line in done.stderr.splitlines() if line.startswith("trivet: error")]
+            self.assertEqual((done.returncode, len(said)), (1, 1), done.stderr)
+            self.assertIn(reason, said[0])
+            whole = [line for line in done.stderr.splitlines() if line.startswith("step-")]
+            self.assertGreaterEqual(len(whole), 2, done.stderr)
+
+
+class Stragglers(unittest.TestCase):
+    def test_a_rank_that_is_slow_is_named(self):
+        """It is stopped four fifths of the time, which stretches what it computes."""
+        data = trivet.write_tokens(trivet.new_folder() / "walk.u16", trivet.walk_tokens(TOKENS))
+        run = Run(data, ranks=2, pp=1, tp=1, placement="identity", exit_after=0.5, log_interval=3, micro_batch_size=4,
+                  hidden_size=128)
+        run.wait_for_steps()
+        said = iter(run.process.stderr.readline, "")
+        slow = run.ranks()[1]
+        stop = threading.Event()
+        pulses = threading.Thread(target=pulse, args=(slow, stop))
+        pulses.start()
+        try:
+            line = next(line for line in said if "times as long" in line)
+        finally:
+            stop.set()
+            pulses.join()
+        words = Path(f"/proc/{slow}/environ").read_text().split("\0")
+        rank = next(int(word.split("=")[1]) for word in words if word.startswith("PMI_RANK="))
+        os.kill(slow, signal.SIGTERM)
+        result = run.finish()
+        self.assertEqual(result.code, 75, result.err)
+        self.assertIn(f"warning: rank {rank} of node ", line)
+        self.assertIn(f"(stage 0, replica {rank}, tensor rank 0) computes ", line)
+        records = [r for r in result.records if r["type"] == "ranks"]
+        step = int(re.search(r"for 3 intervals up to step (\d+)", line)[1])
+        last = [r for r in records if r["step"] <= step][-3:]
+        self.assertEqual([r["steps"] for r in last], [3, 3, 3])
+        for r in last:
+            self.assertGreaterEqual(r["over_median"][rank], 1.3)
+            self.assertEqual(r["over_median"][1 - rank], 1)
+            self.assertAlmostEqual(r["compute_seconds"][rank] / r["compute_seconds"][1 - rank],
+                                   r["over_median"][rank], places=9)
+
+
+def pulse(process, stop):
+    while not stop.is_set():
+        os.kill(process, signal.SIGSTOP)
+        time.sleep(0.04)
+        os.kill(process, signal.SIGCONT)
+        time.sleep(0.01)
+
+
+class Memory(unittest.TestCase):
+    def test_one_rank_has_too_little(self):
+        """All end at once, with what was asked for and what is in use."""
+        data = trivet.write_tokens(trivet.new_folder() / "walk.u16", trivet.walk_tokens(513))
+        flags = dict(trivet.small_flags({"hidden_size": 1024, "ffn_hidden_size": 4096, "train_iters": 1, "pp": 2,
+                                          "stage_layout": "E|ttttL"}),
+                     data=data)
+        words = trivet.command(flags, ranks=2, mpi=True)
+        limited = words[:3] + ["sh", "-c", 'if [ "$PMI_RANK" = 1 ]; then ulimit -v 600000; fi; exec "$@"', "sh"]
+        done = subprocess.run(limited + words[3:], capture_output=True, text=True, timeout=60)
+        trivet.assert_refused(self, done, 1, ["rank 1 (stage 1, replica 0, tensor rank 0): no room for ", " bytes of ",
+                                              "; in use, in bytes: parameters ", "gradients "])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
