@@ -1,7 +1,7 @@
 /* sgemm_openblas.c -- tv_sgemm by OpenBLAS, opened when the program starts and told which of its kernels to take.
  *
  * OpenBLAS chooses by the CPU's model number, and takes its SSE3 kernels without a word where it does not know that
- * (docs/decisions/0016). It reads OPENBLAS_CORETYPE while it is loaded: so it is not linked, but opened by a constructor
+ * OpenBLAS chooses by the CPU's model number, and takes its SSE3 kernels without a word where it does not know it
  * that has set the variable by what the CPU can do. Where somebody has set it, or has loaded OpenBLAS, that stands. */
 #include "base/log.h"
 #include "kernels/kernels_internal.h"
