@@ -13,23 +13,10 @@ if(TRIVET_OPENMP)
   find_package(OpenMP REQUIRED COMPONENTS C)
 endif()
 
-# The library of matrix products (docs/decisions/0016).
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  set(TRIVET_BLAS onednn CACHE STRING "Library of matrix products: onednn or openblas")
-else()
-  set(TRIVET_BLAS openblas CACHE STRING "Library of matrix products: onednn or openblas")
-endif()
+# For cblas.h alone: the library is opened when the program starts (docs/decisions/0016).
+pkg_check_modules(OPENBLAS REQUIRED openblas)
 add_library(trivet_blas INTERFACE)
-if(TRIVET_BLAS STREQUAL "onednn")
-  find_package(dnnl REQUIRED CONFIG)
-  # oneDNN's own threads are OpenMP's; sgemm_onednn.c turns them off.
-  target_link_libraries(trivet_blas INTERFACE DNNL::dnnl $<IF:$<BOOL:${TRIVET_OPENMP}>,OpenMP::OpenMP_C,gomp>)
-elseif(TRIVET_BLAS STREQUAL "openblas")
-  pkg_check_modules(OPENBLAS REQUIRED IMPORTED_TARGET openblas)
-  target_link_libraries(trivet_blas INTERFACE PkgConfig::OPENBLAS)
-else()
-  message(FATAL_ERROR "TRIVET_BLAS is '${TRIVET_BLAS}'; it can be onednn or openblas")
-endif()
+target_include_directories(trivet_blas SYSTEM INTERFACE ${OPENBLAS_INCLUDE_DIRS})
 
 add_library(trivet_warnings INTERFACE)
 target_compile_options(trivet_warnings INTERFACE -Wall -Wextra -Wshadow

@@ -23,6 +23,7 @@ tv_status_t tv_kernels_open(const struct tv_device *device, tv_dtype_t dtype,
         return TV_ERR(TV_UNSUPPORTED, "this version has no kernels for %s", tv_device_name(device));
     if (dtype != TV_F32 && dtype != TV_BF16)
         return TV_ERR(TV_UNSUPPORTED, "no kernels for elements of type %d", (int)dtype);
+    TV_TRY(tv_blas_check());
     *kernels_out = tv_kernels_cpu(dtype);
     return TV_OK;
 }

@@ -1,5 +1,6 @@
 /* train/version.c -- `trivet --version`: the version, the build's options, the libraries' versions. */
 #include "base/version.h"
+#include "kernels/kernels.h"
 #include "mesh/comm.h"
 #include "train/commands.h"
 #include <jansson.h>
@@ -15,5 +16,6 @@ int tv_command_version(void)
     printf("mpi: %s\n", mpi);
     printf("jansson %s, xxHash %d.%d.%d\n", JANSSON_VERSION, XXH_VERSION_MAJOR, XXH_VERSION_MINOR,
            XXH_VERSION_RELEASE);
+    printf("OpenBLAS kernels: %s\n", tv_blas_core());
     return 0;
 }

@@ -29,7 +29,7 @@ double exposed(int is_sequence_parallel, int is_overlapped, const AxisCase &body
     struct delaying_links *links = nullptr;
     EXPECT_EQ(TV_OK, delaying_links_create(T, 1e-4, rate, &links));
     struct tv_kernels kernels = *tv_kernels_ref(TV_F32);
-    kernels.matmul = sleeping_matmul;
+    kernels.matmul = kernels.matmul_to_f32 = sleeping_matmul;
     std::atomic<double> most = 0;
     run_axis(T, &kernels, [&](struct tv_tensor_axis axis) {
         struct tv_comm *comm = nullptr;
