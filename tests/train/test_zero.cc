@@ -398,7 +398,8 @@ TEST(Zero, GroupsFitNodesUnlessSaidOtherwise)
     EXPECT_EQ(fitted_group({}, 8, 4), 1); // stage 0
 }
 
-// Of the devices from the second step on; of the process, what 280 steps leave behind is less than 32 bytes each.
+// Of the devices from the second step on; of the process, what 280 steps of 4 ranks leave behind is less than the
+// smallest block each. (The allocator's caches of freed blocks count and come to some thousands of bytes.)
 TEST(Zero, MemoryDoesNotGrow)
 {
     for (int zero = 0; zero <= 3; zero++) {
@@ -407,7 +408,7 @@ TEST(Zero, MemoryDoesNotGrow)
         for (const Rank &rank : train(2, 2, 1, zero, 300, how)) {
             EXPECT_EQ(rank.memory.back(), rank.memory[1]);
             EXPECT_EQ(rank.memory.back(), rank.memory[19]);
-            EXPECT_LT(rank.heap.back(), rank.heap[19] + 280 * 32) << "zero " << zero;
+            EXPECT_LT(rank.heap.back(), rank.heap[19] + 280 * 4 * 32) << "zero " << zero;
         }
     }
 }
