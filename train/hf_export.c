@@ -3,6 +3,7 @@
  *
  * Shards as transformers cuts them: a tensor goes into the file at hand unless that has some and
  * would become too large. */
+#include "base/dtype.h"
 #include "train/files.h"
 #include "train/hf.h"
 #include "train/narrow.h"
@@ -37,7 +38,7 @@ static const struct {
     float (*widen)(uint16_t bits);
 } dtypes[TV_HF_NUM_DTYPES] = {
     [TV_HF_FP32] = {"fp32", "F32", "float32", 4, NULL, NULL},
-    [TV_HF_BF16] = {"bf16", "BF16", "bfloat16", 2, tv_bf16_of_f32, tv_f32_of_bf16},
+    [TV_HF_BF16] = {"bf16", "BF16", "bfloat16", 2, tv_bf16_from_f32, tv_bf16_to_f32},
     [TV_HF_FP16] = {"fp16", "F16", "float16", 2, tv_f16_of_f32, tv_f32_of_f16}};
 
 tv_status_t tv_hf_dtype_parse(const char *word, tv_hf_dtype_t *dtype_out)

@@ -1,4 +1,4 @@
-/* train/narrow.c -- the bits of bfloat16 (8 exponent, 7 fraction) and half (5, 10). */
+/* train/narrow.c -- the bits of half: sign, 5 of exponent, 10 of fraction. */
 #include "train/narrow.h"
 #include <string.h>
 
@@ -14,11 +14,6 @@ static uint32_t bits_of_float(float value)
     uint32_t bits;
     memcpy(&bits, &value, sizeof(bits));
     return bits;
-}
-
-float tv_f32_of_bf16(uint16_t bits)
-{
-    return float_of_bits((uint32_t)bits << 16);
 }
 
 float tv_f32_of_f16(uint16_t bits)
@@ -39,14 +34,6 @@ static uint32_t round_off(uint32_t bits, uint32_t num)
 {
     const uint32_t kept = bits >> num, rest = bits & ((1u << num) - 1), half = 1u << (num - 1);
     return kept + (rest > half || (rest == half && (kept & 1)));
-}
-
-uint16_t tv_bf16_of_f32(float value)
-{
-    const uint32_t bits = bits_of_float(value);
-    if ((bits & 0x7FFFFFFFu) > 0x7F800000u) /* NaN, made quiet: its last bits must not leave 0 */
-        return (uint16_t)(bits >> 16 | 0x40u);
-    return (uint16_t)round_off(bits, 16);
 }
 
 uint16_t tv_f16_of_f32(float value)

@@ -3,6 +3,7 @@
  * Sorted by place, the tensors must follow each other from 0 to the end of the file: that leaves no
  * room for an offset outside, an overlap or a hole. */
 #include "train/safetensors.h"
+#include "base/dtype.h"
 #include "train/files.h"
 #include "train/narrow.h"
 #include <inttypes.h>
@@ -261,7 +262,7 @@ static void read_row_f32(const unsigned char *from, int64_t count, float *out)
 static void read_row_bf16(const unsigned char *from, int64_t count, float *out)
 {
     for (int64_t i = 0; i < count; i++)
-        out[i] = tv_f32_of_bf16((uint16_t)(from[2 * i] | from[2 * i + 1] << 8));
+        out[i] = tv_bf16_to_f32((uint16_t)(from[2 * i] | from[2 * i + 1] << 8));
 }
 
 static void read_row_f16(const unsigned char *from, int64_t count, float *out)

@@ -1,4 +1,5 @@
 // 16-bit numbers: every one of them, and what lies between two neighbours.
+#include "base/dtype.h"
 #include "train/narrow.h"
 #include <cmath>
 #include <cstring>
@@ -13,7 +14,7 @@ struct Format {
     uint16_t infinity;
 };
 const Format formats[] = {{tv_f32_of_f16, tv_f16_of_f32, 0x7C00},
-                          {tv_f32_of_bf16, tv_bf16_of_f32, 0x7F80}};
+                          {tv_bf16_to_f32, tv_bf16_from_f32, 0x7F80}};
 
 float next(float x)
 {
@@ -63,7 +64,7 @@ TEST(Narrow, Extremes)
     EXPECT_EQ(tv_f16_of_f32(65519.0f), 0x7BFF);
     EXPECT_EQ(tv_f16_of_f32(65520.0f), 0x7C00);
     EXPECT_EQ(tv_f16_of_f32(std::numeric_limits<float>::max()), 0x7C00);
-    EXPECT_EQ(tv_bf16_of_f32(std::numeric_limits<float>::max()), 0x7F80);
+    EXPECT_EQ(tv_bf16_from_f32(std::numeric_limits<float>::max()), 0x7F80);
     EXPECT_EQ(tv_f16_of_f32(std::numeric_limits<float>::denorm_min()), 0);
     for (const Format &f : formats) {
         EXPECT_EQ(f.narrow(inf), f.infinity);
@@ -74,7 +75,7 @@ TEST(Narrow, Extremes)
     for (uint32_t bits : {0x7F800001u, 0xFF800001u}) {
         float nan;
         memcpy(&nan, &bits, sizeof(nan));
-        EXPECT_TRUE(std::isnan(tv_f32_of_bf16(tv_bf16_of_f32(nan))));
+        EXPECT_TRUE(std::isnan(tv_bf16_to_f32(tv_bf16_from_f32(nan))));
         EXPECT_TRUE(std::isnan(tv_f32_of_f16(tv_f16_of_f32(nan))));
     }
 }
