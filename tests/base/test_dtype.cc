@@ -42,5 +42,5 @@ TEST(Bf16, ElementsAreFoundByTheirBytes)
     float x[4] = {};
     EXPECT_EQ(tv_at(x, 2, TV_F32), &x[2]);
     EXPECT_EQ(tv_at(x, 6, TV_BF16), &x[3]);
-    EXPECT_EQ(tv_const_at(x, -2, TV_BF16), &x[-1]);
+    EXPECT_EQ(tv_const_at(&x[3], -2, TV_BF16), &x[2]);
 }
