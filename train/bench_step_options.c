@@ -1,9 +1,7 @@
 /* train/bench_step_options.c -- rows of the train table that keep their meaning, behind rows of the benchmark's own. */
 #include "train/bench_step_options.h"
-#include <string.h>
 
 #define AT(field) offsetof(struct tv_bench_step_options, field)
-_Static_assert(AT(train) == 0, "rows of the train table have offsets into the train options");
 
 static const struct tv_option step_rows[] = {
     {"step", NULL, TV_OPTION_WORD, AT(what), 0, 0, NULL, "whole training steps"},
@@ -99,79 +97,38 @@ static const char *const for_kernels[] = {"Mesh",
                                           "help"};
 #define LENGTH(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
-static int is_among(const char *const *names, int num, const char *name)
+void tv_bench_step_table_fill(struct tv_train_rows *table_out)
 {
-    for (int i = 0; i < num; i++) {
-        if (strcmp(names[i], name) == 0)
-            return 1;
-    }
-    return 0;
-}
-
-static void add_row(struct tv_bench_step_table *t, const struct tv_option *row, int train_row)
-{
-    t->train_row[t->table.num_rows] = train_row;
-    t->rows[t->table.num_rows++] = *row;
-}
-
-/* The own rows, then those train rows that are among `names`, or those that are not. */
-static void fill(struct tv_bench_step_table *t, const struct tv_option *own, int num_own,
-                 const char *const *names, int num_names, int keeps)
-{
-    t->table.rows = t->rows;
-    t->table.num_rows = 0;
-    for (int i = 0; i < num_own; i++)
-        add_row(t, &own[i], -1);
-    for (int i = 0; i < tv_train_option_table.num_rows; i++) {
-        const struct tv_option *row = &tv_train_option_table.rows[i];
-        if (is_among(names, num_names, row->name) == keeps)
-            add_row(t, row, i);
-    }
-}
-
-void tv_bench_step_table_fill(struct tv_bench_step_table *table_out)
-{
-    fill(table_out, step_rows, LENGTH(step_rows), not_for_steps, LENGTH(not_for_steps), 0);
-    table_out->table.command = "bench step";
-    table_out->table.usage =
+    tv_train_rows_begin(
+        table_out, "bench step",
         "Usage: trivet bench step [flags]\n"
         "       mpiexec -n RANKS trivet bench step [flags]\n"
         "Trains on random tokens and says how fast, and where the time goes. Flags below\n"
-        "the measurement's are those of trivet train.\n\n";
+        "the measurement's are those of trivet train.\n\n",
+        step_rows, LENGTH(step_rows));
+    tv_train_rows_take_others(table_out, not_for_steps, LENGTH(not_for_steps), AT(train));
 }
 
-void tv_bench_kernels_table_fill(struct tv_bench_step_table *table_out)
+void tv_bench_kernels_table_fill(struct tv_train_rows *table_out)
 {
-    fill(table_out, kernel_rows, LENGTH(kernel_rows), for_kernels, LENGTH(for_kernels), 1);
-    table_out->table.command = "bench kernels";
-    table_out->table.usage =
+    tv_train_rows_begin(
+        table_out, "bench kernels",
         "Usage: trivet bench kernels [flags]\n"
         "Times every kernel at the sizes of a model, on one rank, against what this\n"
-        "machine can do at most. Flags below the measurement's are those of trivet train.\n\n";
+        "machine can do at most. Flags below the measurement's are those of trivet train.\n\n",
+        kernel_rows, LENGTH(kernel_rows));
+    tv_train_rows_take(table_out, for_kernels, LENGTH(for_kernels), AT(train));
 }
 
-/* The train flags that were given, by their place in the train table. */
-static struct tv_options_given given_of_train(const struct tv_bench_step_table *t,
-                                              const struct tv_options_given *given)
-{
-    struct tv_options_given train = {.args_text = given->args_text};
-    for (int i = 0; i < t->table.num_rows; i++) {
-        const int at = t->train_row[i];
-        if (at >= 0 && (given->bits[i / 64] >> i % 64 & 1))
-            train.bits[at / 64] |= (uint64_t)1 << at % 64;
-    }
-    return train;
-}
-
-tv_status_t tv_bench_step_options_parse(const struct tv_bench_step_table *table, int argc,
-                                        char **argv, struct tv_bench_step_options *options_out)
+tv_status_t tv_bench_step_options_parse(const struct tv_train_rows *table, int argc, char **argv,
+                                        struct tv_bench_step_options *options_out)
 {
     struct tv_bench_step_options parsed = {0};
     struct tv_options_given given;
     char *nothing[] = {argv[0], NULL};
     TV_TRY(tv_train_options_parse(1, nothing, &parsed.train)); /* defaults of rows left out too */
     TV_TRY(tv_options_parse(&table->table, argc, argv, &parsed, &given));
-    parsed.train.given = given_of_train(table, &given);
+    parsed.train.given = tv_train_rows_given(table, &given);
     parsed.train.is_mock_data = 1;
     parsed.train.train_iters = parsed.num_warmup + parsed.num_steps;
     *options_out = parsed;

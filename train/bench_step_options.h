@@ -2,7 +2,7 @@
  * that say what is computed and where, and their own. */
 #ifndef TV_TRAIN_BENCH_STEP_OPTIONS_H
 #define TV_TRAIN_BENCH_STEP_OPTIONS_H
-#include "train/train_options.h"
+#include "train/train_rows.h"
 
 TV_BEGIN_C
 /* Values as given. Strings are borrowed from argv or from train.given.args_text. */
@@ -16,19 +16,14 @@ struct tv_bench_step_options {
     int is_json;
 };
 
-/* A table put together out of the train table's rows. */
-struct tv_bench_step_table {
-    struct tv_option rows[TV_OPTION_MAX_ROWS];
-    int train_row[TV_OPTION_MAX_ROWS]; /* where it is in the train table; -1: a row of its own */
-    struct tv_option_table table;      /* points into this struct, which must stay where it is */
-};
-void tv_bench_step_table_fill(struct tv_bench_step_table *table_out);    /* "bench step" */
-void tv_bench_kernels_table_fill(struct tv_bench_step_table *table_out); /* "bench kernels" */
+/* "bench step" and "bench kernels": own rows, then those of the train table that keep their meaning. */
+void tv_bench_step_table_fill(struct tv_train_rows *table_out);
+void tv_bench_kernels_table_fill(struct tv_train_rows *table_out);
 
 /* argv[0] is skipped. On TV_OK the caller calls tv_train_options_free(&options_out->train). Errors: those of
  * tv_options_parse. */
-TV_MUST_CHECK tv_status_t tv_bench_step_options_parse(const struct tv_bench_step_table *table,
-                                                      int argc, char **argv,
+TV_MUST_CHECK tv_status_t tv_bench_step_options_parse(const struct tv_train_rows *table, int argc,
+                                                      char **argv,
                                                       struct tv_bench_step_options *options_out);
 TV_END_C
 #endif

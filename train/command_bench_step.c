@@ -58,9 +58,9 @@ static tv_status_t kernels_rank(struct tv_comm *world, void *context, int *is_co
 }
 
 /* Help, or the body on all ranks. */
-static int
-run_options(const struct tv_bench_step_table *table, struct tv_bench_step_options *options,
-            tv_status_t (*body)(struct tv_comm *world, void *context, int *is_common_out))
+static int run_options(const struct tv_train_rows *table, struct tv_bench_step_options *options,
+                       tv_status_t (*body)(struct tv_comm *world, void *context,
+                                           int *is_common_out))
 {
     tv_log_level_t level = TV_LOG_INFO;
     const tv_status_t status = tv_log_level_parse(options->train.log_level, &level);
@@ -79,7 +79,7 @@ run_options(const struct tv_bench_step_table *table, struct tv_bench_step_option
     return tv_ranks_run(&ranks);
 }
 
-static int run_command(const struct tv_bench_step_table *table, int argc, char **argv,
+static int run_command(const struct tv_train_rows *table, int argc, char **argv,
                        tv_status_t (*body)(struct tv_comm *world, void *context,
                                            int *is_common_out))
 {
@@ -94,14 +94,14 @@ static int run_command(const struct tv_bench_step_table *table, int argc, char *
 
 int tv_command_bench_step(int argc, char **argv)
 {
-    struct tv_bench_step_table table;
+    struct tv_train_rows table;
     tv_bench_step_table_fill(&table);
     return run_command(&table, argc, argv, step_rank);
 }
 
 int tv_command_bench_kernels(int argc, char **argv)
 {
-    struct tv_bench_step_table table;
+    struct tv_train_rows table;
     tv_bench_kernels_table_fill(&table);
     return run_command(&table, argc, argv, kernels_rank);
 }

@@ -1,7 +1,7 @@
 /* train/map_options.c -- the table of `trivet map`: rows of its own, then those of `trivet train`
  * that say what travels. */
 #include "train/map_options.h"
-#include <assert.h>
+#include "train/train_rows.h"
 #include <string.h>
 
 #define AT(field) offsetof(struct tv_map_options, field)
@@ -72,37 +72,19 @@ static const char *const shared[] = {"schedule",
                                      "vocab-size",
                                      "max-position-embeddings",
                                      "untie-embeddings-and-output-weights"};
-enum { NUM_SHARED = sizeof(shared) / sizeof(shared[0]), NUM_ROWS = NUM_OWN + NUM_SHARED };
-_Static_assert(NUM_ROWS <= TV_OPTION_MAX_ROWS, "tv_options_given has a bit for each row");
+enum { NUM_SHARED = sizeof(shared) / sizeof(shared[0]) };
+_Static_assert((int)NUM_OWN + (int)NUM_SHARED <= TV_OPTION_MAX_ROWS,
+               "tv_options_given has a bit for each row");
 
-struct map_table {
-    struct tv_option rows[NUM_ROWS];
-    struct tv_option_table table;
-};
-
-static int train_row(const char *name)
+static void make_table(struct tv_train_rows *rows)
 {
-    const struct tv_option_table *train = &tv_train_option_table;
-    int i = 0;
-    while (i < train->num_rows && strcmp(train->rows[i].name, name) != 0)
-        i++;
-    assert(i < train->num_rows);
-    return i;
-}
-
-/* A shared row's field is the one of `train` in this command's options. */
-static void make_table(struct map_table *t)
-{
-    memcpy(t->rows, own_rows, sizeof(own_rows));
-    for (int i = 0; i < NUM_SHARED; i++) {
-        t->rows[NUM_OWN + i] = tv_train_option_table.rows[train_row(shared[i])];
-        t->rows[NUM_OWN + i].offset += AT(train);
-    }
-    t->table = (struct tv_option_table){
-        t->rows, NUM_ROWS, "map",
+    tv_train_rows_begin(
+        rows, "map",
         "Usage: trivet map --topology SPEC --pp P --tp T [--dp D] --traffic T,P,D [flags]\n"
         "       trivet map --topology SPEC --pp P --tp T --preset NAME [flags]\n"
-        "Lays a mesh over machines so that a step's messages cost least.\n"};
+        "Lays a mesh over machines so that a step's messages cost least.\n",
+        own_rows, NUM_OWN);
+    tv_train_rows_take(rows, shared, NUM_SHARED, AT(train));
 }
 
 static tv_status_t check_traffic(struct tv_map_options *o)
@@ -139,17 +121,13 @@ static tv_status_t check(struct tv_map_options *o)
 
 tv_status_t tv_map_options_parse(int argc, char **argv, struct tv_map_options *options_out)
 {
-    struct map_table t;
+    struct tv_train_rows t;
     struct tv_map_options parsed = {0};
     struct tv_options_given given;
     make_table(&t);
     TV_TRY(tv_train_options_parse(1, argv, &parsed.train)); /* its defaults */
     TV_TRY(tv_options_parse(&t.table, argc, argv, &parsed, &given));
-    for (int i = 0; i < NUM_SHARED; i++) {
-        const int row = train_row(shared[i]);
-        if (tv_options_has(&t.table, &given, shared[i]))
-            parsed.train.given.bits[row / 64] |= (uint64_t)1 << row % 64;
-    }
+    parsed.train.given = tv_train_rows_given(&t, &given);
     if (!parsed.wants_help)
         TV_TRY(check(&parsed));
     *options_out = parsed;
@@ -158,7 +136,7 @@ tv_status_t tv_map_options_parse(int argc, char **argv, struct tv_map_options *o
 
 void tv_map_options_help(FILE *out)
 {
-    struct map_table t;
+    struct tv_train_rows t;
     make_table(&t);
     tv_options_help(&t.table, out);
 }

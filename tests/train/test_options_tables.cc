@@ -67,10 +67,10 @@ bool is_number(const tv_option &row)
     return row.type == TV_OPTION_INT || row.type == TV_OPTION_INT64 || row.type == TV_OPTION_REAL;
 }
 
-const tv_bench_step_table &filled(void (*fill)(tv_bench_step_table *))
+const tv_train_rows &filled(void (*fill)(tv_train_rows *))
 {
-    static tv_bench_step_table tables[2];
-    tv_bench_step_table &table = tables[fill == tv_bench_kernels_table_fill];
+    static tv_train_rows tables[2];
+    tv_train_rows &table = tables[fill == tv_bench_kernels_table_fill];
     fill(&table);
     return table;
 }
@@ -366,7 +366,7 @@ TEST(BenchOptions, OneWordSaysWhatIsMeasured)
 // Rows of the train table keep their fields, defaults and the bit that says that they were given.
 TEST(BenchStepOptions, TakeTheFlagsOfTrain)
 {
-    const tv_bench_step_table &table = filled(tv_bench_step_table_fill);
+    const tv_train_rows &table = filled(tv_bench_step_table_fill);
     tv_bench_step_options o = {};
     Words words("bench", {"step", "--pp", "2", "--preset", "gpt2", "--steps", "5", "--zero-stage",
                           "1", "--json"});
