@@ -5,8 +5,8 @@
 
 static const struct tv_option rows[] = {
     {"PATH", NULL, TV_OPTION_WORD, AT(path), 0, 0, NULL,
-     "a Hugging Face folder, config.json, a .safetensors file, an index of shards, or a token "
-     "file"},
+     "a Hugging Face folder, config.json, a .safetensors file, an index of shards, a checkpoint "
+     "or a folder of them, or a token file"},
     {"What is read", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
     {"quick", NULL, TV_OPTION_SWITCH, AT(is_quick), 0, 0, NULL,
      "headers alone: sizes and places are still proved, numbers are not read"},
