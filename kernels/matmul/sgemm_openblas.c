@@ -1,8 +1,8 @@
 /* sgemm_openblas.c -- tv_sgemm by OpenBLAS, opened when the program starts and told which of its kernels to take.
  *
- * OpenBLAS chooses by the CPU's model number, and takes its SSE3 kernels without a word where it does not know that
- * OpenBLAS chooses by the CPU's model number, and takes its SSE3 kernels without a word where it does not know it
- * that has set the variable by what the CPU can do. Where somebody has set it, or has loaded OpenBLAS, that stands. */
+ * OpenBLAS chooses by the CPU's model number, and takes its SSE3 kernels without a word where it does not know
+ * that number. It reads OPENBLAS_CORETYPE once, as it is loaded: so it is opened here, behind a constructor that
+ * has set the variable by what the CPU can do. Where somebody has set it, or has loaded OpenBLAS, that stands. */
 #include "base/log.h"
 #include "kernels/kernels_internal.h"
 #include <cblas.h>
@@ -15,8 +15,8 @@
 
 static struct {
     __typeof__(cblas_sgemm) *sgemm; /* NULL: could not be opened, and `reason` says why */
-    const char *core,
-        *wanted; /* kernels that it takes, as it names them; that it was told to, or NULL */
+    const char *core;               /* the kernels that it takes, as it names them */
+    const char *wanted;             /* that it was told to take, or NULL */
     char reason[256];
 } blas;
 

@@ -1,10 +1,10 @@
 // index.json and state.json that are not what they should be, folders of steps, and what saving leaves behind.
+#include "train/heap.h"
 #include "train/resolved_run.h"
 #include "train/temporary.h"
 #include <cstring>
 #include <filesystem>
 #include <jansson.h>
-#include <malloc.h>
 #include <xxhash.h>
 
 namespace
@@ -327,7 +327,7 @@ TEST(Saving, LeavesNothingBehind)
                 ASSERT_EQ(tv_comm_barrier(world), TV_OK);
                 if (rank == 0 && (step == 10 || step == 30)) {
                     files[step == 30] = num_open_files();
-                    bytes[step == 30] = mallinfo2().uordblks;
+                    bytes[step == 30] = heap_in_use();
                 }
                 ASSERT_EQ(tv_comm_barrier(world), TV_OK);
             }

@@ -1,7 +1,7 @@
 // --zero-stage inside whole runs, ranks as threads: bytes sent over the data axis, bytes held, copies
 // of a tied weight, and memory that does not grow.
+#include "train/heap.h"
 #include "train/temporary.h"
-#include <malloc.h>
 #include <map>
 #include <thread>
 #include <vector>
@@ -88,7 +88,7 @@ void train_rank(struct tv_comm *world, const struct tv_train_options *options, i
         rank->memory.emplace_back(tv_device_bytes(tr->device, TV_MEM_BUFFERS),
                                   tv_device_peak_bytes(tr->device));
         ASSERT_EQ(tv_comm_barrier(world), TV_OK); // no rank is inside a step
-        rank->heap.push_back(mallinfo2().uordblks);
+        rank->heap.push_back(heap_in_use());
         ASSERT_EQ(tv_comm_barrier(world), TV_OK);
     }
     look(tr, rank);
