@@ -33,11 +33,21 @@ void tv_checkpoint_path(const char *folder, int64_t step, char *path_out, size_t
 
 struct tv_checkpoint; /* opaque: a checkpoint that was found to be whole */
 
+/* What the caller wants to know of a checkpoint once its texts are read and before its shards are, which may take long:
+ * whether the run's flags fit it. Called for each that is tried, on every rank, with the same verdict on all; one that
+ * is not TV_OK ends the search. What it keeps of an earlier one is void when it is called again. */
+struct tv_checkpoint_trial {
+    tv_status_t (*check)(void *context, struct tv_checkpoint *checkpoint); /* NULL: nothing */
+    void *context;
+};
+
 /* The checkpoint that --load means, *checkpoint_out NULL: none, a fresh start. Reads every byte of it once, shards
  * divided over the ranks; rank 0 names those that it passes over, and why. Collective over world; every rank returns
- * the same. Errors: TV_INVALID (--load auto without --save...), TV_BAD_FILE (nothing that can be loaded), TV_PEER. */
+ * the same. Errors: TV_INVALID (--load auto without --save...), TV_BAD_FILE (nothing that can be loaded), TV_PEER;
+ * those of the trial. */
 TV_MUST_CHECK tv_status_t tv_checkpoint_find(struct tv_comm *world,
                                              const struct tv_train_options *options,
+                                             struct tv_checkpoint_trial trial,
                                              struct tv_checkpoint **checkpoint_out);
 void tv_checkpoint_close(struct tv_checkpoint *checkpoint); /* NULL is a no-op */
 /* Flags of the run that wrote it, where this one does not give its own: those that say what is trained, not where.

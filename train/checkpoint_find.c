@@ -237,14 +237,36 @@ int64_t tv_checkpoint_bytes(const struct tv_checkpoint *c)
     return bytes;
 }
 
+/* What --load may mean: a checkpoint itself, or steps of a folder. */
+struct candidates {
+    char folder[PATH_MAX];
+    int64_t is_itself, num;
+    int64_t *steps; /* [num], ascending; owned */
+    struct tv_checkpoint_trial trial;
+    int is_over; /* the trial has refused one */
+};
+
+static tv_status_t run_trial(struct tv_comm *world, struct candidates *all, struct tv_checkpoint *c)
+{
+    int first_failed;
+    if (all->trial.check == NULL)
+        return TV_OK;
+    const tv_status_t status =
+        tv_comm_agree(world, all->trial.check(all->trial.context, c), &first_failed);
+    all->is_over = status != TV_OK;
+    return status;
+}
+
 /* All ranks open it, and check it together. */
-static tv_status_t try_checkpoint(struct tv_comm *world, const char *path, int64_t step,
-                                  struct tv_checkpoint **c_out)
+static tv_status_t try_checkpoint(struct tv_comm *world, struct candidates *all, const char *path,
+                                  int64_t step, struct tv_checkpoint **c_out)
 {
     int first_failed;
     struct tv_checkpoint *c = NULL;
     const double started = tv_clock_seconds();
     tv_status_t status = tv_comm_agree(world, open_checkpoint(path, step, &c), &first_failed);
+    if (status == TV_OK)
+        status = run_trial(world, all, c);
     if (status == TV_OK) {
         struct share share = {c, tv_comm_rank(world), tv_comm_size(world)};
         status = tv_work_do(world, check_share, &share);
@@ -261,13 +283,6 @@ static tv_status_t try_checkpoint(struct tv_comm *world, const char *path, int64
 }
 
 /* ---- which one ---- */
-
-/* What --load may mean: a checkpoint itself, or steps of a folder. */
-struct candidates {
-    char folder[PATH_MAX];
-    int64_t is_itself, num;
-    int64_t *steps; /* [num], ascending; owned */
-};
 
 /* Rank 0 looks, so that all see the same. */
 static tv_status_t list_candidates(const char *folder, int rank, struct candidates *all)
@@ -305,14 +320,14 @@ static tv_status_t share_candidates(struct tv_comm *world, struct candidates *al
 }
 
 /* The newest that is whole; NULL when there is none at all. */
-static tv_status_t try_candidates(struct tv_comm *world, const struct candidates *all,
+static tv_status_t try_candidates(struct tv_comm *world, struct candidates *all,
                                   struct tv_checkpoint **c_out)
 {
     char path[PATH_MAX], why[1024] = "";
     for (int64_t i = all->num - 1; i >= 0; i--) {
         tv_checkpoint_path(all->folder, all->steps[i], path, sizeof(path));
-        const tv_status_t status = try_checkpoint(world, path, all->steps[i], c_out);
-        if (status != TV_BAD_FILE)
+        const tv_status_t status = try_checkpoint(world, all, path, all->steps[i], c_out);
+        if (status != TV_BAD_FILE || all->is_over)
             return status;
         if (tv_comm_rank(world) == 0)
             tv_log(TV_LOG_WARN, "step %" PRId64 " is skipped: %s", all->steps[i],
@@ -327,16 +342,16 @@ static tv_status_t try_candidates(struct tv_comm *world, const struct candidates
 }
 
 tv_status_t tv_checkpoint_find_in(struct tv_comm *world, const char *folder,
-                                  struct tv_checkpoint **c_out)
+                                  struct tv_checkpoint_trial trial, struct tv_checkpoint **c_out)
 {
-    struct candidates all = {.num = 0};
+    struct candidates all = {.trial = trial};
     int first_failed;
     tv_status_t status =
         tv_comm_agree(world, list_candidates(folder, tv_comm_rank(world), &all), &first_failed);
     if (status == TV_OK)
         status = share_candidates(world, &all);
     if (status == TV_OK)
-        status = all.is_itself ? try_checkpoint(world, folder, -1, c_out)
+        status = all.is_itself ? try_checkpoint(world, &all, folder, -1, c_out)
                                : try_candidates(world, &all, c_out);
     free(all.steps);
     return status;
@@ -367,6 +382,7 @@ static tv_status_t check_flags(const struct tv_train_options *o)
 }
 
 tv_status_t tv_checkpoint_find(struct tv_comm *world, const struct tv_train_options *options,
+                               struct tv_checkpoint_trial trial,
                                struct tv_checkpoint **checkpoint_out)
 {
     struct tv_checkpoint *found = NULL;
@@ -375,7 +391,7 @@ tv_status_t tv_checkpoint_find(struct tv_comm *world, const struct tv_train_opti
     if (options->load == NULL)
         return TV_OK;
     const int is_auto = strcmp(options->load, "auto") == 0;
-    TV_TRY(tv_checkpoint_find_in(world, is_auto ? options->save : options->load, &found));
+    TV_TRY(tv_checkpoint_find_in(world, is_auto ? options->save : options->load, trial, &found));
     if (found == NULL && !is_auto)
         return TV_ERR(TV_BAD_FILE,
                       "--load %s: there is no checkpoint: neither %s nor a folder step-N in it",

@@ -132,6 +132,7 @@ struct tv_checkpoint {
 /* The part of tv_checkpoint_find behind the flags: `folder` itself, or its newest step that is whole; NULL: there is
  * none. */
 TV_MUST_CHECK tv_status_t tv_checkpoint_find_in(struct tv_comm *world, const char *folder,
+                                                struct tv_checkpoint_trial trial,
                                                 struct tv_checkpoint **checkpoint_out);
 /* Of all its shards. */
 int64_t tv_checkpoint_bytes(const struct tv_checkpoint *checkpoint);

@@ -8,23 +8,40 @@
 #include "train/stop.h"
 #include <signal.h>
 
-/* The checkpoint to go on from, if there is one, and the run of these flags and its own. */
+struct wish {
+    const struct tv_train_options *given;
+    int num_ranks, is_root;
+    struct tv_run *run;
+};
+
+/* The run of these flags and of a checkpoint's, which may be NULL: mistakes that take no time to see. */
+static tv_status_t resolve_with(void *context, struct tv_checkpoint *checkpoint)
+{
+    const struct wish *wish = context;
+    struct tv_train_options options = *wish->given; /* what it borrows outlives the run */
+    tv_run_free(wish->run);
+    if (checkpoint != NULL)
+        TV_TRY(tv_checkpoint_inherit(checkpoint, &options));
+    TV_TRY(tv_run_resolve(&options, wish->num_ranks, wish->run));
+    wish->run->checkpoint = checkpoint;
+    if (checkpoint == NULL)
+        return TV_OK;
+    TV_TRY(tv_checkpoint_check(checkpoint, wish->run));
+    return wish->is_root && !options.is_dry_run ? tv_trainer_try_data(wish->run) : TV_OK;
+}
+
+/* The checkpoint to go on from, if there is one, and the run. */
 static tv_status_t resolve(struct tv_comm *world, const struct tv_train_options *given,
                            struct tv_checkpoint **checkpoint, struct tv_run *run)
 {
-    struct tv_train_options options = *given; /* what it borrows outlives the run */
     int first_failed;
-    const int is_alone = options.is_dry_run && tv_comm_size(world) == 1;
-    tv_status_t status = TV_OK;
-    TV_TRY(tv_checkpoint_find(world, &options, checkpoint));
+    const int is_alone = given->is_dry_run && tv_comm_size(world) == 1;
+    struct wish wish = {given, is_alone ? 0 : tv_comm_size(world), tv_comm_rank(world) == 0, run};
+    const struct tv_checkpoint_trial trial = {resolve_with, &wish};
+    TV_TRY(tv_checkpoint_find(world, given, trial, checkpoint));
     if (*checkpoint != NULL)
-        status = tv_checkpoint_inherit(*checkpoint, &options);
-    if (status == TV_OK)
-        status = tv_run_resolve(&options, is_alone ? 0 : tv_comm_size(world), run);
-    run->checkpoint = *checkpoint;
-    if (status == TV_OK && *checkpoint != NULL)
-        status = tv_checkpoint_check(*checkpoint, run);
-    return tv_comm_agree(world, status, &first_failed);
+        return TV_OK;
+    return tv_comm_agree(world, resolve_with(&wish, NULL), &first_failed);
 }
 
 static tv_status_t train_rank(struct tv_comm *world, void *context, int *is_common_out)

@@ -56,7 +56,7 @@ static tv_status_t find_checkpoint(const char *path, struct tv_checkpoint **c_ou
 {
     struct tv_comm *self = NULL;
     TV_TRY(tv_comm_self_create(&self));
-    tv_status_t status = tv_checkpoint_find_in(self, path, c_out);
+    tv_status_t status = tv_checkpoint_find_in(self, path, (struct tv_checkpoint_trial){0}, c_out);
     tv_comm_destroy(self);
     if (status == TV_OK && *c_out == NULL)
         status = TV_ERR(TV_BAD_FILE, "%s: no checkpoint is in it", path);

@@ -12,21 +12,51 @@
 #include <stdlib.h>
 #include <string.h>
 
+static struct tv_corpus_args corpus_args(const struct tv_run *run, const char *flag,
+                                         const struct tv_option_list *words, int is_mock)
+{
+    const struct tv_train_options *o = &run->options;
+    return (struct tv_corpus_args){.flag = flag,
+                                   .words = *words,
+                                   .format = o->data_format,
+                                   .seq_length = run->seq_length,
+                                   .is_within_documents =
+                                       strcmp(o->samples_cross_documents, "off") == 0,
+                                   .eod_token = o->eod_token,
+                                   .shuffle = run->shuffle,
+                                   .seed = (uint64_t)o->seed,
+                                   .mock_vocab = is_mock ? run->model.vocab_size : 0};
+}
+
+static tv_status_t try_corpus(const struct tv_run *run, const char *flag,
+                              const struct tv_option_list *words)
+{
+    const struct tv_corpus_args args = corpus_args(run, flag, words, 0);
+    struct tv_corpus *corpus = NULL;
+    if (args.is_within_documents) /* to find them is to read the file */
+        return TV_OK;
+    TV_TRY(tv_corpus_open(&args, &corpus));
+    tv_corpus_close(corpus);
+    return TV_OK;
+}
+
+tv_status_t tv_trainer_try_data(const struct tv_run *run)
+{
+    const struct tv_train_options *o = &run->options;
+    if (!o->is_mock_data)
+        TV_TRY(try_corpus(run, "data", &o->data));
+    for (int i = 0; i < o->valid_data.num; i++) {
+        const struct tv_option_list one = {1, {o->valid_data.words[i]}};
+        TV_TRY(try_corpus(run, "valid-data", &one));
+    }
+    return TV_OK;
+}
+
 static tv_status_t open_corpus(struct tv_trainer *tr, const char *flag,
                                const struct tv_option_list *words, int is_mock,
                                struct tv_corpus **corpus_out)
 {
-    const struct tv_train_options *o = &tr->run->options;
-    const struct tv_corpus_args args = {.flag = flag,
-                                        .words = *words,
-                                        .format = o->data_format,
-                                        .seq_length = tr->run->seq_length,
-                                        .is_within_documents =
-                                            strcmp(o->samples_cross_documents, "off") == 0,
-                                        .eod_token = o->eod_token,
-                                        .shuffle = tr->run->shuffle,
-                                        .seed = (uint64_t)o->seed,
-                                        .mock_vocab = is_mock ? tr->run->model.vocab_size : 0};
+    const struct tv_corpus_args args = corpus_args(tr->run, flag, words, is_mock);
     TV_TRY(tv_corpus_open(&args, corpus_out));
     if (tv_mesh_rank(tr->mesh) == 0) /* one reader is enough to refuse */
         TV_TRY(tv_corpus_check(*corpus_out, tr->run->model.vocab_size));

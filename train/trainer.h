@@ -56,6 +56,9 @@ struct tv_pipeline_report {
     struct tv_account_report account;
 };
 
+/* Opens and closes the files of --data and --valid-data, where that takes no time: one rank, before longer work.
+ * Errors: as tv_corpus_open. */
+TV_MUST_CHECK tv_status_t tv_trainer_try_data(const struct tv_run *run);
 /* Builds mesh, model, optimizer, files. `world` and `run` are borrowed. Every rank returns the same status.
  * Errors: TV_INVALID, TV_BAD_FILE, TV_NO_MEMORY, TV_PEER. */
 TV_MUST_CHECK tv_status_t tv_trainer_create(struct tv_comm *world, const struct tv_run *run,

@@ -200,6 +200,23 @@ class Checkpoint(unittest.TestCase):
             self.assertEqual(error.count("is skipped"), 3)
             self.refuse(3, [word], load=save / "step-00000008", **flags)
 
+    def test_mistaken_flags_are_told_before_the_shards_are_read(self):
+        """A byte of a shard is wrong: who reads it says so, who is told first what was mistaken has not read it."""
+        save = new_folder() / "ckpt"
+        self.train(save=save, train_iters=2)
+        shard = next(save.glob("step-*/shard-*"))
+        data = bytearray(shard.read_bytes())
+        data[-1] ^= 1
+        shard.write_bytes(data)
+        self.refuse(3, ["can be loaded", "is damaged"], load=save, train_iters=3)
+        for ranks, load, more in ((1, save, {}), (2, "auto", {"save": save}), (1, shard.parent, {})):
+            flags = dict(load=load, ranks=ranks, train_iters=3, **more)
+            self.refuse(2, ["--micro-batch-size 3"], micro_batch_size=3, **flags)
+            self.refuse(2, ["--optimizer adam", "lion"], optimizer="lion", **flags)
+            self.refuse(2, ["hidden", "24", "48"], hidden_size=48, **flags)
+            self.refuse(2, ["--schedule", "wrong"], schedule="wrong", **flags)
+            self.refuse(3, ["nowhere.u16"], valid_data=save / "nowhere.u16", **flags)
+
     def test_b54_a_rank_killed_between_and_in_saves(self):
         for how in ({}, {"save-async": True}):
             save = new_folder()

@@ -39,7 +39,7 @@ void train_rank(struct tv_comm *world, const struct tv_train_options *given, Out
     struct tv_run run = {};
     struct tv_trainer *tr = nullptr;
     int64_t saved = 0;
-    ASSERT_EQ(tv_checkpoint_find(world, &options, &checkpoint), TV_OK) << tv_error_message();
+    ASSERT_EQ(tv_checkpoint_find(world, &options, {}, &checkpoint), TV_OK) << tv_error_message();
     if (checkpoint != nullptr) {
         ASSERT_EQ(tv_checkpoint_inherit(checkpoint, &options), TV_OK) << tv_error_message();
     }
