@@ -94,18 +94,20 @@ size_t tv_device_kind_peak_bytes(const struct tv_device *device, tv_mem_kind_t k
     return device->kind_peaks[kind];
 }
 
+void tv_device_bytes_text(const struct tv_device *device, char *text, size_t text_bytes)
+{
+    size_t used = 0;
+    for (int k = 0; k < TV_NUM_MEM_KINDS && used < text_bytes; k++) {
+        const int wrote = snprintf(text + used, text_bytes - used, "%s%s %zu", k == 0 ? "" : ", ",
+                                   tv_mem_kind_name((tv_mem_kind_t)k), device->bytes[k]);
+        used += wrote < 0 ? 0 : (size_t)wrote;
+    }
+}
+
 static tv_status_t out_of_memory(const struct tv_device *device, size_t bytes, tv_mem_kind_t kind)
 {
     char breakdown[256] = "";
-    size_t used = 0;
-    for (int k = 0; k < TV_NUM_MEM_KINDS; k++) {
-        const int wrote =
-            snprintf(breakdown + used, sizeof(breakdown) - used, "%s%s %zu", k == 0 ? "" : ", ",
-                     tv_mem_kind_name((tv_mem_kind_t)k), device->bytes[k]);
-        used += wrote < 0 ? 0 : (size_t)wrote;
-        if (used >= sizeof(breakdown))
-            break;
-    }
+    tv_device_bytes_text(device, breakdown, sizeof(breakdown));
     return TV_ERR(TV_NO_MEMORY, "no room for %zu bytes of %s on %s; in use, in bytes: %s", bytes,
                   tv_mem_kind_name(kind), device->driver.name, breakdown);
 }

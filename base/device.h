@@ -46,6 +46,8 @@ size_t tv_device_bytes(const struct tv_device *device, tv_mem_kind_t kind); /* o
 size_t tv_device_peak_bytes(const struct tv_device *device); /* largest sum over kinds so far */
 size_t tv_device_kind_peak_bytes(const struct tv_device *device,
                                  tv_mem_kind_t kind); /* most of this kind so far */
+/* "parameters 4096, gradients 4096, ...": bytes open now, by kind; for messages. text [text_bytes] */
+void tv_device_bytes_text(const struct tv_device *device, char *text, size_t text_bytes);
 
 /* A piece of device memory, 64-byte aligned and zero-filled when created. Plain handle: copy
  * freely, destroy once. */

@@ -55,7 +55,8 @@ static tv_status_t create_lists(struct tv_comm *pipe, struct tv_stream *stream,
     TV_TRY(check_arguments(pipe, schedule, message_count));
     struct tv_executor *e = *executor_out = calloc(1, sizeof(*e));
     if (e == NULL)
-        return TV_ERR(TV_NO_MEMORY, "executor: %zu bytes", sizeof(*e));
+        return TV_ERR(TV_NO_MEMORY, "stage %d: executor of %zu bytes", tv_comm_rank(pipe),
+                      sizeof(*e));
     e->schedule = schedule;
     e->stage = tv_comm_rank(pipe);
     e->stream = stream;
@@ -67,7 +68,7 @@ static tv_status_t create_lists(struct tv_comm *pipe, struct tv_stream *stream,
     e->times = calloc(num_actions, sizeof(*e->times));
     e->chunks = calloc((size_t)schedule->num_chunks, sizeof(*e->chunks));
     if (e->times == NULL || e->chunks == NULL)
-        return TV_ERR(TV_NO_MEMORY, "executor of %zu actions", num_actions);
+        return TV_ERR(TV_NO_MEMORY, "stage %d: executor of %zu actions", e->stage, num_actions);
     return TV_OK;
 }
 

@@ -291,7 +291,7 @@ tv_status_t tv_train_loop(struct tv_comm *world, struct tv_run *run, int *is_com
     status = tv_comm_agree(world, open_outputs(&loop), &first_failed);
     *is_common_out = status != TV_PEER;
     if (status == TV_OK) {
-        status = run_steps(&loop);
+        status = tv_trainer_own(loop.trainer, run_steps(&loop));
         if (status == TV_NUMERIC)
             finish_save(&loop);
         /* decided from sums that every rank has, or agreed on */

@@ -15,9 +15,9 @@ tv_status_t tv_trainer_fit_batch(struct tv_trainer *tr)
     tr->schedule = &run->schedule;
     if (num_micro != run->num_micro) {
         int first_failed;
-        TV_TRY(tv_comm_agree(tv_mesh_comm(tr->mesh, TV_PIPE),
-                             tv_run_build_schedule(run, num_micro, &tr->smaller_schedule),
-                             &first_failed));
+        const tv_status_t status =
+            tv_trainer_own(tr, tv_run_build_schedule(run, num_micro, &tr->smaller_schedule));
+        TV_TRY(tv_comm_agree(tv_mesh_comm(tr->mesh, TV_PIPE), status, &first_failed));
         tr->schedule = &tr->smaller_schedule;
     }
     tr->global_batch = batch;

@@ -288,15 +288,25 @@ static tv_status_t create_parts(struct tv_trainer *tr)
     return tv_trainer_fit_batch(tr);
 }
 
+tv_status_t tv_trainer_own(const struct tv_trainer *tr, tv_status_t status)
+{
+    char why[1024], in_use[256] = "";
+    snprintf(why, sizeof(why), "%s", tv_error_message());
+    if (status != TV_NO_MEMORY || strncmp(why, "rank ", 5) == 0 || strncmp(why, "stage ", 6) == 0)
+        return status;
+    if (tr->device != NULL && strstr(why, "in use") == NULL) /* tv_buffer_create has said it */
+        tv_device_bytes_text(tr->device, in_use, sizeof(in_use));
+    return TV_ERR(TV_NO_MEMORY, "rank %d (stage %d, replica %d, tensor rank %d): %s%s%s",
+                  tv_comm_rank(tr->world), tr->here.at[TV_PIPE], tr->here.at[TV_DATA],
+                  tr->here.at[TV_TENSOR], why, in_use[0] != '\0' ? "; in use, in bytes: " : "",
+                  in_use);
+}
+
 /* Have all ranks done their parts? Memory runs out on one, and all say on which. */
 static tv_status_t agree(const struct tv_trainer *tr, tv_status_t status)
 {
     int first_failed;
-    if (status == TV_NO_MEMORY)
-        status = TV_ERR(TV_NO_MEMORY, "rank %d (stage %d, replica %d, tensor rank %d): %s",
-                        tv_comm_rank(tr->world), tr->here.at[TV_PIPE], tr->here.at[TV_DATA],
-                        tr->here.at[TV_TENSOR], tv_error_message());
-    return tv_comm_agree(tv_mesh_world(tr->mesh), status, &first_failed);
+    return tv_comm_agree(tv_mesh_world(tr->mesh), tv_trainer_own(tr, status), &first_failed);
 }
 
 static tv_status_t create_all(struct tv_trainer *tr)

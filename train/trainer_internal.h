@@ -111,6 +111,9 @@ TV_MUST_CHECK tv_status_t tv_trainer_publish_params(struct tv_trainer *tr);
 /* ramp.c: schedule and executor of the next step's batch; nothing to do where it is the last one's. Collective over
  * the pipe axis. */
 TV_MUST_CHECK tv_status_t tv_trainer_fit_batch(struct tv_trainer *tr);
+/* The status as it is. Where this rank has run out of memory, its sentence then says which rank that is and what is in
+ * use; one that begins with a rank or a stage is another's, which has said so. */
+TV_MUST_CHECK tv_status_t tv_trainer_own(const struct tv_trainer *tr, tv_status_t status);
 
 /* measure.c: the pipeline's window of this walk on rank 0's clock, begin and end, and the wish to stop that any rank
  * has (collective over the mesh); this rank's share of the window by cause; and the addition of it, and of each

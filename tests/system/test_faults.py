@@ -104,7 +104,7 @@ class Stragglers(unittest.TestCase):
         finally:
             stop.set()
             pulses.join()
-        words = Path(f"/proc/{slow}/environ").read_text().split("\0")
+        words = words_of(slow).split("\0")
         rank = next(int(word.split("=")[1]) for word in words if word.startswith("PMI_RANK="))
         os.kill(slow, signal.SIGTERM)
         result = run.finish()
@@ -122,6 +122,11 @@ class Stragglers(unittest.TestCase):
                                    r["over_median"][rank], places=9)
 
 
+def words_of(process):
+    """Its environment: words between zeros."""
+    return "\0" + Path(f"/proc/{process}/environ").read_text()
+
+
 def pulse(process, stop):
     while not stop.is_set():
         os.kill(process, signal.SIGSTOP)
@@ -131,6 +136,25 @@ def pulse(process, stop):
 
 
 class Memory(unittest.TestCase):
+    def test_it_ends_in_the_middle_of_training(self):
+        """A larger batch is another schedule. From a signal on, one rank, or all as threads, gets no memory for it."""
+        data = trivet.write_tokens(trivet.new_folder() / "walk.u16", trivet.walk_tokens(TOKENS))
+        os.environ["LD_PRELOAD"] = os.environ["TRIVET_NO_MEMORY"]
+        self.addCleanup(os.environ.pop, "LD_PRELOAD")
+        for mpi, of in ((True, 1), (True, 3), (False, 0)):
+            run = Run(data, mpi=mpi, pp=2, tp=1, hidden_size=32, ffn_hidden_size=64, global_batch_size=64,
+                      rampup_batch_size="8 8 10000")
+            run.wait_for_steps()
+            rank = next(rank for rank in run.ranks() if not mpi or f"\0PMI_RANK={of}\0" in words_of(rank))
+            os.kill(rank, signal.SIGUSR2)
+            result = run.finish()
+            said = [line for line in result.err.splitlines() if line.startswith("trivet: error")]
+            self.assertEqual((result.code, len(said), run.ranks()), (1, 1, []), result.err)
+            who = f"rank {of} " if mpi else r"rank \d "
+            self.assertRegex(said[0], f"error: {who}\\(stage \\d, replica \\d, tensor rank 0\\): .*; in use, in bytes: "
+                                      "parameters [1-9][0-9]*, gradients [1-9]")
+            self.assertEqual(result.records[-1]["type"], "step" if mpi and of else "end")
+
     def test_one_rank_has_too_little(self):
         """All end at once, with what was asked for and what is in use."""
         data = trivet.write_tokens(trivet.new_folder() / "walk.u16", trivet.walk_tokens(513))
