@@ -20,7 +20,7 @@ static struct {
     atomic_size_t bytes;
     char path[MAX_PATH];
 } maps[MAX_MAPS];
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of those who write slots */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of those who write slots, or catch */
 
 static struct sigaction before; /* what else SIGBUS is good for */
 static _Thread_local sigjmp_buf *guard;
@@ -81,22 +81,30 @@ static void on_fault(int number, siginfo_t *info, void *context)
         signal(SIGBUS, SIG_DFL); /* the read happens again, and ends the process */
 }
 
-static int is_caught, catch_errno;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-static void catch_once(void)
+static int is_ours(const struct sigaction *action)
 {
-    struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    return (action->sa_flags & SA_SIGINFO) != 0 && action->sa_sigaction == on_fault;
+}
+
+/* 0: the signal is ours, from here on or already */
+static int catch_now(void)
+{
+    struct sigaction now, action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
     sigemptyset(&action.sa_mask);
-    is_caught = sigaction(SIGBUS, &action, &before) == 0;
-    catch_errno = errno;
+    if (sigaction(SIGBUS, NULL, &now) != 0)
+        return -1;
+    if (is_ours(&now))
+        return 0;
+    before = now;
+    return sigaction(SIGBUS, &action, NULL);
 }
 
 tv_status_t tv_file_faults_catch(void)
 {
-    pthread_once(&once, catch_once);
-    return is_caught ? TV_OK
-                     : TV_ERR(TV_INTERNAL, "SIGBUS cannot be caught: %s", strerror(catch_errno));
+    pthread_mutex_lock(&lock);
+    const int failed = catch_now() != 0, reason = errno;
+    pthread_mutex_unlock(&lock);
+    return failed ? TV_ERR(TV_INTERNAL, "SIGBUS cannot be caught: %s", strerror(reason)) : TV_OK;
 }
 
 tv_status_t tv_file_guard(tv_status_t (*body)(void *context), void *context)

@@ -9,8 +9,8 @@
 #include <stddef.h>
 
 TV_BEGIN_C
-/* For a program, after MPI has started, which may catch the signal itself; any number of threads. Other faults go where
- * they went before. Errors: TV_INTERNAL. */
+/* For a program, when it starts and again after MPI has, which may catch it itself; any number of threads. Other
+ * faults go where they went before. Errors: TV_INTERNAL. */
 TV_MUST_CHECK tv_status_t tv_file_faults_catch(void);
 
 /* Call body, which is left where it is when a fault happens: it must hold no lock, and what it has allocated by then is

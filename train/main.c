@@ -1,5 +1,6 @@
 /* train/main.c -- the `trivet` program: picks the command. */
 #include "train/commands.h"
+#include "train/file_faults.h"
 #include "train/ranks.h"
 #include "train/terminal.h"
 #include <stdio.h>
@@ -30,6 +31,16 @@ static void print_usage(FILE *out)
           out);
 }
 
+static int run_command(int command, int argc, char **argv)
+{
+    const tv_status_t status = tv_file_faults_catch();
+    if (status != TV_OK) {
+        tv_print_error();
+        return tv_status_exit_code(status);
+    }
+    return commands[command].run(argc, argv);
+}
+
 static int run(int argc, char **argv)
 {
     if (argc < 2) {
@@ -38,7 +49,7 @@ static int run(int argc, char **argv)
     }
     for (int i = 0; i < NUM_COMMANDS; i++) {
         if (strcmp(argv[1], commands[i].name) == 0)
-            return commands[i].run(argc - 1, argv + 1);
+            return run_command(i, argc - 1, argv + 1);
     }
     if (strcmp(argv[1], "--version") == 0)
         return tv_command_version();

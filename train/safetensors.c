@@ -4,6 +4,7 @@
  * room for an offset outside, an overlap or a hole. */
 #include "train/safetensors.h"
 #include "base/dtype.h"
+#include "train/file_faults.h"
 #include "train/files.h"
 #include "train/narrow.h"
 #include <inttypes.h>
@@ -169,8 +170,9 @@ static tv_status_t parse_tensors(struct tv_safetensors *file)
     return check_places(file);
 }
 
-static tv_status_t parse_file(struct tv_safetensors *file)
+static tv_status_t parse_file(void *context)
 {
+    struct tv_safetensors *file = context;
     json_error_t error;
     uint64_t length = 0;
     TV_TRY(tv_file_map(file->path, &file->map));
@@ -206,7 +208,7 @@ tv_status_t tv_safetensors_open(const char *path, struct tv_safetensors **file_o
         status = TV_ERR(TV_NO_MEMORY, "%s: its name", path);
         goto fail;
     }
-    status = parse_file(file);
+    status = tv_file_guard(parse_file, file);
     if (status != TV_OK)
         goto fail;
     *file_out = file;
@@ -280,6 +282,22 @@ static read_row_fn reader_of(const char *dtype)
     return strcmp(dtype, "F16") == 0 ? read_row_f16 : NULL;
 }
 
+struct rows {
+    read_row_fn read_row;
+    const unsigned char *data; /* of the first */
+    int64_t row_bytes, num, count;
+    float *out; /* [num, count], ld_out from row to row */
+    int64_t ld_out;
+};
+
+static tv_status_t read_rows(void *context)
+{
+    const struct rows *rows = context;
+    for (int64_t r = 0; r < rows->num; r++)
+        rows->read_row(rows->data + r * rows->row_bytes, rows->count, rows->out + r * rows->ld_out);
+    return TV_OK;
+}
+
 tv_status_t tv_safetensors_read(const struct tv_safetensors *file,
                                 const struct tv_safetensor *tensor,
                                 const struct tv_safetensors_rect *rect, float *out, int64_t ld_out)
@@ -300,11 +318,15 @@ tv_status_t tv_safetensors_read(const struct tv_safetensors *file,
                       ") of [%" PRId64 ", %" PRId64 "]",
                       file->path, tensor->name, rect->first_row, rect->num_rows, rect->first_col,
                       rect->num_cols, rows, cols);
-    const unsigned char *data = file->data + tensor->offset;
-    for (int64_t r = 0; r < rect->num_rows; r++)
-        read_row(data + ((rect->first_row + r) * cols + rect->first_col) * element_bytes,
-                 rect->num_cols, out + r * ld_out);
-    return TV_OK;
+    struct rows read = {.read_row = read_row,
+                        .data = file->data + tensor->offset +
+                                (rect->first_row * cols + rect->first_col) * element_bytes,
+                        .row_bytes = cols * element_bytes,
+                        .num = rect->num_rows,
+                        .count = rect->num_cols,
+                        .out = out,
+                        .ld_out = ld_out};
+    return tv_file_guard(read_rows, &read);
 }
 
 void tv_safetensors_forget(const struct tv_safetensors *file, const struct tv_safetensor *tensor)

@@ -4,6 +4,7 @@
  * every rank returns the same status and nobody waits for a rank that has left. */
 #include "base/clock.h"
 #include "train/checkpoint_internal.h"
+#include "train/file_faults.h"
 #include "train/hf.h"
 #include "train/setup.h"
 #include "train/trainer_internal.h"
@@ -63,8 +64,9 @@ static tv_status_t open_corpus(struct tv_trainer *tr, const char *flag,
     return TV_OK;
 }
 
-static tv_status_t open_files(struct tv_trainer *tr)
+static tv_status_t open_files(void *context)
 {
+    struct tv_trainer *tr = context;
     const struct tv_train_options *o = &tr->run->options;
     TV_TRY(open_corpus(tr, "data", &o->data, o->is_mock_data, &tr->data));
     for (; tr->num_valid < o->valid_data.num; tr->num_valid++) {
@@ -318,7 +320,7 @@ static tv_status_t create_all(struct tv_trainer *tr)
     TV_TRY(tv_clock_offset(tv_mesh_world(tr->mesh), &tr->clock_offset));
     tr->here = tv_mesh_here(tr->mesh);
     TV_TRY(tv_zero_groups_create(run, tv_mesh_comm(tr->mesh, TV_DATA), &tr->zero));
-    TV_TRY(agree(tr, open_files(tr)));
+    TV_TRY(agree(tr, tv_file_guard(open_files, tr)));
     TV_TRY(agree(tr, alloc_host(tr)));
     TV_TRY(tv_fair_threads(tv_mesh_world(tr->mesh), run->options.num_threads, &num_threads));
     TV_TRY(agree(tr, create_model(tr, num_threads)));

@@ -1,5 +1,5 @@
-/* tests/system/no_memory.c -- preloaded into a program: from SIGUSR2 on, the next allocation that the program's own code
- * makes fails, and all after it. Those of its libraries go on. */
+/* tests/system/no_memory.c -- preloaded into a program: from SIGUSR2 on, the next allocation of the program's own code
+ * fails, as do all behind it. Those of its libraries go on. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <link.h>

@@ -1,6 +1,7 @@
 """What a run does when files change under it and memory runs out: a sentence, an exit code, and no rank is left."""
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -53,6 +54,63 @@ class Files(unittest.TestCase):
         trivet.write_tokens(self.data, [300])
         result = run.finish()
         self.assertEqual((result.code, result.losses()), (0, want), result.err)
+
+
+class ShortenedFiles(unittest.TestCase):
+    """Files that are cut as soon as they are mapped: everything that reads a model, tokens or text."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.data = trivet.write_tokens(trivet.new_folder() / "walk.u16", trivet.walk_tokens(TOKENS))
+        cls.made = trivet.new_folder()
+        trivet.train(cls.data, train_iters=1, save=cls.made / "ckpt", export_hf=cls.made / "hf")
+
+    def setUp(self):
+        self.folder = trivet.new_folder()
+        for name in ("ckpt", "hf"):
+            shutil.copytree(self.made / name, self.folder / name)
+        shutil.copy(self.data, self.folder / "walk.u16")
+
+    def cut(self, file, size, words):
+        """`words` with a file of that name cut; who is told of it says so, and that is all."""
+        env = dict(os.environ, LD_PRELOAD=os.environ["TRIVET_SHORTEN"], TRIVET_SHORTEN_FILE=f"/{file}",
+                   TRIVET_SHORTEN_BYTES=str(size))
+        done = subprocess.run(list(map(str, words)), env=env, capture_output=True, text=True, timeout=60, cwd=self.folder)
+        said = [line for line in done.stderr.splitlines() if line.startswith("trivet: error")]
+        self.assertEqual((done.returncode, len(said)), (3, 1), (words, done.stdout, done.stderr))
+        self.assertIn(f"{file}: the file has become shorter while it was read", said[0])
+
+    def test_by_commands(self):
+        shard = "shard-00000.safetensors"
+        for file, size, words in ((shard, 0, ["convert", "ckpt", "--to", "out"]),
+                                  (shard, 8192, ["convert", "ckpt", "--to", "out"]),
+                                  ("model.safetensors", 8192, ["convert", "hf", "--to", "out"]),
+                                  ("config.json", 0, ["convert", "hf", "--to", "out"]),
+                                  ("model.safetensors", 0, ["inspect", "hf"]),
+                                  (shard, 8192, ["inspect", "ckpt"]),
+                                  ("walk.u16", 4096, ["inspect", "walk.u16", "--data-format", "u16"]),
+                                  ("model.safetensors", 8192, ["sample", "hf", "--prompt-ids", "1,2"]),
+                                  ("walk.u16", 4096, ["tokenize", "--input", "walk.u16", "--output", "out.u16"])):
+            with self.subTest(words=words, size=size):
+                self.setUp()
+                self.cut(file, size, [trivet.BINARY, *words])
+                left = [path.name for path in (self.folder / "out").glob("*.safetensors*")]
+                self.assertEqual(left, [])
+
+    def test_by_a_run_that_starts(self):
+        shard = "shard-00000.safetensors"
+        hf = {"config": "hf/config.json", "init_from": "hf/model.safetensors"}
+        for file, size, ranks, mpi, flags in ((shard, 0, 1, False, {"load": "ckpt"}), (shard, 8192, 1, False, {"load": "ckpt"}),
+                                              (shard, 8192, 2, False, {"load": "ckpt"}), (shard, 8192, 2, True, {"load": "ckpt"}),
+                                              ("index.json", 0, 1, True, {"load": "ckpt"}),
+                                              ("model.safetensors", 8192, 1, True, hf),
+                                              ("walk.u16", 4096, 1, True, {}), ("walk.u16", 4096, 1, False, {})):
+            with self.subTest(file=file, size=size, ranks=ranks, mpi=mpi):
+                self.setUp()
+                shape = {} if not flags else {"data": "walk.u16", "data_format": "u16", "train_iters": 2, "threads": 1}
+                run = {name.replace("_", "-"): value for name, value in (shape | flags).items()}
+                run = run or dict(trivet.small_flags({}), data="walk.u16")
+                self.cut(file, size, trivet.command(run, ranks, mpi))
 
 
 # In a disk of its own: $1 a folder, $2 what happens to the disk behind a save, then the run's words.
