@@ -1,5 +1,5 @@
 """--precision bf16: the training of fp32 within bf16's noise on every mesh and in every way to train, in the bytes that
-the dry run says, the same bits twice (rows B09, B12, B18; Model-Optimizer#2322)."""
+the dry run says, the same bits twice (rows B09, B12, B18, B60; Model-Optimizer#2322)."""
 import unittest
 
 import trivet
@@ -67,6 +67,38 @@ class Precision(trivet.Training):
         self.assertEqual(self.train(tp=2).norms(), self.train(tp=2, grad_reduce_in_bf16=True).norms())
         sent = [plan(dp=2, hidden_size=128, **how)["sent_bytes"]["data"] for how in ({}, {"grad_reduce_in_bf16": True})]
         self.assertEqual(sent[0], 2 * sent[1])
+
+    def test_b12_one_norm_for_all_stages_which_stays_where_no_weight_moves(self):
+        # One step reads the whole file, and no weight moves: 50 steps are one.
+        data = trivet.write_tokens(self.folder / "once.u16", trivet.walk_tokens(16 * 16 + 1, seed=3))
+        flags = dict(data=data, dp=4, lr=0, shuffle="off", num_layers=2, global_batch_size=16, train_iters=50)
+        seen = set()
+        for zero, group in ((0, None), (1, None), (1, 2), (2, None), (2, 2), (3, None), (3, 2)):
+            run = self.train(precision="bf16", zero_stage=zero, zero_group_size=group, **flags)
+            self.assertEqual(len(set(run.norms())), 1, (zero, group))
+            seen.add(run.norms()[0])
+        self.assertLess(relative(max(seen), min(seen)), 1e-6)
+        exact = self.train(**flags).norms()[0]
+        self.assertLess(relative(max(seen), exact), 3e-2)
+        self.assertNotIn(exact, seen)
+
+    def test_b60_masters_of_matrices_alone_decay(self):
+        """Every target is masked, so that gradients are 0: with lr 0.1 and decay 0.1 a matrix keeps 0.99 of itself."""
+        data = trivet.write_tokens(self.folder / "same.u16", [7] * 4000)
+        flags = dict(GPT2, data=data, mask_token=7, weight_decay=0.1, lr_decay_style="constant", precision="bf16",
+                     global_batch_size=12)
+        before = read_safetensors(self.train_and_export(lr=0, train_iters=1, **flags).export)
+        save = trivet.new_folder()
+        self.train(lr=0, train_iters=1, dp=2, zero_stage=1, save=save, **flags)
+        meshes = [dict(tp=2, pp=2), dict(pp=2, dp=3, zero_stage=1), dict(tp=2, dp=2, zero_stage=2), dict(dp=3, zero_stage=3)]
+        resumed = [dict(load=save, tp=2, zero_stage=0), dict(load=save, pp=2, dp=2, zero_stage=2)]
+        for mesh in meshes + resumed:
+            run = self.train_and_export(lr=0.1, train_iters=2 if "load" in mesh else 1, **mesh, **flags)
+            self.assertEqual(len(run.steps), 1)
+            for name, (shape, values) in read_safetensors(run.export).items():
+                factor = 1 if len(shape) < 2 else 0.99
+                for x, y in zip(values, before[name][1], strict=True):
+                    self.assertLessEqual(abs(x - factor * y), abs(y) * 2**-23, (name, mesh))
 
     def test_small_updates_reach_the_weights(self):
         """Gains of norms begin at 1, where a step of lr 1e-5 is far below bf16's spacing; masters take it."""
