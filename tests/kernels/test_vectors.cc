@@ -75,10 +75,22 @@ TEST(Share, CoversEverythingOnceInOrder)
     }
 }
 
+TEST(Copies, EndWithThePortableOne)
+{
+    for (tv_dtype_t dtype : {TV_F32, TV_BF16}) {
+        int num = 0;
+        while (tv_table_copy(num, dtype) != nullptr)
+            num++;
+        ASSERT_GE(num, 1);
+        EXPECT_EQ(tv_table_copy(num - 1, dtype), tv_table_portable(dtype));
+        EXPECT_EQ(tv_table_copy(0, dtype), tv_kernels_cpu(dtype));
+    }
+}
+
 TEST(Copies, GiveTheSameBits)
 {
-    if (tv_table_fastest(TV_F32) == tv_table_portable(TV_F32))
-        GTEST_SKIP() << "this CPU runs the portable copy";
+    if (tv_table_copy(1, TV_F32) == nullptr)
+        GTEST_SKIP() << "this CPU runs the portable copy alone";
     std::vector<Case> cases;
     add_elementwise_cases(cases);
     add_norm_cases(cases);
@@ -87,8 +99,10 @@ TEST(Copies, GiveTheSameBits)
     Device one(1);
     for (const Case &c : cases) {
         SCOPED_TRACE(c.op + " " + c.shape);
-        for (tv_dtype_t dtype : {TV_F32, TV_BF16})
-            expect_same_bits(run_case(c, tv_table_fastest(dtype), one.stream),
-                             run_case(c, tv_table_portable(dtype), one.stream));
+        for (tv_dtype_t dtype : {TV_F32, TV_BF16}) {
+            const Call want = run_case(c, tv_table_portable(dtype), one.stream);
+            for (int i = 0; tv_table_copy(i, dtype) != tv_table_portable(dtype); i++)
+                expect_same_bits(run_case(c, tv_table_copy(i, dtype), one.stream), want);
+        }
     }
 }
