@@ -27,6 +27,30 @@ TEST(Exp, Edges)
     EXPECT_TRUE(std::isnan(tv_fast_exp(NAN)));
 }
 
+TEST(Exp2, WithinTwoUnitsInTheLastPlace)
+{
+    double worst = 0;
+    for (double x = -126; x <= 126; x += 0.000317) {
+        const double want = std::exp2((double)(float)x);
+        const double unit = std::ldexp(1.0, std::ilogb(want) - 23);
+        worst = std::fmax(worst, std::fabs((double)tv_fast_exp2((float)x) - want) / unit);
+    }
+    EXPECT_LE(worst, 2.0);
+    for (int n = -126; n <= 126; n++)
+        EXPECT_EQ(tv_fast_exp2((float)n), std::ldexp(1.0f, n)) << n;
+}
+
+TEST(Exp2, Edges)
+{
+    for (float x : {-126.6f, -200.0f, -3e38f, -INFINITY})
+        EXPECT_EQ(tv_fast_exp2(x), 0.0f) << x;
+    for (uint32_t payload : {0x7fc00000u, 0x7fc0beefu, 0xffffffffu}) {
+        float x;
+        memcpy(&x, &payload, sizeof(x));
+        EXPECT_TRUE(std::isnan(tv_fast_exp2(x))) << payload;
+    }
+}
+
 // Lengths around the numbers of lanes; the largest and the NaN at every place.
 TEST(Reduce, MaximumAndNaNAtEveryPlace)
 {
