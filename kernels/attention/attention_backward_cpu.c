@@ -288,11 +288,17 @@ static struct backward_tile *start(struct backward_tile *t,
     return t;
 }
 
-/* A pass over (sequence, key/value head, tile of keys), or with one piece over all tiles at once */
-static void pass_over_keys(const struct tv_attention_backward_args *a, int pieces, int threads,
-                           int gradients)
+static int threads_of(struct tv_stream *stream, const struct tv_attention_backward_args *a)
 {
-    const int total = a->batch * a->num_kv_heads;
+    return tv_threads_for(stream,
+                          (int64_t)a->batch * a->num_kv_heads * a->seq_length * a->seq_length);
+}
+
+/* A pass over (sequence, key/value head, tile of keys), or with one piece over all tiles at once */
+static void pass_over_keys(struct tv_stream *stream, const struct tv_attention_backward_args *a,
+                           int pieces, int gradients)
+{
+    const int total = a->batch * a->num_kv_heads, threads = threads_of(stream, a);
     const int keys = keys_of_tile(a->head_dim), step = pieces == 1 ? a->seq_length : keys;
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
     for (int i = 0; i < total * pieces; i++) {
@@ -304,10 +310,10 @@ static void pass_over_keys(const struct tv_attention_backward_args *a, int piece
     }
 }
 
-static void pass_over_queries(const struct tv_attention_backward_args *a, int threads)
+static void pass_over_queries(struct tv_stream *stream, const struct tv_attention_backward_args *a)
 {
     const int tiles = (a->seq_length + TV_TILE - 1) / TV_TILE, total = a->batch * a->num_heads;
-    const int group = a->num_heads / a->num_kv_heads;
+    const int group = a->num_heads / a->num_kv_heads, threads = threads_of(stream, a);
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
     for (int i = 0; i < total * tiles; i++) {
         const int head = i % total % a->num_heads, first = (tiles - 1 - i / total) * TV_TILE;
@@ -324,15 +330,14 @@ tv_status_t TV_CPU(attention_backward)(struct tv_stream *stream,
 {
     if (a->head_dim > TV_MAX_HEAD)
         return TV_REF(attention_backward)(stream, a);
-    const int total = a->batch * a->num_kv_heads;
-    const int threads = tv_threads_for(stream, (int64_t)total * a->seq_length * a->seq_length);
+    const int total = a->batch * a->num_kv_heads, threads = threads_of(stream, a);
     const int keys = keys_of_tile(a->head_dim), tiles = (a->seq_length + keys - 1) / keys;
     /* 5 products of pairs where heads are spread evenly, 7 in two passes */
     if ((total + threads - 1) / threads * threads * 5 <= total * 7 || tiles == 1) {
-        pass_over_keys(a, 1, threads, OF_KEYS | OF_QUERIES);
+        pass_over_keys(stream, a, 1, OF_KEYS | OF_QUERIES);
         return TV_OK;
     }
-    pass_over_keys(a, tiles, threads, OF_KEYS);
-    pass_over_queries(a, threads);
+    pass_over_keys(stream, a, tiles, OF_KEYS);
+    pass_over_queries(stream, a);
     return TV_OK;
 }
