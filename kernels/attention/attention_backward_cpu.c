@@ -303,8 +303,8 @@ static void pass_over_keys(struct tv_stream *stream, const struct tv_attention_b
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
     for (int i = 0; i < total * pieces; i++) {
         struct backward_tile tile,
-            *t = start(&tile, a, i % total / a->num_kv_heads, i % total % a->num_kv_heads);
-        const int begin = i / total * step, end = tv_least(begin + step, a->seq_length);
+            *t = start(&tile, a, i / pieces / a->num_kv_heads, i / pieces % a->num_kv_heads);
+        const int begin = i % pieces * step, end = tv_least(begin + step, a->seq_length);
         for (int from = begin; from < end; from += keys)
             backward_keys(t, from, gradients);
     }
@@ -316,8 +316,8 @@ static void pass_over_queries(struct tv_stream *stream, const struct tv_attentio
     const int group = a->num_heads / a->num_kv_heads, threads = threads_of(stream, a);
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
     for (int i = 0; i < total * tiles; i++) {
-        const int head = i % total % a->num_heads, first = (tiles - 1 - i / total) * TV_TILE;
-        struct backward_tile tile, *t = start(&tile, a, i % total / a->num_heads, head / group);
+        const int head = i / tiles % a->num_heads, first = (tiles - 1 - i % tiles) * TV_TILE;
+        struct backward_tile tile, *t = start(&tile, a, i / tiles / a->num_heads, head / group);
         for (int from = first_tile(t, first); from <= last_tile(t, first); from += t->keys) {
             take_keys(t, from);
             add_pair(t, head, first, OF_QUERIES);

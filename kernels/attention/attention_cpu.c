@@ -7,7 +7,8 @@
  * the causal mask leaves are worked out. Scores are in units of log 2.
  *
  * Tiles are fp32: parts of stored tensors are read into them, and what is added up over tiles of keys is rounded
- * when it is complete. Parallel over (sequence, query head, tile of queries), longest first. */
+ * when it is complete. Parallel over (sequence, query head, tile of queries), a head's longest
+ * tile first: the last tiles at work are short ones. */
 #include "kernels/attention/attention_internal.h"
 #include <math.h>
 
@@ -204,7 +205,7 @@ tv_status_t TV_CPU(attention_forward)(struct tv_stream *stream, const struct tv_
     const int threads = tv_threads_for(stream, (int64_t)heads * tiles * TV_TILE * TV_TILE);
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
     for (int i = 0; i < heads * tiles; i++)
-        forward_queries(a, i % heads / a->num_heads, i % heads % a->num_heads,
-                        (tiles - 1 - i / heads) * TV_TILE);
+        forward_queries(a, i / tiles / a->num_heads, i / tiles % a->num_heads,
+                        (tiles - 1 - i % tiles) * TV_TILE);
     return TV_OK;
 }

@@ -94,13 +94,13 @@ static inline void tv_transpose(struct tv_part from, int rows, int cols, float s
                                 int64_t ld)
 {
     const int whole = rows / 4 * 4, padded = tv_padded(rows);
-    for (int d = 0; d < cols; d += 4) {
-        for (int i = 0; i < whole; i += 4)
+    for (int i = 0; i < whole; i += 4) { /* rows outside: they may lie pages apart */
+        for (int d = 0; d < cols; d += 4)
             tv_transpose_quads(from.data + i * from.ld + d, from.ld, scale, to + d * ld + i, ld);
-        for (int i = whole; i < padded; i++) {
-            for (int c = d; c < d + 4; c++)
-                to[c * ld + i] = i < rows ? from.data[i * from.ld + c] * scale : 0;
-        }
+    }
+    for (int i = whole; i < padded; i++) {
+        for (int d = 0; d < cols; d++)
+            to[d * ld + i] = i < rows ? from.data[i * from.ld + d] * scale : 0;
     }
 }
 
