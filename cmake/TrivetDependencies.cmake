@@ -36,4 +36,6 @@ if(TRIVET_OPENMP)
   target_link_libraries(trivet_options INTERFACE OpenMP::OpenMP_C)
 else()
   target_compile_options(trivet_options INTERFACE -Wno-unknown-pragmas)
+  # Numbers of threads that only pragmas read; behind -Wall, since clang takes the last word.
+  target_compile_options(trivet_warnings INTERFACE -Wno-unused-variable)
 endif()

@@ -37,11 +37,13 @@ const struct tv_kernels *tv_table_ref_f32(void);
 const struct tv_kernels *tv_table_ref_bf16(void);
 const struct tv_kernels *tv_table_cpu_f32(void); /* for every CPU of the architecture */
 const struct tv_kernels *tv_table_cpu_bf16(void);
-const struct tv_kernels *tv_table_avx2_f32(void); /* where the build has it */
+const struct tv_kernels *tv_table_avx2_f32(void); /* where the build has them */
 const struct tv_kernels *tv_table_avx2_bf16(void);
-/* The fastest table that this CPU can run: kernels_x86.c or kernels_portable.c. */
-const struct tv_kernels *tv_table_fastest(tv_dtype_t dtype);
-/* The one that every CPU can run. */
+const struct tv_kernels *tv_table_avx512_f32(void);
+const struct tv_kernels *tv_table_avx512_bf16(void);
+/* The tables that this CPU can run, fastest first; NULL from the end of the list on: kernels_x86.c or
+ * kernels_portable.c. The last one runs on every CPU. */
+const struct tv_kernels *tv_table_copy(int index, tv_dtype_t dtype);
 const struct tv_kernels *tv_table_portable(tv_dtype_t dtype);
 
 /* c[m, n] = alpha op(a) op(b) + beta c, row by row, on the calling thread; sizes and strides below

@@ -1,7 +1,13 @@
 /* kernels_portable.c -- one copy of the CPU functions, as the compiler makes them by default. */
 #include "kernels/kernels_internal.h"
+#include "kernels/matmul/tile_internal.h"
 
-const struct tv_kernels *tv_table_fastest(tv_dtype_t dtype)
+const struct tv_kernels *tv_table_copy(int index, tv_dtype_t dtype)
 {
-    return tv_table_portable(dtype);
+    return index == 0 ? tv_table_portable(dtype) : NULL;
+}
+
+tv_tile_product_fn tv_tile_product(int index)
+{
+    return index == 0 ? tv_tile_product_blas : NULL;
 }

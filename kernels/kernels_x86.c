@@ -1,9 +1,27 @@
-/* kernels_x86.c -- chooses between the copies for SSE2, which every x86-64 has, and for AVX2. */
+/* kernels_x86.c -- the copies for SSE2, which every x86-64 has, for AVX2 and for AVX-512. */
 #include "kernels/kernels_internal.h"
+#include "kernels/matmul/tile_internal.h"
 
-const struct tv_kernels *tv_table_fastest(tv_dtype_t dtype)
+static int has_avx512(void)
 {
-    if (!__builtin_cpu_supports("avx2"))
-        return tv_table_portable(dtype);
-    return dtype == TV_BF16 ? tv_table_avx2_bf16() : tv_table_avx2_f32();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+}
+
+const struct tv_kernels *tv_table_copy(int index, tv_dtype_t dtype)
+{
+    if (has_avx512() && index-- == 0)
+        return dtype == TV_BF16 ? tv_table_avx512_bf16() : tv_table_avx512_f32();
+    if (__builtin_cpu_supports("avx2") && index-- == 0)
+        return dtype == TV_BF16 ? tv_table_avx2_bf16() : tv_table_avx2_f32();
+    return index == 0 ? tv_table_portable(dtype) : NULL;
+}
+
+tv_tile_product_fn tv_tile_product(int index)
+{
+    if (has_avx512() && index-- == 0)
+        return tv_tile_product_avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && index-- == 0)
+        return tv_tile_product_avx2;
+    return index == 0 ? tv_tile_product_blas : NULL;
 }

@@ -120,14 +120,31 @@ tv_status_t backward(Call &run, const Shape &s)
 void add_attention_cases(std::vector<Case> &cases)
 {
     const Shape shapes[] = {
-        {1, 1, 1, 1, 8, false, 0},    {3, 1, 4, 2, 10, false, 0},   {1, 63, 4, 1, 10, false, 0},
-        {1, 64, 4, 2, 8, false, 0},   {2, 65, 4, 4, 8, false, 0},   {2, 65, 4, 1, 10, false, 0},
-        {1, 130, 4, 2, 8, false, 0},  {1, 130, 4, 4, 10, false, 0}, {1, 65, 1, 1, 64, false, 0},
-        {1, 33, 2, 1, 80, false, 0},  {1, 5, 2, 1, 256, false, 0},  {1, 3, 2, 1, 260, false, 0},
-        {1, 5, 4, 2, 8, true, 0},     {2, 65, 4, 1, 10, true, 0},   {1, 130, 4, 4, 8, true, 0},
-        {1, 3, 2, 1, 260, true, 0},   {1, 5, 4, 2, 8, false, 2},    {2, 65, 4, 1, 10, false, 7},
-        {2, 200, 4, 2, 8, false, 70}, {1, 200, 2, 2, 8, false, 1},  {1, 130, 2, 1, 8, true, 50},
-        {1, 3, 2, 1, 260, false, 2}};
+        {1, 1, 1, 1, 8, false, 0},
+        {3, 1, 4, 2, 10, false, 0},
+        {1, 63, 4, 1, 10, false, 0},
+        {1, 64, 4, 2, 8, false, 0},
+        {2, 65, 4, 4, 8, false, 0},
+        {2, 65, 4, 1, 10, false, 0},
+        {1, 130, 4, 2, 8, false, 0},
+        {1, 130, 4, 4, 10, false, 0},
+        {1, 65, 1, 1, 64, false, 0},
+        {1, 33, 2, 1, 80, false, 0},
+        {1, 5, 2, 1, 256, false, 0},
+        {1, 3, 2, 1, 260, false, 0},
+        {1, 5, 4, 2, 8, true, 0},
+        {2, 65, 4, 1, 10, true, 0},
+        {1, 130, 4, 4, 8, true, 0},
+        {1, 3, 2, 1, 260, true, 0},
+        {1, 5, 4, 2, 8, false, 2},
+        {2, 65, 4, 1, 10, false, 7},
+        {2, 200, 4, 2, 8, false, 70},
+        {1, 200, 2, 2, 8, false, 1},
+        {1, 130, 2, 1, 8, true, 50},
+        {1, 3, 2, 1, 260, false, 2},
+        // more threads than key heads, in heads that fill whole steps; tiles of 64 keys
+        {1, 130, 1, 1, 16, false, 0},
+        {1, 66, 1, 1, 132, true, 20}};
     for (const Shape &s : shapes) {
         const std::string shape =
             shape_name({s.batch, s.seq_length, s.num_heads, s.num_kv_heads, s.head_dim}) +

@@ -27,6 +27,30 @@ TEST(Exp, Edges)
     EXPECT_TRUE(std::isnan(tv_fast_exp(NAN)));
 }
 
+TEST(Exp2, WithinTwoUnitsInTheLastPlace)
+{
+    double worst = 0;
+    for (double x = -126; x <= 126; x += 0.000317) {
+        const double want = std::exp2((double)(float)x);
+        const double unit = std::ldexp(1.0, std::ilogb(want) - 23);
+        worst = std::fmax(worst, std::fabs((double)tv_fast_exp2((float)x) - want) / unit);
+    }
+    EXPECT_LE(worst, 2.0);
+    for (int n = -126; n <= 126; n++)
+        EXPECT_EQ(tv_fast_exp2((float)n), std::ldexp(1.0f, n)) << n;
+}
+
+TEST(Exp2, Edges)
+{
+    for (float x : {-126.6f, -200.0f, -3e38f, -INFINITY})
+        EXPECT_EQ(tv_fast_exp2(x), 0.0f) << x;
+    for (uint32_t payload : {0x7fc00000u, 0x7fc0beefu, 0xffffffffu}) {
+        float x;
+        memcpy(&x, &payload, sizeof(x));
+        EXPECT_TRUE(std::isnan(tv_fast_exp2(x))) << payload;
+    }
+}
+
 // Lengths around the numbers of lanes; the largest and the NaN at every place.
 TEST(Reduce, MaximumAndNaNAtEveryPlace)
 {
@@ -75,10 +99,22 @@ TEST(Share, CoversEverythingOnceInOrder)
     }
 }
 
+TEST(Copies, EndWithThePortableOne)
+{
+    for (tv_dtype_t dtype : {TV_F32, TV_BF16}) {
+        int num = 0;
+        while (tv_table_copy(num, dtype) != nullptr)
+            num++;
+        ASSERT_GE(num, 1);
+        EXPECT_EQ(tv_table_copy(num - 1, dtype), tv_table_portable(dtype));
+        EXPECT_EQ(tv_table_copy(0, dtype), tv_kernels_cpu(dtype));
+    }
+}
+
 TEST(Copies, GiveTheSameBits)
 {
-    if (tv_table_fastest(TV_F32) == tv_table_portable(TV_F32))
-        GTEST_SKIP() << "this CPU runs the portable copy";
+    if (tv_table_copy(1, TV_F32) == nullptr)
+        GTEST_SKIP() << "this CPU runs the portable copy alone";
     std::vector<Case> cases;
     add_elementwise_cases(cases);
     add_norm_cases(cases);
@@ -87,8 +123,10 @@ TEST(Copies, GiveTheSameBits)
     Device one(1);
     for (const Case &c : cases) {
         SCOPED_TRACE(c.op + " " + c.shape);
-        for (tv_dtype_t dtype : {TV_F32, TV_BF16})
-            expect_same_bits(run_case(c, tv_table_fastest(dtype), one.stream),
-                             run_case(c, tv_table_portable(dtype), one.stream));
+        for (tv_dtype_t dtype : {TV_F32, TV_BF16}) {
+            const Call want = run_case(c, tv_table_portable(dtype), one.stream);
+            for (int i = 0; tv_table_copy(i, dtype) != tv_table_portable(dtype); i++)
+                expect_same_bits(run_case(c, tv_table_copy(i, dtype), one.stream), want);
+        }
     }
 }

@@ -1,0 +1,343 @@
+/* attention_backward_cpu.c -- causal attention, backward, in tiles of 64 queries x 128 keys (64 for heads above 128).
+ *
+ * A tile of scores is held with the keys side by side, [queries, keys]: what belongs to a query (lse, delta)
+ * is one number per row, and of the operands only keys and values are turned, once for all queries. Of a tile
+ * that the diagonal cuts, only the strips of 16 that the causal mask leaves are worked out.
+ *
+ * The gradients of a tile of keys are added up over the queries of all heads that read it, those of queries over
+ * tiles of keys in ascending order, in fp32, and rounded when complete. Parallel over (sequence, key/value
+ * head), whose thread also does the query heads of the group, so that no two threads add to one gradient. Where
+ * that leaves threads idle, keys and queries are two passes: over (sequence, key/value head, tile of keys)
+ * and over (sequence, query head, tile of queries). Scores are then worked out twice, every sum is the same. */
+#include "kernels/attention/attention_internal.h"
+#include "kernels/reduce_internal.h"
+
+enum { TILE_ELEMENTS = 64 * TV_MAX_HEAD, MAX_KEYS = 128 };
+
+struct backward_tile {
+    const struct tv_attention_backward_args *a;
+    int b, kv;            /* sequence and key/value head */
+    int from, cols, keys; /* keys [from, from + cols), of a tile of up to `keys` */
+    int width;            /* padded head_dim */
+    struct tv_part k;     /* [cols, width] */
+    float k_turned[TILE_ELEMENTS], v_turned[TILE_ELEMENTS]; /* [width, keys]; k: scaled */
+    float p[TV_TILE * MAX_KEYS], ds[TV_TILE * MAX_KEYS];    /* [queries, keys] */
+    float dk[TILE_ELEMENTS], dv[TILE_ELEMENTS];             /* [keys, width] */
+    float dq[TILE_ELEMENTS];                                /* [queries, width] */
+    float rooms[3][TILE_ELEMENTS];
+    tv_tile_product_fn product;
+};
+
+/* A tile of queries of a head. */
+struct query_tile {
+    int head, first, rows;
+    int whole; /* keys of the tile before the diagonal, at most cols */
+    struct tv_part q, d_o;
+};
+
+/* Tiles of 128 keys halve what is done for every pair of tiles: delta, reading queries. */
+static int keys_of_tile(int head_dim)
+{
+    return head_dim <= TILE_ELEMENTS / MAX_KEYS ? MAX_KEYS : MAX_KEYS / 2;
+}
+
+static void take_keys(struct backward_tile *t, int from)
+{
+    const struct tv_attention_backward_args *a = t->a;
+    const int h = a->head_dim;
+    const int64_t first = (int64_t)t->b * a->seq_length + from;
+    t->from = from;
+    t->cols = tv_least(t->keys, a->seq_length - from);
+    t->k = tv_part_of(a->k, a->ld_k, first, t->cols, t->kv, h, t->rooms[0]);
+    const struct tv_part v = tv_part_of(a->v, a->ld_v, first, t->cols, t->kv, h, t->rooms[1]);
+    tv_transpose(t->k, t->cols, t->width, (float)(TV_LOG2_E / sqrt((double)h)), t->k_turned,
+                 t->keys);
+    tv_transpose(v, t->cols, t->width, 1, t->v_turned, t->keys);
+}
+
+static struct query_tile take_queries(struct backward_tile *t, int head, int first)
+{
+    const struct tv_attention_backward_args *a = t->a;
+    const int h = a->head_dim, rows = tv_least(TV_TILE, a->seq_length - first);
+    const int64_t row = (int64_t)t->b * a->seq_length + first;
+    return (struct query_tile){.head = head,
+                               .first = first,
+                               .rows = rows,
+                               .whole = tv_least(first - t->from, t->cols),
+                               .q = tv_part_of(a->q, a->ld_q, row, rows, head, h, t->rooms[1]),
+                               .d_o =
+                                   tv_part_of(a->d_o, a->ld_do, row, rows, head, h, t->rooms[2])};
+}
+
+/* Columns of the tile that the strip of queries from row i is worked out for. */
+static int lanes_of(const struct backward_tile *t, const struct query_tile *q, int i)
+{
+    return tv_padded(tv_least(q->whole + i + TV_STRIP, t->cols));
+}
+
+static int is_cut(const struct backward_tile *t, const struct query_tile *q)
+{
+    return q->whole < t->cols;
+}
+
+/* left [rows, width] times turned [width, keys] -> out [rows, keys] */
+static void pairs(const struct backward_tile *t, const struct query_tile *q, struct tv_part left,
+                  const float *turned, float *out)
+{
+    const int step = is_cut(t, q) ? TV_STRIP : q->rows;
+    for (int i = 0; i < q->rows; i += step) {
+        const struct tv_tile_args tile = {.m = tv_least(step, q->rows - i),
+                                          .n = lanes_of(t, q, i),
+                                          .k = t->width,
+                                          .a = left.data + i * left.ld,
+                                          .ld_a = left.ld,
+                                          .b = turned,
+                                          .ld_b = t->keys,
+                                          .c = out + i * t->keys,
+                                          .ld_c = t->keys};
+        t->product(&tile);
+    }
+}
+
+/* sum [keys, width] += pairs^T right: over the queries from a strip of keys' own on */
+static void add_to_keys(const struct backward_tile *t, const struct query_tile *q,
+                        const float *pair, struct tv_part right, float *sum)
+{
+    int rows = q->whole;
+    for (int j = 0; j < tv_least(q->whole + q->rows, t->cols); j += rows, rows = TV_STRIP) {
+        if (rows == 0)
+            rows = TV_STRIP;
+        const int i = j < q->whole ? 0 : j - q->whole;
+        const struct tv_tile_args tile = {.m = tv_least(rows, t->cols - j),
+                                          .n = t->width,
+                                          .k = q->rows - i,
+                                          .a = pair + i * t->keys + j,
+                                          .ld_a = t->keys,
+                                          .trans_a = 1,
+                                          .b = right.data + i * right.ld,
+                                          .ld_b = right.ld,
+                                          .accumulate = 1,
+                                          .c = sum + j * t->width,
+                                          .ld_c = t->width};
+        t->product(&tile);
+    }
+}
+
+/* dq [queries, width] = ds k */
+static void sum_of_queries(struct backward_tile *t, const struct query_tile *q)
+{
+    const int step = is_cut(t, q) ? TV_STRIP : q->rows;
+    for (int i = 0; i < q->rows; i += step) {
+        const struct tv_tile_args tile = {.m = tv_least(step, q->rows - i),
+                                          .n = t->width,
+                                          .k = tv_least(lanes_of(t, q, i), t->cols),
+                                          .a = t->ds + i * t->keys,
+                                          .ld_a = t->keys,
+                                          .b = t->k.data,
+                                          .ld_b = t->k.ld,
+                                          .c = t->dq + i * t->width,
+                                          .ld_c = t->width};
+        t->product(&tile);
+    }
+}
+
+/* delta = sum(do o) of one row of a head */
+static float row_delta(const struct tv_attention_backward_args *a, int64_t row, int head)
+{
+    const int64_t col = (int64_t)head * a->head_dim;
+    const tv_element_t *d_o = a->d_o, *o = a->o;
+    return (float)tv_stored_row_dot(d_o + row * a->ld_do + col, o + row * a->ld_o + col,
+                                    a->head_dim);
+}
+
+/* p, ds [lanes]: scores become p = exp(score - lse), products of do and v become ds = p (ds - delta) scale. Keys
+ * that the query does not see get zeros. factor: of dropout, or NULL; p is multiplied by it after. */
+static void weights_row(float *p, float *ds, int lanes, struct tv_seen seen, float lse2,
+                        float delta, float scale, const float *factor)
+{
+    if (factor != NULL)
+        tv_drop(ds, factor, lanes);
+#pragma omp simd
+    for (int j = 0; j < lanes; j++) {
+        p[j] = tv_fast_exp2(p[j] - lse2);
+        ds[j] = p[j] * (ds[j] - delta) * scale;
+    }
+    if (factor != NULL)
+        tv_drop(p, factor, lanes);
+    for (int j = 0; j < tv_least(seen.begin, lanes); j++)
+        p[j] = ds[j] = 0;
+    for (int j = seen.end > 0 ? seen.end : 0; j < lanes; j++)
+        p[j] = ds[j] = 0;
+}
+
+/* The factors of a row of the tile, or NULL without dropout. */
+static const float *factors_of_row(const struct backward_tile *t, int64_t row, int head, int lanes,
+                                   float factor[MAX_KEYS])
+{
+    if (t->a->dropout.threshold == 0)
+        return NULL;
+    for (int j = 0; j < lanes; j += TV_DROPOUT_COLUMNS)
+        tv_dropout_factors(&t->a->dropout, row, head, t->from + j, factor + j);
+    return factor;
+}
+
+/* p (after dropout: for the values) and ds of a tile of queries against the keys at hand */
+static void weights_and_scores(struct backward_tile *t, const struct query_tile *q)
+{
+    const struct tv_attention_backward_args *a = t->a;
+    const float scale = (float)(1 / sqrt((double)a->head_dim));
+    const int64_t base = (int64_t)t->b * a->seq_length;
+    const float *lse = a->lse + ((int64_t)t->b * a->num_heads + q->head) * a->seq_length + q->first;
+    float factor[MAX_KEYS];
+    pairs(t, q, q->q, t->k_turned, t->p);
+    pairs(t, q, q->d_o, t->v_turned, t->ds);
+    for (int i = 0; i < q->rows; i++) {
+        const int lanes = lanes_of(t, q, i / TV_STRIP * TV_STRIP);
+        const int64_t row = base + q->first + i;
+        weights_row(t->p + i * t->keys, t->ds + i * t->keys, lanes,
+                    tv_seen_by(a->first_keys, base, q->first + i, t->from, t->cols),
+                    (float)((double)lse[i] * TV_LOG2_E), row_delta(a, row, q->head), scale,
+                    factors_of_row(t, row, q->head, lanes, factor));
+    }
+}
+
+/* Where a head's dq is added up: fp32, in place or in the room for it. */
+static float *dq_sum(const struct tv_attention_backward_args *a, int64_t row, int head,
+                     int64_t *ld_out)
+{
+    const int64_t cols = (int64_t)a->num_heads * a->head_dim;
+    const int is_in_place = TV_STORAGE_DTYPE == TV_F32;
+    *ld_out = is_in_place ? a->ld_dq : cols;
+    return (is_in_place ? (float *)a->dq : a->work) + row * *ld_out + (int64_t)head * a->head_dim;
+}
+
+/* The tile of keys that holds the first one which the queries from `first` see. */
+static int first_tile(const struct backward_tile *t, int first)
+{
+    const int64_t row = (int64_t)t->b * t->a->seq_length + first;
+    return tv_first_key(t->a->first_keys, row) / t->keys * t->keys;
+}
+
+/* The last tile of keys that the queries from `first` see. */
+static int last_tile(const struct backward_tile *t, int first)
+{
+    return first / t->keys * t->keys;
+}
+
+static void add_to_queries(struct backward_tile *t, const struct query_tile *q)
+{
+    const struct tv_attention_backward_args *a = t->a;
+    const int64_t row = (int64_t)t->b * a->seq_length + q->first;
+    const int is_first = t->from == first_tile(t, q->first),
+              is_last = t->from == last_tile(t, q->first), h = a->head_dim;
+    int64_t ld;
+    float *dq = dq_sum(a, row, q->head, &ld);
+    sum_of_queries(t, q);
+    for (int i = 0; i < q->rows; i++) {
+#pragma omp simd
+        for (int d = 0; d < h; d++)
+            dq[i * ld + d] = (is_first ? 0 : dq[i * ld + d]) + t->dq[i * t->width + d];
+    }
+    if (is_last && TV_STORAGE_DTYPE != TV_F32)
+        tv_store_part(dq, ld, a->dq, a->ld_dq, row, q->rows, q->head, h);
+}
+
+enum { OF_KEYS = 1, OF_QUERIES = 2 };
+
+static void add_pair(struct backward_tile *t, int head, int first, int gradients)
+{
+    const struct query_tile q = take_queries(t, head, first);
+    weights_and_scores(t, &q);
+    if (gradients & OF_KEYS) {
+        add_to_keys(t, &q, t->p, q.d_o, t->dv);
+        add_to_keys(t, &q, t->ds, q.q, t->dk);
+    }
+    if (gradients & OF_QUERIES)
+        add_to_queries(t, &q);
+}
+
+/* All queries that see the keys from `from`. */
+static void backward_keys(struct backward_tile *t, int from, int gradients)
+{
+    const struct tv_attention_backward_args *a = t->a;
+    const int h = a->head_dim, group = a->num_heads / a->num_kv_heads;
+    const int64_t first_row = (int64_t)t->b * a->seq_length + from;
+    take_keys(t, from);
+    memset(t->dk, 0, (size_t)t->cols * (size_t)t->width * sizeof(float));
+    memset(t->dv, 0, (size_t)t->cols * (size_t)t->width * sizeof(float));
+    for (int head = t->kv * group; head < (t->kv + 1) * group; head++) {
+        for (int first = from; first < a->seq_length; first += TV_TILE) {
+            if (first_tile(t, first) > from)
+                break; /* nor do later queries see these keys */
+            add_pair(t, head, first, gradients);
+        }
+    }
+    tv_store_part(t->dk, t->width, a->dk, a->ld_dk, first_row, t->cols, t->kv, h);
+    tv_store_part(t->dv, t->width, a->dv, a->ld_dv, first_row, t->cols, t->kv, h);
+}
+
+static struct backward_tile *start(struct backward_tile *t,
+                                   const struct tv_attention_backward_args *a, int b, int kv)
+{
+    t->a = a;
+    t->b = b;
+    t->kv = kv;
+    t->keys = keys_of_tile(a->head_dim);
+    t->width = tv_padded(a->head_dim);
+    t->product = tv_tile_product(0);
+    return t;
+}
+
+static int threads_of(struct tv_stream *stream, const struct tv_attention_backward_args *a)
+{
+    return tv_threads_for(stream,
+                          (int64_t)a->batch * a->num_kv_heads * a->seq_length * a->seq_length);
+}
+
+/* A pass over (sequence, key/value head, tile of keys), or with one piece over all tiles at once */
+static void pass_over_keys(struct tv_stream *stream, const struct tv_attention_backward_args *a,
+                           int pieces, int gradients)
+{
+    const int total = a->batch * a->num_kv_heads, threads = threads_of(stream, a);
+    const int keys = keys_of_tile(a->head_dim), step = pieces == 1 ? a->seq_length : keys;
+#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
+    for (int i = 0; i < total * pieces; i++) {
+        struct backward_tile tile,
+            *t = start(&tile, a, i / pieces / a->num_kv_heads, i / pieces % a->num_kv_heads);
+        const int begin = i % pieces * step, end = tv_least(begin + step, a->seq_length);
+        for (int from = begin; from < end; from += keys)
+            backward_keys(t, from, gradients);
+    }
+}
+
+static void pass_over_queries(struct tv_stream *stream, const struct tv_attention_backward_args *a)
+{
+    const int tiles = (a->seq_length + TV_TILE - 1) / TV_TILE, total = a->batch * a->num_heads;
+    const int group = a->num_heads / a->num_kv_heads, threads = threads_of(stream, a);
+#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
+    for (int i = 0; i < total * tiles; i++) {
+        const int head = i / tiles % a->num_heads, first = (tiles - 1 - i % tiles) * TV_TILE;
+        struct backward_tile tile, *t = start(&tile, a, i / tiles / a->num_heads, head / group);
+        for (int from = first_tile(t, first); from <= last_tile(t, first); from += t->keys) {
+            take_keys(t, from);
+            add_pair(t, head, first, OF_QUERIES);
+        }
+    }
+}
+
+tv_status_t TV_CPU(attention_backward)(struct tv_stream *stream,
+                                       const struct tv_attention_backward_args *a)
+{
+    if (a->head_dim > TV_MAX_HEAD)
+        return TV_REF(attention_backward)(stream, a);
+    const int total = a->batch * a->num_kv_heads, threads = threads_of(stream, a);
+    const int keys = keys_of_tile(a->head_dim), tiles = (a->seq_length + keys - 1) / keys;
+    /* 5 products of pairs where heads are spread evenly, 7 in two passes */
+    if ((total + threads - 1) / threads * threads * 5 <= total * 7 || tiles == 1) {
+        pass_over_keys(stream, a, 1, OF_KEYS | OF_QUERIES);
+        return TV_OK;
+    }
+    pass_over_keys(stream, a, tiles, OF_KEYS);
+    pass_over_queries(stream, a);
+    return TV_OK;
+}

@@ -1,0 +1,127 @@
+/* kernels/attention/attention_internal.h -- tiles of causal attention: parts of stored tensors as floats, and which
+ * queries see which keys.
+ *
+ * Tiles begin at multiples of TV_TILE, so that a tile of keys lies wholly before a tile of queries, wholly
+ * behind it, or holds the same places. There, on the diagonal, products go by strips of TV_STRIP. */
+#ifndef TV_KERNELS_ATTENTION_INTERNAL_H
+#define TV_KERNELS_ATTENTION_INTERNAL_H
+#include "kernels/dropout/dropout_internal.h"
+#include "kernels/element_internal.h"
+#include "kernels/kernels_internal.h"
+#include "kernels/math_internal.h"
+#include "kernels/matmul/tile_internal.h"
+
+enum { TV_TILE = 64, TV_STRIP = TV_TILE_STEP, TV_MAX_HEAD = 256 };
+_Static_assert((int)TV_TILE == (int)TV_DROPOUT_COLUMNS, "a row of a tile in one call");
+
+/* Scores are kept in units of log 2, for exp2. */
+#define TV_LOG2_E 1.4426950408889634
+#define TV_LN_2   0.6931471805599453
+
+/* Rows of a head's columns, as floats with a stride; columns up to the padded number are zero. */
+struct tv_part {
+    const float *data;
+    int64_t ld;
+};
+
+/* A multiple of what products of tiles step by. */
+static inline int tv_padded(int count)
+{
+    return (count + TV_STRIP - 1) / TV_STRIP * TV_STRIP;
+}
+
+static inline int tv_least(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+/* Rows [first, first + rows) of head `head` of h columns; room [rows, padded h], where the tensor's own elements will
+ * not do: they are not floats, or the head's end is no multiple of a step. */
+static inline struct tv_part tv_part_of(const void *tensor, int64_t ld, int64_t first, int rows,
+                                        int head, int h, float *room)
+{
+    const tv_element_t *from = (const tv_element_t *)tensor + first * ld + (int64_t)head * h;
+    const int width = tv_padded(h);
+    if (TV_STORAGE_DTYPE == TV_F32 && width == h)
+        return (struct tv_part){(const float *)(const void *)from, ld};
+    for (int i = 0; i < rows; i++) {
+#pragma omp simd
+        for (int d = 0; d < h; d++)
+            room[i * width + d] = tv_load(from[i * ld + d]);
+        for (int d = h; d < width; d++)
+            room[i * width + d] = 0;
+    }
+    return (struct tv_part){room, width};
+}
+
+/* from [rows, h], with stride ld_from -> a head's columns of a stored tensor */
+static inline void tv_store_part(const float *from, int64_t ld_from, void *tensor, int64_t ld,
+                                 int64_t first, int rows, int head, int h)
+{
+    tv_element_t *to = (tv_element_t *)tensor + first * ld + (int64_t)head * h;
+    for (int i = 0; i < rows; i++) {
+#pragma omp simd
+        for (int d = 0; d < h; d++)
+            to[i * ld + d] = tv_store(from[i * ld_from + d]);
+    }
+}
+
+typedef float tv_quad_t __attribute__((vector_size(16)));
+
+/* 4 x 4 elements of `from`, times scale, turned */
+static inline void tv_transpose_quads(const float *from, int64_t ld_from, float scale, float *to,
+                                      int64_t ld_to)
+{
+    tv_quad_t row[4], pair[4];
+    for (int i = 0; i < 4; i++) {
+        memcpy(&row[i], from + i * ld_from, sizeof(row[i]));
+        row[i] *= scale;
+    }
+    pair[0] = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
+    pair[1] = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
+    pair[2] = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
+    pair[3] = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
+    row[0] = __builtin_shufflevector(pair[0], pair[1], 0, 1, 4, 5);
+    row[1] = __builtin_shufflevector(pair[0], pair[1], 2, 3, 6, 7);
+    row[2] = __builtin_shufflevector(pair[2], pair[3], 0, 1, 4, 5);
+    row[3] = __builtin_shufflevector(pair[2], pair[3], 2, 3, 6, 7);
+    for (int i = 0; i < 4; i++)
+        memcpy(to + i * ld_to, &row[i], sizeof(row[i]));
+}
+
+/* from [rows, cols] times scale -> to [cols, padded rows] with stride ld, zero in the padding; cols a multiple of 4 */
+static inline void tv_transpose(struct tv_part from, int rows, int cols, float scale, float *to,
+                                int64_t ld)
+{
+    const int whole = rows / 4 * 4, padded = tv_padded(rows);
+    for (int i = 0; i < whole; i += 4) { /* rows outside: they may lie pages apart */
+        for (int d = 0; d < cols; d += 4)
+            tv_transpose_quads(from.data + i * from.ld + d, from.ld, scale, to + d * ld + i, ld);
+    }
+    for (int i = whole; i < padded; i++) {
+        for (int d = 0; d < cols; d++)
+            to[d * ld + i] = i < rows ? from.data[i * from.ld + d] * scale : 0;
+    }
+}
+
+/* The keys of a tile that a query sees, [begin, end) of those from `from`; none where begin >= end. */
+struct tv_seen {
+    int begin, end;
+};
+
+/* Of query `query` of a sequence whose first row is `base`, in a tile of `cols` keys from `from`. */
+static inline struct tv_seen tv_seen_by(const int32_t *first_keys, int64_t base, int query,
+                                        int from, int cols)
+{
+    const int behind = tv_first_key(first_keys, base + query) - from;
+    return (struct tv_seen){behind > 0 ? behind : 0, tv_least(query - from + 1, cols)};
+}
+
+/* x[num] times the factors of dropout */
+static inline void tv_drop(float *x, const float *factor, int num)
+{
+#pragma omp simd
+    for (int j = 0; j < num; j++)
+        x[j] *= factor[j];
+}
+#endif

@@ -1,0 +1,14 @@
+/* tile_avx512.c -- products of tiles in AVX-512: 24 of the 32 registers hold sums. */
+#include <immintrin.h>
+
+#define PRODUCT      tv_tile_product_avx512
+#define ROWS         6
+#define VECTORS      4
+#define WIDTH        16
+#define LOAD(x)      _mm512_loadu_ps(x)
+#define STORE(x, v)  _mm512_storeu_ps(x, v)
+#define ZERO()       _mm512_setzero_ps()
+#define SPREAD(x)    _mm512_set1_ps(x)
+#define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+typedef __m512 vector_t;
+#include "kernels/matmul/tile_vector.inc"

@@ -1,0 +1,95 @@
+// Products of tiles, each implementation that this CPU can run, against sums in double; attention, which is made of
+// them, gives the same bits for any number of threads.
+#include "kernels/harness.h"
+#include "kernels/kernels_internal.h"
+#include "kernels/matmul/tile_internal.h"
+#include <cmath>
+
+namespace
+{
+struct Sizes {
+    int64_t m, n, k;
+    int trans_a, accumulate;
+};
+
+tv_tile_args args_of(Call &run, const Sizes &s)
+{
+    tv_tile_args args = {};
+    Tensor &a = s.trans_a ? run.in(s.k, s.m, s.m + 3) : run.in(s.m, s.k, s.k + 3);
+    Tensor &b = run.in(s.k, s.n, s.n + 5);
+    for (float &value :
+         b.memory) // a sum with the guards' NaN would be that NaN: c's guards would seem whole
+        value = std::isnan(value) ? 1 : value;
+    Tensor &c = s.accumulate ? run.updated(s.m, s.n, s.n + 7) : run.out(s.m, s.n, s.n + 7);
+    args.m = s.m;
+    args.n = s.n;
+    args.k = s.k;
+    args.trans_a = s.trans_a;
+    args.accumulate = s.accumulate;
+    args.a = a.floats();
+    args.ld_a = a.ld;
+    args.b = b.floats();
+    args.ld_b = b.ld;
+    args.c = c.floats();
+    args.ld_c = c.ld;
+    return args;
+}
+
+// a, b, c before -> c
+void by_definition(Call &run, const Sizes &s)
+{
+    Tensor &a = run.tensors[0], &b = run.tensors[1], &c = run.tensors[2];
+    for (int64_t i = 0; i < s.m; i++) {
+        for (int64_t j = 0; j < s.n; j++) {
+            double sum = s.accumulate ? (double)c.at(i, j) : 0;
+            for (int64_t k = 0; k < s.k; k++)
+                sum += (double)(s.trans_a ? a.at(k, i) : a.at(i, k)) * (double)b.at(k, j);
+            c.at(i, j) = (float)sum;
+        }
+    }
+}
+
+void expect_product(tv_tile_product_fn product, const Sizes &s)
+{
+    SCOPED_TRACE(shape_name({s.m, s.n, s.k, s.trans_a, s.accumulate}));
+    Call got = {tv_kernels_ref(TV_F32), nullptr, {}, {}, {}, false};
+    const tv_tile_args args = args_of(got, s);
+    Call want = {tv_kernels_ref(TV_F32), nullptr, {}, {}, {}, false};
+    args_of(want, s);
+    by_definition(want, s);
+    product(&args);
+    EXPECT_TRUE(got.tensors[2].is_in_bounds());
+    expect_close(got, want, sums);
+}
+} // namespace
+
+TEST(Tiles, EveryImplementationMultiplies)
+{
+    ASSERT_EQ(tv_blas_check(), TV_OK);
+    int num = 0;
+    for (; tv_tile_product(num) != nullptr; num++) {
+        SCOPED_TRACE("implementation " + std::to_string(num));
+        for (int64_t m : {0, 1, 2, 3, 4, 5, 6, 7, 16, 64})
+            for (int64_t n : {16, 32, 48, 64, 80, 144})
+                for (int64_t k : {1, 3, 64})
+                    for (int form = 0; form < 4; form++)
+                        expect_product(tv_tile_product(num), {m, n, k, form & 1, form >> 1});
+    }
+    EXPECT_EQ(tv_tile_product(num - 1), tv_tile_product_blas);
+}
+
+TEST(Attention, SameBitsForAnyNumberOfThreads)
+{
+    std::vector<Case> cases;
+    add_attention_cases(cases);
+    Device one(1);
+    for (int threads : {2, 3}) {
+        Device many(threads);
+        for (const Case &c : cases) {
+            SCOPED_TRACE(c.op + " " + c.shape + " on " + std::to_string(threads));
+            for (tv_dtype_t dtype : {TV_F32, TV_BF16})
+                expect_same_bits(run_case(c, tv_kernels_cpu(dtype), many.stream),
+                                 run_case(c, tv_kernels_cpu(dtype), one.stream));
+        }
+    }
+}
