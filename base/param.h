@@ -36,14 +36,15 @@ typedef enum {
 struct tv_param {
     char name[TV_PARAM_MAX_NAME]; /* Hugging Face name */
     int unit;                     /* owner in the chain of units */
-    int tied_unit;                /* a second unit that uses the same weight (the head's), or -1 */
-    int num_dims;                 /* 1 or 2 */
-    int64_t shape[2];             /* global, true sizes; shape[1] is 1 when num_dims is 1 */
-    int split_dim;                /* 0 or 1; -1: every tensor rank holds all of it */
-    int num_blocks;               /* >= 1 */
-    int num_parts;                /* 0: one per tensor rank; else as above */
-    int is_vocabulary;            /* split_dim is 0 and rows may be padded */
-    int is_for_rows; /* applied to rows between matrices (norms, biases of row matrices): under
+    int branch;    /* of a layer: 0 attention, 1 feed-forward, whose backward comes first; else 0 */
+    int tied_unit; /* a second unit that uses the same weight (the head's), or -1 */
+    int num_dims;  /* 1 or 2 */
+    int64_t shape[2];  /* global, true sizes; shape[1] is 1 when num_dims is 1 */
+    int split_dim;     /* 0 or 1; -1: every tensor rank holds all of it */
+    int num_blocks;    /* >= 1 */
+    int num_parts;     /* 0: one per tensor rank; else as above */
+    int is_vocabulary; /* split_dim is 0 and rows may be padded */
+    int is_for_rows;   /* applied to rows between matrices (norms, biases of row matrices): under
                       * sequence parallelism its gradient is a sum over the tensor axis */
     tv_init_t init;
     int has_decay; /* weight decay applies (two or more dimensions) */

@@ -172,9 +172,10 @@ tv_status_t tv_model_read_logits(struct tv_model *model, const struct tv_model_c
     return status;
 }
 
-static tv_status_t report(const struct tv_pass *pass, const struct tv_unit_done *unit_done)
+tv_status_t tv_pass_report(const struct tv_pass *pass, int branch)
 {
-    return unit_done == NULL ? TV_OK : unit_done->function(unit_done->context, pass->unit->index);
+    const struct tv_unit_done *done = pass->unit_done;
+    return done == NULL ? TV_OK : done->function(done->context, pass->unit->index, branch);
 }
 
 /* grad: dy of the unit becomes its dx */
@@ -204,7 +205,7 @@ static tv_status_t backward_units(struct tv_pass *pass, const struct tv_model_ca
         TV_TRY(backward_unit(pass, input_of(pass, u, call->x), grad));
         TV_TRY(leave(pass, use));
         if (!pass->is_split)
-            TV_TRY(report(pass, call->unit_done));
+            TV_TRY(tv_pass_report(pass, 0));
         else if (u > 0) /* dy of unit u - 1, for its weights */
             TV_TRY(copy_activation(pass, tv_pass_at(pass, pass->unit->input), grad));
     }
@@ -215,6 +216,7 @@ tv_status_t tv_model_backward(struct tv_model *model, const struct tv_model_call
 {
     struct tv_pass pass;
     TV_TRY(pass_of(model, call, &pass));
+    pass.unit_done = call->unit_done;
     return backward_units(&pass, call);
 }
 
@@ -230,6 +232,7 @@ tv_status_t tv_model_backward_weight(struct tv_model *model, const struct tv_mod
 {
     struct tv_pass pass;
     TV_TRY(pass_of(model, call, &pass));
+    pass.unit_done = call->unit_done;
     for (int u = pass.chunk->args.num_units - 1; u >= 0; u--) {
         const int is_last = u + 1 == pass.chunk->args.num_units;
         const void *dy = is_last ? call->dy : tv_pass_at(&pass, pass.chunk->units[u + 1].input);
@@ -241,7 +244,7 @@ tv_status_t tv_model_backward_weight(struct tv_model *model, const struct tv_mod
         else
             TV_TRY(tv_layer_backward_weight(&pass, dy));
         TV_TRY(leave(&pass, TV_USE_BACKWARD_WEIGHT));
-        TV_TRY(report(&pass, call->unit_done));
+        TV_TRY(tv_pass_report(&pass, 0));
     }
     return TV_OK;
 }

@@ -290,6 +290,8 @@ tv_status_t tv_layer_backward(const struct tv_pass *pass, const void *x, void *g
     if (!pass->is_split)
         TV_TRY(ff_up_backward_weight(pass));
     TV_TRY(tv_unit_norm_backward(pass, norm2(pass), mid, 1, grad));
+    if (!pass->is_split)
+        TV_TRY(tv_pass_report(pass, 1));
 
     /* grad is d(mid), and stays as the residual's share of dx. */
     TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_MID, grad));
@@ -315,6 +317,7 @@ tv_status_t tv_layer_backward_weight(const struct tv_pass *pass, const void *dy)
     TV_TRY(ff_up_backward_weight(pass));
     TV_TRY(tv_row_gather_finish(gather));
     TV_TRY(down_backward_weight(pass, gather->whole));
+    TV_TRY(tv_pass_report(pass, 1));
     TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_MID, tv_pass_at(pass, l->mid)));
     TV_TRY(tv_attention_part_backward_weight(pass, tv_pass_at(pass, l->qkv)));
     TV_TRY(tv_row_gather_finish(gather));

@@ -126,10 +126,11 @@ TV_MUST_CHECK tv_status_t tv_model_zero_grads(struct tv_model *model);
 TV_MUST_CHECK tv_status_t tv_model_memory(const struct tv_model_args *args, int T, tv_dtype_t dtype,
                                           int64_t bytes_out[TV_NUM_MEM_KINDS]);
 
-/* Called when a unit's gradients have this micro-batch's share, in descending order of units. */
+/* Called when the gradients of a unit's weights from `branch` on have this micro-batch's share: in descending order of
+ * units and, in a layer, of branches (tv_param), so that branch 0 says that all of the unit's have it. */
 struct tv_unit_done {
     void *context;
-    tv_status_t (*function)(void *context, int unit);
+    tv_status_t (*function)(void *context, int unit, int branch);
 };
 
 /* One micro-batch through one chunk. */

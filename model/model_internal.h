@@ -135,7 +135,11 @@ struct tv_pass {
     const int32_t *positions;  /* [rows] */
     int64_t step, first_token; /* the call's; row 0 in the global batch */
     int is_split;              /* backward: weights' gradients come later; keep what they need */
+    const struct tv_unit_done
+        *unit_done; /* of a backward that completes weights' gradients, or NULL */
 };
+/* The unit's gradients from `branch` on are complete. */
+tv_status_t tv_pass_report(const struct tv_pass *pass, int branch);
 void *tv_pass_at(const struct tv_pass *pass, struct tv_place place);
 /* Element `index` of stored elements. */
 static inline void *tv_pass_element(const struct tv_pass *pass, void *data, int64_t index)

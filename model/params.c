@@ -6,7 +6,7 @@
 /* Rows are appended in order; `unit` and `prefix` are those of the unit at hand. */
 struct builder {
     struct tv_param *params;
-    int num, unit;
+    int num, unit, branch;
     char prefix[64];
 };
 
@@ -16,6 +16,7 @@ static struct tv_param *add(struct builder *b, const char *name, int64_t rows, i
     struct tv_param *param = &b->params[b->num++];
     *param = (struct tv_param){
         .unit = b->unit,
+        .branch = b->branch,
         .tied_unit = -1,
         .num_dims = cols > 0 ? 2 : 1,
         .shape = {rows, cols > 0 ? cols : 1},
@@ -37,6 +38,7 @@ static void gpt2_layer(struct builder *b, const struct tv_model_config *c)
     add(b, "attn.c_attn.bias", 3 * C, 0, 0, TV_INIT_ZEROS)->num_blocks = 3;
     add(b, "attn.c_proj.weight", C, C, 0, TV_INIT_NORMAL_RESIDUAL);
     add(b, "attn.c_proj.bias", C, 0, -1, TV_INIT_ZEROS);
+    b->branch = 1;
     add(b, "ln_2.weight", C, 0, -1, TV_INIT_ONES);
     add(b, "ln_2.bias", C, 0, -1, TV_INIT_ZEROS);
     add(b, "mlp.c_fc.weight", C, F, 1, TV_INIT_NORMAL);
@@ -54,6 +56,7 @@ static void llama_layer(struct builder *b, const struct tv_model_config *c)
     add(b, "self_attn.k_proj.weight", kv, C, 0, TV_INIT_NORMAL)->num_parts = c->num_kv_heads;
     add(b, "self_attn.v_proj.weight", kv, C, 0, TV_INIT_NORMAL)->num_parts = c->num_kv_heads;
     add(b, "self_attn.o_proj.weight", C, C, 1, TV_INIT_NORMAL_RESIDUAL);
+    b->branch = 1;
     add(b, "post_attention_layernorm.weight", C, 0, -1, TV_INIT_ONES);
     add(b, "mlp.gate_proj.weight", F, C, 0, TV_INIT_NORMAL);
     add(b, "mlp.up_proj.weight", F, C, 0, TV_INIT_NORMAL);
@@ -88,6 +91,7 @@ tv_status_t tv_model_param_table(const struct tv_model_config *c, struct tv_para
             gpt2_layer(&b, c);
         else
             llama_layer(&b, c);
+        b.branch = 0;
     }
     b.prefix[0] = '\0';
     add(&b, is_gpt2 ? "transformer.ln_f.weight" : "model.norm.weight", c->hidden_size, 0, -1,

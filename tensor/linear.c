@@ -1,28 +1,63 @@
 /* tensor/linear.c -- column- and row-parallel matrices (Shoeybi et al. 2019, arXiv:1909.08053). */
 #include "tensor/tensor.h"
 
-/* Rows of c that are multiplied at once: some milliseconds of one core. Fixed by sizes. */
-static int64_t rows_of_block(const struct tv_matmul_args *args)
+/* What of c is multiplied at once: some milliseconds of one core, and in no direction so little that a BLAS packs a
+ * and b anew for nothing. Fixed by sizes. */
+struct block_shape {
+    int64_t rows, cols;
+};
+
+static int64_t half_of(int64_t edge)
 {
-    enum { MULTIPLE = 64, PRODUCTS = 16 << 20 };
-    const int64_t of_a_row = args->n * args->k > 0 ? args->n * args->k : 1;
-    return (PRODUCTS / of_a_row + MULTIPLE) / MULTIPLE * MULTIPLE;
+    enum { MULTIPLE = 64 };
+    return (edge / 2 + MULTIPLE - 1) / MULTIPLE * MULTIPLE;
 }
 
-/* One product in blocks of rows, c of stored elements or of floats; between blocks what this rank has
- * in flight moves on. */
+static struct block_shape shape_of_blocks(const struct tv_matmul_args *args)
+{
+    enum { MOST_PRODUCTS = 1 << 30, LEAST_EDGE = 256 };
+    struct block_shape block = {args->m, args->n};
+    for (;;) {
+        int64_t *longer = block.rows > block.cols ? &block.rows : &block.cols;
+        if (block.rows * block.cols * args->k <= MOST_PRODUCTS || *longer < 2 * LEAST_EDGE)
+            return block;
+        *longer = half_of(*longer);
+    }
+}
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Rows i and columns j on of a product, as many as a block has. */
+static struct tv_matmul_args block_at(const struct tv_tensor_axis *axis,
+                                      const struct tv_matmul_args *whole, tv_dtype_t c_dtype,
+                                      struct block_shape shape, int64_t i, int64_t j)
+{
+    struct tv_matmul_args block = *whole;
+    block.m = least(whole->m - i, shape.rows);
+    block.n = least(whole->n - j, shape.cols);
+    block.a = tv_tensor_const_at(axis, whole->a, whole->trans_a ? i : i * whole->ld_a);
+    block.b = tv_tensor_const_at(axis, whole->b, whole->trans_b ? j * whole->ld_b : j);
+    if (whole->bias != NULL)
+        block.bias = tv_tensor_const_at(axis, whole->bias, j);
+    block.c = tv_at(whole->c, i * whole->ld_c + j, c_dtype);
+    return block;
+}
+
+/* One product in blocks, c of stored elements or of floats; between blocks what this rank has in flight moves on. */
 static tv_status_t multiply_by_blocks(const struct tv_tensor_axis *axis,
                                       const struct tv_matmul_args *whole, tv_dtype_t c_dtype)
 {
-    const int64_t most = rows_of_block(whole);
-    for (int64_t i = 0; i < whole->m; i += most) {
-        struct tv_matmul_args block = *whole;
-        block.m = whole->m - i < most ? whole->m - i : most;
-        block.a = tv_tensor_const_at(axis, whole->a, whole->trans_a ? i : i * whole->ld_a);
-        block.c = tv_at(whole->c, i * whole->ld_c, c_dtype);
-        TV_TRY(c_dtype == TV_F32 ? axis->kernels->matmul_to_f32(axis->stream, &block)
-                                 : axis->kernels->matmul(axis->stream, &block));
-        tv_comm_progress(axis->comm);
+    const struct block_shape shape = shape_of_blocks(whole);
+    for (int64_t i = 0; i < whole->m; i += shape.rows) {
+        for (int64_t j = 0; j < whole->n; j += shape.cols) {
+            const struct tv_matmul_args block = block_at(axis, whole, c_dtype, shape, i, j);
+            TV_TRY(c_dtype == TV_F32 ? axis->kernels->matmul_to_f32(axis->stream, &block)
+                                     : axis->kernels->matmul(axis->stream, &block));
+            tv_comm_progress(axis->comm);
+        }
     }
     return TV_OK;
 }

@@ -12,8 +12,8 @@
  * and move half the bytes of a sum each: same bits, same bytes, 1/T of the activations.
  *
  * Overlap: a sum or gather needs no result of the matrix product beside it, so it goes on meanwhile.
- * Products are in blocks of rows, fixed by their sizes, with tv_comm_progress between: that moves
- * whatever this rank has in flight on any axis. Pieces and blocks are the same with overlap and
+ * Products are in blocks of some milliseconds, fixed by their sizes, with tv_comm_progress between: that
+ * moves whatever this rank has in flight on any axis. Pieces and blocks are the same with overlap and
  * without, and so are the bits.
  *
  * Every function is called by all ranks of the axis together, in the same order. With T = 1 the

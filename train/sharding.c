@@ -21,21 +21,26 @@ static int64_t end_of(const struct tv_local_params *locals, int i)
     return i + 1 < locals->num ? locals->params[i + 1].first : locals->count;
 }
 
-/* Does a bucket that began at element `first` end with local weight i? */
+/* Does a bucket that began at element `first` end with local weight i? Not inside a unit where the store lends whole
+ * units (--zero-stage 2 and 3). */
 static int ends_bucket(const struct builder *b, int i, int64_t first)
 {
     const struct tv_local_params *locals = &b->sharding->locals;
     /* 1 MiB: below it a message costs more than its bytes. Sharded gradients move unit by unit. */
-    const int64_t min_count = b->run->zero_stage >= 2 ? 0 : 1 << 18;
+    const int is_by_unit = b->run->zero_stage >= 2;
+    const int64_t min_count = is_by_unit ? 0 : 1 << 18;
     if (i + 1 == locals->num)
         return 1;
     const struct tv_local_param *local = &locals->params[i], *next = local + 1;
     if (is_sharded_tied(b, local) || is_sharded_tied(b, next))
         return 1;
-    return next->unit != local->unit && end_of(locals, i) - first >= min_count;
+    const int is_boundary =
+        next->unit != local->unit || (!is_by_unit && next->param->branch != local->param->branch);
+    return is_boundary && end_of(locals, i) - first >= min_count;
 }
 
-/* Buckets follow the flat gradients, which are in descending order of units; small units share one. */
+/* Buckets follow the flat gradients, which are in descending order of units; small units share one, and
+ * the branches of a large layer have one each. */
 static void find_buckets(struct builder *b)
 {
     const struct tv_local_params *locals = &b->sharding->locals;
@@ -44,8 +49,10 @@ static void find_buckets(struct builder *b)
     int is_new = 1;
     for (int i = 0; i < locals->num; i++) {
         const struct tv_local_param *local = &locals->params[i];
-        if (is_new)
+        if (is_new) {
             units->high = local->unit;
+            units->high_branch = local->param->branch;
+        }
         units->low = local->unit;
         units->needs_head |= local->param->tied_unit >= 0 && !local->is_copy && b->is_tied_here;
         if (tv_run_is_matrix(b->run, local->param))

@@ -9,10 +9,10 @@
 #include "train/run.h"
 
 TV_BEGIN_C
-/* A bucket holds gradients of units low .. high of those here, and is complete when all of them are. A tied weight
- * with both units here lies with the embedding and needs the head too. */
+/* A bucket holds gradients of units low .. high of those here, of unit high from high_branch on (tv_param), and is
+ * complete when all of them are. A tied weight with both units here lies with the embedding and needs the head too. */
 struct tv_bucket_units {
-    int low, high, needs_head, is_started;
+    int low, high, high_branch, needs_head, is_started;
 };
 
 /* What this rank owns of one local weight: `count` elements from `first` of the flat arrays, `place` of the compact

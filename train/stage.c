@@ -102,24 +102,29 @@ static tv_status_t stage_forward(void *context, const struct tv_stage_call *call
     return TV_OK;
 }
 
+static int is_done(const struct tv_trainer *tr, int unit, int branch)
+{
+    return tr->branches_done[unit] >> branch & 1;
+}
+
 static int is_complete(const struct tv_trainer *tr, const struct tv_bucket_units *bucket)
 {
-    if (bucket->needs_head && !tr->unit_is_done[tr->run->model.num_layers + 1])
+    if (bucket->needs_head && !is_done(tr, tr->run->model.num_layers + 1, 0))
         return 0;
     for (int unit = bucket->low; unit <= bucket->high; unit++) {
         const int is_here = tv_run_stage_of_unit(tr->run, unit) == tr->here.at[TV_PIPE];
-        if (is_here && !tr->unit_is_done[unit])
+        if (is_here && !is_done(tr, unit, unit == bucket->high ? bucket->high_branch : 0))
             return 0;
     }
     return 1;
 }
 
-/* The last backward of a unit completes its gradients: start the buckets that were waiting for it, move those in
+/* The last backward of a branch completes its gradients: start the buckets that were waiting for it, move those in
  * flight. Replicas walk the same list, so they start buckets in the same order. */
-static tv_status_t unit_done(void *context, int unit)
+static tv_status_t unit_done(void *context, int unit, int branch)
 {
     struct tv_trainer *tr = context;
-    tr->unit_is_done[unit] = 1;
+    tr->branches_done[unit] |= (unsigned char)(1 << branch);
     if (tr->run->options.is_grad_reduce_late)
         return TV_OK; /* tv_buckets_finish starts them all */
     for (int b = 0; b < tr->sharding.shards.num_buckets; b++) {
@@ -172,7 +177,7 @@ void tv_trainer_begin_pass(struct tv_trainer *tr, int64_t step)
     tr->loss_sum = 0;
     tr->counted = 0;
     for (int unit = 0; unit < tr->run->model.num_layers + 2; unit++)
-        tr->unit_is_done[unit] = 0;
+        tr->branches_done[unit] = 0;
     for (int b = 0; b < tr->sharding.shards.num_buckets; b++)
         tr->sharding.bucket_units[b].is_started = 0;
 }

@@ -189,8 +189,8 @@ static tv_status_t create_buckets(struct tv_trainer *tr)
     const struct tv_sharding *s = &tr->sharding;
     struct tv_comm *data = tv_mesh_comm(tr->mesh, TV_DATA);
     tr->grad_pieces = calloc((size_t)s->num_pieces + 1, sizeof(*tr->grad_pieces));
-    tr->unit_is_done = calloc((size_t)tr->run->model.num_layers + 2, 1);
-    if (tr->grad_pieces == NULL || tr->unit_is_done == NULL)
+    tr->branches_done = calloc((size_t)tr->run->model.num_layers + 2, 1);
+    if (tr->grad_pieces == NULL || tr->branches_done == NULL)
         return TV_ERR(TV_NO_MEMORY, "%d pieces of gradients", s->num_pieces);
     for (int i = 0; i < s->num_pieces; i++)
         tr->grad_pieces[i] =
@@ -375,7 +375,7 @@ void tv_trainer_destroy(struct tv_trainer *tr)
         fclose(tr->sample_log);
     tv_sharding_destroy(&tr->sharding);
     free(tr->grad_pieces);
-    free(tr->unit_is_done);
+    free(tr->branches_done);
     free(tr->costs);
     free(tr->account_rows);
     free(tr->ids);

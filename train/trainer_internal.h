@@ -61,7 +61,8 @@ struct tv_trainer {
     struct tv_saver *saver; /* --save, or NULL; train/checkpoint.h */
     int64_t num_updates;    /* steps so far that were not skipped */
 
-    unsigned char *unit_is_done; /* [L + 2] its gradients of this step are complete */
+    unsigned char *
+        branches_done; /* [L + 2] bit b: the unit's gradients of this step from branch b on are complete */
 
     int embedding_stage, head_stage;
     /* The copies of a tied weight on those two stages; NULL when there is one copy. */

@@ -248,21 +248,21 @@ TEST(InitialValues, DoNotDependOnTheAxis)
         });
 }
 
-/* Units in the order reported, and each one's gradients at that moment. */
+/* Units and branches in the order reported, and each one's gradients at that moment. */
 struct DoneLog {
     struct tv_model *model;
-    std::vector<int> units;
+    std::vector<std::pair<int, int>> branches;
     std::vector<float> grads;
 };
 
-tv_status_t unit_done(void *context, int unit)
+tv_status_t unit_done(void *context, int unit, int branch)
 {
     DoneLog *log = static_cast<DoneLog *>(context);
-    log->units.push_back(unit);
+    log->branches.push_back({unit, branch});
     for (int i = 0; i < tv_model_num_local_params(log->model); i++) {
         const struct tv_local_param local = tv_model_local_param(log->model, i);
         const float *grad = tv_model_grads(log->model) + local.first;
-        if (local.unit == unit)
+        if (local.unit == unit && local.param->branch == branch)
             std::copy(grad, grad + local.count, log->grads.begin() + local.first);
     }
     return TV_OK;
@@ -292,14 +292,16 @@ void expect_done(const struct tv_tensor_axis &axis, const StepCase &step, bool i
     ASSERT_OK(tv_model_forward(model, &call));
     if (is_split) {
         ASSERT_OK(tv_model_backward_input(model, &call));
-        EXPECT_TRUE(log.units.empty());
+        EXPECT_TRUE(log.branches.empty());
         ASSERT_OK(tv_model_backward_weight(model, &call));
     } else
         ASSERT_OK(tv_model_backward(model, &call));
-    EXPECT_EQ((std::vector<int>{4, 3, 2, 1, 0}), log.units);
+    EXPECT_EQ((std::vector<std::pair<int, int>>{
+                  {4, 0}, {3, 1}, {3, 0}, {2, 1}, {2, 0}, {1, 1}, {1, 0}, {0, 0}}),
+              log.branches);
     EXPECT_EQ(
         0, std::memcmp(log.grads.data(), tv_model_grads(model), log.grads.size() * sizeof(float)))
-        << "a gradient changed after its unit was reported";
+        << "a gradient changed after its branch was reported";
     ASSERT_OK(tv_model_zero_grads(model));
     for (int64_t i = 0; i < tv_model_param_count(model); i++)
         ASSERT_EQ(0, tv_model_grads(model)[i]);
@@ -315,7 +317,7 @@ TEST(UnitDone, ComesInDescendingOrderWithCompleteGradients)
             });
 }
 
-tv_status_t refuse(void *, int)
+tv_status_t refuse(void *, int, int)
 {
     return TV_ERR(TV_INTERNAL, "asked to stop");
 }
