@@ -144,7 +144,7 @@ static tv_status_t deal(struct telling *t, int num_ranks, struct tv_node_read *n
         status = tv_warn(&node->warnings, "%s", t->asking.sentences[w]);
     if (status == TV_OK)
         status = tv_live_assign(t->nodes->names[t->nodes->here], num_ranks, t->sights, chosen);
-    for (int r = 0; r < num_ranks && status == TV_OK; r++)
+    for (int r = 0; r < num_ranks && status == TV_OK && t->devices != NULL; r++)
         t->devices[r] = tv_shape_find_gpu(&node->shape, chosen[r]);
     free(chosen);
     return status == TV_OK ? tv_node_pack(node, &t->message, &t->num_bytes) : status;
@@ -192,7 +192,7 @@ static tv_status_t receive(struct telling *t, int first, struct told *told,
         bytes != NULL ? TV_OK
                       : TV_ERR(TV_NO_MEMORY, "a node of %lld bytes", (long long)told->num_bytes);
     status = tv_comm_agree(t->world, status, &first_failed);
-    if (status == TV_OK && tv_comm_rank(t->world) == first)
+    if (status == TV_OK && bytes != NULL && tv_comm_rank(t->world) == first)
         memcpy(bytes, t->message, (size_t)told->num_bytes);
     if (status == TV_OK)
         status = tv_comm_broadcast_now(t->world, bytes, told->num_bytes, TV_U8, first);
@@ -247,9 +247,9 @@ static tv_status_t tell_all(struct telling *t, struct tv_topology *topology,
             tv_comm_all_gather(t->world, &mine, all, (int64_t)sizeof(mine), TV_U8, NULL, &request);
     if (status == TV_OK)
         status = tv_request_wait(&request);
-    if (status == TV_OK)
+    if (status == TV_OK && all != NULL)
         status = add_nodes(t, all, topology);
-    for (int r = 0; r < num_ranks && status == TV_OK; r++)
+    for (int r = 0; r < num_ranks && status == TV_OK && all != NULL; r++)
         arrivals[r] = (struct tv_device_place){t->nodes->node_of[r], all[r].device};
     free(all);
     return status;

@@ -64,7 +64,7 @@ static void rename_axis(const struct tv_map_problem *problem, int *cell_of, enum
 static tv_status_t rename_all(const struct tv_map_problem *problem, int *cell_of)
 {
     const size_t max = (size_t)problem->num_cells;
-    int *first = malloc(max * sizeof(*first)), *new_name = malloc(max * sizeof(*new_name));
+    int *first = calloc(max, sizeof(*first)), *new_name = malloc(max * sizeof(*new_name));
     struct name *names = malloc(max * sizeof(*names));
     const int has_all = first != NULL && new_name != NULL && names != NULL;
     for (int a = 0; a < TV_NUM_AXES && has_all; a++) {

@@ -63,7 +63,8 @@ static void add_cuts(const struct boxes *boxes, int depth, struct tv_mesh_coord 
         const int pieces = problem->extent.at[a] / box.at[a];
         if (pieces == 1)
             continue;
-        double most = cells / box.at[a], all = most * boxes->num_vertices[depth];
+        const int in_piece = cells / box.at[a];
+        double most = in_piece, all = most * boxes->num_vertices[depth];
         if (a == TV_PIPE) {
             const int wraps = problem->traffic.wraps_pipe != 0;
             all *= 2.0 * (pieces - 1 + wraps) / pieces;

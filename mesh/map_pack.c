@@ -37,7 +37,7 @@ static void joining_free(struct joining *join)
 
 static int *filled(int num, int value)
 {
-    int *array = malloc((size_t)num * sizeof(*array));
+    int *array = calloc((size_t)num + 1, sizeof(*array));
     for (int i = 0; array != NULL && i < num; i++)
         array[i] = value;
     return array;

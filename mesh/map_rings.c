@@ -127,16 +127,17 @@ int tv_map_choose_parts(const struct tv_node_shape *shape, struct tv_map_parts *
     struct choosing choosing = {.shape = shape, .parts = parts};
     choosing.has_ring = malloc(num_sets);
     choosing.after = malloc(num_sets * sizeof(*choosing.after));
+    const int has_room = choosing.has_ring != NULL && choosing.after != NULL;
     int is_possible = 0;
     double rate = 1e300;
-    while (choosing.has_ring != NULL && choosing.after != NULL && !is_possible && rate > 0) {
+    while (has_room && !is_possible && rate > 0) {
         choosing.least = rate = next_rate(shape, rate);
         memset(choosing.has_ring, -1, num_sets);
         memset(choosing.after, 0, num_sets * sizeof(*choosing.after));
         is_possible = share_out(&choosing, 0, 0)->is_possible;
     }
     unsigned taken = 0;
-    for (int part = 0; part < parts->num_parts && is_possible; part++) {
+    for (int part = 0; part < parts->num_parts && has_room && is_possible; part++) {
         parts->set[part] = choosing.after[taken].set;
         taken |= parts->set[part];
     }

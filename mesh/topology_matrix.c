@@ -291,14 +291,15 @@ static tv_status_t fill_links(const struct matrix *matrix, struct tv_node_shape 
 
 static tv_status_t fill(const struct matrix *matrix, struct tv_node_read *node)
 {
-    const size_t G = (size_t)matrix->num_rows, M = (size_t)matrix->num_cells - G;
+    const size_t G = (size_t)matrix->num_rows, num_cells = (size_t)matrix->num_cells;
+    const size_t M = num_cells > G ? num_cells - G : 0;
     struct tv_node_shape *shape = &node->shape;
     *shape = (struct tv_node_shape){.gpu_gbps = TV_GBPS_PCIE,
                                     .nic_gbps = TV_GBPS_NIC * (M > 0 ? (double)M : 1),
-                                    .gpus = calloc(G, sizeof(*shape->gpus)),
+                                    .gpus = calloc(G + 1, sizeof(*shape->gpus)),
                                     .nics = calloc(M + 1, sizeof(*shape->nics))};
     int *distance = calloc(G * M + 1, sizeof(*distance));
-    int *num_links = calloc(G * G, sizeof(*num_links));
+    int *num_links = calloc(G * G + 1, sizeof(*num_links));
     tv_status_t status = TV_OK;
     if (shape->gpus == NULL || shape->nics == NULL || distance == NULL || num_links == NULL)
         status = TV_ERR(TV_NO_MEMORY, "%zu GPUs and %zu NICs", G, M);

@@ -271,7 +271,7 @@ static tv_status_t try_checkpoint(struct tv_comm *world, struct candidates *all,
         struct share share = {c, tv_comm_rank(world), tv_comm_size(world)};
         status = tv_work_do(world, check_share, &share);
     }
-    if (status != TV_OK) {
+    if (status != TV_OK || c == NULL) {
         tv_checkpoint_close(c);
         return status;
     }

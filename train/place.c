@@ -22,7 +22,7 @@ static tv_status_t find_traffic(const struct tv_run *run, struct tv_traffic *tra
     struct tv_run guess = *run;
     guess.options.memory_limit_mib = 0;
     guess.pieces =
-        calloc((size_t)(run->extent.at[TV_PIPE] * run->num_chunks), sizeof(*guess.pieces));
+        calloc((size_t)run->extent.at[TV_PIPE] * (size_t)run->num_chunks, sizeof(*guess.pieces));
     if (guess.pieces == NULL)
         return TV_ERR(TV_NO_MEMORY, "%d stages", run->extent.at[TV_PIPE]);
     tv_status_t status = tv_run_split(&guess, TV_PARTITION_FLOPS, NULL);
@@ -265,12 +265,11 @@ tv_status_t tv_run_find_place(struct tv_comm *world, struct tv_run *run)
     if (place == NULL)
         status = TV_ERR(TV_NO_MEMORY, "place: %zu bytes", sizeof(*place));
     status = tv_comm_agree(world, status, &first_failed);
-    if (status == TV_OK)
+    if (status == TV_OK && place != NULL)
         status = find_place(world, run, &found, place);
     found_free(&found);
-    if (place != NULL) {
+    if (place != NULL)
         tv_nodes_free_groups(&place->nodes);
-    }
     if (status != TV_OK) {
         tv_run_place_free(place);
         return status;
