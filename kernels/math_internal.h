@@ -10,13 +10,24 @@
 #include <stdint.h>
 #include <string.h>
 
+/* 2^n of a float that is 1.5 * 2^23 + n, -127 <= n <= 127: n stands in its lowest bits, and what lies above
+ * leaves at the top. -127 gives 0. */
+static inline float tv_power_of_2(float shifted)
+{
+    uint32_t bits;
+    memcpy(&bits, &shifted, sizeof(bits));
+    bits = (bits + 127u) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof(power));
+    return power;
+}
+
 static inline float tv_fast_exp(float x)
 {
     const float low = -87.0f, high = 88.0f;
-    /* written so that NaN becomes a number: the conversion of n below must be defined */
-    const float above = x > low ? x : low, clamped = above < high ? above : high;
+    const float above = low > x ? low : x, clamped = high < above ? high : above; /* NaN stays */
     const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number */
-    const float n = (clamped * 1.44269504f + magic) - magic;
+    const float shifted = clamped * 1.44269504f + magic, n = shifted - magic;
     /* ln 2 in two parts, 355/512 and the rest, so that n times the first one is exact */
     const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
     float p = 1.0f / 5040;
@@ -26,11 +37,7 @@ static inline float tv_fast_exp(float x)
     p = p * r + 1.0f / 6;
     p = p * r + 0.5f;
     p = p * r * r + r + 1.0f;
-    const int32_t bits = ((int32_t)n + 127) << 23;
-    float power;
-    memcpy(&power, &bits, sizeof(power));
-    const float value = x < low ? 0.0f : p * power;
-    return x != x ? x : value;
+    return x < low ? 0.0f : p * tv_power_of_2(shifted);
 }
 
 /* 2^x for a softmax, whose arguments are at most about 0: 2^n 2^r with n = round(x), |r| <= 1/2, and a minimax
@@ -49,12 +56,7 @@ static inline float tv_fast_exp2(float x)
     p = p * r + 0.24022647f;
     p = p * r + 0.69314721f;
     p = p * r + 1.0f;
-    uint32_t bits;
-    memcpy(&bits, &shifted, sizeof(bits));
-    bits = (bits + 127u) << 23; /* magic's own bits leave at the top; n = -127 makes a zero */
-    float power;
-    memcpy(&power, &bits, sizeof(power));
-    return p * power;
+    return p * tv_power_of_2(shifted);
 }
 
 /* Threads for a loop over `work` elements: one when it is not worth waking the others. */

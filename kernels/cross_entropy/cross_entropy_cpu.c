@@ -4,17 +4,24 @@
 #include "kernels/kernels_internal.h"
 #include "kernels/reduce_internal.h"
 
+/* Exponentials of several vectors at once, added up in the order of tv_row_sum. */
 static double exp_sum(const tv_element_t *x, int64_t cols, float top)
 {
     double lanes[TV_LANES] = {0};
+    float e[TV_MAX_LANES];
     int64_t i = 0;
-    for (; i + TV_LANES <= cols; i += TV_LANES) {
+    for (; i + TV_MAX_LANES <= cols; i += TV_MAX_LANES) {
 #pragma omp simd
-        for (int l = 0; l < TV_LANES; l++)
-            lanes[l] += (double)tv_fast_exp(tv_load(x[i + l]) - top);
+        for (int l = 0; l < TV_MAX_LANES; l++)
+            e[l] = tv_fast_exp(tv_load(x[i + l]) - top);
+        for (int first = 0; first < TV_MAX_LANES; first += TV_LANES) {
+#pragma omp simd
+            for (int l = 0; l < TV_LANES; l++)
+                lanes[l] += (double)e[first + l];
+        }
     }
     for (; i < cols; i++)
-        lanes[0] += (double)tv_fast_exp(tv_load(x[i]) - top);
+        lanes[i % TV_LANES] += (double)tv_fast_exp(tv_load(x[i]) - top);
     return tv_fold(lanes);
 }
 

@@ -7,7 +7,7 @@
 #include "kernels/element_internal.h"
 #include "kernels/matmul/matmul_internal.h"
 
-enum { ROWS = 128, COLS = 256, DEPTH = 256 };
+enum { ROWS = 256, COLS = 512, DEPTH = 256 }; /* 1.3 MB of stack */
 
 /* x[rows, cols] with stride ld -> y, dense */
 static void load_panel(const tv_element_t *x, int64_t ld, int64_t rows, int64_t cols, float *y)
