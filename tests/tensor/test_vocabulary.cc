@@ -225,6 +225,51 @@ TEST_P(Vocabulary, LossAndGradientCountOnlyCountedRows)
         EXPECT_EQ(losses[0], loss) << "ranks disagree";
 }
 
+TEST(VocabChunks, AreFixedBySizes)
+{
+    const struct {
+        int64_t rows, padded;
+        tv_dtype_t dtype;
+        int num;
+        int64_t chunk_rows;
+    } cases[] = {{1024, 50257, TV_F32, 8, 128},  /* 166 fit, 128 is the multiple of 64 */
+                 {1024, 50257, TV_BF16, 4, 256}, /* 333 fit: 320, so 4, of 256 each */
+                 {1024, 25129, TV_F32, 4, 256},  {1000, 50257, TV_F32, 8, 128},
+                 {300, 50257, TV_F32, 3, 128},   {65, 1 << 20, TV_F32, 2, 64},
+                 {64, 1 << 20, TV_F32, 1, 64},   {7, 50257, TV_F32, 1, 7},
+                 {4096, 256, TV_F32, 1, 4096},   {1, 1, TV_F32, 1, 1}};
+    for (const auto &c : cases) {
+        const struct tv_vocab_chunks chunks = tv_vocab_chunks_of(c.rows, c.padded, c.dtype);
+        EXPECT_EQ(c.num, chunks.num) << c.rows << " of " << c.padded;
+        EXPECT_EQ(c.chunk_rows, chunks.rows) << c.rows << " of " << c.padded;
+    }
+}
+
+/* Loss, and gradient of every row, from rows [0, 2), [2, 4), [4, 6). */
+TEST_P(Vocabulary, ChunksOfRowsGiveTheBitsOfAll)
+{
+    const std::vector<int32_t> targets = some_ids(GetParam().vocab);
+    run([&](const struct tv_tensor_axis &axis, struct tv_vocab_shard shard) {
+        Loss whole(shard, some_logit, targets, GetParam().smoothing),
+            parts(shard, some_logit, targets, GetParam().smoothing);
+        double want = 0, got = 0;
+        ASSERT_OK(tv_vocab_cross_entropy_forward(&axis, &whole.loss, &want));
+        ASSERT_OK(tv_vocab_cross_entropy_backward(&axis, &whole.loss));
+        for (int64_t first = 0; first < rows; first += 2) {
+            struct tv_vocab_loss part = parts.loss;
+            part.rows = 2;
+            part.logits = parts.logits.data() + first * shard.padded;
+            part.targets += first;
+            part.row_lse += first;
+            ASSERT_OK(tv_vocab_cross_entropy_forward(&axis, &part, &got));
+            ASSERT_OK(tv_vocab_cross_entropy_backward(&axis, &part));
+        }
+        EXPECT_EQ(want, got);
+        EXPECT_EQ(whole.lse, parts.lse);
+        EXPECT_EQ(whole.logits, parts.logits);
+    });
+}
+
 TEST_P(Vocabulary, HugeLogitsStayFinite)
 {
     std::vector<double> losses((size_t)GetParam().T, -1);
