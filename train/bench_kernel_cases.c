@@ -11,41 +11,42 @@ struct product {
     const char *name;
     int64_t in, out;
     int is_out_in; /* the weight is stored [out, in] */
+    int64_t rows;
 };
 enum { MOST_PRODUCTS = 6, FORMS = 3 };
 static const char *const forms[FORMS] = {"y", "dx", "dw"};
 
 static int list_products(const struct tv_kernel_sizes *s, struct product products[MOST_PRODUCTS])
 {
-    const int64_t C = s->hidden, q = (int64_t)s->num_heads * s->head_dim;
+    const int64_t R = s->rows, C = s->hidden, q = (int64_t)s->num_heads * s->head_dim;
     const int64_t kv = (int64_t)s->num_kv_heads * s->head_dim;
     const int is_llama = s->family == TV_LLAMA;
     int num = 0;
     if (is_llama) {
-        products[num++] = (struct product){"query", C, q, 1};
-        products[num++] = (struct product){"key", C, kv, 1};
-        products[num++] = (struct product){"out", q, C, 1};
-        products[num++] = (struct product){"gate", C, s->ffn, 1};
+        products[num++] = (struct product){"query", C, q, 1, R};
+        products[num++] = (struct product){"key", C, kv, 1, R};
+        products[num++] = (struct product){"out", q, C, 1, R};
+        products[num++] = (struct product){"gate", C, s->ffn, 1, R};
     } else {
-        products[num++] = (struct product){"qkv", C, q + 2 * kv, 0};
-        products[num++] = (struct product){"out", q, C, 0};
-        products[num++] = (struct product){"up", C, s->ffn, 0};
+        products[num++] = (struct product){"qkv", C, q + 2 * kv, 0, R};
+        products[num++] = (struct product){"out", q, C, 0, R};
+        products[num++] = (struct product){"up", C, s->ffn, 0, R};
     }
-    products[num++] = (struct product){"down", s->ffn, C, is_llama};
-    products[num++] = (struct product){"head", C, s->vocab, 1};
+    products[num++] = (struct product){"down", s->ffn, C, is_llama, R};
+    products[num++] = (struct product){"head", C, s->vocab, 1, s->head_rows};
     return num;
 }
 
 /* y = x W; dx = dy W^T; dW += x^T dy, or of the transpose: as tensor/linear.c has them. */
-static void fill_product(struct tv_room *room, const struct tv_kernel_sizes *s,
-                         const struct product *p, int form, struct tv_matmul_args *a)
+static void fill_product(struct tv_room *room, const struct product *p, int form,
+                         struct tv_matmul_args *a)
 {
-    void *x = tv_take(room, s->rows * p->in), *y = tv_take(room, s->rows * p->out);
+    void *x = tv_take(room, p->rows * p->in), *y = tv_take(room, p->rows * p->out);
     void *weight = form < 2 ? tv_take(room, p->in * p->out) : tv_take_floats(room, p->in * p->out);
     const int64_t ld_weight = p->is_out_in ? p->in : p->out;
     if (form < 2) {
         const int is_forward = form == 0;
-        *a = (struct tv_matmul_args){.m = s->rows,
+        *a = (struct tv_matmul_args){.m = p->rows,
                                      .n = is_forward ? p->out : p->in,
                                      .k = is_forward ? p->in : p->out,
                                      .a = is_forward ? x : y,
@@ -59,7 +60,7 @@ static void fill_product(struct tv_room *room, const struct tv_kernel_sizes *s,
     }
     *a = (struct tv_matmul_args){.m = p->is_out_in ? p->out : p->in,
                                  .n = p->is_out_in ? p->in : p->out,
-                                 .k = s->rows,
+                                 .k = p->rows,
                                  .a = p->is_out_in ? y : x,
                                  .ld_a = p->is_out_in ? p->out : p->in,
                                  .trans_a = 1,
@@ -306,15 +307,15 @@ static void fill_loss(struct tv_room *room, const struct tv_kernel_sizes *s,
                       struct tv_cross_entropy_args *a)
 {
     *a = (struct tv_cross_entropy_args){
-        .rows = s->rows,
+        .rows = s->head_rows,
         .cols = s->vocab,
         .ld = s->vocab,
-        .logits = tv_take(room, s->rows * s->vocab),
-        .targets = tv_take_ids(room, s->rows, s->vocab),
-        .row_max = tv_take_constant(room, s->rows, 1),
-        .row_sum = tv_take_floats(room, s->rows),
-        .row_target = tv_take_floats(room, s->rows),
-        .row_lse = tv_take_constant(room, s->rows, logf((float)s->vocab) + 2)};
+        .logits = tv_take(room, s->head_rows * s->vocab),
+        .targets = tv_take_ids(room, s->head_rows, s->vocab),
+        .row_max = tv_take_constant(room, s->head_rows, 1),
+        .row_sum = tv_take_floats(room, s->head_rows),
+        .row_target = tv_take_floats(room, s->head_rows),
+        .row_lse = tv_take_constant(room, s->head_rows, logf((float)s->vocab) + 2)};
 }
 
 static void fill_cross_entropy_max(struct tv_room *room, const struct tv_kernel_sizes *s,
@@ -438,7 +439,7 @@ tv_status_t tv_kernel_case_fill(const struct tv_kernel_sizes *sizes, int index,
     if (index < num_products) {
         const struct product *product = &products[index / FORMS];
         one->kernel = index % FORMS < 2 ? TV_KERNEL_matmul : TV_KERNEL_matmul_to_f32;
-        fill_product(&room, sizes, product, index % FORMS, &one->args.matmul);
+        fill_product(&room, product, index % FORMS, &one->args.matmul);
         snprintf(one->name, sizeof(one->name), "matmul, %s, %s", product->name,
                  forms[index % FORMS]);
     } else {

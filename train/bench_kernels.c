@@ -12,6 +12,7 @@ struct tv_kernel_sizes tv_kernel_sizes_of(const struct tv_run *run)
 {
     const struct tv_model_config *c = &run->model;
     const int T = run->extent.at[TV_TENSOR];
+    const int64_t rows = run->micro_batch * run->seq_length, vocab = (c->vocab_size + T - 1) / T;
     return (struct tv_kernel_sizes){
         .family = c->family,
         .dtype = run->dtype,
@@ -22,8 +23,9 @@ struct tv_kernel_sizes tv_kernel_sizes_of(const struct tv_run *run)
         .num_kv_heads = c->num_kv_heads > T ? c->num_kv_heads / T : 1,
         .head_dim = c->hidden_size / c->num_heads,
         .ffn = c->ffn_size / T,
-        .vocab = (c->vocab_size + T - 1) / T,
-        .rows = run->micro_batch * run->seq_length,
+        .vocab = vocab,
+        .rows = rows,
+        .head_rows = tv_vocab_chunks_of(rows, vocab, run->dtype).rows,
     };
 }
 

@@ -20,11 +20,12 @@ struct tv_kernel_sizes {
     tv_dtype_t dtype; /* of weights and activations */
     int batch, seq_length, hidden, num_heads, num_kv_heads, head_dim, ffn;
     int64_t vocab, rows; /* rows: batch x seq_length */
+    int64_t head_rows;   /* of them, those that the head and the loss take at once */
 };
 struct tv_kernel_sizes tv_kernel_sizes_of(const struct tv_run *run);
 
 /* A call of a kernel. Matrix products: each matrix of a layer and the head's, forward, and the gradients of its input
- * and of its weights; every other kernel once. */
+ * and of its weights; every other kernel once. The head's and the loss: one chunk of rows. */
 struct tv_kernel_case {
     char name[40]; /* "matmul, head, dw", "gelu_forward" */
     tv_kernel_t kernel;

@@ -49,12 +49,12 @@ static json_t *make_json(const struct tv_kernels_bench *bench,
     json_t *results = json_array();
     for (int i = 0; i < bench->num_results; i++)
         json_array_append_new(results, result_json(&bench->results[i]));
-    json_t *sizes =
-        json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:i}", "model",
-                  tv_model_family_name(s->family), "precision", tv_precision_name(s->dtype),
-                  "batch", s->batch, "seq_length", s->seq_length, "hidden_size", s->hidden, "heads",
-                  s->num_heads, "kv_heads", s->num_kv_heads, "head_dim", s->head_dim, "ffn", s->ffn,
-                  "vocab", (json_int_t)s->vocab, "threads", bench->num_threads);
+    json_t *sizes = json_pack(
+        "{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:i}", "model",
+        tv_model_family_name(s->family), "precision", tv_precision_name(s->dtype), "batch",
+        s->batch, "seq_length", s->seq_length, "hidden_size", s->hidden, "heads", s->num_heads,
+        "kv_heads", s->num_kv_heads, "head_dim", s->head_dim, "ffn", s->ffn, "vocab",
+        (json_int_t)s->vocab, "head_rows", (json_int_t)s->head_rows, "threads", bench->num_threads);
     return json_pack("{s:o, s:{s:f, s:i, s:f, s:i}, s:o}", "sizes", sizes, "peak",
                      "flops_per_second", bench->peak.flops_per_second, "matrix_size",
                      options->matrix_size, "bytes_per_second", bench->peak.bytes_per_second,

@@ -1,0 +1,93 @@
+/* The head's chunks of rows: a vocabulary so large that one micro-batch has several, and one that the
+ * tensor axis does not divide. */
+#include "model/step.h"
+#include <cmath>
+#include <gtest/gtest.h>
+
+namespace
+{
+
+/* 96 rows; logits of 64 are 17 MB on each of T ranks, so 64 is all that a chunk may have. */
+StepCase large_step(int T, bool is_tied)
+{
+    struct tv_model_config config = is_tied ? small_gpt2() : small_llama();
+    config.num_layers = 1;
+    config.hidden_size = 8;
+    config.num_heads = config.num_kv_heads = 4;
+    config.ffn_size = 8;
+    config.vocab_size = 65599 * T + (T > 1);
+    config.max_positions = 48;
+    StepCase step = some_step(config);
+    step.kernels = tv_kernels_cpu(TV_F32);
+    step.T = T;
+    step.step = 1;
+    step.ids.resize(96);
+    step.targets.resize(96);
+    return step;
+}
+
+class Head : public testing::TestWithParam<int>
+{
+};
+
+/* Two micro-batches of one chunk each, against one of two. */
+TEST_P(Head, ChunksAreAsMicroBatches)
+{
+    StepCase step = large_step(GetParam(), GetParam() == 2);
+    ASSERT_EQ(2,
+              tv_vocab_chunks_of(96, (step.config.vocab_size + step.T - 1) / step.T, TV_F32).num);
+    step.label_smoothing = 0.1;
+    const StepResult got = run_step(step);
+    step.micro_batch = 1;
+    const StepResult want = run_step(step);
+    ASSERT_FALSE(HasFailure());
+    EXPECT_NEAR(want.loss_sum, got.loss_sum, 1e-7 * want.loss_sum);
+    for (const auto &[name, grad] : want.grads)
+        EXPECT_LT(relative_difference(got.grads.at(name), grad), 1e-5) << name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Model, Head, testing::Values(1, 2, 4),
+                         [](const testing::TestParamInfo<int> &which) {
+                             return "T" + std::to_string(which.param);
+                         });
+
+/* Along the gradient of the head's matrix and of its norm, whatever the chunks and the cut. */
+class HeadGradient : public testing::TestWithParam<int>
+{
+};
+
+TEST_P(HeadGradient, MatchesDifferencesOfTheLoss)
+{
+    StepCase step = large_step(GetParam(), false);
+    if (GetParam() == 4) /* one chunk, and 73 is no multiple of 4 */
+        step.config.vocab_size = 73;
+    step.config.is_tied = 0;
+    step.weights = some_weights(step.config, 0.3);
+    for (size_t i = 0; i < step.targets.size(); i++)
+        step.targets[i] = (int32_t)(i * i % (size_t)step.config.vocab_size);
+    const StepResult at_rest = run_step(step);
+    for (const char *name : {"lm_head.weight", "model.norm.weight"}) {
+        const std::vector<float> &grad = at_rest.grads.at(name);
+        double norm = 0;
+        for (const float g : grad)
+            norm += (double)g * g;
+        norm = std::sqrt(norm);
+        ASSERT_GT(norm, 1e-2);
+        const auto loss_at = [&](double distance) {
+            StepCase moved = step;
+            for (size_t i = 0; i < grad.size(); i++)
+                moved.weights.at(name)[i] += (float)(distance * grad[i] / norm);
+            return run_step(moved).loss_sum;
+        };
+        const double h = 0.02, slope = (loss_at(h) - loss_at(-h)) / (2 * h);
+        ASSERT_FALSE(HasFailure());
+        EXPECT_NEAR(1, slope / norm, 1e-3) << name;
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Model, HeadGradient, testing::Values(1, 2, 4),
+                         [](const testing::TestParamInfo<int> &which) {
+                             return "T" + std::to_string(which.param);
+                         });
+
+} // namespace
