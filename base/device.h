@@ -37,6 +37,17 @@ struct tv_event;
  * Errors: TV_UNSUPPORTED (no CUDA library, no GPU), TV_INVALID, TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_device_open(tv_device_kind_t kind, int num_threads,
                                          struct tv_device **device_out);
+/* Which GPU, and how it multiplies. */
+enum { TV_GPU_PCI = 32 };
+struct tv_gpu_choice {
+    char pci[TV_GPU_PCI]; /* address, as "0000:3b:00.0"; "": by number */
+    int index;            /* among those that are visible, counted round */
+    int uses_tf32;        /* products of fp32 matrices may round their factors to 10 bits */
+};
+TV_MUST_CHECK tv_status_t tv_device_open_gpu(const struct tv_gpu_choice *choice,
+                                             struct tv_device **device_out);
+/* Address of the GPU; "" of a CPU. */
+const char *tv_device_pci(const struct tv_device *device);
 void tv_device_close(
     struct tv_device *device); /* NULL is a no-op; warns about buffers still open */
 tv_device_kind_t tv_device_kind(const struct tv_device *device);

@@ -7,7 +7,8 @@
 
 #define CUDA_LIBRARY "libtrivet_cuda.so"
 
-tv_status_t tv_device_cuda_load(struct tv_device_driver *driver_out)
+tv_status_t tv_device_cuda_load(const struct tv_gpu_choice *choice,
+                                struct tv_device_driver *driver_out)
 {
     /* The handle stays open for the life of the process: CUDA cannot be unloaded safely. */
     void *library = dlopen(CUDA_LIBRARY, RTLD_NOW | RTLD_LOCAL);
@@ -19,7 +20,7 @@ tv_status_t tv_device_cuda_load(struct tv_device_driver *driver_out)
         return TV_ERR(TV_UNSUPPORTED, "%s has no tv_device_cuda_driver", CUDA_LIBRARY);
     char message[256] = "";
     struct tv_device_driver driver = {0};
-    const tv_status_t status = open_driver(&driver, message, sizeof(message));
+    const tv_status_t status = open_driver(choice, &driver, message, sizeof(message));
     if (status != TV_OK)
         return TV_ERR(status, "no CUDA device: %s", message);
     if (driver.abi != TV_DEVICE_ABI)

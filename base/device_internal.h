@@ -8,7 +8,7 @@
 #include "base/device.h"
 
 TV_BEGIN_C
-enum { TV_DEVICE_ABI = 1, TV_DEVICE_MAX_NAME = 128 };
+enum { TV_DEVICE_ABI = 2, TV_DEVICE_MAX_NAME = 128 };
 
 /* `state` is the driver's own. Streams and events are the driver's own objects behind void
  * pointers. */
@@ -28,6 +28,8 @@ struct tv_device_ops {
     tv_status_t (*event_record)(void *state, void *event, void *stream);
     tv_status_t (*stream_wait_event)(void *state, void *stream, void *event);
     tv_status_t (*event_is_done)(void *state, void *event, int *done_out);
+    /* Why this thread's last operation failed, in the driver's words. */
+    const char *(*reason)(void *state);
 };
 
 /* What a driver hands over when it opens. */
@@ -36,14 +38,17 @@ struct tv_device_driver {
     const struct tv_device_ops *ops;
     void *state;
     char name[TV_DEVICE_MAX_NAME]; /* "CPU", "NVIDIA H100 80GB HBM3" */
+    char pci[TV_GPU_PCI];          /* "" of a CPU */
 };
 
 TV_MUST_CHECK tv_status_t tv_device_cpu_driver(struct tv_device_driver *driver_out);
-TV_MUST_CHECK tv_status_t tv_device_cuda_load(struct tv_device_driver *driver_out);
+TV_MUST_CHECK tv_status_t tv_device_cuda_load(const struct tv_gpu_choice *choice,
+                                              struct tv_device_driver *driver_out);
 
 /* The symbol in libtrivet_cuda.so. It must not use trivet's functions: failures come back as a
  * sentence. */
-typedef tv_status_t (*tv_device_cuda_driver_fn)(struct tv_device_driver *driver_out,
+typedef tv_status_t (*tv_device_cuda_driver_fn)(const struct tv_gpu_choice *choice,
+                                                struct tv_device_driver *driver_out,
                                                 char *message_out, size_t message_bytes);
 TV_END_C
 #endif
