@@ -46,6 +46,11 @@ struct tv_gpu_choice {
 };
 TV_MUST_CHECK tv_status_t tv_device_open_gpu(const struct tv_gpu_choice *choice,
                                              struct tv_device **device_out);
+/* GPUs that are visible to this process; opens libtrivet_cuda.so. Errors: TV_UNSUPPORTED (no library, no GPU, no
+ * driver), with the reason. */
+TV_MUST_CHECK tv_status_t tv_gpu_count(int *count_out);
+/* Is there an NVIDIA driver on this machine? Opens nothing. */
+int tv_gpu_has_driver(void);
 /* Address of the GPU; "" of a CPU. */
 const char *tv_device_pci(const struct tv_device *device);
 void tv_device_close(

@@ -163,13 +163,17 @@ const tv_device_ops ops = {
     cuda_event_is_done, cuda_reason,
 };
 
+cudaError_t count_devices(int *num_out)
+{
+    const cudaError_t error = cudaGetDeviceCount(num_out);
+    return error == cudaSuccess && *num_out == 0 ? cudaErrorNoDevice : error;
+}
+
 /* The GPU that was asked for, among those that are visible. */
 cudaError_t find_device(const tv_gpu_choice *choice, int *device_out)
 {
     int num = 0;
-    cudaError_t error = cudaGetDeviceCount(&num);
-    if (error == cudaSuccess && num == 0)
-        error = cudaErrorNoDevice;
+    const cudaError_t error = count_devices(&num);
     if (error != cudaSuccess)
         return error;
     if (choice->pci[0] != '\0')
@@ -218,5 +222,18 @@ extern "C" tv_status_t tv_device_cuda_driver(const tv_gpu_choice *choice,
     driver_out->abi = TV_DEVICE_ABI;
     driver_out->ops = &ops;
     driver_out->state = state;
+    return TV_OK;
+}
+
+extern "C" tv_status_t tv_device_cuda_count(int *count_out, char *message_out, size_t message_bytes)
+{
+    int num = 0;
+    const cudaError_t error = count_devices(&num);
+    if (error != cudaSuccess) {
+        (void)cudaGetLastError();
+        snprintf(message_out, message_bytes, "%s", cudaGetErrorString(error));
+        return TV_UNSUPPORTED;
+    }
+    *count_out = num;
     return TV_OK;
 }

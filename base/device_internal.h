@@ -2,7 +2,7 @@
  * dispatches.
  *
  * libtrivet_cuda.so exports `tv_device_cuda_driver`, a function that fills the table and opens the
- * GPU; base/ device_cuda_loader.c finds it with dlopen. TV_DEVICE_ABI changes with this file. */
+ * GPU, and `tv_device_cuda_count`; base/ device_cuda_loader.c finds it with dlopen. TV_DEVICE_ABI changes with this file. */
 #ifndef TV_BASE_DEVICE_INTERNAL_H
 #define TV_BASE_DEVICE_INTERNAL_H
 #include "base/device.h"
@@ -50,5 +50,8 @@ TV_MUST_CHECK tv_status_t tv_device_cuda_load(const struct tv_gpu_choice *choice
 typedef tv_status_t (*tv_device_cuda_driver_fn)(const struct tv_gpu_choice *choice,
                                                 struct tv_device_driver *driver_out,
                                                 char *message_out, size_t message_bytes);
+/* `tv_device_cuda_count`: the visible GPUs, at least one. */
+typedef tv_status_t (*tv_device_cuda_count_fn)(int *count_out, char *message_out,
+                                               size_t message_bytes);
 TV_END_C
 #endif

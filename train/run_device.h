@@ -1,0 +1,23 @@
+/* train/run_device.h -- which device a run is for, and each rank's own. */
+#ifndef TV_TRAIN_RUN_DEVICE_H
+#define TV_TRAIN_RUN_DEVICE_H
+#include "mesh/comm.h"
+#include "train/run.h"
+
+TV_BEGIN_C
+/* --device and --precision: run->device_kind, dtype, uses_tf32. auto is a GPU where the driver, the library and a GPU are
+ * there, and says why not where only some of them are. Errors: TV_INVALID (no such word; tf32 on a CPU), TV_UNSUPPORTED
+ * (cuda where there is none). */
+TV_MUST_CHECK tv_status_t tv_run_resolve_device(struct tv_run *run);
+/* All ranks of a run have the same sort of device. Collective over world. Errors: TV_INVALID. */
+TV_MUST_CHECK tv_status_t tv_run_check_devices(struct tv_comm *world, const struct tv_run *run);
+/* This rank's: the GPU that the mapper has given it (run->place), else the one with its number among the ranks of its
+ * node, counted round. num_threads: of a CPU. Errors: as tv_device_open_gpu. */
+TV_MUST_CHECK tv_status_t tv_run_open_device(const struct tv_comm *world, const struct tv_run *run,
+                                             int num_threads, struct tv_device **device_out);
+/* No GPU is another rank's too, as NCCL wants it. Collective over world. Errors: TV_INVALID, naming two ranks, their
+ * node and the GPU, the same on every rank. */
+TV_MUST_CHECK tv_status_t tv_run_check_own_gpus(struct tv_comm *world, const struct tv_run *run,
+                                                const struct tv_device *device);
+TV_END_C
+#endif
