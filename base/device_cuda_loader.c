@@ -19,7 +19,7 @@ tv_status_t tv_device_cuda_load(struct tv_device_driver *driver_out)
         return TV_ERR(TV_UNSUPPORTED, "%s has no tv_device_cuda_driver", CUDA_LIBRARY);
     char message[256] = "";
     struct tv_device_driver driver = {0};
-    const tv_status_t status = open_driver(&driver, message, sizeof(message));
+    const tv_status_t status = open_driver(&tv_device_lent, &driver, message, sizeof(message));
     if (status != TV_OK)
         return TV_ERR(status, "no CUDA device: %s", message);
     if (driver.abi != TV_DEVICE_ABI)

@@ -1,4 +1,12 @@
-# The CUDA part, libtrivet_cuda.so: a library of its own that libtrivet opens when a GPU is asked for.
+# The CUDA part, libtrivet_cuda.so: a library of its own that libtrivet opens when a GPU is asked for. Its sources are
+# compiled once more for the emulation of tests/emulation.
+set(TRIVET_CUDA_SOURCES
+  base/device_cuda.cu
+  kernels/kernels_cuda.cu
+  kernels/elementwise/elementwise_cuda.cu
+)
+list(TRANSFORM TRIVET_CUDA_SOURCES PREPEND ${PROJECT_SOURCE_DIR}/)
+
 # TRIVET_CUDA: AUTO (build it where nvcc is found), ON (it must be there), OFF.
 set(TRIVET_CUDA AUTO CACHE STRING "Build the CUDA part: AUTO, ON or OFF")
 set_property(CACHE TRIVET_CUDA PROPERTY STRINGS AUTO ON OFF)
