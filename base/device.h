@@ -58,6 +58,8 @@ void tv_device_close(
 tv_device_kind_t tv_device_kind(const struct tv_device *device);
 int tv_device_num_threads(const struct tv_device *device);
 const char *tv_device_name(const struct tv_device *device);
+/* The device's own table of kernels (struct tv_kernels), or NULL: tv_kernels_open asks. */
+const void *tv_device_kernels(const struct tv_device *device, tv_dtype_t dtype);
 size_t tv_device_bytes(const struct tv_device *device, tv_mem_kind_t kind); /* open now */
 size_t tv_device_peak_bytes(const struct tv_device *device); /* largest sum over kinds so far */
 size_t tv_device_kind_peak_bytes(const struct tv_device *device,

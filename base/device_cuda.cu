@@ -3,22 +3,34 @@
  * One GPU per rank, by its PCI address or its number. Ranks may be threads, and a rank's own threads save for it, so
  * every operation first makes the rank's GPU its thread's. Streams do not wait for the default stream, so memory is
  * cleared on a stream of the device's own, and waited for. */
+#include "base/device_cuda.h"
 #include "base/device_internal.h"
 #include "base/memory_cuda.h"
-#include "base/streams_cuda.h"
+#include <cstdarg>
 #include <cstdio>
 #include <cuda_runtime.h>
+#include <map>
 #include <new>
 
 namespace
 {
+/* Of each stream that needs them. */
+struct stream_room {
+    void *workspace = nullptr;
+    size_t bytes = 0;
+    tv_cuda_companion companion = {nullptr, nullptr};
+};
+
 struct cuda_state {
     int device = 0;
     int uses_tf32 = 0;
+    std::map<void *, stream_room> rooms; /* by the driver's stream */
     cudaStream_t clearing = nullptr;
     tv_cuda_pool pool;
     tv_cuda_staging staging;
 };
+
+const tv_device_host *host; /* libtrivet, since the first device was opened */
 
 /* The state, and its GPU made this thread's. */
 cuda_state *enter(void *state)
@@ -74,21 +86,26 @@ void cuda_release(void *state, void *data)
 
 tv_status_t cuda_stream_create(void *state, void **stream_out)
 {
-    const cuda_state *here = enter(state);
+    (void)enter(state);
     cudaStream_t stream;
     const cudaError_t error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
-    if (error != cudaSuccess)
-        return to_status(error);
-    tv_cuda_stream_add(stream, here->uses_tf32);
-    *stream_out = stream;
-    return TV_OK;
+    if (error == cudaSuccess)
+        *stream_out = stream;
+    return to_status(error);
 }
 
 void cuda_stream_destroy(void *state, void *stream)
 {
-    (void)enter(state);
+    cuda_state *here = enter(state);
     cudaStreamSynchronize(static_cast<cudaStream_t>(stream));
-    tv_cuda_stream_remove(static_cast<cudaStream_t>(stream));
+    const auto room = here->rooms.find(stream);
+    if (room != here->rooms.end()) {
+        if (room->second.companion.data != nullptr)
+            room->second.companion.end(room->second.companion.data);
+        if (room->second.workspace != nullptr)
+            (void)here->pool.give_back(room->second.workspace);
+        here->rooms.erase(room);
+    }
     cudaStreamDestroy(static_cast<cudaStream_t>(stream));
 }
 
@@ -197,12 +214,62 @@ cudaError_t open_device(cuda_state *state, tv_device_driver *driver)
                  properties.name);
     return error;
 }
+
+cuda_state *state_of(const tv_stream *stream)
+{
+    return enter(host->stream_state(stream));
+}
 } // namespace
 
-extern "C" tv_status_t tv_device_cuda_driver(const tv_gpu_choice *choice,
+void *tv_cuda_stream(const tv_stream *stream)
+{
+    return host->stream_handle(stream);
+}
+
+int tv_cuda_uses_tf32(const tv_stream *stream)
+{
+    return state_of(stream)->uses_tf32;
+}
+
+tv_cuda_companion *tv_cuda_companion_of(tv_stream *stream)
+{
+    return &state_of(stream)->rooms[host->stream_handle(stream)].companion;
+}
+
+tv_status_t tv_cuda_workspace(tv_stream *stream, size_t bytes, void **data_out)
+{
+    cuda_state *state = state_of(stream);
+    stream_room *room = &state->rooms[host->stream_handle(stream)];
+    if (room->bytes < bytes) {
+        if (room->workspace != nullptr) /* waits for what uses it */
+            (void)state->pool.give_back(room->workspace);
+        room->workspace = nullptr;
+        room->bytes = 0;
+        if (state->pool.take(bytes, &room->workspace) != cudaSuccess)
+            return TV_ERR(TV_NO_MEMORY, "no room for a workspace of %zu bytes on the GPU", bytes);
+        room->bytes = bytes;
+    }
+    *data_out = room->workspace;
+    return TV_OK;
+}
+
+/* libtrivet's function of this name, for TV_ERR in this library. */
+extern "C" void tv_error_set(const char *file, int line, const char *format, ...)
+{
+    char sentence[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(sentence, sizeof(sentence), format, args);
+    va_end(args);
+    host->error_set(file, line, "%s", sentence);
+}
+
+extern "C" tv_status_t tv_device_cuda_driver(const tv_device_host *host_in,
+                                             const tv_gpu_choice *choice,
                                              tv_device_driver *driver_out, char *message_out,
                                              size_t message_bytes)
 {
+    host = host_in;
     cuda_state *state = new (std::nothrow) cuda_state;
     if (state == nullptr) {
         snprintf(message_out, message_bytes, "out of host memory");
@@ -222,6 +289,8 @@ extern "C" tv_status_t tv_device_cuda_driver(const tv_gpu_choice *choice,
     driver_out->abi = TV_DEVICE_ABI;
     driver_out->ops = &ops;
     driver_out->state = state;
+    driver_out->kernels[0] = tv_cuda_kernels(TV_F32);
+    driver_out->kernels[1] = tv_cuda_kernels(TV_BF16);
     return TV_OK;
 }
 

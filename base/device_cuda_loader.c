@@ -28,8 +28,8 @@ tv_status_t tv_device_cuda_load(const struct tv_gpu_choice *choice,
     char message[256] = "";
     struct tv_device_driver driver = {0};
     TV_TRY(find("tv_device_cuda_driver", &function));
-    const tv_status_t status =
-        ((tv_device_cuda_driver_fn)function)(choice, &driver, message, sizeof(message));
+    const tv_status_t status = ((tv_device_cuda_driver_fn)function)(
+        &tv_device_lent, choice, &driver, message, sizeof(message));
     if (status != TV_OK)
         return TV_ERR(status, "no CUDA device: %s", message);
     if (driver.abi != TV_DEVICE_ABI)

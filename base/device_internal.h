@@ -2,7 +2,8 @@
  * dispatches.
  *
  * libtrivet_cuda.so exports `tv_device_cuda_driver`, a function that fills the table and opens the
- * GPU, and `tv_device_cuda_count`; base/ device_cuda_loader.c finds it with dlopen. TV_DEVICE_ABI changes with this file. */
+ * GPU, and `tv_device_cuda_count`; base/device_cuda_loader.c finds them with dlopen. TV_DEVICE_ABI
+ * changes with this file. */
 #ifndef TV_BASE_DEVICE_INTERNAL_H
 #define TV_BASE_DEVICE_INTERNAL_H
 #include "base/device.h"
@@ -37,17 +38,28 @@ struct tv_device_driver {
     int abi; /* TV_DEVICE_ABI */
     const struct tv_device_ops *ops;
     void *state;
+    const void
+        *kernels[2]; /* struct tv_kernels, for TV_F32 and TV_BF16; NULL: they are libtrivet's */
     char name[TV_DEVICE_MAX_NAME]; /* "CPU", "NVIDIA H100 80GB HBM3" */
     char pci[TV_GPU_PCI];          /* "" of a CPU */
 };
+
+/* What libtrivet lends to a driver in a library of its own, which cannot call it by name. */
+struct tv_device_host {
+    void *(*stream_handle)(const struct tv_stream *stream); /* the driver's own stream */
+    void *(*stream_state)(const struct tv_stream *stream);  /* the state of its device */
+    void (*error_set)(const char *file, int line, const char *format, ...) TV_PRINTF(3, 4);
+};
+extern const struct tv_device_host tv_device_lent;
 
 TV_MUST_CHECK tv_status_t tv_device_cpu_driver(struct tv_device_driver *driver_out);
 TV_MUST_CHECK tv_status_t tv_device_cuda_load(const struct tv_gpu_choice *choice,
                                               struct tv_device_driver *driver_out);
 
-/* The symbol in libtrivet_cuda.so. It must not use trivet's functions: failures come back as a
- * sentence. */
-typedef tv_status_t (*tv_device_cuda_driver_fn)(const struct tv_gpu_choice *choice,
+/* The symbol in libtrivet_cuda.so. It must not use trivet's functions but those of `host`: failures
+ * to open come back as a sentence. */
+typedef tv_status_t (*tv_device_cuda_driver_fn)(const struct tv_device_host *host,
+                                                const struct tv_gpu_choice *choice,
                                                 struct tv_device_driver *driver_out,
                                                 char *message_out, size_t message_bytes);
 /* `tv_device_cuda_count`: the visible GPUs, at least one. */

@@ -72,7 +72,7 @@ cudaError_t tv_cuda_pool::give_back(void *data)
 {
     const auto block = used_.find(data);
     if (block == used_.end())
-        return cudaErrorInvalidDevicePointer;
+        return cudaErrorInvalidValue;
     const cudaError_t error = cudaDeviceSynchronize();
     idle_.emplace(block->second, data);
     used_.erase(block);

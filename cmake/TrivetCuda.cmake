@@ -1,4 +1,15 @@
-# The CUDA part, libtrivet_cuda.so: a library of its own that libtrivet opens when a GPU is asked for.
+# The CUDA part, libtrivet_cuda.so: a library of its own that libtrivet opens when a GPU is asked for. Its sources are
+# compiled once more for the emulation of tests/emulation.
+set(TRIVET_CUDA_SOURCES
+  base/device_cuda.cu
+  base/memory_cuda.cu
+  kernels/kernels_cuda.cu
+  kernels/elementwise/elementwise_cuda.cu
+  kernels/matmul/matmul_cuda.cu
+  kernels/matmul/plans_cuda.cu
+)
+list(TRANSFORM TRIVET_CUDA_SOURCES PREPEND ${PROJECT_SOURCE_DIR}/)
+
 # TRIVET_CUDA: AUTO (build it where nvcc is found), ON (it must be there), OFF.
 set(TRIVET_CUDA AUTO CACHE STRING "Build the CUDA part: AUTO, ON or OFF")
 set_property(CACHE TRIVET_CUDA PROPERTY STRINGS AUTO ON OFF)
@@ -35,7 +46,7 @@ function(trivet_add_cuda_library)
   add_library(trivet_cuda MODULE ${ARGN})
   target_include_directories(trivet_cuda PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/include)
   target_compile_options(trivet_cuda PRIVATE -Xcompiler=-Wall,-Wextra,-Werror -Werror=all-warnings)
-  target_link_libraries(trivet_cuda PRIVATE CUDA::cudart_static)
+  target_link_libraries(trivet_cuda PRIVATE CUDA::cudart_static CUDA::cublasLt)
   set_target_properties(trivet_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
   install(TARGETS trivet_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 endfunction()

@@ -21,7 +21,7 @@ LAYERS = {
 # A foreign header may be included only by files that match.
 FOREIGN = {
     "mpi.h": r"^mesh/comm_mpi[._]|^tests/|^examples/",
-    "cuda_runtime.h": r"_cuda\.(cu|h)$|/cuda_internal\.h$|^tests/emulation/",
+    "cuda_runtime.h": r"_cuda\.(cu|h)$|^kernels/(cuda|mma)_internal\.h$|^tests/emulation/",
     "nccl.h": r"_nccl\.c$",
     "cblas.h": r"^kernels/",
     "hwloc.h": r"^mesh/.*hwloc.*\.c$|^mesh/machine\.c$|^tests/",

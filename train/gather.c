@@ -23,7 +23,7 @@ static int local_index(const struct tv_trainer *tr, const struct tv_param *param
     return -1;
 }
 
-/* The part of a local weight that this rank has, in `array`; elements of the whole from *first_out. Device memory. */
+/* The part of a local weight that this rank has, in `array`, on the device; elements of the whole from *first_out. */
 static const float *own_part(const struct tv_trainer *tr, const struct tv_weight_array *array,
                              int local, int64_t *first_out, int64_t *count_out)
 {
@@ -62,8 +62,8 @@ static int replica_rank(const struct tv_trainer *tr, int d)
     return tv_mesh_rank_of(tr->run->extent, at);
 }
 
-/* What replica d owns of a weight, [first, count] ahead of it, to replica 0, which puts it into `piece`. Host memory, so
- * it goes over the world. */
+/* What replica d owns of a weight, [first, count] ahead of it, to replica 0, which puts it into `piece`: host memory,
+ * so it goes over the world. */
 static tv_status_t collect_from(struct tv_trainer *tr, const struct tv_weight_array *array,
                                 int local, int d, float *piece)
 {

@@ -182,8 +182,7 @@ struct found {
     int uses_gpus;
 };
 
-/* GPUs by their addresses: where they are asked for, and for a run on GPUs where all ranks can look for them. Ranks that
- * share GPUs have places on CPUs, and count GPUs. */
+/* GPUs by their addresses: where they are asked for, and for a run on GPUs where all ranks can look for them. */
 static tv_status_t find_gpu_use(struct tv_comm *world, const struct tv_run *run, int *uses_out)
 {
     const int is_live = run->options.topology != NULL && !has_given_topology(run);

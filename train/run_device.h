@@ -5,7 +5,7 @@
 #include "train/run.h"
 
 TV_BEGIN_C
-/* --device and --precision: run->device_kind, dtype, uses_tf32. auto is a GPU where the driver, the library and a GPU are
+/* --device and --precision: run->device_kind, dtype, uses_tf32. auto is a GPU where driver, library and GPU are
  * there, and says why not where only some of them are. Errors: TV_INVALID (no such word; tf32 on a CPU), TV_UNSUPPORTED
  * (cuda where there is none). */
 TV_MUST_CHECK tv_status_t tv_run_resolve_device(struct tv_run *run);
