@@ -39,6 +39,7 @@ struct tv_device_driver {
     void *state;
     char name[TV_DEVICE_MAX_NAME]; /* "CPU", "NVIDIA H100 80GB HBM3" */
     char pci[TV_GPU_PCI];          /* "" of a CPU */
+    const void *nccl;              /* struct tv_nccl_table of mesh/nccl_internal.h, or NULL */
 };
 
 TV_MUST_CHECK tv_status_t tv_device_cpu_driver(struct tv_device_driver *driver_out);
@@ -50,5 +51,7 @@ TV_MUST_CHECK tv_status_t tv_device_cuda_load(const struct tv_gpu_choice *choice
 typedef tv_status_t (*tv_device_cuda_driver_fn)(const struct tv_gpu_choice *choice,
                                                 struct tv_device_driver *driver_out,
                                                 char *message_out, size_t message_bytes);
+/* Another, there where the library is built with NCCL. */
+typedef const void *(*tv_nccl_cuda_table_fn)(void);
 TV_END_C
 #endif
