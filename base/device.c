@@ -1,10 +1,13 @@
 /* base/device.c -- opens a device, counts its memory by kind, passes streams and events on to its
  * driver. */
 #include "base/device.h"
+#include "base/clock.h"
 #include "base/device_internal.h"
 #include "base/log.h"
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 struct tv_device {
     tv_device_kind_t kind;
@@ -12,11 +15,14 @@ struct tv_device {
     struct tv_device_driver driver;
     size_t bytes[TV_NUM_MEM_KINDS], kind_peaks[TV_NUM_MEM_KINDS];
     size_t total_bytes, peak_bytes;
+    tv_status_t (*look)(void *context, double waited_seconds);
+    void *look_context;
 };
 
 struct tv_stream {
     struct tv_device *device;
     void *handle;
+    void *reached; /* an event for watched waits, made by the first */
 };
 
 struct tv_event {
@@ -209,7 +215,10 @@ void tv_stream_destroy(struct tv_stream *stream)
 {
     if (stream == NULL)
         return;
-    stream->device->driver.ops->stream_destroy(stream->device->driver.state, stream->handle);
+    const struct tv_device_driver *driver = &stream->device->driver;
+    if (stream->reached != NULL)
+        driver->ops->event_destroy(driver->state, stream->reached);
+    driver->ops->stream_destroy(driver->state, stream->handle);
     free(stream);
 }
 
@@ -218,9 +227,52 @@ struct tv_device *tv_stream_device(const struct tv_stream *stream)
     return stream->device;
 }
 
+void *tv_stream_handle(const struct tv_stream *stream)
+{
+    return stream->handle;
+}
+
+void tv_device_watch(struct tv_device *device,
+                     tv_status_t (*look)(void *context, double waited_seconds), void *context)
+{
+    device->look = look;
+    device->look_context = context;
+}
+
+const void *tv_device_nccl(const struct tv_device *device)
+{
+    return device->driver.nccl;
+}
+
+/* Until everything on the stream is done, or whoever watches has had enough. */
+static tv_status_t wait_watched(struct tv_stream *stream)
+{
+    static const struct timespec pause = {0, 20 * 1000};
+    const struct tv_device *device = stream->device;
+    const struct tv_device_ops *ops = device->driver.ops;
+    void *state = device->driver.state;
+    const double started = tv_clock_seconds();
+    if (stream->reached == NULL)
+        TV_TRY(ops->event_create(state, &stream->reached));
+    TV_TRY(ops->event_record(state, stream->reached, stream->handle));
+    for (int rounds = 0, done = 0;; rounds++) {
+        enum { ROUNDS_BEFORE_SLEEP = 200 };
+        TV_TRY(ops->event_is_done(state, stream->reached, &done));
+        if (done)
+            return TV_OK;
+        TV_TRY(device->look(device->look_context, tv_clock_seconds() - started));
+        if (rounds < ROUNDS_BEFORE_SLEEP)
+            sched_yield();
+        else
+            nanosleep(&pause, NULL);
+    }
+}
+
 tv_status_t tv_stream_synchronize(struct tv_stream *stream)
 {
     const struct tv_device *device = stream->device;
+    if (device->look != NULL)
+        TV_TRY(wait_watched(stream));
     return said(device,
                 device->driver.ops->stream_synchronize(device->driver.state, stream->handle),
                 "waiting for a stream");

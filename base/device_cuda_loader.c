@@ -35,6 +35,8 @@ tv_status_t tv_device_cuda_load(const struct tv_gpu_choice *choice,
     if (driver.abi != TV_DEVICE_ABI)
         return TV_ERR(TV_UNSUPPORTED, "%s has device interface %d, this build needs %d",
                       CUDA_LIBRARY, driver.abi, TV_DEVICE_ABI);
+    tv_nccl_cuda_table_fn nccl_table = (tv_nccl_cuda_table_fn)dlsym(library, "tv_nccl_cuda_table");
+    driver.nccl = nccl_table != NULL ? nccl_table() : NULL;
     *driver_out = driver;
     return TV_OK;
 }

@@ -42,6 +42,7 @@ struct tv_device_driver {
         *kernels[2]; /* struct tv_kernels, for TV_F32 and TV_BF16; NULL: they are libtrivet's */
     char name[TV_DEVICE_MAX_NAME]; /* "CPU", "NVIDIA H100 80GB HBM3" */
     char pci[TV_GPU_PCI];          /* "" of a CPU */
+    const void *nccl;              /* struct tv_nccl_table of mesh/nccl_internal.h, or NULL */
 };
 
 /* What libtrivet lends to a driver in a library of its own, which cannot call it by name. */
@@ -65,5 +66,7 @@ typedef tv_status_t (*tv_device_cuda_driver_fn)(const struct tv_device_host *hos
 /* `tv_device_cuda_count`: the visible GPUs, at least one. */
 typedef tv_status_t (*tv_device_cuda_count_fn)(int *count_out, char *message_out,
                                                size_t message_bytes);
+/* Another, there where the library is built with NCCL. */
+typedef const void *(*tv_nccl_cuda_table_fn)(void);
 TV_END_C
 #endif

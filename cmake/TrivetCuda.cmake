@@ -41,12 +41,18 @@ else()
   message(STATUS "without CUDA")
 endif()
 
-# trivet_add_cuda_library(sources...): libtrivet_cuda.so beside the program.
+# trivet_add_cuda_library(sources...): libtrivet_cuda.so beside the program. Without NCCL it says so when it is
+# asked for.
 function(trivet_add_cuda_library)
   add_library(trivet_cuda MODULE ${ARGN})
   target_include_directories(trivet_cuda PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/include)
   target_compile_options(trivet_cuda PRIVATE -Xcompiler=-Wall,-Wextra,-Werror -Werror=all-warnings)
   target_link_libraries(trivet_cuda PRIVATE CUDA::cudart_static CUDA::cublasLt)
+  if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
+    target_sources(trivet_cuda PRIVATE mesh/comm_nccl_cuda.cu)
+    target_include_directories(trivet_cuda PRIVATE ${NCCL_INCLUDE_DIR})
+    target_link_libraries(trivet_cuda PRIVATE ${NCCL_LIBRARY})
+  endif()
   set_target_properties(trivet_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
   install(TARGETS trivet_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 endfunction()

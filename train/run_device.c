@@ -2,9 +2,7 @@
 #include "train/run_device.h"
 #include "base/log.h"
 #include "train/place.h"
-#include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 /* A machine without a GPU driver opens no CUDA library to find that out. */
 static int finds_gpu(void)
@@ -105,52 +103,4 @@ tv_status_t tv_run_open_device(const struct tv_comm *world, const struct tv_run 
     tv_log(TV_LOG_DEBUG, "rank %d: %s at %s", tv_comm_rank(world), tv_device_name(*device_out),
            tv_device_pci(*device_out));
     return TV_OK;
-}
-
-/* Whose GPU is where. */
-struct seat {
-    int32_t node;
-    char pci[TV_GPU_PCI];
-};
-
-static tv_status_t find_shared(const struct tv_run *run, int num_ranks, const struct seat *seats)
-{
-    for (int r = 1; r < num_ranks; r++) {
-        for (int before = 0; before < r; before++) {
-            if (seats[r].node == seats[before].node &&
-                strcasecmp(seats[r].pci, seats[before].pci) == 0)
-                return TV_ERR(
-                    TV_INVALID,
-                    "ranks %d and %d on %s share the GPU at %s, which NCCL refuses; start "
-                    "one rank per GPU, or give --comm mpi",
-                    before, r,
-                    run->place != NULL ? run->place->nodes.names[seats[r].node] : "this node",
-                    seats[r].pci);
-        }
-    }
-    return TV_OK;
-}
-
-tv_status_t tv_run_check_own_gpus(struct tv_comm *world, const struct tv_run *run,
-                                  const struct tv_device *device)
-{
-    const int num_ranks = tv_comm_size(world), here = tv_comm_rank(world);
-    struct tv_request *request = NULL;
-    struct seat mine = {.node = run->place != NULL ? run->place->nodes.node_of[here] : 0};
-    int first_failed;
-    tv_status_t status = TV_OK;
-    memcpy(mine.pci, tv_device_pci(device), strlen(tv_device_pci(device)));
-    struct seat *seats = calloc((size_t)num_ranks, sizeof(*seats));
-    if (seats == NULL)
-        status = TV_ERR(TV_NO_MEMORY, "GPUs of %d ranks", num_ranks);
-    status = tv_comm_agree(world, status, &first_failed);
-    if (status == TV_OK)
-        status =
-            tv_comm_all_gather(world, &mine, seats, (int64_t)sizeof(mine), TV_U8, NULL, &request);
-    if (status == TV_OK)
-        status = tv_request_wait(&request);
-    if (status == TV_OK)
-        status = find_shared(run, num_ranks, seats);
-    free(seats);
-    return status;
 }

@@ -15,9 +15,5 @@ TV_MUST_CHECK tv_status_t tv_run_check_devices(struct tv_comm *world, const stru
  * node, counted round. num_threads: of a CPU. Errors: as tv_device_open_gpu. */
 TV_MUST_CHECK tv_status_t tv_run_open_device(const struct tv_comm *world, const struct tv_run *run,
                                              int num_threads, struct tv_device **device_out);
-/* No GPU is another rank's too, as NCCL wants it. Collective over world. Errors: TV_INVALID, naming two ranks, their
- * node and the GPU, the same on every rank. */
-TV_MUST_CHECK tv_status_t tv_run_check_own_gpus(struct tv_comm *world, const struct tv_run *run,
-                                                const struct tv_device *device);
 TV_END_C
 #endif
