@@ -5,6 +5,7 @@
 #include "train/file_faults.h"
 #include "train/loop.h"
 #include "train/ranks.h"
+#include "train/run_device.h"
 #include "train/stop.h"
 #include <signal.h>
 
@@ -24,7 +25,8 @@ static tv_status_t resolve(struct tv_comm *world, const struct tv_train_options 
     run->checkpoint = *checkpoint;
     if (status == TV_OK && *checkpoint != NULL)
         status = tv_checkpoint_check(*checkpoint, run);
-    return tv_comm_agree(world, status, &first_failed);
+    TV_TRY(tv_comm_agree(world, status, &first_failed));
+    return tv_run_check_devices(world, run);
 }
 
 static tv_status_t train_rank(struct tv_comm *world, void *context, int *is_common_out)
