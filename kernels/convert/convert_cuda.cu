@@ -22,7 +22,7 @@ tv_status_t convert(tv_stream *stream, const From *x, To *y, int64_t count)
     return tv_map<8>(stream, is_aligned, 1, count, convert_work<From, To>{x, y});
 }
 
-constexpr int64_t part_count = 1 << 22;
+constexpr int64_t part_count = 1 << 20;
 
 template <typename From, typename To>
 tv_status_t convert_part(tv_stream *stream, const From *x, To *y, int64_t first, int64_t count)

@@ -72,6 +72,28 @@ INSTANTIATE_TEST_SUITE_P(Kernels, Emulated, ::testing::ValuesIn(all_cases()),
                              return each.param.op + "_" + each.param.shape;
                          });
 
+// In place, more than goes through the workspace at once.
+TEST(EmulatedConversion, InPlaceByParts)
+{
+    const int64_t count = (2 << 20) + 9;
+    const Staged staged;
+    tv_buffer buffer;
+    ASSERT_EQ(tv_buffer_create(staged.device, (size_t)count * 4, TV_MEM_BUFFERS, &buffer), TV_OK);
+    std::vector<float> x((size_t)count), back((size_t)count);
+    for (size_t i = 0; i < x.size(); i++)
+        x[i] = (float)(i % 251) * (float)(1 + i / 65536);
+    ASSERT_EQ(tv_stream_copy(staged.stream, buffer.data, x.data(), buffer.bytes), TV_OK);
+    const tv_to_bf16_args to = {count, static_cast<float *>(buffer.data), buffer.data};
+    ASSERT_EQ(staged.inner(TV_F32)->to_bf16(staged.stream, &to), TV_OK);
+    const tv_from_bf16_args from = {count, buffer.data, static_cast<float *>(buffer.data)};
+    ASSERT_EQ(staged.inner(TV_F32)->from_bf16(staged.stream, &from), TV_OK);
+    ASSERT_EQ(tv_stream_copy(staged.stream, back.data(), buffer.data, buffer.bytes), TV_OK);
+    ASSERT_EQ(tv_stream_synchronize(staged.stream), TV_OK);
+    for (size_t i = 0; i < x.size(); i++)
+        ASSERT_EQ(back[i], tv_bf16_to_f32(tv_bf16_from_f32(x[i]))) << i;
+    tv_buffer_destroy(&buffer);
+}
+
 TEST(EmulatedTables, AreCompleteAndTheDevicesOwn)
 {
     const Staged staged;
