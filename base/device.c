@@ -1,10 +1,13 @@
 /* base/device.c -- opens a device, counts its memory by kind, passes streams and events on to its
  * driver. */
 #include "base/device.h"
+#include "base/clock.h"
 #include "base/device_internal.h"
 #include "base/log.h"
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 struct tv_device {
     tv_device_kind_t kind;
@@ -12,11 +15,14 @@ struct tv_device {
     struct tv_device_driver driver;
     size_t bytes[TV_NUM_MEM_KINDS], kind_peaks[TV_NUM_MEM_KINDS];
     size_t total_bytes, peak_bytes;
+    tv_status_t (*look)(void *context, double waited_seconds);
+    void *look_context;
 };
 
 struct tv_stream {
     struct tv_device *device;
     void *handle;
+    void *reached; /* an event for watched waits, made by the first */
 };
 
 struct tv_event {
@@ -31,23 +37,41 @@ const char *tv_mem_kind_name(tv_mem_kind_t kind)
     return (unsigned)kind < TV_NUM_MEM_KINDS ? names[kind] : "unknown";
 }
 
-tv_status_t tv_device_open(tv_device_kind_t kind, int num_threads, struct tv_device **device_out)
+/* choice NULL: the CPU */
+static tv_status_t open_driver(const struct tv_gpu_choice *choice, int num_threads,
+                               struct tv_device **device_out)
 {
-    if (num_threads < 1)
-        return TV_ERR(TV_INVALID, "a device needs at least 1 thread, not %d", num_threads);
     struct tv_device *device = calloc(1, sizeof(*device));
     if (device == NULL)
         return TV_ERR(TV_NO_MEMORY, "device: %zu bytes", sizeof(*device));
-    device->kind = kind;
+    device->kind = choice != NULL ? TV_DEVICE_CUDA : TV_DEVICE_CPU;
     device->num_threads = num_threads;
-    const tv_status_t status = kind == TV_DEVICE_CUDA ? tv_device_cuda_load(&device->driver)
-                                                      : tv_device_cpu_driver(&device->driver);
+    const tv_status_t status = choice != NULL ? tv_device_cuda_load(choice, &device->driver)
+                                              : tv_device_cpu_driver(&device->driver);
     if (status != TV_OK) {
         free(device);
         return status;
     }
     *device_out = device;
     return TV_OK;
+}
+
+tv_status_t tv_device_open(tv_device_kind_t kind, int num_threads, struct tv_device **device_out)
+{
+    const struct tv_gpu_choice first = {.index = 0};
+    if (num_threads < 1)
+        return TV_ERR(TV_INVALID, "a device needs at least 1 thread, not %d", num_threads);
+    return open_driver(kind == TV_DEVICE_CUDA ? &first : NULL, num_threads, device_out);
+}
+
+tv_status_t tv_device_open_gpu(const struct tv_gpu_choice *choice, struct tv_device **device_out)
+{
+    return open_driver(choice, 1, device_out);
+}
+
+const char *tv_device_pci(const struct tv_device *device)
+{
+    return device->driver.pci;
 }
 
 void tv_device_close(struct tv_device *device)
@@ -79,6 +103,24 @@ const char *tv_device_name(const struct tv_device *device)
     return device->driver.name;
 }
 
+const void *tv_device_kernels(const struct tv_device *device, tv_dtype_t dtype)
+{
+    return dtype == TV_F32 || dtype == TV_BF16 ? device->driver.kernels[dtype == TV_BF16] : NULL;
+}
+
+static void *stream_handle(const struct tv_stream *stream)
+{
+    return stream->handle;
+}
+
+static void *stream_state(const struct tv_stream *stream)
+{
+    return stream->device->driver.state;
+}
+
+const struct tv_device_host tv_device_lent = {
+    .stream_handle = stream_handle, .stream_state = stream_state, .error_set = tv_error_set};
+
 size_t tv_device_bytes(const struct tv_device *device, tv_mem_kind_t kind)
 {
     return device->bytes[kind];
@@ -104,6 +146,15 @@ void tv_device_bytes_text(const struct tv_device *device, char *text, size_t tex
     }
 }
 
+/* The sentence of an operation that failed. */
+static tv_status_t said(const struct tv_device *device, tv_status_t status, const char *what)
+{
+    if (status == TV_OK)
+        return TV_OK;
+    return TV_ERR(status, "%s on %s: %s", what, device->driver.name,
+                  device->driver.ops->reason(device->driver.state));
+}
+
 static tv_status_t out_of_memory(const struct tv_device *device, size_t bytes, tv_mem_kind_t kind)
 {
     char breakdown[256] = "";
@@ -121,7 +172,7 @@ tv_status_t tv_buffer_create(struct tv_device *device, size_t bytes, tv_mem_kind
             device->driver.ops->alloc(device->driver.state, bytes, &buffer.data);
         if (status == TV_NO_MEMORY)
             return out_of_memory(device, bytes, kind);
-        TV_TRY(status);
+        TV_TRY(said(device, status, "new memory"));
     }
     device->bytes[kind] += bytes;
     if (device->bytes[kind] > device->kind_peaks[kind])
@@ -152,7 +203,8 @@ tv_status_t tv_stream_create(struct tv_device *device, struct tv_stream **stream
         return TV_ERR(TV_NO_MEMORY, "stream: %zu bytes", sizeof(*stream));
     stream->device = device;
     const tv_status_t status =
-        device->driver.ops->stream_create(device->driver.state, &stream->handle);
+        said(device, device->driver.ops->stream_create(device->driver.state, &stream->handle),
+             "a new stream");
     if (status != TV_OK) {
         free(stream);
         return status;
@@ -165,7 +217,10 @@ void tv_stream_destroy(struct tv_stream *stream)
 {
     if (stream == NULL)
         return;
-    stream->device->driver.ops->stream_destroy(stream->device->driver.state, stream->handle);
+    const struct tv_device_driver *driver = &stream->device->driver;
+    if (stream->reached != NULL)
+        driver->ops->event_destroy(driver->state, stream->reached);
+    driver->ops->stream_destroy(driver->state, stream->handle);
     free(stream);
 }
 
@@ -174,22 +229,72 @@ struct tv_device *tv_stream_device(const struct tv_stream *stream)
     return stream->device;
 }
 
+void *tv_stream_handle(const struct tv_stream *stream)
+{
+    return stream->handle;
+}
+
+void tv_device_watch(struct tv_device *device,
+                     tv_status_t (*look)(void *context, double waited_seconds), void *context)
+{
+    device->look = look;
+    device->look_context = context;
+}
+
+const void *tv_device_nccl(const struct tv_device *device)
+{
+    return device->driver.nccl;
+}
+
+/* Until everything on the stream is done, or whoever watches has had enough. */
+static tv_status_t wait_watched(struct tv_stream *stream)
+{
+    static const struct timespec pause = {0, 20 * 1000};
+    const struct tv_device *device = stream->device;
+    const struct tv_device_ops *ops = device->driver.ops;
+    void *state = device->driver.state;
+    const double started = tv_clock_seconds();
+    if (stream->reached == NULL)
+        TV_TRY(ops->event_create(state, &stream->reached));
+    TV_TRY(ops->event_record(state, stream->reached, stream->handle));
+    for (int rounds = 0, done = 0;; rounds++) {
+        enum { ROUNDS_BEFORE_SLEEP = 200 };
+        TV_TRY(ops->event_is_done(state, stream->reached, &done));
+        if (done)
+            return TV_OK;
+        TV_TRY(device->look(device->look_context, tv_clock_seconds() - started));
+        if (rounds < ROUNDS_BEFORE_SLEEP)
+            sched_yield();
+        else
+            nanosleep(&pause, NULL);
+    }
+}
+
 tv_status_t tv_stream_synchronize(struct tv_stream *stream)
 {
-    return stream->device->driver.ops->stream_synchronize(stream->device->driver.state,
-                                                          stream->handle);
+    const struct tv_device *device = stream->device;
+    if (device->look != NULL)
+        TV_TRY(wait_watched(stream));
+    return said(device,
+                device->driver.ops->stream_synchronize(device->driver.state, stream->handle),
+                "waiting for a stream");
 }
 
 tv_status_t tv_stream_copy(struct tv_stream *stream, void *dst, const void *src, size_t bytes)
 {
-    return stream->device->driver.ops->stream_copy(stream->device->driver.state, stream->handle,
-                                                   dst, src, bytes);
+    const struct tv_device *device = stream->device;
+    return said(
+        device,
+        device->driver.ops->stream_copy(device->driver.state, stream->handle, dst, src, bytes),
+        "a copy");
 }
 
 tv_status_t tv_stream_zero(struct tv_stream *stream, void *dst, size_t bytes)
 {
-    return stream->device->driver.ops->stream_zero(stream->device->driver.state, stream->handle,
-                                                   dst, bytes);
+    const struct tv_device *device = stream->device;
+    return said(device,
+                device->driver.ops->stream_zero(device->driver.state, stream->handle, dst, bytes),
+                "clearing memory");
 }
 
 tv_status_t tv_event_create(struct tv_device *device, struct tv_event **event_out)
@@ -199,7 +304,8 @@ tv_status_t tv_event_create(struct tv_device *device, struct tv_event **event_ou
         return TV_ERR(TV_NO_MEMORY, "event: %zu bytes", sizeof(*event));
     event->device = device;
     const tv_status_t status =
-        device->driver.ops->event_create(device->driver.state, &event->handle);
+        said(device, device->driver.ops->event_create(device->driver.state, &event->handle),
+             "a new event");
     if (status != TV_OK) {
         free(event);
         return status;
@@ -218,18 +324,26 @@ void tv_event_destroy(struct tv_event *event)
 
 tv_status_t tv_event_record(struct tv_event *event, struct tv_stream *stream)
 {
-    return event->device->driver.ops->event_record(event->device->driver.state, event->handle,
-                                                   stream->handle);
+    const struct tv_device *device = event->device;
+    return said(
+        device,
+        device->driver.ops->event_record(device->driver.state, event->handle, stream->handle),
+        "an event");
 }
 
 tv_status_t tv_stream_wait_event(struct tv_stream *stream, struct tv_event *event)
 {
-    return event->device->driver.ops->stream_wait_event(event->device->driver.state, stream->handle,
-                                                        event->handle);
+    const struct tv_device *device = event->device;
+    return said(
+        device,
+        device->driver.ops->stream_wait_event(device->driver.state, stream->handle, event->handle),
+        "waiting for an event");
 }
 
 tv_status_t tv_event_is_done(struct tv_event *event, int *done_out)
 {
-    return event->device->driver.ops->event_is_done(event->device->driver.state, event->handle,
-                                                    done_out);
+    const struct tv_device *device = event->device;
+    return said(device,
+                device->driver.ops->event_is_done(device->driver.state, event->handle, done_out),
+                "asking for an event");
 }

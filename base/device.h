@@ -37,17 +37,43 @@ struct tv_event;
  * Errors: TV_UNSUPPORTED (no CUDA library, no GPU), TV_INVALID, TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_device_open(tv_device_kind_t kind, int num_threads,
                                          struct tv_device **device_out);
+/* Which GPU, and how it multiplies. */
+enum { TV_GPU_PCI = 32 };
+struct tv_gpu_choice {
+    char pci[TV_GPU_PCI]; /* address, as "0000:3b:00.0"; "": by number */
+    int index;            /* among those that are visible, counted round */
+    int uses_tf32;        /* products of fp32 matrices may round their factors to 10 bits */
+};
+TV_MUST_CHECK tv_status_t tv_device_open_gpu(const struct tv_gpu_choice *choice,
+                                             struct tv_device **device_out);
+/* GPUs that are visible to this process; opens libtrivet_cuda.so. Errors: TV_UNSUPPORTED (no library, no GPU, no
+ * driver), with the reason. */
+TV_MUST_CHECK tv_status_t tv_gpu_count(int *count_out);
+/* Is there an NVIDIA driver on this machine? Opens nothing. */
+int tv_gpu_has_driver(void);
+/* Address of the GPU; "" of a CPU. */
+const char *tv_device_pci(const struct tv_device *device);
 void tv_device_close(
     struct tv_device *device); /* NULL is a no-op; warns about buffers still open */
 tv_device_kind_t tv_device_kind(const struct tv_device *device);
 int tv_device_num_threads(const struct tv_device *device);
 const char *tv_device_name(const struct tv_device *device);
+/* The device's own table of kernels (struct tv_kernels), or NULL: tv_kernels_open asks. */
+const void *tv_device_kernels(const struct tv_device *device, tv_dtype_t dtype);
 size_t tv_device_bytes(const struct tv_device *device, tv_mem_kind_t kind); /* open now */
 size_t tv_device_peak_bytes(const struct tv_device *device); /* largest sum over kinds so far */
 size_t tv_device_kind_peak_bytes(const struct tv_device *device,
                                  tv_mem_kind_t kind); /* most of this kind so far */
 /* "parameters 4096, gradients 4096, ...": bytes open now, by kind; for messages. text [text_bytes] */
 void tv_device_bytes_text(const struct tv_device *device, char *text, size_t text_bytes);
+
+/* Call `look` again and again while tv_stream_synchronize waits, with the seconds it has waited so
+ * far; its failure ends the wait. That is how messages between GPUs, for which the host does not
+ * wait, keep their deadline. NULL: nobody looks. */
+void tv_device_watch(struct tv_device *device,
+                     tv_status_t (*look)(void *context, double waited_seconds), void *context);
+/* The table of mesh/nccl_internal.h, or NULL where the device's library is built without NCCL. */
+const void *tv_device_nccl(const struct tv_device *device);
 
 /* A piece of device memory, 64-byte aligned and zero-filled when created. Plain handle: copy
  * freely, destroy once. */
@@ -65,7 +91,9 @@ void tv_buffer_destroy(struct tv_buffer *buffer); /* NULL, zeroed or destroyed: 
 TV_MUST_CHECK tv_status_t tv_stream_create(struct tv_device *device, struct tv_stream **stream_out);
 void tv_stream_destroy(struct tv_stream *stream);
 struct tv_device *tv_stream_device(const struct tv_stream *stream);
-/* Block until everything enqueued on the stream is done. */
+/* The driver's own stream, for those who enqueue there themselves: a cudaStream_t under CUDA. */
+void *tv_stream_handle(const struct tv_stream *stream);
+/* Block until everything enqueued on the stream is done. Errors: also those of tv_device_watch. */
 TV_MUST_CHECK tv_status_t tv_stream_synchronize(struct tv_stream *stream);
 /* Enqueue: bytes from src to dst, host or device in either place; regions must not overlap. */
 TV_MUST_CHECK tv_status_t tv_stream_copy(struct tv_stream *stream, void *dst, const void *src,

@@ -94,6 +94,12 @@ static tv_status_t cpu_event_is_done(void *state, void *event, int *done_out)
     return TV_OK;
 }
 
+static const char *cpu_reason(void *state)
+{
+    (void)state;
+    return "no reason"; /* nothing but alloc fails */
+}
+
 tv_status_t tv_device_cpu_driver(struct tv_device_driver *driver_out)
 {
     static const struct tv_device_ops ops = {
@@ -110,6 +116,7 @@ tv_status_t tv_device_cpu_driver(struct tv_device_driver *driver_out)
         .event_record = cpu_event_record,
         .stream_wait_event = cpu_wait_event,
         .event_is_done = cpu_event_is_done,
+        .reason = cpu_reason,
     };
     *driver_out = (struct tv_device_driver){.abi = TV_DEVICE_ABI, .ops = &ops};
     snprintf(driver_out->name, sizeof(driver_out->name), "CPU");

@@ -1,52 +1,92 @@
 /* base/device_cuda.cu -- the device table over the CUDA runtime; built into libtrivet_cuda.so, never into libtrivet.
  *
- * One GPU per process: the first visible one. Nothing of trivet is called from here, so failures go back as a sentence
- * (opening) or as a status that device.c completes. */
+ * One GPU per rank, by its PCI address or its number. Ranks may be threads, and a rank's own threads save for it, so
+ * every operation first makes the rank's GPU its thread's. Streams do not wait for the default stream, so memory is
+ * cleared on a stream of the device's own, and waited for. */
+#include "base/device_cuda.h"
 #include "base/device_internal.h"
+#include "base/memory_cuda.h"
+#include <cstdarg>
 #include <cstdio>
-#include <cstdlib>
 #include <cuda_runtime.h>
+#include <map>
+#include <new>
 
 namespace
 {
-struct cuda_state {
-    int device;
+/* Of each stream that needs them. */
+struct stream_room {
+    void *workspace = nullptr;
+    size_t bytes = 0;
+    tv_cuda_companion companion = {nullptr, nullptr};
 };
+
+struct cuda_state {
+    int device = 0;
+    int uses_tf32 = 0;
+    std::map<void *, stream_room> rooms; /* by the driver's stream */
+    cudaStream_t clearing = nullptr;
+    tv_cuda_pool pool;
+    tv_cuda_staging staging;
+};
+
+const tv_device_host *host; /* libtrivet, since the first device was opened */
+
+/* The state, and its GPU made this thread's. */
+cuda_state *enter(void *state)
+{
+    thread_local int current = -1;
+    cuda_state *here = static_cast<cuda_state *>(state);
+    if (current != here->device && cudaSetDevice(here->device) == cudaSuccess)
+        current = here->device;
+    return here;
+}
+
+thread_local cudaError_t last_error = cudaSuccess;
 
 tv_status_t to_status(cudaError_t error)
 {
     if (error == cudaSuccess)
         return TV_OK;
+    last_error = error;
     return error == cudaErrorMemoryAllocation ? TV_NO_MEMORY : TV_INTERNAL;
 }
 
 tv_status_t cuda_close(void *state)
 {
-    free(state);
-    return TV_OK;
+    cuda_state *here = enter(state);
+    const cudaError_t error = cudaDeviceSynchronize();
+    cudaStreamDestroy(here->clearing);
+    delete here;
+    return to_status(error);
 }
 
-tv_status_t cuda_alloc(void *, size_t bytes, void **data_out)
+tv_status_t cuda_alloc(void *state, size_t bytes, void **data_out)
 {
+    cuda_state *here = enter(state);
     void *data = nullptr;
-    cudaError_t error = cudaMalloc(&data, bytes);
+    cudaError_t error = here->pool.take(bytes, &data);
+    if (error != cudaSuccess)
+        return to_status(error);
+    error = cudaMemsetAsync(data, 0, bytes, here->clearing);
     if (error == cudaSuccess)
-        error = cudaMemset(data, 0, bytes);
+        error = cudaStreamSynchronize(here->clearing);
     if (error != cudaSuccess) {
-        cudaFree(data);
+        (void)here->pool.give_back(data);
         return to_status(error);
     }
     *data_out = data;
     return TV_OK;
 }
 
-void cuda_release(void *, void *data)
+void cuda_release(void *state, void *data)
 {
-    cudaFree(data);
+    (void)enter(state)->pool.give_back(data);
 }
 
-tv_status_t cuda_stream_create(void *, void **stream_out)
+tv_status_t cuda_stream_create(void *state, void **stream_out)
 {
+    (void)enter(state);
     cudaStream_t stream;
     const cudaError_t error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
     if (error == cudaSuccess)
@@ -54,29 +94,42 @@ tv_status_t cuda_stream_create(void *, void **stream_out)
     return to_status(error);
 }
 
-void cuda_stream_destroy(void *, void *stream)
+void cuda_stream_destroy(void *state, void *stream)
 {
+    cuda_state *here = enter(state);
+    cudaStreamSynchronize(static_cast<cudaStream_t>(stream));
+    const auto room = here->rooms.find(stream);
+    if (room != here->rooms.end()) {
+        if (room->second.companion.data != nullptr)
+            room->second.companion.end(room->second.companion.data);
+        if (room->second.workspace != nullptr)
+            (void)here->pool.give_back(room->second.workspace);
+        here->rooms.erase(room);
+    }
     cudaStreamDestroy(static_cast<cudaStream_t>(stream));
 }
 
-tv_status_t cuda_stream_synchronize(void *, void *stream)
+tv_status_t cuda_stream_synchronize(void *state, void *stream)
 {
+    (void)enter(state);
     return to_status(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)));
 }
 
-tv_status_t cuda_stream_copy(void *, void *stream, void *dst, const void *src, size_t bytes)
+tv_status_t cuda_stream_copy(void *state, void *stream, void *dst, const void *src, size_t bytes)
 {
     return to_status(
-        cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, static_cast<cudaStream_t>(stream)));
+        enter(state)->staging.copy(static_cast<cudaStream_t>(stream), dst, src, bytes));
 }
 
-tv_status_t cuda_stream_zero(void *, void *stream, void *dst, size_t bytes)
+tv_status_t cuda_stream_zero(void *state, void *stream, void *dst, size_t bytes)
 {
+    (void)enter(state);
     return to_status(cudaMemsetAsync(dst, 0, bytes, static_cast<cudaStream_t>(stream)));
 }
 
-tv_status_t cuda_event_create(void *, void **event_out)
+tv_status_t cuda_event_create(void *state, void **event_out)
 {
+    (void)enter(state);
     cudaEvent_t event;
     const cudaError_t error = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
     if (error == cudaSuccess)
@@ -84,25 +137,29 @@ tv_status_t cuda_event_create(void *, void **event_out)
     return to_status(error);
 }
 
-void cuda_event_destroy(void *, void *event)
+void cuda_event_destroy(void *state, void *event)
 {
+    (void)enter(state);
     cudaEventDestroy(static_cast<cudaEvent_t>(event));
 }
 
-tv_status_t cuda_event_record(void *, void *event, void *stream)
+tv_status_t cuda_event_record(void *state, void *event, void *stream)
 {
+    (void)enter(state);
     return to_status(
         cudaEventRecord(static_cast<cudaEvent_t>(event), static_cast<cudaStream_t>(stream)));
 }
 
-tv_status_t cuda_stream_wait_event(void *, void *stream, void *event)
+tv_status_t cuda_stream_wait_event(void *state, void *stream, void *event)
 {
+    (void)enter(state);
     return to_status(
         cudaStreamWaitEvent(static_cast<cudaStream_t>(stream), static_cast<cudaEvent_t>(event), 0));
 }
 
-tv_status_t cuda_event_is_done(void *, void *event, int *done_out)
+tv_status_t cuda_event_is_done(void *state, void *event, int *done_out)
 {
+    (void)enter(state);
     const cudaError_t error = cudaEventQuery(static_cast<cudaEvent_t>(event));
     if (error != cudaSuccess && error != cudaErrorNotReady)
         return to_status(error);
@@ -110,40 +167,142 @@ tv_status_t cuda_event_is_done(void *, void *event, int *done_out)
     return TV_OK;
 }
 
+const char *cuda_reason(void *)
+{
+    return cudaGetErrorString(last_error);
+}
+
 const tv_device_ops ops = {
     cuda_close,         cuda_alloc,          cuda_release,
     cuda_stream_create, cuda_stream_destroy, cuda_stream_synchronize,
     cuda_stream_copy,   cuda_stream_zero,    cuda_event_create,
     cuda_event_destroy, cuda_event_record,   cuda_stream_wait_event,
-    cuda_event_is_done,
+    cuda_event_is_done, cuda_reason,
 };
+
+cudaError_t count_devices(int *num_out)
+{
+    const cudaError_t error = cudaGetDeviceCount(num_out);
+    return error == cudaSuccess && *num_out == 0 ? cudaErrorNoDevice : error;
+}
+
+/* The GPU that was asked for, among those that are visible. */
+cudaError_t find_device(const tv_gpu_choice *choice, int *device_out)
+{
+    int num = 0;
+    const cudaError_t error = count_devices(&num);
+    if (error != cudaSuccess)
+        return error;
+    if (choice->pci[0] != '\0')
+        return cudaDeviceGetByPCIBusId(device_out, choice->pci);
+    *device_out = choice->index % num;
+    return cudaSuccess;
+}
+
+cudaError_t open_device(cuda_state *state, tv_device_driver *driver)
+{
+    cudaDeviceProp properties;
+    cudaError_t error = cudaSetDevice(state->device);
+    if (error == cudaSuccess)
+        error = cudaGetDeviceProperties(&properties, state->device);
+    if (error == cudaSuccess)
+        error = cudaDeviceGetPCIBusId(driver->pci, sizeof(driver->pci), state->device);
+    if (error == cudaSuccess)
+        error = cudaStreamCreateWithFlags(&state->clearing, cudaStreamNonBlocking);
+    if (error == cudaSuccess)
+        snprintf(driver->name, sizeof(driver->name), "%.*s", TV_DEVICE_MAX_NAME - 1,
+                 properties.name);
+    return error;
+}
+
+cuda_state *state_of(const tv_stream *stream)
+{
+    return enter(host->stream_state(stream));
+}
 } // namespace
 
-extern "C" tv_status_t tv_device_cuda_driver(tv_device_driver *driver_out, char *message_out,
+void *tv_cuda_stream(const tv_stream *stream)
+{
+    return host->stream_handle(stream);
+}
+
+int tv_cuda_uses_tf32(const tv_stream *stream)
+{
+    return state_of(stream)->uses_tf32;
+}
+
+tv_cuda_companion *tv_cuda_companion_of(tv_stream *stream)
+{
+    return &state_of(stream)->rooms[host->stream_handle(stream)].companion;
+}
+
+tv_status_t tv_cuda_workspace(tv_stream *stream, size_t bytes, void **data_out)
+{
+    cuda_state *state = state_of(stream);
+    stream_room *room = &state->rooms[host->stream_handle(stream)];
+    if (room->bytes < bytes) {
+        if (room->workspace != nullptr) /* waits for what uses it */
+            (void)state->pool.give_back(room->workspace);
+        room->workspace = nullptr;
+        room->bytes = 0;
+        if (state->pool.take(bytes, &room->workspace) != cudaSuccess)
+            return TV_ERR(TV_NO_MEMORY, "no room for a workspace of %zu bytes on the GPU", bytes);
+        room->bytes = bytes;
+    }
+    *data_out = room->workspace;
+    return TV_OK;
+}
+
+/* libtrivet's function of this name, for TV_ERR in this library. */
+extern "C" void tv_error_set(const char *file, int line, const char *format, ...)
+{
+    char sentence[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(sentence, sizeof(sentence), format, args);
+    va_end(args);
+    host->error_set(file, line, "%s", sentence);
+}
+
+extern "C" tv_status_t tv_device_cuda_driver(const tv_device_host *host_in,
+                                             const tv_gpu_choice *choice,
+                                             tv_device_driver *driver_out, char *message_out,
                                              size_t message_bytes)
 {
-    int num_devices = 0;
-    cudaDeviceProp properties;
-    cudaError_t error = cudaGetDeviceCount(&num_devices);
-    if (error == cudaSuccess && num_devices == 0)
-        error = cudaErrorNoDevice;
-    if (error == cudaSuccess)
-        error = cudaSetDevice(0);
-    if (error == cudaSuccess)
-        error = cudaGetDeviceProperties(&properties, 0);
-    if (error != cudaSuccess) {
-        snprintf(message_out, message_bytes, "%s", cudaGetErrorString(error));
-        return TV_UNSUPPORTED;
-    }
-    cuda_state *state = static_cast<cuda_state *>(calloc(1, sizeof(cuda_state)));
+    host = host_in;
+    cuda_state *state = new (std::nothrow) cuda_state;
     if (state == nullptr) {
         snprintf(message_out, message_bytes, "out of host memory");
         return TV_NO_MEMORY;
     }
+    state->uses_tf32 = choice->uses_tf32;
+    cudaError_t error = find_device(choice, &state->device);
+    if (error == cudaSuccess)
+        error = open_device(state, driver_out);
+    if (error != cudaSuccess) {
+        (void)cudaGetLastError();
+        snprintf(message_out, message_bytes, "%s%s%s", choice->pci, choice->pci[0] ? ": " : "",
+                 cudaGetErrorString(error));
+        delete state;
+        return TV_UNSUPPORTED;
+    }
     driver_out->abi = TV_DEVICE_ABI;
     driver_out->ops = &ops;
     driver_out->state = state;
-    snprintf(driver_out->name, sizeof(driver_out->name), "%.*s", TV_DEVICE_MAX_NAME - 1,
-             properties.name);
+    driver_out->kernels[0] = tv_cuda_kernels(TV_F32);
+    driver_out->kernels[1] = tv_cuda_kernels(TV_BF16);
+    return TV_OK;
+}
+
+extern "C" tv_status_t tv_device_cuda_count(int *count_out, char *message_out, size_t message_bytes)
+{
+    int num = 0;
+    const cudaError_t error = count_devices(&num);
+    if (error != cudaSuccess) {
+        (void)cudaGetLastError();
+        snprintf(message_out, message_bytes, "%s", cudaGetErrorString(error));
+        return TV_UNSUPPORTED;
+    }
+    *count_out = num;
     return TV_OK;
 }

@@ -2,13 +2,14 @@
  * dispatches.
  *
  * libtrivet_cuda.so exports `tv_device_cuda_driver`, a function that fills the table and opens the
- * GPU; base/ device_cuda_loader.c finds it with dlopen. TV_DEVICE_ABI changes with this file. */
+ * GPU, and `tv_device_cuda_count`; base/device_cuda_loader.c finds them with dlopen. TV_DEVICE_ABI
+ * changes with this file. */
 #ifndef TV_BASE_DEVICE_INTERNAL_H
 #define TV_BASE_DEVICE_INTERNAL_H
 #include "base/device.h"
 
 TV_BEGIN_C
-enum { TV_DEVICE_ABI = 1, TV_DEVICE_MAX_NAME = 128 };
+enum { TV_DEVICE_ABI = 2, TV_DEVICE_MAX_NAME = 128 };
 
 /* `state` is the driver's own. Streams and events are the driver's own objects behind void
  * pointers. */
@@ -28,6 +29,8 @@ struct tv_device_ops {
     tv_status_t (*event_record)(void *state, void *event, void *stream);
     tv_status_t (*stream_wait_event)(void *state, void *stream, void *event);
     tv_status_t (*event_is_done)(void *state, void *event, int *done_out);
+    /* Why this thread's last operation failed, in the driver's words. */
+    const char *(*reason)(void *state);
 };
 
 /* What a driver hands over when it opens. */
@@ -35,15 +38,35 @@ struct tv_device_driver {
     int abi; /* TV_DEVICE_ABI */
     const struct tv_device_ops *ops;
     void *state;
+    const void
+        *kernels[2]; /* struct tv_kernels, for TV_F32 and TV_BF16; NULL: they are libtrivet's */
     char name[TV_DEVICE_MAX_NAME]; /* "CPU", "NVIDIA H100 80GB HBM3" */
+    char pci[TV_GPU_PCI];          /* "" of a CPU */
+    const void *nccl;              /* struct tv_nccl_table of mesh/nccl_internal.h, or NULL */
 };
 
-TV_MUST_CHECK tv_status_t tv_device_cpu_driver(struct tv_device_driver *driver_out);
-TV_MUST_CHECK tv_status_t tv_device_cuda_load(struct tv_device_driver *driver_out);
+/* What libtrivet lends to a driver in a library of its own, which cannot call it by name. */
+struct tv_device_host {
+    void *(*stream_handle)(const struct tv_stream *stream); /* the driver's own stream */
+    void *(*stream_state)(const struct tv_stream *stream);  /* the state of its device */
+    void (*error_set)(const char *file, int line, const char *format, ...) TV_PRINTF(3, 4);
+};
+extern const struct tv_device_host tv_device_lent;
 
-/* The symbol in libtrivet_cuda.so. It must not use trivet's functions: failures come back as a
- * sentence. */
-typedef tv_status_t (*tv_device_cuda_driver_fn)(struct tv_device_driver *driver_out,
+TV_MUST_CHECK tv_status_t tv_device_cpu_driver(struct tv_device_driver *driver_out);
+TV_MUST_CHECK tv_status_t tv_device_cuda_load(const struct tv_gpu_choice *choice,
+                                              struct tv_device_driver *driver_out);
+
+/* The symbol in libtrivet_cuda.so. It must not use trivet's functions but those of `host`: failures
+ * to open come back as a sentence. */
+typedef tv_status_t (*tv_device_cuda_driver_fn)(const struct tv_device_host *host,
+                                                const struct tv_gpu_choice *choice,
+                                                struct tv_device_driver *driver_out,
                                                 char *message_out, size_t message_bytes);
+/* `tv_device_cuda_count`: the visible GPUs, at least one. */
+typedef tv_status_t (*tv_device_cuda_count_fn)(int *count_out, char *message_out,
+                                               size_t message_bytes);
+/* Another, there where the library is built with NCCL. */
+typedef const void *(*tv_nccl_cuda_table_fn)(void);
 TV_END_C
 #endif

@@ -26,7 +26,7 @@ install(TARGETS libtrivet LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 
 foreach(folder ${folders})
   file(GLOB headers ${PROJECT_SOURCE_DIR}/${folder}/*.h)
-  list(FILTER headers EXCLUDE REGEX "_internal\\.h$|/commands\\.h$|/console\\.h$|/files\\.h$|/sentencepiece_module\\.h$|/bpe\\.h$|/corpus_words\\.h$|/tokenize_pieces\\.h$")
+  list(FILTER headers EXCLUDE REGEX "_internal\\.h$|/commands\\.h$|_cuda\\.h$|/console\\.h$|/files\\.h$|/sentencepiece_module\\.h$|/bpe\\.h$|/corpus_words\\.h$|/tokenize_pieces\\.h$")
   install(FILES ${headers} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/trivet/${folder})
 endforeach()
 install(FILES ${PROJECT_BINARY_DIR}/include/base/version.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/trivet/base)

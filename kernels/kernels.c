@@ -19,10 +19,12 @@ const struct tv_kernels *tv_table_portable(tv_dtype_t dtype)
 tv_status_t tv_kernels_open(const struct tv_device *device, tv_dtype_t dtype,
                             const struct tv_kernels **kernels_out)
 {
-    if (tv_device_kind(device) != TV_DEVICE_CPU)
-        return TV_ERR(TV_UNSUPPORTED, "this version has no kernels for %s", tv_device_name(device));
     if (dtype != TV_F32 && dtype != TV_BF16)
         return TV_ERR(TV_UNSUPPORTED, "no kernels for elements of type %d", (int)dtype);
+    if (tv_device_kind(device) != TV_DEVICE_CPU) {
+        *kernels_out = tv_device_kernels(device, dtype);
+        return TV_OK;
+    }
     TV_TRY(tv_blas_check());
     *kernels_out = tv_kernels_cpu(dtype);
     return TV_OK;

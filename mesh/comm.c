@@ -67,6 +67,7 @@ static void free_requests(struct tv_comm *comm)
             free(request->messages[i].handle);
         free(request->messages);
         free(request->scratch);
+        free(request->stage.host);
         free(request);
     }
 }
@@ -76,6 +77,8 @@ void tv_comm_destroy(struct tv_comm *comm)
     if (comm == NULL)
         return;
     release_in_flight(comm);
+    if (comm->device_side != NULL)
+        tv_nccl_close(comm);
     free_requests(comm);
     comm->ops->destroy(comm);
     leave_rank(comm->shared);
@@ -94,7 +97,7 @@ int tv_comm_size(const struct tv_comm *comm)
 
 const char *tv_comm_backend(const struct tv_comm *comm)
 {
-    return comm->ops->name;
+    return comm->device_side != NULL ? "nccl" : comm->ops->name;
 }
 
 void tv_comm_set_name(struct tv_comm *comm, const char *name)
@@ -196,9 +199,8 @@ static void put_in_flight(struct tv_request *request)
     shared->in_flight = request;
 }
 
-/* A request in flight, without messages yet. */
-static tv_status_t take_request(struct tv_comm *comm, size_t scratch_bytes,
-                                struct tv_request **request_out)
+tv_status_t tv_request_take(struct tv_comm *comm, const struct tv_start *start,
+                            size_t scratch_bytes, struct tv_request **request_out)
 {
     struct tv_request *request = take_free(comm, scratch_bytes);
     if (request == NULL)
@@ -206,12 +208,21 @@ static tv_status_t take_request(struct tv_comm *comm, size_t scratch_bytes,
     request->num_messages = request->num_done = request->num_awaited = 0;
     request->phase = request->peers_need_step = 0;
     request->status = TV_OK;
+    request->stage.stream = NULL;
     put_in_flight(request);
     const tv_status_t status = reserve_scratch(request, scratch_bytes);
     if (status != TV_OK) {
         tv_request_release(request);
         return status;
     }
+    request->op = start->op;
+    request->reduce = start->reduce;
+    request->dtype = start->dtype;
+    request->root = start->root;
+    request->count = start->count;
+    request->counts = start->counts;
+    request->send = start->send;
+    request->recv = start->recv;
     *request_out = request;
     return TV_OK;
 }
@@ -224,6 +235,8 @@ void tv_request_release(struct tv_request *request)
         if (!atomic_load(&message->is_done))
             comm->ops->cancel(comm, message);
     }
+    if (request->device_op != NULL)
+        tv_nccl_release(request);
     if (request->previous != NULL)
         request->previous->next = request->next;
     else
@@ -256,18 +269,7 @@ tv_status_t tv_request_post(struct tv_request *request, int is_recv, void *data,
 
 /* ---- starting ---- */
 
-struct start {
-    tv_op_t op;
-    const void *send;
-    void *recv;
-    int64_t count;
-    tv_dtype_t dtype;
-    tv_reduce_op_t reduce;
-    int root;              /* or the peer */
-    const int64_t *counts; /* [size] of the _v forms, else NULL */
-};
-
-static tv_status_t check_reduction(const struct tv_comm *comm, const struct start *s)
+static tv_status_t check_reduction(const struct tv_comm *comm, const struct tv_start *s)
 {
     if (s->op != TV_OP_ALL_REDUCE && s->op != TV_OP_REDUCE_SCATTER)
         return TV_OK;
@@ -279,7 +281,7 @@ static tv_status_t check_reduction(const struct tv_comm *comm, const struct star
     return TV_OK;
 }
 
-static tv_status_t check_start(const struct tv_comm *comm, const struct start *s)
+static tv_status_t check_start(const struct tv_comm *comm, const struct tv_start *s)
 {
     const size_t bytes = tv_dtype_bytes(s->dtype);
     if (bytes == 0)
@@ -317,25 +319,17 @@ static tv_status_t start_collective(struct tv_request *request)
     return comm->ops->collectives->start(request);
 }
 
-static tv_status_t begin(struct tv_comm *comm, const struct start *s, struct tv_stream *stream,
-                         struct tv_request **request_out)
+size_t tv_start_scratch_bytes(const struct tv_comm *comm, const struct tv_start *s)
 {
-    struct tv_request *request = NULL;
-    TV_TRY(check_start(comm, s));
-    if (stream != NULL)
-        TV_TRY(tv_stream_synchronize(stream));
-    const int is_message = s->op == TV_OP_SEND || s->op == TV_OP_RECV;
-    const size_t scratch_bytes =
-        is_message ? 0 : comm->ops->collectives->scratch_bytes(comm, s->op, s->count, s->dtype);
-    TV_TRY(take_request(comm, scratch_bytes, &request));
-    request->op = s->op;
-    request->reduce = s->reduce;
-    request->dtype = s->dtype;
-    request->root = s->root;
-    request->count = s->count;
-    request->counts = s->counts;
-    request->send = s->send;
-    request->recv = s->recv;
+    if (s->op == TV_OP_SEND || s->op == TV_OP_RECV)
+        return 0;
+    return comm->ops->collectives->scratch_bytes(comm, s->op, s->count, s->dtype);
+}
+
+tv_status_t tv_request_start(struct tv_request *request)
+{
+    struct tv_comm *comm = request->comm;
+    const int is_message = request->op == TV_OP_SEND || request->op == TV_OP_RECV;
     const tv_status_t status = is_message ? post_message(request) : start_collective(request);
     if (status != TV_OK) {
         tv_request_release(request);
@@ -344,6 +338,20 @@ static tv_status_t begin(struct tv_comm *comm, const struct start *s, struct tv_
     if (request->num_awaited == 0)
         request->num_awaited = request->num_messages;
     comm->stats.num_operations++;
+    return TV_OK;
+}
+
+static tv_status_t begin(struct tv_comm *comm, const struct tv_start *s, struct tv_stream *stream,
+                         struct tv_request **request_out)
+{
+    struct tv_request *request = NULL;
+    TV_TRY(check_start(comm, s));
+    if (stream != NULL && tv_device_kind(tv_stream_device(stream)) == TV_DEVICE_CUDA)
+        return tv_device_begin(comm, s, stream, request_out);
+    if (stream != NULL)
+        TV_TRY(tv_stream_synchronize(stream));
+    TV_TRY(tv_request_take(comm, s, tv_start_scratch_bytes(comm, s), &request));
+    TV_TRY(tv_request_start(request));
     *request_out = request;
     return TV_OK;
 }
@@ -352,7 +360,7 @@ tv_status_t tv_comm_all_reduce(struct tv_comm *comm, void *buffer, int64_t count
                                tv_reduce_op_t op, struct tv_stream *stream,
                                struct tv_request **request_out)
 {
-    const struct start s = {TV_OP_ALL_REDUCE, buffer, buffer, count, dtype, op, 0, NULL};
+    const struct tv_start s = {TV_OP_ALL_REDUCE, buffer, buffer, count, dtype, op, 0, NULL};
     return begin(comm, &s, stream, request_out);
 }
 
@@ -360,7 +368,7 @@ tv_status_t tv_comm_reduce_scatter(struct tv_comm *comm, const void *send, void 
                                    int64_t count, tv_dtype_t dtype, tv_reduce_op_t op,
                                    struct tv_stream *stream, struct tv_request **request_out)
 {
-    const struct start s = {TV_OP_REDUCE_SCATTER, send, recv, count, dtype, op, 0, NULL};
+    const struct tv_start s = {TV_OP_REDUCE_SCATTER, send, recv, count, dtype, op, 0, NULL};
     return begin(comm, &s, stream, request_out);
 }
 
@@ -368,7 +376,7 @@ tv_status_t tv_comm_all_gather(struct tv_comm *comm, const void *send, void *rec
                                tv_dtype_t dtype, struct tv_stream *stream,
                                struct tv_request **request_out)
 {
-    const struct start s = {TV_OP_ALL_GATHER, send, recv, count, dtype, TV_SUM, 0, NULL};
+    const struct tv_start s = {TV_OP_ALL_GATHER, send, recv, count, dtype, TV_SUM, 0, NULL};
     return begin(comm, &s, stream, request_out);
 }
 
@@ -377,7 +385,7 @@ tv_status_t tv_comm_reduce_scatter_v(struct tv_comm *comm, const void *send, voi
                                      struct tv_stream *stream, struct tv_request **request_out)
 {
     const int64_t count = counts[comm->rank];
-    const struct start s = {TV_OP_REDUCE_SCATTER, send, recv, count, dtype, TV_SUM, 0, counts};
+    const struct tv_start s = {TV_OP_REDUCE_SCATTER, send, recv, count, dtype, TV_SUM, 0, counts};
     return begin(comm, &s, stream, request_out);
 }
 
@@ -386,27 +394,27 @@ tv_status_t tv_comm_all_gather_v(struct tv_comm *comm, const void *send, void *r
                                  struct tv_request **request_out)
 {
     const int64_t count = counts[comm->rank];
-    const struct start s = {TV_OP_ALL_GATHER, send, recv, count, dtype, TV_SUM, 0, counts};
+    const struct tv_start s = {TV_OP_ALL_GATHER, send, recv, count, dtype, TV_SUM, 0, counts};
     return begin(comm, &s, stream, request_out);
 }
 
 tv_status_t tv_comm_broadcast(struct tv_comm *comm, void *buffer, int64_t count, tv_dtype_t dtype,
                               int root, struct tv_stream *stream, struct tv_request **request_out)
 {
-    const struct start s = {TV_OP_BROADCAST, buffer, buffer, count, dtype, TV_SUM, root, NULL};
+    const struct tv_start s = {TV_OP_BROADCAST, buffer, buffer, count, dtype, TV_SUM, root, NULL};
     return begin(comm, &s, stream, request_out);
 }
 
 tv_status_t tv_comm_send(struct tv_comm *comm, const void *buffer, int64_t count, tv_dtype_t dtype,
                          int peer, struct tv_stream *stream, struct tv_request **request_out)
 {
-    const struct start s = {TV_OP_SEND, buffer, NULL, count, dtype, TV_SUM, peer, NULL};
+    const struct tv_start s = {TV_OP_SEND, buffer, NULL, count, dtype, TV_SUM, peer, NULL};
     return begin(comm, &s, stream, request_out);
 }
 
 tv_status_t tv_comm_recv(struct tv_comm *comm, void *buffer, int64_t count, tv_dtype_t dtype,
                          int peer, struct tv_stream *stream, struct tv_request **request_out)
 {
-    const struct start s = {TV_OP_RECV, NULL, buffer, count, dtype, TV_SUM, peer, NULL};
+    const struct tv_start s = {TV_OP_RECV, NULL, buffer, count, dtype, TV_SUM, peer, NULL};
     return begin(comm, &s, stream, request_out);
 }

@@ -96,8 +96,8 @@ tv_status_t tv_comm_split(struct tv_comm *comm, int color, int key, struct tv_co
     if (status == TV_OK)
         status = gather_choices(comm, color, key, all);
     struct tv_comm *made = NULL;
+    int num = 0;
     if (status == TV_OK) {
-        int num = 0;
         qsort(all, (size_t)comm->size, sizeof(*all), by_key);
         for (int r = 0; color >= 0 && r < comm->size; r++) {
             if (all[r].color == color)
@@ -110,6 +110,12 @@ tv_status_t tv_comm_split(struct tv_comm *comm, int color, int key, struct tv_co
     TV_TRY(status);
     if (made != NULL)
         tv_comm_inherit(made, comm);
+    if (comm->device_side != NULL)
+        status = tv_nccl_split(comm, num > 1 ? color : -1, num > 1 ? made->rank : 0, made);
+    if (status != TV_OK) {
+        tv_comm_destroy(made);
+        return status;
+    }
     *comm_out = made;
     return TV_OK;
 }

@@ -11,6 +11,7 @@
 #ifndef TV_MESH_COMM_INTERNAL_H
 #define TV_MESH_COMM_INTERNAL_H
 #include "mesh/comm.h"
+#include "mesh/nccl_internal.h"
 #include <stdatomic.h>
 
 TV_BEGIN_C
@@ -32,14 +33,28 @@ struct tv_message {
     void *handle;            /* the implementation's, from malloc; kept for the next message */
 };
 
-typedef enum {
-    TV_OP_SEND,
-    TV_OP_RECV,
-    TV_OP_ALL_REDUCE,
-    TV_OP_REDUCE_SCATTER,
-    TV_OP_ALL_GATHER,
-    TV_OP_BROADCAST
-} tv_op_t;
+/* What tv_comm_all_reduce and its like were called with. */
+struct tv_start {
+    tv_op_t op;
+    const void *send;
+    void *recv;
+    int64_t count;
+    tv_dtype_t dtype;
+    tv_reduce_op_t reduce;
+    int root;              /* or the peer */
+    const int64_t *counts; /* [size] of the _v forms, else NULL */
+};
+
+/* Host memory that stands for device memory while an operation of the host runs. */
+struct tv_stage {
+    struct tv_stream *stream; /* NULL: nothing is staged */
+    void *recv;               /* of the caller, on the device */
+    size_t recv_bytes;
+    char *host; /* [bytes]: what is sent, then what is received */
+    size_t bytes;
+};
+
+struct tv_device_op; /* one operation of NCCL, in comm_nccl.c */
 
 struct tv_request {
     struct tv_comm *comm;
@@ -60,6 +75,8 @@ struct tv_request {
     int max_messages;
     void *scratch; /* received parts */
     size_t scratch_bytes;
+    struct tv_stage stage;
+    struct tv_device_op *device_op; /* it runs on the device; NULL: on the host */
 };
 
 struct tv_collectives {
@@ -95,6 +112,10 @@ struct tv_comm_rank {
     int num_comms;
     int has_aborted;
     struct tv_request *in_flight;
+    struct tv_device_side *sides; /* of those that have one */
+    double device_progress_at;    /* when an operation there was last seen to be done */
+    int64_t num_device_ops;
+    char device_error[512]; /* why nothing runs there any more, or "" */
 };
 
 struct tv_comm {
@@ -106,7 +127,8 @@ struct tv_comm {
     struct tv_request *free_requests;
     struct tv_comm_rank *shared;
     void (*end_job)(struct tv_comm *comm, int exit_code);
-    void *state; /* the implementation's */
+    void *state;                        /* the implementation's */
+    struct tv_device_side *device_side; /* NCCL beside it, or NULL */
     char name[TV_COMM_MAX_NAME], context[TV_COMM_MAX_CONTEXT];
 };
 
@@ -115,6 +137,43 @@ TV_MUST_CHECK tv_status_t tv_comm_alloc(const struct tv_comm_ops *ops, int rank,
                                         void *state, struct tv_comm **comm_out);
 /* Make `comm`, fresh from a split, one of its parent's rank. */
 void tv_comm_inherit(struct tv_comm *comm, struct tv_comm *parent);
+
+/* A request in flight, without messages yet. */
+TV_MUST_CHECK tv_status_t tv_request_take(struct tv_comm *comm, const struct tv_start *start,
+                                          size_t scratch_bytes, struct tv_request **request_out);
+/* Start what the request says on the host; on failure it is released. */
+TV_MUST_CHECK tv_status_t tv_request_start(struct tv_request *request);
+size_t tv_start_scratch_bytes(const struct tv_comm *comm, const struct tv_start *start);
+
+/* ---- device memory (comm_stage.c, comm_nccl.c) ---- */
+
+/* An operation on device memory: by NCCL where the group has it, else through host memory. */
+TV_MUST_CHECK tv_status_t tv_device_begin(struct tv_comm *comm, const struct tv_start *start,
+                                          struct tv_stream *stream,
+                                          struct tv_request **request_out);
+/* The host's part is done: what came goes to the device. */
+TV_MUST_CHECK tv_status_t tv_stage_finish(struct tv_request *request);
+
+/* NCCL's line for the operation, or NULL where the host must do it. */
+struct tv_nccl_line *tv_nccl_line_for(const struct tv_comm *comm, const struct tv_start *start);
+TV_MUST_CHECK tv_status_t tv_nccl_start(struct tv_comm *comm, struct tv_nccl_line *line,
+                                        const struct tv_start *start, struct tv_stream *stream,
+                                        struct tv_request **request_out);
+/* Has it run? Errors: TV_PEER. */
+TV_MUST_CHECK tv_status_t tv_nccl_test(struct tv_request *request, int *done_out);
+/* The caller's stream waits for it; the host does not. */
+TV_MUST_CHECK tv_status_t tv_nccl_wait(struct tv_request *request);
+/* The request does not need its operation any more. */
+void tv_nccl_release(struct tv_request *request);
+/* The device side of `made`, split from comm; all ranks of comm, with color < 0 those without one. */
+TV_MUST_CHECK tv_status_t tv_nccl_split(struct tv_comm *comm, int color, int key,
+                                        struct tv_comm *made);
+/* Look after the operations under way of all groups of this rank. waited_seconds: how long the host
+ * has been waiting. Errors: TV_PEER, a deadline passed or NCCL failed: everything is aborted. */
+TV_MUST_CHECK tv_status_t tv_nccl_poll(struct tv_comm_rank *shared, double waited_seconds);
+void tv_nccl_close(struct tv_comm *comm);
+/* "tensor axis, rank 1: all_reduce of 7 elements", for sentences. */
+const char *tv_op_name(tv_op_t op);
 
 /* Append a message to the request and post it. */
 TV_MUST_CHECK tv_status_t tv_request_post(struct tv_request *request, int is_recv, void *data,

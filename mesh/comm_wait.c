@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <time.h>
 
-static const char *op_name(tv_op_t op)
+const char *tv_op_name(tv_op_t op)
 {
     static const char *const names[] = {"send",           "receive",    "all_reduce",
                                         "reduce_scatter", "all_gather", "broadcast"};
@@ -29,7 +29,7 @@ static tv_status_t lengths_differ(const struct tv_request *request,
     return TV_ERR(TV_PEER,
                   "%s axis: %s of %" PRId64 " elements: rank %d expects %" PRId64
                   " bytes and rank %d sends %s",
-                  comm->name, op_name(request->op), request->count, to, expected, from, amount);
+                  comm->name, tv_op_name(request->op), request->count, to, expected, from, amount);
 }
 
 /* Stops at the first message that is not done: one test moves the transport on for all. */
@@ -51,8 +51,11 @@ static tv_status_t test_messages(struct tv_request *request)
 
 static tv_status_t try_step(struct tv_request *request, int *done_out)
 {
+    *done_out = 0;
+    if (request->device_op != NULL)
+        return tv_nccl_test(request, done_out);
     const int is_message = request->op == TV_OP_SEND || request->op == TV_OP_RECV;
-    for (*done_out = 0; !*done_out;) {
+    while (!*done_out) {
         TV_TRY(test_messages(request));
         if (request->num_done < request->num_awaited)
             return TV_OK;
@@ -60,7 +63,7 @@ static tv_status_t try_step(struct tv_request *request, int *done_out)
         if (!is_message)
             TV_TRY(request->comm->ops->collectives->advance(request, done_out));
     }
-    return TV_OK;
+    return request->stage.stream != NULL ? tv_stage_finish(request) : TV_OK;
 }
 
 /* A failure stays with the request: what was tested once cannot be tested again. */
@@ -88,7 +91,7 @@ void tv_comm_progress(struct tv_comm *comm)
     struct tv_request *request = comm->shared->in_flight;
     for (; request != NULL; request = request->next) {
         int done;
-        if (request->status != TV_OK)
+        if (request->status != TV_OK || request->device_op != NULL)
             continue;
         request->status =
             request->peers_need_step ? try_step(request, &done) : test_messages(request);
@@ -143,10 +146,11 @@ static tv_status_t deadline_passed(struct tv_request *request)
     const struct tv_comm *comm = request->comm;
     char peers[80];
     name_silent_peers(request, peers, sizeof(peers));
-    return TV_ERR(
-        TV_PEER, "%s axis, rank %d: %s of %" PRId64 " elements: no answer from %s in %g s%s%s%s",
-        comm->name, comm->rank, op_name(request->op), request->count, peers, comm->timeout_seconds,
-        comm->context[0] ? " (while: " : "", comm->context, comm->context[0] ? ")" : "");
+    return TV_ERR(TV_PEER,
+                  "%s axis, rank %d: %s of %" PRId64 " elements: no answer from %s in %g s%s%s%s",
+                  comm->name, comm->rank, tv_op_name(request->op), request->count, peers,
+                  comm->timeout_seconds, comm->context[0] ? " (while: " : "", comm->context,
+                  comm->context[0] ? ")" : "");
 }
 
 void tv_comm_relax(int idle_rounds)
@@ -170,6 +174,8 @@ static tv_status_t poll_until_done(struct tv_request *request)
         status = step(request, &done);
         if (status == TV_OK && !done)
             status = step_others(request);
+        if (status == TV_OK && !done && comm->shared->sides != NULL)
+            status = tv_nccl_poll(comm->shared, 0);
         if (request->num_done + request->phase != before)
             idle_rounds = 0;
         const double waited = tv_clock_seconds() - started;
@@ -184,8 +190,8 @@ tv_status_t tv_request_wait(struct tv_request **request)
 {
     if (*request == NULL)
         return TV_OK;
-    int done = 0;
-    tv_status_t status = step(*request, &done);
+    int done = (*request)->device_op != NULL;
+    tv_status_t status = done ? tv_nccl_wait(*request) : step(*request, &done);
     if (status == TV_OK && !done)
         status = poll_until_done(*request);
     finish(request);

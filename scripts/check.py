@@ -21,8 +21,8 @@ LAYERS = {
 # A foreign header may be included only by files that match.
 FOREIGN = {
     "mpi.h": r"^mesh/comm_mpi[._]|^tests/|^examples/",
-    "cuda_runtime.h": r"_cuda\.cu$",
-    "nccl.h": r"_nccl\.c$",
+    "cuda_runtime.h": r"_cuda\.(cu|h)$|^kernels/(cuda|mma)_internal\.h$|^tests/emulation/",
+    "nccl.h": r"^mesh/comm_nccl_cuda\.cu$|^tests/emulation/",
     "cblas.h": r"^kernels/",
     "hwloc.h": r"^mesh/.*hwloc.*\.c$|^mesh/machine\.c$|^tests/",
     "expat.h": r"^mesh/topology_xml\.c$",

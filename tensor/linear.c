@@ -2,7 +2,7 @@
 #include "tensor/tensor.h"
 
 /* What of c is multiplied at once: some milliseconds of one core, and in no direction so little that a BLAS packs a
- * and b anew for nothing. Fixed by sizes. */
+ * and b anew for nothing. Fixed by sizes. A GPU takes all of it: its messages move on without the host. */
 struct block_shape {
     int64_t rows, cols;
 };
@@ -13,10 +13,13 @@ static int64_t half_of(int64_t edge)
     return (edge / 2 + MULTIPLE - 1) / MULTIPLE * MULTIPLE;
 }
 
-static struct block_shape shape_of_blocks(const struct tv_matmul_args *args)
+static struct block_shape shape_of_blocks(const struct tv_tensor_axis *axis,
+                                          const struct tv_matmul_args *args)
 {
     enum { MOST_PRODUCTS = 1 << 30, LEAST_EDGE = 256 };
     struct block_shape block = {args->m, args->n};
+    if (tv_device_kind(tv_stream_device(axis->stream)) == TV_DEVICE_CUDA)
+        return block;
     for (;;) {
         int64_t *longer = block.rows > block.cols ? &block.rows : &block.cols;
         if (block.rows * block.cols * args->k <= MOST_PRODUCTS || *longer < 2 * LEAST_EDGE)
@@ -50,7 +53,7 @@ static struct tv_matmul_args block_at(const struct tv_tensor_axis *axis,
 static tv_status_t multiply_by_blocks(const struct tv_tensor_axis *axis,
                                       const struct tv_matmul_args *whole, tv_dtype_t c_dtype)
 {
-    const struct block_shape shape = shape_of_blocks(whole);
+    const struct block_shape shape = shape_of_blocks(axis, whole);
     for (int64_t i = 0; i < whole->m; i += shape.rows) {
         for (int64_t j = 0; j < whole->n; j += shape.cols) {
             const struct tv_matmul_args block = block_at(axis, whole, c_dtype, shape, i, j);

@@ -1,6 +1,7 @@
 /* train/bench_kernels.c -- rounds of one kernel after the other. */
 #include "train/bench_kernels.h"
 #include "base/clock.h"
+#include "train/run_device.h"
 #include "train/schedule_run.h"
 #include "train/setup.h"
 #include <math.h>
@@ -55,9 +56,10 @@ static void place_close(struct place *place)
     tv_device_close(place->device);
 }
 
-static tv_status_t place_open(const struct tv_run *run, int num_threads, struct place *place)
+static tv_status_t place_open(const struct tv_comm *world, const struct tv_run *run,
+                              int num_threads, struct place *place)
 {
-    TV_TRY(tv_device_open(run->device_kind, num_threads, &place->device));
+    TV_TRY(tv_run_open_device(world, run, num_threads, &place->device));
     TV_TRY(tv_stream_create(place->device, &place->stream));
     return tv_kernels_open(place->device, run->dtype, &place->kernels);
 }
@@ -153,7 +155,7 @@ tv_status_t tv_kernels_bench_measure(struct tv_comm *world, const struct tv_run 
                       tv_comm_size(world));
     TV_TRY(tv_fair_threads(world, run->options.num_threads, &bench.num_threads));
     bench.num_results = tv_kernel_num_cases(&bench.sizes);
-    tv_status_t status = place_open(run, bench.num_threads, &place);
+    tv_status_t status = place_open(world, run, bench.num_threads, &place);
     if (status == TV_OK)
         status = measure(world, &place, options, &bench);
     place_close(&place);

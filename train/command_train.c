@@ -5,6 +5,7 @@
 #include "train/file_faults.h"
 #include "train/loop.h"
 #include "train/ranks.h"
+#include "train/run_device.h"
 #include "train/stop.h"
 #include <signal.h>
 
@@ -40,8 +41,9 @@ static tv_status_t resolve(struct tv_comm *world, const struct tv_train_options 
     const struct tv_checkpoint_trial trial = {resolve_with, &wish};
     TV_TRY(tv_checkpoint_find(world, given, trial, checkpoint));
     if (*checkpoint != NULL)
-        return TV_OK;
-    return tv_comm_agree(world, resolve_with(&wish, NULL), &first_failed);
+        return tv_run_check_devices(world, run);
+    TV_TRY(tv_comm_agree(world, resolve_with(&wish, NULL), &first_failed));
+    return tv_run_check_devices(world, run);
 }
 
 static tv_status_t train_rank(struct tv_comm *world, void *context, int *is_common_out)

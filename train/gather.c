@@ -4,7 +4,6 @@
 #include "train/hf.h"
 #include "train/trainer_internal.h"
 #include <stdlib.h>
-#include <string.h>
 
 /* Mesh rank of tensor coordinate t on the stage that holds the unit of `param`, replica 0. */
 static int holder_of(const struct tv_trainer *tr, const struct tv_param *param, int t)
@@ -24,7 +23,7 @@ static int local_index(const struct tv_trainer *tr, const struct tv_param *param
     return -1;
 }
 
-/* The part of a local weight that this rank has, in `array`; elements of the whole from *first_out. */
+/* The part of a local weight that this rank has, in `array`, on the device; elements of the whole from *first_out. */
 static const float *own_part(const struct tv_trainer *tr, const struct tv_weight_array *array,
                              int local, int64_t *first_out, int64_t *count_out)
 {
@@ -45,46 +44,61 @@ static const float *own_part(const struct tv_trainer *tr, const struct tv_weight
     return NULL;
 }
 
-/* Send what replica d owns of a weight, [first, count] ahead of it, to replica 0, which puts it into `piece`. */
+/* Of a weight's local piece what this rank has, into its place in `piece`; range_out: first, count. */
+static tv_status_t copy_own_part(struct tv_trainer *tr, const struct tv_weight_array *array,
+                                 int local, float *piece, int64_t range_out[2])
+{
+    const float *part = own_part(tr, array, local, &range_out[0], &range_out[1]);
+    TV_TRY(tv_stream_copy(tr->stream, piece + range_out[0], part,
+                          (size_t)range_out[1] * sizeof(*piece)));
+    return tv_stream_synchronize(tr->stream);
+}
+
+/* The replica d of this rank's stage and tensor coordinate. */
+static int replica_rank(const struct tv_trainer *tr, int d)
+{
+    struct tv_mesh_coord at = tr->here;
+    at.at[TV_DATA] = d;
+    return tv_mesh_rank_of(tr->run->extent, at);
+}
+
+/* What replica d owns of a weight, [first, count] ahead of it, to replica 0, which puts it into `piece`: host memory,
+ * so it goes over the world. */
 static tv_status_t collect_from(struct tv_trainer *tr, const struct tv_weight_array *array,
                                 int local, int d, float *piece)
 {
-    struct tv_comm *data = tv_mesh_comm(tr->mesh, TV_DATA);
+    struct tv_comm *world = tv_mesh_world(tr->mesh);
     struct tv_request *request = NULL;
     int64_t range[2];
-    const float *part = own_part(tr, array, local, &range[0], &range[1]);
-    if (tr->here.at[TV_DATA] == d && d > 0) {
-        TV_TRY(tv_comm_send(data, range, 2, TV_I64, 0, NULL, &request));
+    if (tr->here.at[TV_DATA] == d)
+        TV_TRY(copy_own_part(tr, array, local, piece, range));
+    if (d == 0)
+        return TV_OK;
+    if (tr->here.at[TV_DATA] == d) {
+        const int to = replica_rank(tr, 0);
+        TV_TRY(tv_comm_send(world, range, 2, TV_I64, to, NULL, &request));
         TV_TRY(tv_request_wait(&request));
-        TV_TRY(tv_comm_send(data, part, range[1], TV_F32, 0, tr->stream, &request));
+        TV_TRY(tv_comm_send(world, piece + range[0], range[1], TV_F32, to, NULL, &request));
         return tv_request_wait(&request);
     }
     if (tr->here.at[TV_DATA] != 0)
         return TV_OK;
-    if (d == 0) {
-        if (range[1] > 0)
-            memcpy(piece + range[0], part, (size_t)range[1] * sizeof(float));
-        return TV_OK;
-    }
-    TV_TRY(tv_comm_recv(data, range, 2, TV_I64, d, NULL, &request));
+    const int from = replica_rank(tr, d);
+    TV_TRY(tv_comm_recv(world, range, 2, TV_I64, from, NULL, &request));
     TV_TRY(tv_request_wait(&request));
-    TV_TRY(tv_comm_recv(data, piece + range[0], range[1], TV_F32, d, tr->stream, &request));
+    TV_TRY(tv_comm_recv(world, piece + range[0], range[1], TV_F32, from, NULL, &request));
     return tv_request_wait(&request);
 }
 
-/* Of ranks that hold `param`: its local piece, complete on replica 0. `room` is for those that have it in parts. */
+/* Of ranks that hold `param`: its local piece in host memory, complete on replica 0. */
 static tv_status_t complete_piece(struct tv_trainer *tr, const struct tv_weight_array *array,
-                                  const struct tv_param *param, float *room,
-                                  const float **piece_out)
+                                  const struct tv_param *param, float *piece)
 {
     const int local = local_index(tr, param);
-    if (array->is_whole) {
-        *piece_out = array->data + tv_model_local_param(tr->model, local).first;
-        return TV_OK;
-    }
-    for (int d = 0; d < tr->run->zero_group; d++) /* the others have copies */
-        TV_TRY(collect_from(tr, array, local, d, room));
-    *piece_out = room;
+    /* Of whole arrays every replica has one, of shards the groups behind the first have copies. */
+    const int num_owners = array->is_whole ? 1 : tr->run->zero_group;
+    for (int d = 0; d < num_owners; d++)
+        TV_TRY(collect_from(tr, array, local, d, piece));
     return TV_OK;
 }
 
@@ -97,14 +111,13 @@ static tv_status_t move_piece(struct tv_trainer *tr, const struct tv_param *para
     const int from = holder_of(tr, param, t);
     const int holds = tr->here.at[TV_TENSOR] == t &&
                       tr->here.at[TV_PIPE] == tv_run_stage_of_unit(tr->run, param->unit);
-    const float *piece = NULL;
     struct tv_request *send = NULL, *recv = NULL;
     if (holds)
-        TV_TRY(complete_piece(tr, array, param, room, &piece));
+        TV_TRY(complete_piece(tr, array, param, room));
     if (tv_mesh_rank(tr->mesh) == from)
-        TV_TRY(tv_comm_send(world, piece, count, TV_F32, 0, tr->stream, &send));
+        TV_TRY(tv_comm_send(world, room, count, TV_F32, 0, NULL, &send));
     if (tv_mesh_rank(tr->mesh) == 0) {
-        TV_TRY(tv_comm_recv(world, buffer, count, TV_F32, from, tr->stream, &recv));
+        TV_TRY(tv_comm_recv(world, buffer, count, TV_F32, from, NULL, &recv));
         TV_TRY(tv_request_wait(&recv));
     }
     return tv_request_wait(&send);
@@ -149,29 +162,32 @@ static tv_status_t write_all(struct tv_trainer *tr, struct tv_hf_export *file,
     return TV_OK;
 }
 
-static int64_t largest_tensor(const struct tv_param_table *table)
+/* Elements of the largest tensor's piece among T. */
+static int64_t largest_tensor(const struct tv_param_table *table, int T)
 {
     int64_t largest = 0;
     for (int i = 0; i < table->num_params; i++) {
-        const int64_t count = tv_param_local_count(&table->params[i], 1);
+        const int64_t count = tv_param_local_count(&table->params[i], T);
         largest = count > largest ? count : largest;
     }
     return largest;
 }
 
-static tv_status_t create_room(const struct tv_trainer *tr, const struct tv_weight_array *array,
-                               const char *folder, struct gather_room *room)
+static tv_status_t create_room(const struct tv_trainer *tr, const char *folder,
+                               struct gather_room *room)
 {
-    const size_t bytes = (size_t)largest_tensor(tv_model_table(tr->model)) * sizeof(float);
+    const struct tv_param_table *table = tv_model_table(tr->model);
+    const size_t bytes = (size_t)largest_tensor(table, 1) * sizeof(float);
+    const size_t own = (size_t)largest_tensor(table, tr->run->extent.at[TV_TENSOR]) * sizeof(float);
     const int is_root = tv_mesh_rank(tr->mesh) == 0;
-    if (!array->is_whole)
-        room->local = malloc(bytes);
+    room->local = malloc(own);
     if (is_root) {
         room->piece = malloc(bytes);
         room->whole = calloc(1, bytes);
     }
-    if ((!array->is_whole && room->local == NULL) || (is_root && (!room->piece || !room->whole)))
-        return TV_ERR(TV_NO_MEMORY, "%s: %zu bytes for its largest tensor", folder, 2 * bytes);
+    if (room->local == NULL || (is_root && (!room->piece || !room->whole)))
+        return TV_ERR(TV_NO_MEMORY, "%s: %zu bytes for its largest tensor", folder,
+                      own + 2 * bytes);
     return TV_OK;
 }
 
@@ -180,7 +196,7 @@ tv_status_t tv_trainer_write_tensors(struct tv_trainer *tr, const char *folder,
 {
     struct tv_hf_export *file = NULL;
     struct gather_room room = {0};
-    tv_status_t status = create_room(tr, array, folder, &room);
+    tv_status_t status = create_room(tr, folder, &room);
     if (status == TV_OK && tv_mesh_rank(tr->mesh) == 0)
         status = tv_hf_export_begin(folder, &tr->run->model, tv_model_table(tr->model),
                                     (struct tv_hf_export_form){0}, &file);

@@ -35,7 +35,7 @@ static tv_status_t log_samples(struct tv_trainer *tr, int64_t step)
     const int64_t count = tr->global_batch / D;
     struct tv_request *send = NULL, *recv = NULL;
     if (tr->here.at[TV_PIPE] == tr->embedding_stage && tr->here.at[TV_TENSOR] == 0)
-        TV_TRY(tv_comm_send(world, tr->sample_ids, count, TV_I64, 0, tr->stream, &send));
+        TV_TRY(tv_comm_send(world, tr->sample_ids, count, TV_I64, 0, NULL, &send));
     if (tv_mesh_rank(tr->mesh) == 0) {
         int64_t *ids = calloc((size_t)count, sizeof(*ids));
         if (ids == NULL)
@@ -45,7 +45,7 @@ static tv_status_t log_samples(struct tv_trainer *tr, int64_t step)
         for (int d = 0; d < D && status == TV_OK; d++) {
             const struct tv_mesh_coord reader = {{tr->embedding_stage, d, 0}};
             const int from = tv_mesh_rank_of(run->extent, reader);
-            status = tv_comm_recv(world, ids, count, TV_I64, from, tr->stream, &recv);
+            status = tv_comm_recv(world, ids, count, TV_I64, from, NULL, &recv);
             if (status == TV_OK)
                 status = tv_request_wait(&recv);
             for (int64_t i = 0; i < count && status == TV_OK; i++)

@@ -179,11 +179,18 @@ struct found {
     struct tv_machine machine;
     struct tv_topology topology;
     struct tv_device_place *arrivals; /* [ranks] */
+    int uses_gpus;
 };
 
-static int uses_gpus(const struct tv_run *run)
+/* GPUs by their addresses: where they are asked for, and for a run on GPUs where all ranks can look for them. */
+static tv_status_t find_gpu_use(struct tv_comm *world, const struct tv_run *run, int *uses_out)
 {
-    return run->options.topology != NULL && !has_given_topology(run);
+    const int is_live = run->options.topology != NULL && !has_given_topology(run);
+    int uses = is_live || (run->device_kind == TV_DEVICE_CUDA && run->options.topology == NULL &&
+                           tv_gpu_has_driver());
+    TV_TRY(tv_comm_all_reduce_now(world, &uses, 1, TV_I32, TV_MIN));
+    *uses_out = uses;
+    return TV_OK;
 }
 
 static tv_status_t discover(struct tv_comm *world, const struct tv_run *run, int position,
@@ -194,7 +201,7 @@ static tv_status_t discover(struct tv_comm *world, const struct tv_run *run, int
                                           .place = position,
                                           .network =
                                               has_given_topology(run) ? NULL : run->options.network,
-                                          .uses_gpus = uses_gpus(run)};
+                                          .uses_gpus = found->uses_gpus};
     int first_failed;
     tv_status_t status = TV_OK;
     found->arrivals = calloc((size_t)tv_comm_size(world), sizeof(*found->arrivals));
@@ -238,10 +245,11 @@ static tv_status_t find_place(struct tv_comm *world, const struct tv_run *run, s
 {
     struct tv_binding binding;
     int first_failed, numa = -1;
+    TV_TRY(find_gpu_use(world, run, &found->uses_gpus));
     TV_TRY(tv_nodes_find(world, NULL, &place->nodes));
     TV_TRY(tv_comm_agree(world, tv_machine_share(&place->nodes, NULL, &found->machine),
                          &first_failed));
-    if (uses_gpus(run)) {
+    if (found->uses_gpus) {
         TV_TRY(discover(world, run, 0, place, found));
         const struct tv_device_place here = found->arrivals[tv_comm_rank(world)];
         numa = tv_topology_shape(&found->topology, here.node)->gpus[here.device].numa;
@@ -250,7 +258,7 @@ static tv_status_t find_place(struct tv_comm *world, const struct tv_run *run, s
     TV_TRY(gather_bindings(world, &binding, place));
     if (run->options.probe_links)
         TV_TRY(tv_links_measure(world, &place->nodes, probe_seconds, &place->rates));
-    if (!uses_gpus(run))
+    if (!found->uses_gpus)
         TV_TRY(discover(world, run, binding.place, place, found));
     tv_links_apply(&place->rates, &found->topology);
     return choose_and_tell(world, run, &found->topology, found->arrivals, place);

@@ -3,6 +3,7 @@
 #include "train/profile.h"
 #include "base/clock.h"
 #include "train/files.h"
+#include "train/run_device.h"
 #include "train/setup.h"
 #include <inttypes.h>
 #include <jansson.h>
@@ -46,13 +47,14 @@ static void bench_destroy(struct bench *b)
     free(b->tokens);
 }
 
-static tv_status_t bench_local(struct bench *b, const struct tv_run *run, int num_threads)
+static tv_status_t bench_local(struct bench *b, struct tv_comm *world, const struct tv_run *run,
+                               int num_threads)
 {
     const int64_t rows = run->micro_batch * run->seq_length;
     const struct tv_model_chunk chunks[TV_NUM_UNIT_SORTS] = {
         {0, 1, 1, 1}, {1, 1, 1, 1}, {run->model.num_layers + 1, 1, 1, 1}};
     const struct tv_kernels *kernels;
-    TV_TRY(tv_device_open(run->device_kind, num_threads, &b->device));
+    TV_TRY(tv_run_open_device(world, run, num_threads, &b->device));
     TV_TRY(tv_stream_create(b->device, &b->stream));
     TV_TRY(tv_kernels_open(b->device, run->dtype, &kernels));
     b->dtype = run->dtype;
@@ -78,7 +80,7 @@ static tv_status_t bench_create(struct bench *b, struct tv_comm *world, const st
     TV_TRY(tv_run_mesh_create(world, run, &b->mesh));
     TV_TRY(tv_fair_threads(tv_mesh_world(b->mesh), run->options.num_threads, &num_threads));
     *num_threads_out = num_threads;
-    return tv_comm_agree(world, bench_local(b, run, num_threads), &first_failed);
+    return tv_comm_agree(world, bench_local(b, world, run, num_threads), &first_failed);
 }
 
 /* One forward, I and W of a sort of unit. */

@@ -6,6 +6,7 @@
 #include "train/corpus_words.h"
 #include "train/files.h"
 #include "train/place.h"
+#include "train/run_device.h"
 #include "train/run_internal.h"
 #include "train/zero.h"
 #include <inttypes.h>
@@ -18,28 +19,17 @@ const char *tv_precision_name(tv_dtype_t dtype)
     return dtype == TV_BF16 ? "bf16" : "fp32";
 }
 
-static tv_status_t parse_precision(const char *flag, const char *word, tv_dtype_t *dtype_out)
-{
-    for (tv_dtype_t dtype = TV_F32; dtype <= TV_BF16; dtype += TV_BF16 - TV_F32) {
-        if (strcmp(word, tv_precision_name(dtype)) == 0) {
-            *dtype_out = dtype;
-            return TV_OK;
-        }
-    }
-    return TV_ERR(TV_INVALID, "--%s %s is not one of fp32, bf16", flag, word);
-}
-
-static tv_status_t resolve_precision(struct tv_run *run)
+static tv_status_t resolve_grad_precision(struct tv_run *run)
 {
     const struct tv_train_options *o = &run->options;
-    TV_TRY(parse_precision("precision", o->precision, &run->dtype));
-    TV_TRY(parse_precision("grad-reduce-dtype", o->grad_reduce_dtype, &run->grad_dtype));
-    if (!o->is_grad_reduce_bf16)
-        return TV_OK;
-    if (tv_train_options_has(o, "grad-reduce-dtype") && run->grad_dtype != TV_BF16)
+    const int is_bf16 = strcmp(o->grad_reduce_dtype, tv_precision_name(TV_BF16)) == 0;
+    if (!is_bf16 && strcmp(o->grad_reduce_dtype, tv_precision_name(TV_F32)) != 0)
+        return TV_ERR(TV_INVALID, "--grad-reduce-dtype %s is not one of fp32, bf16",
+                      o->grad_reduce_dtype);
+    if (o->is_grad_reduce_bf16 && tv_train_options_has(o, "grad-reduce-dtype") && !is_bf16)
         return TV_ERR(TV_INVALID, "--grad-reduce-in-bf16 and --grad-reduce-dtype %s contradict",
                       o->grad_reduce_dtype);
-    run->grad_dtype = TV_BF16;
+    run->grad_dtype = is_bf16 || o->is_grad_reduce_bf16 ? TV_BF16 : TV_F32;
     return TV_OK;
 }
 
@@ -240,12 +230,7 @@ static tv_status_t check_words(struct tv_run *run)
     if (strcmp(o->shuffle, "on") != 0 && strcmp(o->shuffle, "off") != 0)
         return TV_ERR(TV_INVALID, "--shuffle %s is not one of on, off", o->shuffle);
     run->shuffle = strcmp(o->shuffle, "on") == 0;
-    if (strcmp(o->device, "cuda") == 0)
-        return TV_ERR(TV_UNSUPPORTED,
-                      "--device cuda: this version has no CUDA kernels; use --device cpu");
-    if (strcmp(o->device, "auto") != 0 && strcmp(o->device, "cpu") != 0)
-        return TV_ERR(TV_INVALID, "--device %s is not one of auto, cpu", o->device);
-    run->device_kind = TV_DEVICE_CPU;
+    TV_TRY(tv_run_resolve_device(run));
     TV_TRY(check_placement(run));
     TV_TRY(check_data(o));
     if (tv_train_options_has(o, "eval-interval") && o->valid_data.num == 0)
@@ -269,7 +254,7 @@ tv_status_t tv_run_resolve(const struct tv_train_options *options, int num_ranks
         run.data_format = TV_TOKENS_U32;
     tv_status_t status = check_words(&run);
     if (status == TV_OK)
-        status = resolve_precision(&run);
+        status = resolve_grad_precision(&run);
     if (status == TV_OK && options->data.num > 0)
         status = tv_corpus_format("data", &options->data, options->data_format, &run.data_format);
     if (status == TV_OK)

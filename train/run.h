@@ -43,6 +43,7 @@ struct tv_run {
     int zero_stage;        /* 0 where there is nobody to share with */
     int zero_group;        /* replicas that share, consecutive ones; 1 at stage 0; train/zero.h */
     tv_dtype_t dtype;      /* --precision: of weights, activations and their messages */
+    int uses_tf32;         /* --precision tf32: GPUs round the factors of fp32 products */
     tv_dtype_t grad_dtype; /* of gradients on the data axis; fp32 where there is one replica */
     int num_chunks;        /* pieces of the model per stage, v */
     tv_recompute_t recompute;

@@ -150,9 +150,10 @@ static const struct tv_option rows[] = {
      "largest gradient norm; 0 turns clipping off"},
     {"skip-bad-steps", NULL, TV_OPTION_INT64, AT(skip_bad_steps), 0, TV_OPTION_BIG, "0",
      "skip up to N steps in a row whose loss or norm is not finite"},
-    {"precision", NULL, TV_OPTION_TEXT, AT(precision), 0, 0, "fp32",
+    {"precision", NULL, TV_OPTION_TEXT, AT(precision), 0, 0, NULL,
      "of weights, activations and their messages: fp32, or bf16 with fp32 sums, gradients of "
-     "weights and master weights"},
+     "weights and master weights, or tf32 (GPUs: fp32 whose products round their factors); by "
+     "default bf16 on GPUs and fp32 on CPUs"},
     {"grad-reduce-dtype", NULL, TV_OPTION_TEXT, AT(grad_reduce_dtype), 0, 0, "fp32",
      "in which gradients travel over the data axis: fp32 or bf16"},
     {"grad-reduce-in-bf16", NULL, TV_OPTION_SWITCH, AT(is_grad_reduce_bf16), 0, 0, NULL,
@@ -187,7 +188,8 @@ static const struct tv_option rows[] = {
     {"reset-attention-mask", NULL, TV_OPTION_SWITCH, AT(resets_attention_mask), 0, 0, NULL,
      "let no token see what is before an --eod-token"},
     {"Run", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
-    {"device", NULL, TV_OPTION_TEXT, AT(device), 0, 0, "auto", "auto or cpu"},
+    {"device", NULL, TV_OPTION_TEXT, AT(device), 0, 0, "auto",
+     "cpu, cuda (an NVIDIA GPU for each rank), or auto: cuda where there is one"},
     {"threads", NULL, TV_OPTION_INT, AT(num_threads), 1, 4096, NULL,
      "threads of each rank's kernels; a fair share of the cores by default"},
     {"init-from", NULL, TV_OPTION_TEXT, AT(init_from), 0, 0, NULL,

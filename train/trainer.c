@@ -6,6 +6,7 @@
 #include "train/checkpoint_internal.h"
 #include "train/file_faults.h"
 #include "train/hf.h"
+#include "train/run_device.h"
 #include "train/setup.h"
 #include "train/trainer_internal.h"
 #include <errno.h>
@@ -153,7 +154,7 @@ static tv_status_t create_params(struct tv_trainer *tr)
 static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
 {
     const struct tv_kernels *kernels;
-    TV_TRY(tv_device_open(tr->run->device_kind, num_threads, &tr->device));
+    TV_TRY(tv_run_open_device(tr->world, tr->run, num_threads, &tr->device));
     TV_TRY(tv_stream_create(tr->device, &tr->stream));
     TV_TRY(tv_trainer_kernels(tr, tr->run->dtype, &kernels));
     struct tv_model_chunk *chunks = calloc((size_t)tr->run->num_chunks, sizeof(*chunks));

@@ -70,3 +70,22 @@ TEST(Device, RefusesNoThreads)
     EXPECT_EQ(tv_device_open(TV_DEVICE_CPU, 0, &device), TV_INVALID);
     EXPECT_EQ(device, nullptr);
 }
+
+// Of a CPU there is none to name.
+TEST(Device, ACpuHasNoPciAddress)
+{
+    tv_device *device = nullptr;
+    ASSERT_EQ(tv_device_open(TV_DEVICE_CPU, 1, &device), TV_OK);
+    EXPECT_STREQ(tv_device_pci(device), "");
+    tv_device_close(device);
+}
+
+TEST(Device, AGpuThatIsNotThereIsRefusedWithAReason)
+{
+    tv_device *device = nullptr;
+    tv_gpu_choice choice = {};
+    std::strcpy(choice.pci, "0000:7f:1f.7");
+    EXPECT_EQ(tv_device_open_gpu(&choice, &device), TV_UNSUPPORTED);
+    EXPECT_NE(std::strstr(tv_error_message(), "CUDA"), nullptr) << tv_error_message();
+    EXPECT_EQ(device, nullptr);
+}

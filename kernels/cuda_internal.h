@@ -1,0 +1,293 @@
+/* kernels/cuda_internal.h -- what the CUDA kernels share: launches, elements, reductions.
+ *
+ * Elements are read into fp32 and rounded once when they are stored. All sums have a fixed order: no atomics on floats.
+ * Kernels are launched with tv_launch (never <<<>>>): a C++ compiler builds the same sources for the emulation of
+ * tests/emulation, where every thread of a block or of a warp must reach a barrier or shuffle: no early return before
+ * one. Blocks have a multiple of 32 threads. */
+#ifndef TV_KERNELS_CUDA_INTERNAL_H
+#define TV_KERNELS_CUDA_INTERNAL_H
+#include "base/device_cuda.h"
+#include "kernels/kernels_internal.h"
+#include <cstdint>
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+#include <type_traits>
+#include <utility>
+
+#define TV_CUDA_F32(op)  TV_KERNEL_NAME(op, cuda, f32) /* tv_add_cuda_f32 */
+#define TV_CUDA_BF16(op) TV_KERNEL_NAME(op, cuda, bf16)
+/* The entries of both tables by one template: TV_CUDA_ENTRIES(add, tv_add_args, add) calls
+ * add<float> and add<__nv_bfloat16>(stream, args). */
+#define TV_CUDA_ENTRIES(op, args, function)                                                        \
+    extern "C" tv_status_t TV_CUDA_F32(op)(tv_stream * stream, const args *a)                      \
+    {                                                                                              \
+        return function<float>(stream, a);                                                         \
+    }                                                                                              \
+    extern "C" tv_status_t TV_CUDA_BF16(op)(tv_stream * stream, const args *a)                     \
+    {                                                                                              \
+        return function<__nv_bfloat16>(stream, a);                                                 \
+    }
+
+/* The same for operations on floats alone. */
+#define TV_CUDA_ENTRIES_OF_FLOATS(op, args, function)                                              \
+    extern "C" tv_status_t TV_CUDA_F32(op)(tv_stream * stream, const args *a)                      \
+    {                                                                                              \
+        return function(stream, a);                                                                \
+    }                                                                                              \
+    extern "C" tv_status_t TV_CUDA_BF16(op)(tv_stream * stream, const args *a)                     \
+    {                                                                                              \
+        return function(stream, a);                                                                \
+    }
+
+TV_BEGIN_C
+#define TV_KERNEL_CUDA(op, args)                                                                   \
+    __attribute__((weak))                                                                          \
+    tv_status_t TV_CUDA_F32(op)(struct tv_stream * stream, const struct args *a);                  \
+    __attribute__((weak))                                                                          \
+    tv_status_t TV_CUDA_BF16(op)(struct tv_stream * stream, const struct args *a);
+TV_KERNEL_LIST(TV_KERNEL_CUDA)
+#undef TV_KERNEL_CUDA
+TV_END_C
+
+/* The block's dynamic shared memory, as `type *name`, 128-byte aligned. */
+#ifndef TV_SHARED_DYNAMIC
+#define TV_SHARED_DYNAMIC(type, name)                                                              \
+    extern __shared__ __align__(128) unsigned char tv_shared_bytes[];                              \
+    type *const name = reinterpret_cast<type *>(tv_shared_bytes)
+#endif
+
+inline tv_status_t tv_cuda_status(cudaError_t error, const char *what)
+{
+    if (error == cudaSuccess)
+        return TV_OK;
+    return TV_ERR(error == cudaErrorMemoryAllocation ? TV_NO_MEMORY : TV_INTERNAL, "CUDA: %s: %s",
+                  what, cudaGetErrorString(error));
+}
+
+/* Enqueue kernel(args...); a grid of no blocks is nothing to do. More than 48 KiB of shared memory need
+ * cudaFuncSetAttribute first. */
+template <typename... Params, typename... Args>
+tv_status_t tv_launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
+                      tv_stream *stream, Args &&...args)
+{
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0)
+        return TV_OK;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = static_cast<cudaStream_t>(tv_cuda_stream(stream));
+    return tv_cuda_status(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...),
+                          "a launch");
+}
+
+__host__ __device__ inline int64_t tv_ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+/* Blocks for `items` pieces of work, `per_block` at a time; kernels stride by the grid, so that more are not needed. */
+inline unsigned tv_grid(int64_t items, int64_t per_block)
+{
+    const int64_t blocks = tv_ceil_div(items, per_block), most = 1 << 20;
+    return (unsigned)(blocks < most ? blocks : most);
+}
+
+/* Threads of a block that walks `items` pieces of a row: whole warps, at most `most`. */
+inline unsigned tv_row_threads(int64_t items, int64_t most)
+{
+    const int64_t threads = 32 * tv_ceil_div(items, 32);
+    return (unsigned)(threads < 32 ? 32 : threads < most ? threads : most);
+}
+
+/* ---- elements ---- */
+__device__ inline float tv_to_float(float x)
+{
+    return x;
+}
+__device__ inline float tv_to_float(__nv_bfloat16 x)
+{
+    return __bfloat162float(x);
+}
+template <typename T> __device__ inline T tv_from_float(float x)
+{
+    if constexpr (std::is_same<T, float>::value)
+        return x;
+    else
+        return __float2bfloat16_rn(x);
+}
+
+template <typename T> constexpr int tv_width = 16 / (int)sizeof(T); /* elements in 16 bytes */
+template <typename T, int N> struct alignas(sizeof(T) * N) tv_pack {
+    T at[N];
+};
+/* N elements at an address that is a multiple of their bytes. */
+template <int N, typename T> __device__ inline void tv_load_floats(const T *from, float out[N])
+{
+    const tv_pack<T, N> pack = *reinterpret_cast<const tv_pack<T, N> *>(from);
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        out[i] = tv_to_float(pack.at[i]);
+}
+template <int N, typename T> __device__ inline void tv_store_floats(T *to, const float in[N])
+{
+    tv_pack<T, N> pack;
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        pack.at[i] = tv_from_float<T>(in[i]);
+    *reinterpret_cast<tv_pack<T, N> *>(to) = pack;
+}
+/* May N elements of T be read at once, at data and every ld elements behind it? NULL: yes. */
+template <int N, typename T> inline bool tv_is_aligned(const T *data, int64_t ld = 0)
+{
+    return reinterpret_cast<uintptr_t>(data) % (N * sizeof(T)) == 0 && ld % N == 0;
+}
+
+/* ---- reductions: the same bits in every thread ---- */
+struct tv_plus {
+    template <typename T> __device__ T operator()(T a, T b) const
+    {
+        return a + b;
+    }
+};
+struct tv_most { /* NaN once there is one */
+    template <typename T> __device__ T operator()(T a, T b) const
+    {
+        return a >= b || a != a ? a : b;
+    }
+};
+template <typename T, typename Op> __device__ inline T tv_warp_reduce(T value, Op op)
+{
+#pragma unroll
+    for (int bits = 16; bits > 0; bits /= 2)
+        value = op(value, __shfl_xor_sync(0xffffffffu, value, bits));
+    return value;
+}
+template <typename T> __device__ inline T tv_warp_sum(T value)
+{
+    return tv_warp_reduce(value, tv_plus());
+}
+/* Of the whole block, of one dimension; `identity` is op's. */
+template <typename T, typename Op> __device__ inline T tv_block_reduce(T value, Op op, T identity)
+{
+    __shared__ T of_warp[32];
+    const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    value = tv_warp_reduce(value, op);
+    __syncthreads(); /* an earlier reduction is over */
+    if (lane == 0)
+        of_warp[warp] = value;
+    __syncthreads();
+    value = lane < blockDim.x / 32 ? of_warp[lane] : identity;
+    return tv_warp_reduce(value, op);
+}
+template <typename T> __device__ inline T tv_block_sum(T value)
+{
+    return tv_block_reduce(value, tv_plus(), T(0));
+}
+
+/* ---- elementwise operations ----
+ * Work has a method run<N>(row, col) for N neighbouring elements, all at aligned addresses where N > 1; its N is
+ * `width` wherever the host found that tensors allow it, and 1 in what is left of a row. */
+template <int N, typename Work>
+__global__ void __launch_bounds__(256) tv_map_kernel(Work work, int64_t rows, int64_t cols)
+{
+    const int64_t per_row = tv_ceil_div(cols, N), total = rows * per_row;
+    const int64_t step = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < total; i += step) {
+        const int64_t row = rows == 1             ? 0
+                            : total <= UINT32_MAX ? (uint32_t)i / (uint32_t)per_row
+                                                  : i / per_row;
+        const int64_t col = (i - row * per_row) * N;
+        if (col + N <= cols)
+            work.template run<N>(row, col);
+        else
+            for (int64_t c = col; c < cols; c++)
+                work.template run<1>(row, c);
+    }
+}
+template <int width, typename Work>
+tv_status_t tv_map(tv_stream *stream, bool is_aligned, int64_t rows, int64_t cols, const Work &work)
+{
+    if (is_aligned)
+        return tv_launch(tv_map_kernel<width, Work>, tv_grid(rows * tv_ceil_div(cols, width), 256),
+                         256, 0, stream, work, rows, cols);
+    return tv_launch(tv_map_kernel<1, Work>, tv_grid(rows * cols, 256), 256, 0, stream, work, rows,
+                     cols);
+}
+
+/* ---- sums of columns ----
+ * Work has a method terms<N>(row, col, term[K][N]): what row `row` adds to N neighbouring columns of each of K sums.
+ * Strips of rows are added up in fp32, at most 32 (or rows / 2^15) by a thread, then in fixed orders: 8 strips of a
+ * chunk in fp32, all chunks in double. */
+constexpr int tv_strips = 8;
+template <int K, int N, typename Work>
+__global__ void __launch_bounds__(256)
+    tv_column_chunks_kernel(Work work, int64_t rows, int64_t cols, int64_t chunk_rows,
+                            float *chunks)
+{
+    __shared__ float strips[tv_strips][K][32 * N];
+    const int lane = (int)threadIdx.x % 32, strip = (int)threadIdx.x / 32;
+    const int64_t tile = (int64_t)blockIdx.x * 32 * N, col = tile + lane * N;
+    const int64_t first = blockIdx.y * chunk_rows;
+    const int64_t last = first + chunk_rows < rows ? first + chunk_rows : rows;
+    float sum[K][N] = {};
+    for (int64_t row = first + strip; row < last && col < cols; row += tv_strips) {
+        float term[K][N];
+        work.template terms<N>(row, col, term);
+#pragma unroll
+        for (int i = 0; i < K * N; i++)
+            sum[i / N][i % N] += term[i / N][i % N];
+    }
+#pragma unroll
+    for (int i = 0; i < K * N; i++)
+        strips[strip][i / N][lane * N + i % N] = sum[i / N][i % N];
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < K * 32 * N; i += 256) {
+        const int k = i / (32 * N), c = i % (32 * N);
+        float total = 0;
+        for (int s = 0; s < tv_strips; s++)
+            total += strips[s][k][c];
+        if (tile + c < cols)
+            chunks[((int64_t)k * gridDim.y + blockIdx.y) * cols + tile + c] = total;
+    }
+}
+template <int K> struct tv_columns {
+    float *of[K]; /* [cols] each; NULL: not wanted */
+};
+template <int K>
+__global__ void __launch_bounds__(256)
+    tv_column_totals_kernel(const float *chunks, int64_t num_chunks, int64_t cols,
+                            tv_columns<K> out)
+{
+    const int64_t step = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; c < cols; c += step) {
+        for (int k = 0; k < K; k++) {
+            if (out.of[k] == nullptr)
+                continue;
+            double total = out.of[k][c];
+            for (int64_t i = 0; i < num_chunks; i++)
+                total += chunks[(k * num_chunks + i) * cols + c];
+            out.of[k][c] = (float)total;
+        }
+    }
+}
+/* out.of[k][c] += sum over the rows of term k. is_aligned: N = 4 may be used (cols % 4 == 0 too). */
+template <int K, typename Work>
+tv_status_t tv_add_column_sums(tv_stream *stream, bool is_aligned, int64_t rows, int64_t cols,
+                               const Work &work, const tv_columns<K> &out)
+{
+    if (rows == 0 || cols == 0)
+        return TV_OK;
+    const int64_t most_chunks = 4096, strip_rows = tv_ceil_div(rows, most_chunks * tv_strips);
+    const int64_t chunk_rows = tv_strips * (strip_rows < 32 ? 32 : strip_rows);
+    const int64_t num_chunks = tv_ceil_div(rows, chunk_rows);
+    void *chunks;
+    TV_TRY(tv_cuda_workspace(stream, (size_t)(K * num_chunks * cols) * sizeof(float), &chunks));
+    const dim3 grid((unsigned)tv_ceil_div(cols, is_aligned ? 128 : 32), (unsigned)num_chunks);
+    TV_TRY(tv_launch(
+        is_aligned ? tv_column_chunks_kernel<K, 4, Work> : tv_column_chunks_kernel<K, 1, Work>,
+        grid, 256, 0, stream, work, rows, cols, chunk_rows, static_cast<float *>(chunks)));
+    return tv_launch(tv_column_totals_kernel<K>, tv_grid(cols, 256), 256, 0, stream,
+                     static_cast<const float *>(chunks), num_chunks, cols, out);
+}
+#endif

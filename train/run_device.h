@@ -1,0 +1,19 @@
+/* train/run_device.h -- which device a run is for, and each rank's own. */
+#ifndef TV_TRAIN_RUN_DEVICE_H
+#define TV_TRAIN_RUN_DEVICE_H
+#include "mesh/comm.h"
+#include "train/run.h"
+
+TV_BEGIN_C
+/* --device and --precision: run->device_kind, dtype, uses_tf32. auto is a GPU where driver, library and GPU are
+ * there, and says why not where only some of them are. Errors: TV_INVALID (no such word; tf32 on a CPU), TV_UNSUPPORTED
+ * (cuda where there is none). */
+TV_MUST_CHECK tv_status_t tv_run_resolve_device(struct tv_run *run);
+/* All ranks of a run have the same sort of device. Collective over world. Errors: TV_INVALID. */
+TV_MUST_CHECK tv_status_t tv_run_check_devices(struct tv_comm *world, const struct tv_run *run);
+/* This rank's: the GPU that the mapper has given it (run->place), else the one with its number among the ranks of its
+ * node, counted round. num_threads: of a CPU. Errors: as tv_device_open_gpu. */
+TV_MUST_CHECK tv_status_t tv_run_open_device(const struct tv_comm *world, const struct tv_run *run,
+                                             int num_threads, struct tv_device **device_out);
+TV_END_C
+#endif
