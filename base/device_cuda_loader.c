@@ -8,8 +8,8 @@
 
 #define CUDA_LIBRARY "libtrivet_cuda.so"
 
-/* A function of the library. It stays open for the life of the process: CUDA cannot be unloaded safely. */
-static tv_status_t find(const char *name, void **function_out)
+/* Its handle, and a function of it. It stays open for the life of the process: CUDA cannot be unloaded safely. */
+static tv_status_t find(const char *name, void **library_out, void **function_out)
 {
     void *library = dlopen(CUDA_LIBRARY, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL)
@@ -17,6 +17,7 @@ static tv_status_t find(const char *name, void **function_out)
     void *function = dlsym(library, name);
     if (function == NULL)
         return TV_ERR(TV_UNSUPPORTED, "no CUDA device: %s has no %s", CUDA_LIBRARY, name);
+    *library_out = library;
     *function_out = function;
     return TV_OK;
 }
@@ -24,10 +25,10 @@ static tv_status_t find(const char *name, void **function_out)
 tv_status_t tv_device_cuda_load(const struct tv_gpu_choice *choice,
                                 struct tv_device_driver *driver_out)
 {
-    void *function;
+    void *library, *function;
     char message[256] = "";
     struct tv_device_driver driver = {0};
-    TV_TRY(find("tv_device_cuda_driver", &function));
+    TV_TRY(find("tv_device_cuda_driver", &library, &function));
     const tv_status_t status = ((tv_device_cuda_driver_fn)function)(
         &tv_device_lent, choice, &driver, message, sizeof(message));
     if (status != TV_OK)
@@ -43,9 +44,9 @@ tv_status_t tv_device_cuda_load(const struct tv_gpu_choice *choice,
 
 tv_status_t tv_gpu_count(int *count_out)
 {
-    void *function;
+    void *library, *function;
     char message[256] = "";
-    TV_TRY(find("tv_device_cuda_count", &function));
+    TV_TRY(find("tv_device_cuda_count", &library, &function));
     const tv_status_t status =
         ((tv_device_cuda_count_fn)function)(count_out, message, sizeof(message));
     return status == TV_OK ? TV_OK : TV_ERR(status, "no CUDA device: %s", message);

@@ -4,11 +4,23 @@ set(TRIVET_CUDA_SOURCES
   base/device_cuda.cu
   base/memory_cuda.cu
   kernels/kernels_cuda.cu
+  kernels/activation/activation_cuda.cu
+  kernels/adamw/adamw_cuda.cu
+  kernels/convert/convert_cuda.cu
+  kernels/cross_entropy/cross_entropy_cuda.cu
+  kernels/dropout/dropout_cuda.cu
   kernels/elementwise/elementwise_cuda.cu
+  kernels/embedding/embedding_cuda.cu
+  kernels/lion/lion_cuda.cu
   kernels/matmul/matmul_cuda.cu
   kernels/matmul/plans_cuda.cu
+  kernels/norm/norm_cuda.cu
+  kernels/rotary/rotary_cuda.cu
 )
+# The same bits as in the other tables.
+set(TRIVET_CUDA_UNFUSED kernels/elementwise/elementwise_cuda.cu kernels/lion/lion_cuda.cu)
 list(TRANSFORM TRIVET_CUDA_SOURCES PREPEND ${PROJECT_SOURCE_DIR}/)
+list(TRANSFORM TRIVET_CUDA_UNFUSED PREPEND ${PROJECT_SOURCE_DIR}/)
 
 # TRIVET_CUDA: AUTO (build it where nvcc is found), ON (it must be there), OFF.
 set(TRIVET_CUDA AUTO CACHE STRING "Build the CUDA part: AUTO, ON or OFF")
@@ -45,6 +57,7 @@ endif()
 # asked for.
 function(trivet_add_cuda_library)
   add_library(trivet_cuda MODULE ${ARGN})
+  set_source_files_properties(${TRIVET_CUDA_UNFUSED} PROPERTIES COMPILE_OPTIONS -fmad=false)
   target_include_directories(trivet_cuda PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/include)
   target_compile_options(trivet_cuda PRIVATE -Xcompiler=-Wall,-Wextra,-Werror -Werror=all-warnings)
   target_link_libraries(trivet_cuda PRIVATE CUDA::cudart_static CUDA::cublasLt)

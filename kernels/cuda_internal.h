@@ -28,6 +28,17 @@
         return function<__nv_bfloat16>(stream, a);                                                 \
     }
 
+/* The same for operations on floats alone. */
+#define TV_CUDA_ENTRIES_OF_FLOATS(op, args, function)                                              \
+    extern "C" tv_status_t TV_CUDA_F32(op)(tv_stream * stream, const args *a)                      \
+    {                                                                                              \
+        return function(stream, a);                                                                \
+    }                                                                                              \
+    extern "C" tv_status_t TV_CUDA_BF16(op)(tv_stream * stream, const args *a)                     \
+    {                                                                                              \
+        return function(stream, a);                                                                \
+    }
+
 TV_BEGIN_C
 #define TV_KERNEL_CUDA(op, args)                                                                   \
     __attribute__((weak))                                                                          \
@@ -80,6 +91,13 @@ inline unsigned tv_grid(int64_t items, int64_t per_block)
 {
     const int64_t blocks = tv_ceil_div(items, per_block), most = 1 << 20;
     return (unsigned)(blocks < most ? blocks : most);
+}
+
+/* Threads of a block that walks `items` pieces of a row: whole warps, at most `most`. */
+inline unsigned tv_row_threads(int64_t items, int64_t most)
+{
+    const int64_t threads = 32 * tv_ceil_div(items, 32);
+    return (unsigned)(threads < 32 ? 32 : threads < most ? threads : most);
 }
 
 /* ---- elements ---- */
@@ -176,7 +194,10 @@ __global__ void __launch_bounds__(256) tv_map_kernel(Work work, int64_t rows, in
     const int64_t per_row = tv_ceil_div(cols, N), total = rows * per_row;
     const int64_t step = (int64_t)gridDim.x * blockDim.x;
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < total; i += step) {
-        const int64_t row = rows == 1 ? 0 : i / per_row, col = (i - row * per_row) * N;
+        const int64_t row = rows == 1             ? 0
+                            : total <= UINT32_MAX ? (uint32_t)i / (uint32_t)per_row
+                                                  : i / per_row;
+        const int64_t col = (i - row * per_row) * N;
         if (col + N <= cols)
             work.template run<N>(row, col);
         else
@@ -192,5 +213,81 @@ tv_status_t tv_map(tv_stream *stream, bool is_aligned, int64_t rows, int64_t col
                          256, 0, stream, work, rows, cols);
     return tv_launch(tv_map_kernel<1, Work>, tv_grid(rows * cols, 256), 256, 0, stream, work, rows,
                      cols);
+}
+
+/* ---- sums of columns ----
+ * Work has a method terms<N>(row, col, term[K][N]): what row `row` adds to N neighbouring columns of each of K sums.
+ * Strips of rows are added up in fp32, at most 32 (or rows / 2^15) by a thread, then in fixed orders: 8 strips of a
+ * chunk in fp32, all chunks in double. */
+constexpr int tv_strips = 8;
+template <int K, int N, typename Work>
+__global__ void __launch_bounds__(256)
+    tv_column_chunks_kernel(Work work, int64_t rows, int64_t cols, int64_t chunk_rows,
+                            float *chunks)
+{
+    __shared__ float strips[tv_strips][K][32 * N];
+    const int lane = (int)threadIdx.x % 32, strip = (int)threadIdx.x / 32;
+    const int64_t tile = (int64_t)blockIdx.x * 32 * N, col = tile + lane * N;
+    const int64_t first = blockIdx.y * chunk_rows;
+    const int64_t last = first + chunk_rows < rows ? first + chunk_rows : rows;
+    float sum[K][N] = {};
+    for (int64_t row = first + strip; row < last && col < cols; row += tv_strips) {
+        float term[K][N];
+        work.template terms<N>(row, col, term);
+#pragma unroll
+        for (int i = 0; i < K * N; i++)
+            sum[i / N][i % N] += term[i / N][i % N];
+    }
+#pragma unroll
+    for (int i = 0; i < K * N; i++)
+        strips[strip][i / N][lane * N + i % N] = sum[i / N][i % N];
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < K * 32 * N; i += 256) {
+        const int k = i / (32 * N), c = i % (32 * N);
+        float total = 0;
+        for (int s = 0; s < tv_strips; s++)
+            total += strips[s][k][c];
+        if (tile + c < cols)
+            chunks[((int64_t)k * gridDim.y + blockIdx.y) * cols + tile + c] = total;
+    }
+}
+template <int K> struct tv_columns {
+    float *of[K]; /* [cols] each; NULL: not wanted */
+};
+template <int K>
+__global__ void __launch_bounds__(256)
+    tv_column_totals_kernel(const float *chunks, int64_t num_chunks, int64_t cols,
+                            tv_columns<K> out)
+{
+    const int64_t step = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; c < cols; c += step) {
+        for (int k = 0; k < K; k++) {
+            if (out.of[k] == nullptr)
+                continue;
+            double total = out.of[k][c];
+            for (int64_t i = 0; i < num_chunks; i++)
+                total += chunks[(k * num_chunks + i) * cols + c];
+            out.of[k][c] = (float)total;
+        }
+    }
+}
+/* out.of[k][c] += sum over the rows of term k. is_aligned: N = 4 may be used (cols % 4 == 0 too). */
+template <int K, typename Work>
+tv_status_t tv_add_column_sums(tv_stream *stream, bool is_aligned, int64_t rows, int64_t cols,
+                               const Work &work, const tv_columns<K> &out)
+{
+    if (rows == 0 || cols == 0)
+        return TV_OK;
+    const int64_t most_chunks = 4096, strip_rows = tv_ceil_div(rows, most_chunks * tv_strips);
+    const int64_t chunk_rows = tv_strips * (strip_rows < 32 ? 32 : strip_rows);
+    const int64_t num_chunks = tv_ceil_div(rows, chunk_rows);
+    void *chunks;
+    TV_TRY(tv_cuda_workspace(stream, (size_t)(K * num_chunks * cols) * sizeof(float), &chunks));
+    const dim3 grid((unsigned)tv_ceil_div(cols, is_aligned ? 128 : 32), (unsigned)num_chunks);
+    TV_TRY(tv_launch(
+        is_aligned ? tv_column_chunks_kernel<K, 4, Work> : tv_column_chunks_kernel<K, 1, Work>,
+        grid, 256, 0, stream, work, rows, cols, chunk_rows, static_cast<float *>(chunks)));
+    return tv_launch(tv_column_totals_kernel<K>, tv_grid(cols, 256), 256, 0, stream,
+                     static_cast<const float *>(chunks), num_chunks, cols, out);
 }
 #endif

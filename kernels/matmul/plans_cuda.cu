@@ -38,6 +38,7 @@ struct plan {
     cublasLtMatmulDesc_t operation = nullptr;
     cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr; /* cuBLASLt's A is our b */
     cublasLtMatmulAlgo_t algorithm = {};
+    size_t workspace_bytes = 0;
     plan() = default;
     plan(const plan &) = delete;
     plan &operator=(const plan &) = delete;
@@ -203,6 +204,7 @@ cublasStatus_t choose(cublasLtHandle_t handle, const key &k, plan *p)
             found[i].workspaceSize > TV_LT_WORKSPACE_BYTES)
             continue;
         p->algorithm = found[i].algo;
+        p->workspace_bytes = found[i].workspaceSize;
         return CUBLAS_STATUS_SUCCESS;
     }
     return status != CUBLAS_STATUS_SUCCESS ? status : CUBLAS_STATUS_NOT_SUPPORTED;
@@ -239,14 +241,15 @@ tv_status_t tv_lt_multiply(tv_stream *stream, cudaDataType_t stored, cudaDataTyp
     void *workspace = nullptr;
     TV_TRY(multiplier_of(stream, &all));
     TV_TRY(plan_of(all, key_of(stream, stored, result, a), a->bias, &p));
-    TV_TRY(tv_cuda_workspace(stream, TV_LT_WORKSPACE_BYTES, &workspace));
+    if (p->workspace_bytes > 0)
+        TV_TRY(tv_cuda_workspace(stream, p->workspace_bytes, &workspace));
     cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
     if (a->bias != nullptr)
         status = set(p->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, a->bias);
     if (status == CUBLAS_STATUS_SUCCESS)
         status =
             cublasLtMatmul(all->handle, p->operation, &one, a->b, p->a, a->a, p->b, &beta, a->c,
-                           p->c, a->c, p->c, &p->algorithm, workspace, TV_LT_WORKSPACE_BYTES,
+                           p->c, a->c, p->c, &p->algorithm, workspace, p->workspace_bytes,
                            static_cast<cudaStream_t>(tv_cuda_stream(stream)));
     return status == CUBLAS_STATUS_SUCCESS ? TV_OK : failed("a matrix product", status);
 }

@@ -7,7 +7,7 @@
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 
-/* On its stream: NVIDIA's advice for Hopper, more than other GPUs want. */
+/* The most that an algorithm may want; NVIDIA's advice for Hopper. */
 enum { TV_LT_WORKSPACE_BYTES = 32 << 20, TV_LT_BIAS_ALIGNMENT = 16 };
 
 template <typename Element> constexpr cudaDataType_t tv_lt_type();

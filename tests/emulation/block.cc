@@ -36,7 +36,8 @@ struct Machine {
     std::vector<std::unique_ptr<Thread>> threads;
     unsigned count = 0; // of this launch's blocks
     Thread *running = nullptr;
-    unsigned number = 0; // of the running one
+    unsigned number = 0;       // of the running one
+    unsigned arrived[32] = {}; // lanes of each warp that wait for others of it
     unsigned char *dynamic = nullptr;
     std::vector<unsigned> thread_order;
 };
@@ -74,7 +75,7 @@ std::string place(const Thread &t)
 
 bool is_same_site(const Site &a, const Site &b)
 {
-    return a.line == b.line && std::strcmp(a.file, b.file) == 0;
+    return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0);
 }
 
 std::string waits_at(const Thread &t)
@@ -137,6 +138,7 @@ void resume(unsigned number)
 void run_block(const Launch &launch)
 {
     const uint3 dim = blockDim;
+    std::fill(std::begin(machine.arrived), std::end(machine.arrived), 0u);
     for (unsigned i = 0; i < machine.count; i++) {
         Thread &t = *machine.threads[i];
         t.index = {i % dim.x, i / dim.x % dim.y, i / dim.x / dim.y};
@@ -230,6 +232,20 @@ void *dynamic_shared()
     return machine.dynamic;
 }
 
+// What the lanes of self's mask brought, where all of them wait for the same.
+static bool collect(unsigned first, const Thread &self, void *lanes[32])
+{
+    for (unsigned i = 0; i < 32; i++) {
+        if ((self.mask >> i & 1) == 0)
+            continue;
+        const Thread &t = *machine.threads[first + i];
+        if (t.mask != self.mask || t.work != self.work || !is_same_site(t.site, self.site))
+            return false;
+        lanes[i] = t.mine;
+    }
+    return true;
+}
+
 void meet_warp(unsigned mask, void *mine, WarpWork work, const char *what, Site site)
 {
     Thread &self = *machine.running;
@@ -244,19 +260,14 @@ void meet_warp(unsigned mask, void *mine, WarpWork work, const char *what, Site 
     self.work = reinterpret_cast<const void *>(work);
     self.what = what;
     self.site = site;
+    unsigned &arrived = machine.arrived[first / 32];
+    arrived |= 1u << (machine.number - first);
     void *lanes[32] = {};
-    lanes[machine.number % 32] = mine;
-    for (unsigned i = 0; i < 32; i++) {
-        if (first + i == machine.number || (mask >> i & 1) == 0)
-            continue;
-        const Thread *t = first + i < machine.count ? machine.threads[first + i].get() : nullptr;
-        if (t == nullptr || t->state != State::in_warp || t->mask != mask || t->work != self.work ||
-            !is_same_site(t->site, site)) {
-            wait_as(State::in_warp); // the last one to come wakes it
-            return;
-        }
-        lanes[i] = t->mine;
+    if ((arrived & mask) != mask || !collect(first, self, lanes)) {
+        wait_as(State::in_warp); // the last one to come wakes it
+        return;
     }
+    arrived &= ~mask;
     if (work != nullptr)
         work(lanes, mask);
     if (has_failed())

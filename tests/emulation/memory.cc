@@ -124,6 +124,24 @@ void add_hole(Arena &a, size_t offset, size_t bytes)
         a.holes[offset] = bytes;
 }
 
+// Gives back the pages of a hole at the end: every access opens and closes all below `high`.
+void shrink(Arena &a)
+{
+    if (a.holes.empty() || a.holes.rbegin()->first + a.holes.rbegin()->second != a.high)
+        return;
+    const size_t page = (size_t)getpagesize(), start = a.holes.rbegin()->first;
+    const size_t high = (start + page - 1) / page * page;
+    if (high == a.high)
+        return;
+    a.holes.erase(start);
+    if (high > start)
+        a.holes[start] = high - start;
+    unpoison(a.base + high, a.high - high);
+    madvise(a.base + high, a.high - high, MADV_DONTNEED);
+    mprotect(a.base + high, a.high - high, PROT_NONE);
+    a.high = high;
+}
+
 bool open_arena(Arena &a)
 {
     if (a.base != nullptr)
@@ -247,6 +265,7 @@ cudaError_t emulation::release(void *data)
     std::memset(start, settings().fill, block.room);
     poison(start, block.room);
     add_hole(a, (size_t)(start - a.base), block.room);
+    shrink(a);
     return cudaSuccess;
 }
 

@@ -1,5 +1,6 @@
 // cases_elementwise.cc -- sums of tensors, activations, AdamW, sum of squares. 65537 elements are
-// enough for two threads; the small counts leave a tail after any vector.
+// enough for two threads; the small counts leave a tail after any vector. Rows of whole vectors, too; 260 are more than
+// a block of a GPU adds up.
 #include "kernels/harness.h"
 #include <algorithm>
 #include <cstring>
@@ -8,8 +9,8 @@ namespace
 {
 const int64_t counts[] = {1, 31, 33, 65, 257, 65537};
 // [rows, cols, gap]
-const int64_t matrices[][3] = {{1, 1, 0},  {1, 31, 0},  {33, 65, 0},
-                               {31, 1, 4}, {65, 33, 5}, {67, 257, 3}};
+const int64_t matrices[][3] = {{1, 1, 0},   {1, 31, 0},   {33, 65, 0},  {31, 1, 4},
+                               {65, 33, 5}, {67, 257, 3}, {12, 136, 8}, {260, 24, 0}};
 
 enum class Alias { none, first, second };
 

@@ -65,8 +65,6 @@ class Tensor
     bool is_stored = false;       // the call took it as stored elements
     std::vector<float> memory;    // guard, rows x ld, guard
     std::vector<uint16_t> packed; // the same as bf16, or empty
-
-  private:
     static constexpr int64_t guard = 67;
 };
 

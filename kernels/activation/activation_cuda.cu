@@ -1,0 +1,120 @@
+/* activation_cuda.cu -- gelu (arXiv:1606.08415) and SwiGLU (arXiv:2002.05202), 16 bytes at a time; the formulas are in
+ * activation_ref.c. Every element is read before it is written, so that results may replace inputs. */
+#include "kernels/cuda_internal.h"
+
+namespace
+{
+__device__ float gelu_tanh(float x)
+{
+    return tanhf(0.79788456f * (x + 0.044715f * x * x * x));
+}
+
+template <typename T> struct gelu_work {
+    const T *x;
+    T *y;
+    template <int N> __device__ void run(int64_t, int64_t i) const
+    {
+        float v[N];
+        tv_load_floats<N>(x + i, v);
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            v[k] = 0.5f * v[k] * (1 + gelu_tanh(v[k]));
+        tv_store_floats<N>(y + i, v);
+    }
+};
+
+template <typename T> tv_status_t gelu_forward(tv_stream *stream, const tv_gelu_args *a)
+{
+    constexpr int width = tv_width<T>;
+    const gelu_work<T> work = {static_cast<const T *>(a->x), static_cast<T *>(a->y)};
+    const bool is_aligned = tv_is_aligned<width>(work.x) && tv_is_aligned<width>(work.y);
+    return tv_map<width>(stream, is_aligned, 1, a->count, work);
+}
+
+template <typename T> struct gelu_slope_work {
+    const T *x, *dy;
+    T *dx;
+    template <int N> __device__ void run(int64_t, int64_t i) const
+    {
+        float v[N], d[N];
+        tv_load_floats<N>(x + i, v);
+        tv_load_floats<N>(dy + i, d);
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            const float t = gelu_tanh(v[k]);
+            const float du = 0.79788456f * (1 + 3 * 0.044715f * v[k] * v[k]);
+            d[k] *= 0.5f * (1 + t) + 0.5f * v[k] * (1 - t * t) * du;
+        }
+        tv_store_floats<N>(dx + i, d);
+    }
+};
+
+template <typename T> tv_status_t gelu_backward(tv_stream *stream, const tv_gelu_backward_args *a)
+{
+    constexpr int width = tv_width<T>;
+    const gelu_slope_work<T> work = {static_cast<const T *>(a->x), static_cast<const T *>(a->dy),
+                                     static_cast<T *>(a->dx)};
+    const bool is_aligned = tv_is_aligned<width>(work.x) && tv_is_aligned<width>(work.dy) &&
+                            tv_is_aligned<width>(work.dx);
+    return tv_map<width>(stream, is_aligned, 1, a->count, work);
+}
+
+template <typename T> struct swiglu_work {
+    tv_swiglu_args a;
+    template <int N> __device__ void run(int64_t row, int64_t col) const
+    {
+        float gate[N], up[N];
+        tv_load_floats<N>(static_cast<const T *>(a.gate) + row * a.ld_gate + col, gate);
+        tv_load_floats<N>(static_cast<const T *>(a.up) + row * a.ld_up + col, up);
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            up[k] *= gate[k] / (1 + expf(-gate[k]));
+        tv_store_floats<N>(static_cast<T *>(a.y) + row * a.ld_y + col, up);
+    }
+};
+
+template <typename T> tv_status_t swiglu_forward(tv_stream *stream, const tv_swiglu_args *a)
+{
+    constexpr int width = tv_width<T>;
+    const bool is_aligned = tv_is_aligned<width>(static_cast<const T *>(a->gate), a->ld_gate) &&
+                            tv_is_aligned<width>(static_cast<const T *>(a->up), a->ld_up) &&
+                            tv_is_aligned<width>(static_cast<const T *>(a->y), a->ld_y);
+    return tv_map<width>(stream, is_aligned, a->rows, a->cols, swiglu_work<T>{*a});
+}
+
+template <typename T> struct swiglu_slope_work {
+    tv_swiglu_backward_args a;
+    template <int N> __device__ void run(int64_t row, int64_t col) const
+    {
+        float gate[N], up[N], dy[N];
+        tv_load_floats<N>(static_cast<const T *>(a.gate) + row * a.ld_gate + col, gate);
+        tv_load_floats<N>(static_cast<const T *>(a.up) + row * a.ld_up + col, up);
+        tv_load_floats<N>(static_cast<const T *>(a.dy) + row * a.ld_dy + col, dy);
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            const float g = gate[k], s = 1 / (1 + expf(-g));
+            gate[k] = dy[k] * up[k] * s * (1 + g * (1 - s));
+            up[k] = dy[k] * g * s;
+        }
+        tv_store_floats<N>(static_cast<T *>(a.d_gate) + row * a.ld_dgate + col, gate);
+        tv_store_floats<N>(static_cast<T *>(a.d_up) + row * a.ld_dup + col, up);
+    }
+};
+
+template <typename T>
+tv_status_t swiglu_backward(tv_stream *stream, const tv_swiglu_backward_args *a)
+{
+    constexpr int width = tv_width<T>;
+    const bool is_aligned = tv_is_aligned<width>(static_cast<const T *>(a->gate), a->ld_gate) &&
+                            tv_is_aligned<width>(static_cast<const T *>(a->up), a->ld_up) &&
+                            tv_is_aligned<width>(static_cast<const T *>(a->dy), a->ld_dy) &&
+                            tv_is_aligned<width>(static_cast<const T *>(a->d_gate), a->ld_dgate) &&
+                            tv_is_aligned<width>(static_cast<const T *>(a->d_up), a->ld_dup);
+    return tv_map<width>(stream, is_aligned, a->rows, a->cols, swiglu_slope_work<T>{*a});
+}
+} // namespace
+
+TV_CUDA_ENTRIES(gelu_forward, tv_gelu_args, gelu_forward)
+TV_CUDA_ENTRIES(gelu_backward, tv_gelu_backward_args, gelu_backward)
+TV_CUDA_ENTRIES(swiglu_forward, tv_swiglu_args, swiglu_forward)
+TV_CUDA_ENTRIES(swiglu_backward, tv_swiglu_backward_args, swiglu_backward)

@@ -1,0 +1,111 @@
+// Every operation of the CUDA tables, run by the emulation (tests/emulation), against the reference. Three times: on
+// aligned tensors with two fills of fresh memory and two orders of threads and blocks, which must give the same bits,
+// and on tensors that begin one element later.
+#include "emulation/emulation.h"
+#include "kernels/staged.h"
+
+namespace
+{
+std::vector<Case> all_cases()
+{
+    std::vector<Case> cases;
+    add_matmul_cases(cases);
+    add_elementwise_cases(cases);
+    add_norm_cases(cases);
+    add_attention_cases(cases);
+    add_loss_cases(cases);
+    return cases;
+}
+
+class Emulated : public ::testing::TestWithParam<Case>
+{
+  public:
+    static void SetUpTestSuite()
+    {
+        staged = new Staged;
+    }
+    static void TearDownTestSuite()
+    {
+        delete staged;
+        staged = nullptr;
+        EXPECT_EQ(emulation::device_bytes(), 0u);
+    }
+
+  protected:
+    static Call run(tv_dtype_t dtype, unsigned char fill, unsigned order, bool is_aligned)
+    {
+        emulation::settings().fill = fill;
+        emulation::settings().order = order;
+        return staged->run(GetParam(), dtype, is_aligned);
+    }
+    static void expect_agreement(tv_dtype_t dtype)
+    {
+        Device one(1);
+        Call want = run_case(GetParam(), tv_kernels_ref(dtype), one.stream);
+        Call got = run(dtype, 0xff, 0, true);
+        expect_close(got, want, GetParam().tolerance);
+        {
+            SCOPED_TRACE("another fill and order of threads");
+            expect_same_bits(run(dtype, 0x3d, 1, true), got);
+        }
+        SCOPED_TRACE("not aligned");
+        Call moved = run(dtype, 0xff, 7, false);
+        expect_close(moved, want, GetParam().tolerance);
+    }
+    static Staged *staged;
+};
+Staged *Emulated::staged;
+} // namespace
+
+TEST_P(Emulated, AgreesWithTheReference)
+{
+    expect_agreement(TV_F32);
+}
+
+TEST_P(Emulated, AgreesWithTheReferenceInBf16)
+{
+    expect_agreement(TV_BF16);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, Emulated, ::testing::ValuesIn(all_cases()),
+                         [](const ::testing::TestParamInfo<Case> &each) {
+                             return each.param.op + "_" + each.param.shape;
+                         });
+
+// In place, more than goes through the workspace at once.
+TEST(EmulatedConversion, InPlaceByParts)
+{
+    const int64_t count = (2 << 20) + 9;
+    const Staged staged;
+    tv_buffer buffer;
+    ASSERT_EQ(tv_buffer_create(staged.device, (size_t)count * 4, TV_MEM_BUFFERS, &buffer), TV_OK);
+    std::vector<float> x((size_t)count), back((size_t)count);
+    for (size_t i = 0; i < x.size(); i++)
+        x[i] = (float)(i % 251) * (float)(1 + i / 65536);
+    ASSERT_EQ(tv_stream_copy(staged.stream, buffer.data, x.data(), buffer.bytes), TV_OK);
+    const tv_to_bf16_args to = {count, static_cast<float *>(buffer.data), buffer.data};
+    ASSERT_EQ(staged.inner(TV_F32)->to_bf16(staged.stream, &to), TV_OK);
+    const tv_from_bf16_args from = {count, buffer.data, static_cast<float *>(buffer.data)};
+    ASSERT_EQ(staged.inner(TV_F32)->from_bf16(staged.stream, &from), TV_OK);
+    ASSERT_EQ(tv_stream_copy(staged.stream, back.data(), buffer.data, buffer.bytes), TV_OK);
+    ASSERT_EQ(tv_stream_synchronize(staged.stream), TV_OK);
+    for (size_t i = 0; i < x.size(); i++)
+        ASSERT_EQ(back[i], tv_bf16_to_f32(tv_bf16_from_f32(x[i]))) << i;
+    tv_buffer_destroy(&buffer);
+}
+
+TEST(EmulatedTables, AreCompleteAndTheDevicesOwn)
+{
+    const Staged staged;
+    for (tv_dtype_t dtype : {TV_F32, TV_BF16}) {
+        const tv_kernels *kernels = staged.inner(dtype);
+        EXPECT_STREQ(kernels->name, "cuda");
+        EXPECT_EQ(kernels->dtype, dtype);
+        EXPECT_EQ(kernels, tv_device_kernels(staged.device, dtype));
+#define CHECK_OP(op, args) EXPECT_NE(kernels->op, nullptr) << #op;
+        TV_KERNEL_LIST(CHECK_OP)
+#undef CHECK_OP
+    }
+    const tv_kernels *kernels = nullptr;
+    EXPECT_EQ(tv_kernels_open(staged.device, TV_I32, &kernels), TV_UNSUPPORTED);
+}
