@@ -190,7 +190,13 @@ static tv_status_t connect_link(struct tv_comm *comm, struct tv_nccl_line *link)
                                    .dtype = TV_U8,
                                    .root = link->peer};
     TV_TRY(tv_nccl_start(comm, link, &start, link->stream, &request));
-    TV_TRY(tv_request_wait(&request));
+    const double started = tv_clock_seconds();
+    for (int round = 0, done = 0; !done; round++) {
+        tv_comm_relax(round);
+        TV_TRY(tv_request_test(&request, &done));
+        if (!done)
+            TV_TRY(tv_nccl_poll(comm->shared, tv_clock_seconds() - started));
+    }
     comm->stats = before;
     return TV_OK;
 }

@@ -1,6 +1,7 @@
 // nccl.cc -- the double of NCCL: communicators of threads, operations that run when their stream does and their peers
 // have come. See include/nccl.h for what it checks.
 #include "emulation/emulation.h"
+#include "emulation/nccl_sums.h"
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -162,80 +163,15 @@ void check_memory(Group &group, const Op &op)
     }
 }
 
-// ---- the arithmetic: in rank order; bf16 added up as floats and rounded once ----
-
-float widen(uint16_t x)
-{
-    const uint32_t bits = (uint32_t)x << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof(value));
-    return value;
-}
-
-uint16_t narrow(float x)
-{
-    uint32_t bits;
-    std::memcpy(&bits, &x, sizeof(bits));
-    return x != x ? (uint16_t)(bits >> 16 | 0x40u)
-                  : (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
-template <class T> T combine(T a, T b, ncclRedOp_t op)
-{
-    if (op == ncclSum)
-        return a + b;
-    if (a != a || b != b)
-        return a != a ? a : b;
-    return op == ncclMax ? std::max(a, b) : std::min(a, b);
-}
-
-template <class T> void add_up(const Meeting &meeting, size_t first, const Op &op, void *out)
-{
-    std::vector<T> sum(op.count), next(op.count);
-    for (const auto &[rank, data] : meeting.brought) {
-        std::memcpy(next.data(), data.data() + first * sizeof(T), op.count * sizeof(T));
-        for (size_t i = 0; i < op.count; i++)
-            sum[i] = rank == 0 ? next[i] : combine(sum[i], next[i], op.reduction);
-    }
-    std::memcpy(out, sum.data(), op.count * sizeof(T));
-}
-
-void add_up_bf16(const Meeting &meeting, size_t first, const Op &op, void *out)
-{
-    for (size_t i = 0; i < op.count; i++) {
-        float sum = 0;
-        for (const auto &[rank, data] : meeting.brought) {
-            uint16_t x;
-            std::memcpy(&x, data.data() + (first + i) * sizeof(x), sizeof(x));
-            sum = rank == 0 ? widen(x) : combine(sum, widen(x), op.reduction);
-        }
-        const uint16_t rounded = narrow(sum);
-        std::memcpy(static_cast<char *>(out) + i * sizeof(rounded), &rounded, sizeof(rounded));
-    }
-}
-
-void reduce(const Meeting &meeting, size_t first, const Op &op, void *out)
-{
-    if (op.type == ncclFloat32)
-        add_up<float>(meeting, first, op, out);
-    else if (op.type == ncclFloat64)
-        add_up<double>(meeting, first, op, out);
-    else if (op.type == ncclInt32)
-        add_up<int32_t>(meeting, first, op, out);
-    else if (op.type == ncclInt64)
-        add_up<int64_t>(meeting, first, op, out);
-    else
-        add_up_bf16(meeting, first, op, out);
-}
-
 // This rank's result of a collective to which all have come.
 void take_result(const Meeting &meeting, const Op &op, int rank)
 {
     const size_t bytes = op.count * bytes_of(op.type);
     if (op.kind == ALL_REDUCE || (op.kind == REDUCE && rank == op.root))
-        reduce(meeting, 0, op, op.recv);
+        emulation::add_up({meeting.brought, 0, op.count, op.type, op.reduction}, op.recv);
     else if (op.kind == REDUCE_SCATTER)
-        reduce(meeting, (size_t)rank * op.count, op, op.recv);
+        emulation::add_up(
+            {meeting.brought, (size_t)rank * op.count, op.count, op.type, op.reduction}, op.recv);
     else if (op.kind == BROADCAST)
         std::memcpy(op.recv, meeting.brought.at(op.root).data(), bytes);
     for (const auto &[from, data] : meeting.brought) {

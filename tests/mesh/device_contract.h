@@ -1,6 +1,7 @@
-/* tests/mesh/device_contract.h -- the contract's operations on device memory: what a case gives as host memory is copied
- * to the device, goes its way with a stream, and comes back at the wait. A contract_*.cc compiled with
- * -include of this file and DEVICE_CONTRACT defined calls these in place of the library's. */
+/* tests/mesh/device_contract.h -- the contract's operations on device memory: what a case gives as host
+ * memory is copied to the device, goes its way with a stream, and comes back at the wait. A
+ * contract_*.cc compiled with -include of this file and DEVICE_CONTRACT defined calls these in place of
+ * the library's. */
 #ifndef TESTS_MESH_DEVICE_CONTRACT_H
 #define TESTS_MESH_DEVICE_CONTRACT_H
 #include "mesh/nccl.h"
