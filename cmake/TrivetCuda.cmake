@@ -6,6 +6,9 @@ set(TRIVET_CUDA_SOURCES
   kernels/kernels_cuda.cu
   kernels/activation/activation_cuda.cu
   kernels/adamw/adamw_cuda.cu
+  kernels/attention/attention_backward_cuda.cu
+  kernels/attention/attention_forward_cuda.cu
+  kernels/attention/attention_general_cuda.cu
   kernels/convert/convert_cuda.cu
   kernels/cross_entropy/cross_entropy_cuda.cu
   kernels/dropout/dropout_cuda.cu

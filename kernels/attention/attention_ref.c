@@ -10,6 +10,13 @@
 #include "kernels/kernels_internal.h"
 #include <math.h>
 
+enum { COLUMNS = 64 }; /* of a head whose sums are worked out together */
+
+static int columns_from(int first, int h)
+{
+    return h - first < COLUMNS ? h - first : COLUMNS;
+}
+
 /* Column `column` of a row of a tensor. */
 static const tv_element_t *element_at(const void *tensor, int64_t row, int64_t ld, int column)
 {
@@ -45,14 +52,17 @@ static void forward_row(const struct tv_attention_args *a, int b, int head, int 
         top = fmax(top, scale * dot(q, k + j * a->ld_k, h));
     for (int j = from; j <= row; j++)
         sum += exp(scale * dot(q, k + j * a->ld_k, h) - top);
-    for (int i = 0; i < h; i++) {
-        double value = 0;
+    for (int first = 0; first < h; first += COLUMNS) {
+        const int cols = columns_from(first, h);
+        double value[COLUMNS] = {0};
         for (int j = from; j <= row; j++) {
             const double p = exp(scale * dot(q, k + j * a->ld_k, h) - top) / sum;
-            value +=
-                p * kept(&a->dropout, base + row, head, j) * (double)tv_load(v[j * a->ld_v + i]);
+            const double keep = kept(&a->dropout, base + row, head, j);
+            for (int i = 0; i < cols; i++)
+                value[i] += p * keep * (double)tv_load(v[j * a->ld_v + first + i]);
         }
-        o[i] = tv_store((float)value);
+        for (int i = 0; i < cols; i++)
+            o[first + i] = tv_store((float)value[i]);
     }
     a->lse[((int64_t)b * a->num_heads + head) * a->seq_length + row] = (float)(top + log(sum));
 }
@@ -91,16 +101,20 @@ static void query_gradient(const struct tv_attention_backward_args *a, int b, in
     const int64_t base = (int64_t)b * a->seq_length;
     const struct row_terms t = terms_of(a, b, head, row);
     tv_element_t *dq = (tv_element_t *)a->dq + (base + row) * a->ld_dq + (int64_t)head * h;
-    for (int i = 0; i < h; i++) {
-        double sum = 0;
+    for (int first = 0; first < h; first += COLUMNS) {
+        const int cols = columns_from(first, h);
+        double sum[COLUMNS] = {0};
         for (int j = tv_first_key(a->first_keys, base + row); j <= row; j++) {
             const tv_element_t *k = element_at(a->k, base + j, a->ld_k, kv * h);
             const tv_element_t *v = element_at(a->v, base + j, a->ld_v, kv * h);
             const double p = exp(scale * dot(t.q, k, h) - t.lse);
             const double keep = kept(&a->dropout, base + row, head, j);
-            sum += p * (keep * dot(t.d_o, v, h) - t.delta) * scale * (double)tv_load(k[i]);
+            const double ds = p * (keep * dot(t.d_o, v, h) - t.delta) * scale;
+            for (int i = 0; i < cols; i++)
+                sum[i] += ds * (double)tv_load(k[first + i]);
         }
-        dq[i] = tv_store((float)sum);
+        for (int i = 0; i < cols; i++)
+            dq[first + i] = tv_store((float)sum[i]);
     }
 }
 
@@ -115,8 +129,9 @@ static void key_value_gradient(const struct tv_attention_backward_args *a, int b
                        *v = element_at(a->v, r, a->ld_v, kv * h);
     tv_element_t *dks = (tv_element_t *)a->dk + r * a->ld_dk + col,
                  *dvs = (tv_element_t *)a->dv + r * a->ld_dv + col;
-    for (int i = 0; i < h; i++) {
-        double dk = 0, dv = 0;
+    for (int first = 0; first < h; first += COLUMNS) {
+        const int cols = columns_from(first, h);
+        double dk[COLUMNS] = {0}, dv[COLUMNS] = {0};
         for (int head = kv * group; head < (kv + 1) * group; head++) {
             for (int row = j; row < a->seq_length; row++) {
                 if (tv_first_key(a->first_keys, r - j + row) > j)
@@ -124,12 +139,17 @@ static void key_value_gradient(const struct tv_attention_backward_args *a, int b
                 const struct row_terms t = terms_of(a, b, head, row);
                 const double p = exp(scale * dot(t.q, k, h) - t.lse);
                 const double keep = kept(&a->dropout, r - j + row, head, j);
-                dk += p * (keep * dot(t.d_o, v, h) - t.delta) * scale * (double)tv_load(t.q[i]);
-                dv += keep * p * (double)tv_load(t.d_o[i]);
+                const double ds = p * (keep * dot(t.d_o, v, h) - t.delta) * scale;
+                for (int i = 0; i < cols; i++) {
+                    dk[i] += ds * (double)tv_load(t.q[first + i]);
+                    dv[i] += keep * p * (double)tv_load(t.d_o[first + i]);
+                }
             }
         }
-        dks[i] = tv_store((float)dk);
-        dvs[i] = tv_store((float)dv);
+        for (int i = 0; i < cols; i++) {
+            dks[first + i] = tv_store((float)dk[i]);
+            dvs[first + i] = tv_store((float)dv[i]);
+        }
     }
 }
 

@@ -158,8 +158,10 @@ void run_block(const Launch &launch)
                 return;
             alive |= machine.threads[i]->state != State::done;
         }
-        if (!alive)
+        if (!alive) {
+            end_copies(machine.count);
             return;
+        }
         if (!progressed && !open_barrier()) {
             fail_stuck();
             return;

@@ -69,5 +69,7 @@ void lose_wait(int nth);
 
 // block.cc, for streams.cc: runs all blocks of a launch, on the calling thread.
 void run_grid(const Launch &launch);
+// copies.cc, for block.cc: a block of so many threads has ended; fails the launch where a copy was not waited for.
+void end_copies(unsigned num_threads);
 } // namespace emulation
 #endif

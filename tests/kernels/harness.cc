@@ -172,7 +172,7 @@ Call run_case(const Case &c, const tv_kernels *kernels, tv_stream *stream, bool 
     return run;
 }
 
-void expect_close(Call &got, Call &want, double tolerance)
+void expect_close(Call &got, Call &want, double tolerance, double stored)
 {
     ASSERT_EQ(got.tensors.size(), want.tensors.size());
     for (size_t i = 0; i < got.tensors.size(); i++) {
@@ -186,20 +186,25 @@ void expect_close(Call &got, Call &want, double tolerance)
             squares += std::pow((double)w.at(k / w.cols, k % w.cols), 2);
         // where all of it must vanish (one key: no gradient of scores), of 1, the size of inputs
         const double rms = squares > 0 ? std::sqrt(squares / (double)(w.rows * w.cols)) : 1;
-        double worst = 0;
+        const bool is_stored = tolerance > 0 && !g.packed.empty();
+        double worst = 0, differences = 0;
         int64_t at = 0;
         for (int64_t k = 0; k < w.rows * w.cols; k++) {
             const double a = (double)g.at(k / w.cols, k % w.cols),
                          b = (double)w.at(k / w.cols, k % w.cols);
+            differences += a == b ? 0 : (a - b) * (a - b);
             const double error = a == b ? 0 : std::fabs(a - b) / (std::fabs(b) + rms);
             if (!(error <= worst)) { // a NaN on either side is the worst, and stays it
                 worst = error;
                 at = k;
             }
         }
-        EXPECT_LE(worst, tolerance > 0 && !g.packed.empty() ? 0x1p-7 : tolerance)
+        EXPECT_LE(worst, is_stored ? stored : tolerance)
             << "tensor " << i << " at row " << at / w.cols << " column " << at % w.cols << ": "
             << g.at(at / w.cols, at % w.cols) << ", reference " << w.at(at / w.cols, at % w.cols);
+        if (is_stored && stored > 0x1p-7) {
+            EXPECT_LE(differences, 0x1p-16 * squares) << "tensor " << i;
+        }
     }
 }
 

@@ -43,14 +43,14 @@ class Emulated : public ::testing::TestWithParam<Case>
         Device one(1);
         Call want = run_case(GetParam(), tv_kernels_ref(dtype), one.stream);
         Call got = run(dtype, 0xff, 0, true);
-        expect_close(got, want, GetParam().tolerance);
+        expect_close(got, want, GetParam().tolerance, GetParam().inside);
         {
             SCOPED_TRACE("another fill and order of threads");
             expect_same_bits(run(dtype, 0x3d, 1, true), got);
         }
         SCOPED_TRACE("not aligned");
         Call moved = run(dtype, 0xff, 7, false);
-        expect_close(moved, want, GetParam().tolerance);
+        expect_close(moved, want, GetParam().tolerance, GetParam().inside);
     }
     static Staged *staged;
 };
