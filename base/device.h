@@ -67,9 +67,9 @@ size_t tv_device_kind_peak_bytes(const struct tv_device *device,
 /* "parameters 4096, gradients 4096, ...": bytes open now, by kind; for messages. text [text_bytes] */
 void tv_device_bytes_text(const struct tv_device *device, char *text, size_t text_bytes);
 
-/* Call `look` again and again while tv_stream_synchronize waits, with the seconds it has waited so
- * far; its failure ends the wait. That is how messages between GPUs, for which the host does not
- * wait, keep their deadline. NULL: nobody looks. */
+/* Call `look` again and again while tv_stream_synchronize, or tv_stream_copy to memory of the host,
+ * waits, with the seconds it has waited so far; its failure ends the wait. That is how messages
+ * between GPUs, for which the host does not wait, keep their deadline. NULL: nobody looks. */
 void tv_device_watch(struct tv_device *device,
                      tv_status_t (*look)(void *context, double waited_seconds), void *context);
 /* The table of mesh/nccl_internal.h, or NULL where the device's library is built without NCCL. */

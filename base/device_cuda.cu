@@ -172,12 +172,18 @@ const char *cuda_reason(void *)
     return cudaGetErrorString(last_error);
 }
 
+int cuda_copy_waits(void *state, const void *dst)
+{
+    (void)enter(state);
+    return tv_cuda_staging::waits(dst);
+}
+
 const tv_device_ops ops = {
     cuda_close,         cuda_alloc,          cuda_release,
     cuda_stream_create, cuda_stream_destroy, cuda_stream_synchronize,
     cuda_stream_copy,   cuda_stream_zero,    cuda_event_create,
     cuda_event_destroy, cuda_event_record,   cuda_stream_wait_event,
-    cuda_event_is_done, cuda_reason,
+    cuda_event_is_done, cuda_reason,         cuda_copy_waits,
 };
 
 cudaError_t count_devices(int *num_out)

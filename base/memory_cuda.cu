@@ -150,6 +150,12 @@ cudaError_t tv_cuda_staging::download(cudaStream_t stream, char *dst, const char
     return error;
 }
 
+bool tv_cuda_staging::waits(const void *dst)
+{
+    bool to_pageable = false;
+    return is_pageable(dst, &to_pageable) == cudaSuccess && to_pageable;
+}
+
 cudaError_t tv_cuda_staging::copy(cudaStream_t stream, void *dst, const void *src, size_t bytes)
 {
     bool from_pageable = false, to_pageable = false;

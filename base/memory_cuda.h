@@ -36,6 +36,7 @@ class tv_cuda_staging
     ~tv_cuda_staging();
     /* Any two places. Pageable memory has been read, or written, when this returns. */
     cudaError_t copy(cudaStream_t stream, void *dst, const void *src, size_t bytes);
+    static bool waits(const void *dst); /* is a copy to it done when `copy` returns? */
 
   private:
     enum { NUM_HALVES = 2 };
