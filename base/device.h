@@ -43,7 +43,8 @@ tv_device_kind_t tv_device_kind(const struct tv_device *device);
 int tv_device_num_threads(const struct tv_device *device);
 const char *tv_device_name(const struct tv_device *device);
 size_t tv_device_bytes(const struct tv_device *device, tv_mem_kind_t kind); /* open now */
-size_t tv_device_peak_bytes(const struct tv_device *device); /* largest sum over kinds so far */
+size_t tv_device_peak_bytes(const struct tv_device *device);   /* largest sum over kinds so far */
+int64_t tv_device_num_buffers(const struct tv_device *device); /* made so far, of any size but 0 */
 size_t tv_device_kind_peak_bytes(const struct tv_device *device,
                                  tv_mem_kind_t kind); /* most of this kind so far */
 
