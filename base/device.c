@@ -15,6 +15,7 @@ struct tv_device {
     struct tv_device_driver driver;
     size_t bytes[TV_NUM_MEM_KINDS], kind_peaks[TV_NUM_MEM_KINDS];
     size_t total_bytes, peak_bytes;
+    int64_t num_buffers;
     tv_status_t (*look)(void *context, double waited_seconds);
     void *look_context;
 };
@@ -131,6 +132,11 @@ size_t tv_device_peak_bytes(const struct tv_device *device)
     return device->peak_bytes;
 }
 
+int64_t tv_device_num_buffers(const struct tv_device *device)
+{
+    return device->num_buffers;
+}
+
 size_t tv_device_kind_peak_bytes(const struct tv_device *device, tv_mem_kind_t kind)
 {
     return device->kind_peaks[kind];
@@ -173,6 +179,7 @@ tv_status_t tv_buffer_create(struct tv_device *device, size_t bytes, tv_mem_kind
         if (status == TV_NO_MEMORY)
             return out_of_memory(device, bytes, kind);
         TV_TRY(said(device, status, "new memory"));
+        device->num_buffers++;
     }
     device->bytes[kind] += bytes;
     if (device->bytes[kind] > device->kind_peaks[kind])

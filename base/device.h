@@ -61,7 +61,8 @@ const char *tv_device_name(const struct tv_device *device);
 /* The device's own table of kernels (struct tv_kernels), or NULL: tv_kernels_open asks. */
 const void *tv_device_kernels(const struct tv_device *device, tv_dtype_t dtype);
 size_t tv_device_bytes(const struct tv_device *device, tv_mem_kind_t kind); /* open now */
-size_t tv_device_peak_bytes(const struct tv_device *device); /* largest sum over kinds so far */
+size_t tv_device_peak_bytes(const struct tv_device *device);   /* largest sum over kinds so far */
+int64_t tv_device_num_buffers(const struct tv_device *device); /* made so far, of any size but 0 */
 size_t tv_device_kind_peak_bytes(const struct tv_device *device,
                                  tv_mem_kind_t kind); /* most of this kind so far */
 /* "parameters 4096, gradients 4096, ...": bytes open now, by kind; for messages. text [text_bytes] */

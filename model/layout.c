@@ -172,11 +172,18 @@ static void place_weights(const struct tv_model_args *args, const struct tv_para
         last->tied_first = layout->units[0].weight_first[0]; /* one tensor for both units */
 }
 
+/* What selective recomputation makes is for one unit at a time, where no later part needs it. */
+static int shares_work(const struct tv_model_args *args)
+{
+    return args->is_backward_whole && args->recompute == TV_RECOMPUTE_SELECTIVE;
+}
+
 static void place_units(const struct tv_model_args *args, const struct tv_model_layout *layout,
                         struct tv_chunk_layout *chunk)
 {
     const struct tv_model_sizes *s = &layout->sizes;
     const int head = args->config.num_layers + 1;
+    int64_t most = 0; /* of the units that take turns */
     for (int u = 0; u < chunk->args.num_units; u++) {
         struct tv_unit *unit = &chunk->units[u];
         unit->index = chunk->args.first_unit + u;
@@ -186,7 +193,24 @@ static void place_units(const struct tv_model_args *args, const struct tv_model_
                 take_place(args, chunk, s->own.num * s->C, layout->dtype, TV_RECOMPUTE_FULL);
         if (unit->index > 0 && unit->index < head)
             place_layer(args, layout, chunk, &unit->layer);
+        most = chunk->work_bytes > most ? chunk->work_bytes : most;
+        if (shares_work(args))
+            chunk->work_bytes = 0;
     }
+    chunk->work_bytes = most;
+}
+
+/* Behind everything else. */
+static void place_shared_work(struct tv_model_layout *layout)
+{
+    int64_t most = 0;
+    for (int c = 0; c < layout->num_chunks; c++) {
+        struct tv_chunk_layout *chunk = &layout->chunks[c];
+        chunk->first_work = layout->activation_bytes;
+        chunk->args.num_works = 1;
+        most = chunk->work_bytes > most ? chunk->work_bytes : most;
+    }
+    layout->activation_bytes += most;
 }
 
 static void place_chunks(const struct tv_model_args *args, struct tv_model_layout *layout)
@@ -203,10 +227,14 @@ static void place_chunks(const struct tv_model_args *args, struct tv_model_layou
         place_units(args, layout, chunk);
         chunk->first_slot = layout->activation_bytes;
         chunk->first_work = chunk->first_slot + chunk->slot_bytes * chunk->args.num_slots;
-        layout->activation_bytes = chunk->first_work + chunk->work_bytes * chunk->args.num_works;
+        layout->activation_bytes = chunk->first_work;
+        if (!shares_work(args))
+            layout->activation_bytes += chunk->work_bytes * chunk->args.num_works;
         chunk->first_tokens = layout->tokens_count;
         layout->tokens_count += layout->slot_tokens * chunk->args.num_slots;
     }
+    if (shares_work(args))
+        place_shared_work(layout);
 }
 
 tv_status_t tv_model_layout_create(const struct tv_model_args *args,

@@ -71,6 +71,9 @@ struct tv_model_args {
     int num_chunks;
     const struct tv_model_chunk *chunks; /* [num_chunks], copied */
     tv_recompute_t recompute;
+    /* 1: no backward comes in two parts, so that working sets are free between calls. With selective
+     * recomputation there is then one, in which all units take turns. */
+    int is_backward_whole;
     int is_sequence_parallel; /* B S is then a multiple of T; the axis' own flags are not read */
     int is_tensor_overlapped; /* tensor/tensor.h; changes no bit */
     /* Of training, in [0, 1): of the attention's weights; of the embeddings and of what the parts

@@ -2,7 +2,7 @@
  *
  * Flat arrays: parameters, gradients, activations and scratch. The last two hold elements of the
  * model's dtype and, for statistics and sums, floats, so places in them are in bytes. Activations:
- * for each chunk its slots, then its working sets. layout.c computes all places from the arguments
+ * for each chunk its slots, then its working sets; behind all, where chunks share one, that. layout.c computes all places from the arguments
  * alone, so that a dry run and the real thing cannot disagree.
  *
  * Between backward_input and backward_weight a slot holds gradients in places that have become

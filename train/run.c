@@ -285,10 +285,11 @@ void tv_run_free(struct tv_run *run)
     free(run->pieces);
     free(run->chunk_slots);
     free(run->chunk_works);
+    free(run->stage_splits);
     free(run->message_bytes);
     run->pieces = NULL;
     tv_run_place_free(run->place);
     run->place = NULL;
-    run->chunk_slots = run->chunk_works = NULL;
+    run->chunk_slots = run->chunk_works = run->stage_splits = NULL;
     run->message_bytes = NULL;
 }

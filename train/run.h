@@ -50,6 +50,7 @@ struct tv_run {
     struct tv_schedule schedule; /* owned, checked; of num_micro micro-batches */
     /* What the schedules of all batches of the ramp need: by stage * v + chunk [P v], by stage [P]; owned. */
     int *chunk_slots, *chunk_works;
+    int *stage_splits; /* [P], owned: some backward comes in two parts */
     int64_t *message_bytes;
     struct tv_unit_range *pieces; /* [P v] units by position; owned */
     int has_split;                /* pieces are filled: --partition profile waits for the ranks */

@@ -74,6 +74,7 @@ static void note_needs(struct tv_run *run, const struct tv_schedule *schedule)
                 most(run->chunk_slots[i], tv_schedule_chunk_slots(schedule, s, c));
             run->chunk_works[i] =
                 most(run->chunk_works[i], tv_schedule_chunk_works(schedule, s, c));
+            run->stage_splits[s] |= tv_schedule_splits_backward(schedule, s, c);
         }
     }
 }
@@ -84,8 +85,9 @@ static tv_status_t resolve_needs(struct tv_run *run)
     const int64_t per_micro = run->micro_batch * run->extent.at[TV_DATA];
     run->chunk_slots = calloc(places, sizeof(*run->chunk_slots));
     run->chunk_works = calloc(places, sizeof(*run->chunk_works));
+    run->stage_splits = calloc(P, sizeof(*run->stage_splits));
     run->message_bytes = calloc(P, sizeof(*run->message_bytes));
-    if (!run->chunk_slots || !run->chunk_works || !run->message_bytes)
+    if (!run->chunk_slots || !run->chunk_works || !run->stage_splits || !run->message_bytes)
         return TV_ERR(TV_NO_MEMORY, "needs of %zu chunks", places);
     note_needs(run, &run->schedule);
     const int64_t smaller = tv_batch_ramp_num(&run->ramp) - 1;
@@ -198,11 +200,13 @@ struct tv_model_args tv_run_model_args(const struct tv_run *run, int stage,
     for (int c = 0; c < run->num_chunks; c++) {
         const struct tv_unit_range units =
             run->pieces[tv_schedule_position(&run->schedule, stage, c)];
-        chunks[c] =
-            (struct tv_model_chunk){.first_unit = units.first,
-                                    .num_units = units.num,
-                                    .num_slots = run->chunk_slots[stage * run->num_chunks + c],
-                                    .num_works = run->chunk_works[stage * run->num_chunks + c]};
+        const int place = stage * run->num_chunks + c;
+        chunks[c] = (struct tv_model_chunk){.first_unit = units.first,
+                                            .num_units = units.num,
+                                            .num_slots = run->chunk_slots[place],
+                                            .num_works = run->chunk_works[place]};
     }
-    return tv_run_args_of(run, run->num_chunks, chunks);
+    struct tv_model_args args = tv_run_args_of(run, run->num_chunks, chunks);
+    args.is_backward_whole = !run->stage_splits[stage];
+    return args;
 }

@@ -90,15 +90,14 @@ static int64_t total_of(const int64_t *bytes)
     return total;
 }
 
-/* Of the replica with most; chunks [num_chunks] of a stage. */
-static tv_status_t chunks_bytes(const struct tv_run *run, int num_chunks,
-                                const struct tv_model_chunk *chunks, struct replica_bytes *most)
+/* Of the replica with most; args: of a stage's model. */
+static tv_status_t model_bytes(const struct tv_run *run, const struct tv_model_args *args,
+                               struct replica_bytes *most)
 {
-    const struct tv_model_args args = tv_run_args_of(run, num_chunks, chunks);
     struct replica_bytes model = {0};
     struct tv_sharding sharding = {0};
-    TV_TRY(tv_model_memory(&args, run->extent.at[TV_TENSOR], run->dtype, model.kinds));
-    tv_status_t status = tv_sharding_create_of(run, num_chunks, chunks, 0, &sharding);
+    TV_TRY(tv_model_memory(args, run->extent.at[TV_TENSOR], run->dtype, model.kinds));
+    tv_status_t status = tv_sharding_create_of(run, args->num_chunks, args->chunks, 0, &sharding);
     for (int d = 0; d < sharding.shards.num_ranks && status == TV_OK; d++) {
         struct replica_bytes replica = model;
         tv_sharding_become(&sharding, d);
@@ -108,6 +107,13 @@ static tv_status_t chunks_bytes(const struct tv_run *run, int num_chunks,
     }
     tv_sharding_destroy(&sharding);
     return status;
+}
+
+static tv_status_t chunks_bytes(const struct tv_run *run, int num_chunks,
+                                const struct tv_model_chunk *chunks, struct replica_bytes *most)
+{
+    const struct tv_model_args args = tv_run_args_of(run, num_chunks, chunks);
+    return model_bytes(run, &args, most);
 }
 
 /* What is there once for each unit: weights, gradients, optimizer state, gradients kept or packed. scratch: the model's
@@ -223,6 +229,12 @@ static tv_status_t take_off(const struct tv_run *run, struct problem *p)
     return TV_OK;
 }
 
+/* All units of the stage take turns in one working set (struct tv_model_args). */
+static int shares_work(const struct tv_run *run, int stage)
+{
+    return run->recompute == TV_RECOMPUTE_SELECTIVE && !run->stage_splits[stage];
+}
+
 /* What no split changes: room to work in, that of the store's largest unit, messages, tokens of the slots. A stage
  * without a layer counts as if it had one. */
 static tv_status_t fill_stages(const struct tv_run *run, struct problem *p)
@@ -243,8 +255,9 @@ static tv_status_t fill_stages(const struct tv_run *run, struct problem *p)
             if ((held_by[i] < 0 || held_by[i] == stage) && of[i].room > room)
                 room = of[i].room;
         }
-        p->stage_fixed_bytes[stage] =
-            scratch - tokens + room + of[0].work + run->message_bytes[stage];
+        p->stage_fixed_bytes[stage] = scratch - tokens + room + of[0].work +
+                                      run->message_bytes[stage] +
+                                      (shares_work(run, stage) ? p->units[1].work_bytes : 0);
     }
     for (int i = 0; i <= last; i++)
         p->stage_fixed_bytes[p->stage_of[i]] += p->num_slots[i] * tokens;
@@ -258,7 +271,8 @@ static tv_status_t fill_places(const struct tv_run *run, struct problem *p)
                   chunk = tv_schedule_chunk_of(&run->schedule, position);
         p->stage_of[position] = stage;
         p->num_slots[position] = run->chunk_slots[stage * run->num_chunks + chunk];
-        p->num_works[position] = run->chunk_works[stage * run->num_chunks + chunk];
+        p->num_works[position] =
+            shares_work(run, stage) ? 0 : run->chunk_works[stage * run->num_chunks + chunk];
     }
     return fill_stages(run, p);
 }
@@ -340,7 +354,7 @@ tv_status_t tv_run_stage_bytes(const struct tv_run *run, int stage, int64_t *byt
         return TV_ERR(TV_NO_MEMORY, "%d chunks", run->num_chunks);
     const struct tv_model_args args = tv_run_model_args(run, stage, chunks);
     struct replica_bytes most = {0};
-    const tv_status_t status = chunks_bytes(run, args.num_chunks, args.chunks, &most);
+    const tv_status_t status = model_bytes(run, &args, &most);
     free(chunks);
     TV_TRY(status);
     most.kinds[TV_MEM_BUFFERS] += run->message_bytes[stage];

@@ -63,6 +63,7 @@ TEST(Memory, IsWhatWasAnnounced)
                                     args_of(some_step(config), axis, chunks);
                                 args.micro_batch = 4; /* 24 rows */
                                 args.recompute = recompute;
+                                args.is_backward_whole = is_sequence_parallel;
                                 args.is_sequence_parallel = is_sequence_parallel;
                                 args.hidden_dropout = is_sequence_parallel ? 0 : 0.1;
                                 args.label_smoothing = is_sequence_parallel ? 0.1 : 0;
@@ -171,6 +172,21 @@ TEST(Memory, OfLogitsDoesNotGrowWithTheRows)
     }
     EXPECT_EQ(more[0], more[1]);
     EXPECT_EQ(14 * 64 * 4 * (3 * 32 + 2 + 7), more[0]);
+}
+
+/* Units of whole chunks take turns: one layer's working set, whatever the chunks. */
+TEST(Memory, OfAWorkingSetThatUnitsShare)
+{
+    for (const Chunks &chunks : {Chunks{{1, 3, 5, 2}}, Chunks{{1, 1, 5, 1}, {2, 2, 5, 1}}}) {
+        std::array<int64_t, TV_NUM_MEM_KINDS> bytes = {};
+        struct tv_model_args args = args_of(some_step(small_gpt2()), {}, chunks);
+        args.recompute = TV_RECOMPUTE_SELECTIVE;
+        args.is_backward_whole = 1;
+        ASSERT_EQ(TV_OK, tv_model_memory(&args, 1, TV_F32, bytes.data())) << tv_error_message();
+        const int64_t num_inputs = chunks.size() == 1 ? 2 : 1; /* of units behind another one */
+        EXPECT_EQ(4 * (5 * (3 * (attention + ff) + num_inputs * rows * 32) + norms + act),
+                  bytes[TV_MEM_ACTIVATIONS]);
+    }
 }
 
 /* Positions and first keys of each slot, where they are reset. */
