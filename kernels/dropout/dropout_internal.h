@@ -48,8 +48,14 @@ static inline void tv_dropout_factors(const struct tv_dropout *d, int64_t row, i
         key0 += 0x9E3779B9u;
         key1 += 0xBB67AE85u;
     }
-    for (int l = 0; l < TV_DROPOUT_LANES; l++)
-        for (int w = 0; w < 4; w++)
-            factor_out[4 * l + w] = word[w][l] < d->threshold ? 0.0f : d->scale;
+    const uint32_t threshold = d->threshold;
+    const float scale = d->scale;
+#pragma omp simd
+    for (int l = 0; l < TV_DROPOUT_LANES; l++) {
+        factor_out[4 * l] = word[0][l] < threshold ? 0.0f : scale;
+        factor_out[4 * l + 1] = word[1][l] < threshold ? 0.0f : scale;
+        factor_out[4 * l + 2] = word[2][l] < threshold ? 0.0f : scale;
+        factor_out[4 * l + 3] = word[3][l] < threshold ? 0.0f : scale;
+    }
 }
 #endif

@@ -1,5 +1,4 @@
-/* matmul_cpu.c -- tv_sgemm on one thread per call; our threads each take a block of rows or columns
- * of c.
+/* matmul_cpu.c -- tv_sgemm on one thread per call; our threads each take a block of c.
  *
  * Splitting outside the library keeps one pool of threads per rank and the same bits for the same
  * number of threads. */

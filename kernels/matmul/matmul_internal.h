@@ -9,7 +9,24 @@
 typedef void (*tv_matmul_block_fn)(const struct tv_matmul_args *a, int64_t i, int64_t j,
                                    int64_t rows, int64_t cols);
 
-/* Every thread one block of rows or columns of c. */
+/* Rows of the grid of blocks, one per thread, whose blocks have the least rows and columns together: those of a and
+ * b that each thread reads and packs. Divides `threads`; among equals the most rows where m >= n. */
+static inline int tv_grid_rows(int64_t m, int64_t n, int threads)
+{
+    int best = 1;
+    int64_t least = INT64_MAX;
+    for (int rows = 1; rows <= threads; rows++) {
+        const int cols = threads / rows;
+        const int64_t edge = (m + rows - 1) / rows + (n + cols - 1) / cols;
+        if (threads % rows == 0 && (edge < least || (edge == least && m >= n))) {
+            least = edge;
+            best = rows;
+        }
+    }
+    return best;
+}
+
+/* Every thread one block of c. */
 static inline tv_status_t tv_matmul_by_threads(struct tv_stream *stream,
                                                const struct tv_matmul_args *a,
                                                tv_matmul_block_fn block)
@@ -25,15 +42,13 @@ static inline tv_status_t tv_matmul_by_threads(struct tv_stream *stream,
         block(a, 0, 0, a->m, a->n);
         return TV_OK;
     }
-    const int by_rows = a->m >= a->n;
+    const int grid_rows = tv_grid_rows(a->m, a->n, threads), grid_cols = threads / grid_rows;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int t = 0; t < threads; t++) {
-        int64_t first;
-        const int64_t count = tv_share(by_rows ? a->m : a->n, 16, threads, t, &first);
-        if (by_rows)
-            block(a, first, 0, count, a->n);
-        else
-            block(a, 0, first, a->m, count);
+        int64_t i, j;
+        const int64_t rows = tv_share(a->m, 16, grid_rows, t / grid_cols, &i);
+        const int64_t cols = tv_share(a->n, 16, grid_cols, t % grid_cols, &j);
+        block(a, i, j, rows, cols);
     }
     return TV_OK;
 }

@@ -2,6 +2,7 @@
 // them, gives the same bits for any number of threads.
 #include "kernels/harness.h"
 #include "kernels/kernels_internal.h"
+#include "kernels/matmul/matmul_internal.h"
 #include "kernels/matmul/tile_internal.h"
 #include <cmath>
 
@@ -76,6 +77,36 @@ TEST(Tiles, EveryImplementationMultiplies)
                         expect_product(tv_tile_product(num), {m, n, k, form & 1, form >> 1});
     }
     EXPECT_EQ(tv_tile_product(num - 1), tv_tile_product_blas);
+}
+
+TEST(Grid, HasTheLeastEdges)
+{
+    EXPECT_EQ(tv_grid_rows(1024, 512, 2), 2);
+    EXPECT_EQ(tv_grid_rows(512, 1024, 2), 1);
+    EXPECT_EQ(tv_grid_rows(512, 512, 2), 2);
+    EXPECT_EQ(tv_grid_rows(1024, 1152, 16), 4);
+    EXPECT_EQ(tv_grid_rows(1024, 50257, 16), 1);
+    EXPECT_EQ(tv_grid_rows(50257, 384, 8), 8);
+    EXPECT_EQ(tv_grid_rows(1000, 1000, 7), 7); // a prime
+}
+
+// Each thread one block of a grid, also where there are more of them than rows and columns to share.
+TEST(Matmul, OnGridsOfThreads)
+{
+    std::vector<Case> cases;
+    add_matmul_cases(cases);
+    Device one(1);
+    for (int threads : {4, 6}) {
+        Device many(threads);
+        for (const Case &c : cases) {
+            SCOPED_TRACE(c.op + " " + c.shape + " on " + std::to_string(threads));
+            for (tv_dtype_t dtype : {TV_F32, TV_BF16}) {
+                Call want = run_case(c, tv_kernels_ref(dtype), one.stream);
+                Call got = run_case(c, tv_kernels_cpu(dtype), many.stream);
+                expect_close(got, want, c.tolerance);
+            }
+        }
+    }
 }
 
 TEST(Attention, SameBitsForAnyNumberOfThreads)
