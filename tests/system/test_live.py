@@ -54,14 +54,15 @@ class Live(unittest.TestCase):
         self.assertEqual(done.returncode, code, done.stderr)
         return json.loads(done.stdout) if code == 0 else done.stderr
 
-    def train(self, wrap, code=0, ranks=4, **flags):
-        """A run of two steps under mpiexec; wrap: what the shell of each rank does before it."""
+    def train(self, wrap, code=0, ranks=4, mpi=True, **flags):
+        """A run of two steps under mpiexec, or as threads; wrap: what the shell of each process does before it."""
         metrics = self.folder / "metrics.jsonl"
         metrics.unlink(missing_ok=True)
         flags = dict(trivet.SMALL, data=self.data, metrics=metrics, topology="live", **flags)
         flags["train-iters"] = 2
-        command = trivet.command(flags, ranks=ranks, mpi=True)
-        done = subprocess.run([*command[:3], "sh", "-c", wrap + ' exec "$@"', "sh", *command[3:]], capture_output=True,
+        command = trivet.command(flags, ranks=ranks, mpi=mpi)
+        launcher = command[:3] if mpi else []
+        done = subprocess.run([*launcher, "sh", "-c", wrap + ' exec "$@"', "sh", *command[len(launcher):]], capture_output=True,
                               text=True, timeout=60, stdin=subprocess.DEVNULL, env=self.environment())
         self.assertEqual(done.returncode, code, done.stderr)
         records = [json.loads(line) for line in metrics.read_text().splitlines()] if code == 0 else []
@@ -101,6 +102,18 @@ class Live(unittest.TestCase):
         self.assertEqual(gpus, [PCI[3], PCI[1]])
         if self.cpus >= {0, 1}:  # each rank by the CPU of its GPU's NUMA node
             self.assertEqual([r["cpus"] for r in placement["ranks"]], ["1", "0"])
+
+    def test_local_ranks_share_what_their_process_sees(self):
+        gpus, placement, err = self.train("", mpi=False, tp=2, dp=2)
+        self.assertEqual(gpus, PCI)
+        self.assertEqual(placement["coordinates"], [[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1]])
+        self.assertNotIn("see different GPUs", err)
+        gpus, placement, _ = self.train("export CUDA_VISIBLE_DEVICES=3,1;", ranks=2, mpi=False, tp=2)
+        self.assertEqual(gpus, [PCI[3], PCI[1]])
+        if self.cpus >= {0, 1}:  # each thread by the CPU of its GPU's NUMA node
+            self.assertEqual([r["cpus"] for r in placement["ranks"]], ["1", "0"])
+        _, _, err = self.train("export CUDA_VISIBLE_DEVICES=2,3;", code=2, mpi=False, tp=2, dp=2)
+        self.assertRegex(err, r"trivet: error: [^\n]*ranks 0 and 2 on .* would share GPU 0000:12:00.0: 4 rank.s. see the same 2")
 
     def test_b48_b49_more_ranks_than_gpus(self):
         for wrap, words in (("export CUDA_VISIBLE_DEVICES=2,3;", "ranks 0 and 2 on .* would share GPU 0000:12:00.0: "
