@@ -109,13 +109,13 @@ tv_status_t tv_file_faults_catch(void)
 
 tv_status_t tv_file_guard(tv_status_t (*body)(void *context), void *context)
 {
-    sigjmp_buf here;
+    sigjmp_buf here, *const outer = guard;
     if (sigsetjmp(here, 0) != 0) { /* SA_NODEFER: no mask to restore */
-        guard = NULL;
+        guard = outer;
         return TV_ERR(TV_BAD_FILE, "%s: " LOST, maps[fault_slot].path);
     }
     guard = &here;
     const tv_status_t status = body(context);
-    guard = NULL;
+    guard = outer;
     return status;
 }

@@ -14,7 +14,7 @@ TV_BEGIN_C
 TV_MUST_CHECK tv_status_t tv_file_faults_catch(void);
 
 /* Call body, which is left where it is when a fault happens: it must hold no lock, and what it has allocated by then is
- * lost. Not within another guard. Errors: those of body; TV_BAD_FILE naming the file. */
+ * lost. Within another guard it is the inner one that is left. Errors: those of body; TV_BAD_FILE naming the file. */
 TV_MUST_CHECK tv_status_t tv_file_guard(tv_status_t (*body)(void *context), void *context);
 
 /* For tv_file_map: from here on, or no more, `path` is at these addresses. */
