@@ -111,7 +111,8 @@ static tv_status_t measure(struct tv_trainer *tr, const struct tv_bench_step_opt
     TV_TRY(sum_kernels(world, &bench->kernels));
     TV_TRY(tv_comm_all_gather(world, own, bench->times, (int64_t)options->num_steps * DOUBLES,
                               TV_F64, NULL, &request));
-    return tv_request_wait(&request);
+    TV_TRY(tv_request_wait(&request));
+    return tv_trainer_account_report(tr, &bench->account);
 }
 
 /* The table of times, with room behind it for this rank's own. */
@@ -157,6 +158,7 @@ void tv_step_bench_free(struct tv_step_bench *bench)
 {
     free(bench->times);
     bench->times = NULL;
+    tv_account_report_free(&bench->account);
 }
 
 /* ---- numbers of the table ---- */
