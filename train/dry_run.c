@@ -131,9 +131,9 @@ static json_t *chunk_json(const struct tv_run *run, const struct stage_plan *pla
                             json_integer(plan->bytes[k]));
     const struct tv_memory_sum sum = tv_memory_sum_of(plan->bytes);
     json_object_set_new(memory, "total", json_integer(sum.total));
-    json_object_set_new(memory, "of_need", json_real(sum.of_need));
     json_object_set_new(row, "parameters_per_rank", json_integer(plan->params));
     json_object_set_new(row, "memory_bytes_per_rank", memory);
+    json_object_set_new(row, "memory_of_need", json_real(sum.of_need));
     json_object_set_new(row, "sent_bytes_per_rank", tv_sent_json(plan->sent.largest));
     json_object_set_new(row, "peak_slots",
                         json_integer(tv_schedule_peak_slots(&run->schedule, stage)));
