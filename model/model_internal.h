@@ -2,8 +2,9 @@
  *
  * Flat arrays: parameters, gradients, activations and scratch. The last two hold elements of the
  * model's dtype and, for statistics and sums, floats, so places in them are in bytes. Activations:
- * for each chunk its slots, then its working sets; behind all, where chunks share one, that. layout.c computes all places from the arguments
- * alone, so that a dry run and the real thing cannot disagree.
+ * for each chunk its slots, then its working sets; where all chunks share one, that comes last.
+ * layout.c computes all places from the arguments alone, so that a dry run and the real thing cannot
+ * disagree.
  *
  * Between backward_input and backward_weight a slot holds gradients in places that have become
  * free: d(qkv) over qkv, d(mid) over mid, and the gradient of a unit's output over the next unit's

@@ -144,6 +144,15 @@ static tv_status_t stage_memory(const struct tv_trainer *tr, int stage,
     return tv_run_stage_bytes(tr->run, stage, memory->predicted);
 }
 
+struct tv_memory_sum tv_memory_sum_of(const int64_t bytes[TV_NUM_MEM_KINDS])
+{
+    int64_t total = 0;
+    for (int k = 0; k < TV_NUM_MEM_KINDS; k++)
+        total += bytes[k];
+    const int64_t need = total - bytes[TV_MEM_BUFFERS];
+    return (struct tv_memory_sum){total, need > 0 ? (double)total / (double)need : 0};
+}
+
 tv_status_t tv_trainer_account_report(struct tv_trainer *tr, struct tv_account_report *report_out)
 {
     const int P = tr->run->extent.at[TV_PIPE];

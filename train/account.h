@@ -66,6 +66,13 @@ struct tv_mesh_account {
 struct tv_stage_memory {
     int64_t measured[TV_NUM_MEM_KINDS], predicted[TV_NUM_MEM_KINDS];
 };
+/* Bytes of all kinds, and how much that is of what no plan can do without: weights, gradients, optimizer state and the
+ * activations that the recomputation mode keeps. The rest is buffers: messages and room to work in. */
+struct tv_memory_sum {
+    int64_t total;
+    double of_need;
+};
+struct tv_memory_sum tv_memory_sum_of(const int64_t bytes[TV_NUM_MEM_KINDS]);
 struct tv_account_report {
     struct tv_mesh_account measured;
     struct tv_sent predicted;

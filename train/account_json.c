@@ -28,6 +28,19 @@ static json_t *memory_json(const int64_t *bytes)
     return fields;
 }
 
+json_t *tv_stages_memory_json(const struct tv_account_report *report)
+{
+    json_t *stages = json_array();
+    for (int p = 0; p < report->num_stages; p++) {
+        const struct tv_stage_memory *stage = &report->stages[p];
+        json_array_append_new(stages,
+                              json_pack("{s:o, s:o, s:f}", "measured", memory_json(stage->measured),
+                                        "predicted", memory_json(stage->predicted), "of_need",
+                                        tv_memory_sum_of(stage->measured).of_need));
+    }
+    return stages;
+}
+
 void tv_account_step_json(json_t *step, const struct tv_mesh_account *account)
 {
     json_object_set_new(step, "sent_bytes", tv_sent_json(account->sent_bytes));
@@ -54,10 +67,5 @@ void tv_account_report_json(json_t *line, const struct tv_account_report *report
                         json_pack("{s:o, s:o}", "measured", measured, "predicted", predicted));
     json_object_set_new(line, "nodes", json_integer(report->num_nodes));
     json_object_set_new(line, "exposed_seconds", seconds_json(m->exposed_seconds));
-    json_t *stages = json_array();
-    for (int p = 0; p < report->num_stages; p++)
-        json_array_append_new(
-            stages, json_pack("{s:o, s:o}", "measured", memory_json(report->stages[p].measured),
-                              "predicted", memory_json(report->stages[p].predicted)));
-    json_object_set_new(line, "memory_bytes", stages);
+    json_object_set_new(line, "memory_bytes", tv_stages_memory_json(report));
 }

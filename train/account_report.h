@@ -14,6 +14,10 @@ void tv_account_report_json(struct json_t *line, const struct tv_account_report 
 /* {"pipe": bytes, ...} of a stage's largest rank, or of all ranks. */
 struct json_t *tv_sent_json(const int64_t *bytes);
 
+/* Of each stage: {"measured": {kind: bytes, ...}, "predicted": {...}, "of_need": that of the measured}. */
+struct json_t *tv_stages_memory_json(const struct tv_account_report *report);
+/* The same as a table. */
+void tv_stages_memory_print(FILE *out, const struct tv_account_report *report);
 /* What was sent, measured beside predicted; then memory. */
 void tv_account_report_print(FILE *out, const struct tv_account_report *report);
 /* For a dry run, a table of bytes by account: its head, and a row. */

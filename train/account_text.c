@@ -44,27 +44,24 @@ static void print_sent(FILE *out, const struct tv_account_report *report)
     }
 }
 
-static void print_memory(FILE *out, const struct tv_account_report *report)
+void tv_stages_memory_print(FILE *out, const struct tv_account_report *report)
 {
     const double mib = 1048576.0;
-    fputs("stage  weights MiB    grads    optim    activ  buffers    total  predicted\n", out);
+    fputs("stage weights MiB   grads   optim   activ buffers   total predicted of need\n", out);
     for (int p = 0; p < report->num_stages; p++) {
         const struct tv_stage_memory *s = &report->stages[p];
-        int64_t measured = 0, predicted = 0;
-        for (int k = 0; k < TV_NUM_MEM_KINDS; k++) {
-            measured += s->measured[k];
-            predicted += s->predicted[k];
-        }
-        fprintf(out, "%5d  %11.1f", p, (double)s->measured[TV_MEM_PARAMS] / mib);
+        const struct tv_memory_sum measured = tv_memory_sum_of(s->measured);
+        fprintf(out, "%5d %11.1f", p, (double)s->measured[TV_MEM_PARAMS] / mib);
         for (int k = TV_MEM_PARAMS + 1; k < TV_NUM_MEM_KINDS; k++)
-            fprintf(out, " %8.1f", (double)s->measured[k] / mib);
-        fprintf(out, " %8.1f  %9.1f\n", (double)measured / mib, (double)predicted / mib);
+            fprintf(out, " %7.1f", (double)s->measured[k] / mib);
+        fprintf(out, " %7.1f %9.1f %7.3f\n", (double)measured.total / mib,
+                (double)tv_memory_sum_of(s->predicted).total / mib, measured.of_need);
     }
 }
 
 void tv_account_report_print(FILE *out, const struct tv_account_report *report)
 {
-    print_memory(out, report);
+    tv_stages_memory_print(out, report);
     print_sent(out, report);
 }
 

@@ -60,21 +60,37 @@ static tv_status_t time_steps(struct tv_trainer *tr, int num_warmup, int num_ste
 /* ---- all ranks ---- */
 
 /* The better of what was known and of now. */
-static tv_status_t raise_peak(struct tv_trainer *tr, const struct tv_bench_step_options *options,
-                              struct tv_peak *peak)
+static tv_status_t raise_peak_on(struct tv_trainer *tr, struct tv_stream *stream,
+                                 const struct tv_bench_step_options *options, struct tv_peak *peak)
 {
-    const struct tv_kernels *kernels;
+    const struct tv_kernels *kernels; /* not the ones that are counted */
     struct tv_comm *mesh = tv_mesh_world(tr->mesh);
-    TV_TRY(
-        tv_kernels_open(tr->device, tr->run->dtype, &kernels)); /* not the ones that are counted */
+    TV_TRY(tv_kernels_open(tv_stream_device(stream), tr->run->dtype, &kernels));
     const struct tv_peak_args args = {.world = mesh,
-                                      .stream = tr->stream,
+                                      .stream = stream,
                                       .kernels = kernels,
                                       .matrix_size = options->matrix_size,
                                       .tensor_bytes =
                                           ((int64_t)options->triad_mib << 20) / tv_comm_size(mesh),
                                       .seconds = options->seconds};
     return tv_peak_raise(&args, peak);
+}
+
+/* On a device like the trainer's, whose memory is then that of training alone. */
+static tv_status_t raise_peak(struct tv_trainer *tr, const struct tv_bench_step_options *options,
+                              struct tv_peak *peak)
+{
+    struct tv_device *device = NULL;
+    struct tv_stream *stream = NULL;
+    tv_status_t status =
+        tv_device_open(tv_device_kind(tr->device), tv_device_num_threads(tr->device), &device);
+    if (status == TV_OK)
+        status = tv_stream_create(device, &stream);
+    if (status == TV_OK)
+        status = raise_peak_on(tr, stream, options, peak);
+    tv_stream_destroy(stream);
+    tv_device_close(device);
+    return status;
 }
 
 /* Doubles hold the calls exactly. */
@@ -111,7 +127,8 @@ static tv_status_t measure(struct tv_trainer *tr, const struct tv_bench_step_opt
     TV_TRY(sum_kernels(world, &bench->kernels));
     TV_TRY(tv_comm_all_gather(world, own, bench->times, (int64_t)options->num_steps * DOUBLES,
                               TV_F64, NULL, &request));
-    return tv_request_wait(&request);
+    TV_TRY(tv_request_wait(&request));
+    return tv_trainer_account_report(tr, &bench->account);
 }
 
 /* The table of times, with room behind it for this rank's own. */
@@ -157,6 +174,7 @@ void tv_step_bench_free(struct tv_step_bench *bench)
 {
     free(bench->times);
     bench->times = NULL;
+    tv_account_report_free(&bench->account);
 }
 
 /* ---- numbers of the table ---- */

@@ -8,6 +8,7 @@
 #define TV_TRAIN_BENCH_STEP_H
 #include "kernels/timed.h"
 #include "mesh/comm.h"
+#include "train/account.h"
 #include "train/bench_peak.h"
 #include "train/bench_step_options.h"
 #include "train/run.h"
@@ -33,6 +34,7 @@ struct tv_step_bench {
     struct tv_kernel_times kernels;        /* sums over the measured steps of all ranks */
     double flops_per_token;
     int64_t tokens_per_step;
+    struct tv_account_report account; /* memory of the stages */
     struct tv_peak peak; /* of all ranks together: the better of those before and after the steps */
 };
 /* Prepares the run, measures. run->kernel_times is set to counters of this rank. Collective over world; the result is

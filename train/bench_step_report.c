@@ -1,4 +1,5 @@
 /* train/bench_step_report.c -- the figures of `trivet bench step` for people and for scripts. */
+#include "train/account_report.h"
 #include "train/bench_step.h"
 #include "train/metrics.h"
 #include <inttypes.h>
@@ -101,6 +102,8 @@ static tv_status_t print_text(FILE *out, const struct tv_step_bench *bench,
     print_rates(out, bench, step, matrix_size);
     TV_TRY(print_parts(out, bench));
     print_kernels(out, bench);
+    fputc('\n', out);
+    tv_stages_memory_print(out, &bench->account);
     return TV_OK;
 }
 
@@ -197,7 +200,7 @@ static tv_status_t make_json(const struct tv_step_bench *bench, const struct tv_
     const struct tv_spread share = {flops.low / peak, flops.median / peak, flops.high / peak};
     TV_TRY(parts_json(bench, &parts));
     *root_out = json_pack(
-        "{s:o, s:i, s:i, s:I, s:f, s:o, s:o, s:o, s:o, s:{s:f, s:i, s:f, s:i}, s:o, s:o, s:o}",
+        "{s:o, s:i, s:i, s:I, s:f, s:o, s:o, s:o, s:o, s:{s:f, s:i, s:f, s:i}, s:o, s:o, s:o, s:o}",
         "sizes", sizes_json(bench, run), "steps", bench->num_steps, "warmup_steps",
         options->num_warmup, "tokens_per_step", (json_int_t)bench->tokens_per_step,
         "flops_per_token", bench->flops_per_token, "step_seconds", spread_json(step),
@@ -205,7 +208,7 @@ static tv_status_t make_json(const struct tv_step_bench *bench, const struct tv_
         spread_json(flops), "share_of_peak", spread_json(share), "peak", "flops_per_second", peak,
         "matrix_size", options->matrix_size, "bytes_per_second", bench->peak.bytes_per_second,
         "memory_mib", options->triad_mib, "parts", parts, "kernels", kernels_json(bench), "ranks",
-        ranks_json(bench));
+        ranks_json(bench), "memory_bytes", tv_stages_memory_json(&bench->account));
     return *root_out != NULL ? TV_OK : TV_ERR(TV_NO_MEMORY, "bench step --json");
 }
 

@@ -25,14 +25,6 @@ static tv_status_t plan_stage(const struct tv_run *run, int stage, struct stage_
     return tv_run_stage_sent(run, &run->schedule, stage, NULL, &plan->sent);
 }
 
-static int64_t total_bytes(const struct stage_plan *plan)
-{
-    int64_t total = 0;
-    for (int k = 0; k < TV_NUM_MEM_KINDS; k++)
-        total += plan->bytes[k];
-    return total;
-}
-
 /* "embedding, layers 1-4" */
 static void describe_units(const struct tv_run *run, struct tv_unit_range units, char *text,
                            size_t bytes)
@@ -94,16 +86,18 @@ static void print_text(const struct tv_run *run, const struct stage_plan *plans,
             tv_model_family_name(run->model.family), run->model.num_layers,
             tv_model_num_params(&run->model));
     fputs("per rank, MiB:\n", out);
-    fprintf(out, "%5s %12s %8s %8s %8s %8s %8s %8s  %s\n", "stage", "parameters", "weights",
-            "grads", "optim", "activ", "buffers", "total", "units");
+    fprintf(out, "%5s %12s %8s %8s %8s %8s %8s %8s %8s  %s\n", "stage", "parameters", "weights",
+            "grads", "optim", "activ", "buffers", "total", "of need", "units");
     for (int p = 0; p < e.at[TV_PIPE]; p++) {
         char units[96];
         const double mib = 1048576.0;
         const int64_t *bytes = plans[p].bytes;
-        fprintf(out, "%5d %12" PRId64 " %8.1f %8.1f %8.1f %8.1f %8.1f %8.1f", p, plans[p].params,
-                (double)bytes[TV_MEM_PARAMS] / mib, (double)bytes[TV_MEM_GRADS] / mib,
-                (double)bytes[TV_MEM_OPTIMIZER] / mib, (double)bytes[TV_MEM_ACTIVATIONS] / mib,
-                (double)bytes[TV_MEM_BUFFERS] / mib, (double)total_bytes(&plans[p]) / mib);
+        const struct tv_memory_sum sum = tv_memory_sum_of(bytes);
+        fprintf(out, "%5d %12" PRId64 " %8.1f %8.1f %8.1f %8.1f %8.1f %8.1f %8.3f", p,
+                plans[p].params, (double)bytes[TV_MEM_PARAMS] / mib,
+                (double)bytes[TV_MEM_GRADS] / mib, (double)bytes[TV_MEM_OPTIMIZER] / mib,
+                (double)bytes[TV_MEM_ACTIVATIONS] / mib, (double)bytes[TV_MEM_BUFFERS] / mib,
+                (double)sum.total / mib, sum.of_need);
         for (int c = 0; c < run->num_chunks; c++) {
             describe_units(run, run->pieces[tv_schedule_position(&run->schedule, p, c)], units,
                            sizeof(units));
@@ -135,9 +129,11 @@ static json_t *chunk_json(const struct tv_run *run, const struct stage_plan *pla
     for (int k = 0; k < TV_NUM_MEM_KINDS; k++)
         json_object_set_new(memory, tv_mem_kind_name((tv_mem_kind_t)k),
                             json_integer(plan->bytes[k]));
-    json_object_set_new(memory, "total", json_integer(total_bytes(plan)));
+    const struct tv_memory_sum sum = tv_memory_sum_of(plan->bytes);
+    json_object_set_new(memory, "total", json_integer(sum.total));
     json_object_set_new(row, "parameters_per_rank", json_integer(plan->params));
     json_object_set_new(row, "memory_bytes_per_rank", memory);
+    json_object_set_new(row, "memory_of_need", json_real(sum.of_need));
     json_object_set_new(row, "sent_bytes_per_rank", tv_sent_json(plan->sent.largest));
     json_object_set_new(row, "peak_slots",
                         json_integer(tv_schedule_peak_slots(&run->schedule, stage)));

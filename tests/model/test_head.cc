@@ -1,6 +1,8 @@
-/* The head's chunks of rows: a vocabulary so large that one micro-batch has several, and one that the
- * tensor axis does not divide. */
+/* The head's chunks of rows, in values and in bytes: a vocabulary so large that one micro-batch has
+ * several, and one that the tensor axis does not divide. */
+#include "base/status.h"
 #include "model/step.h"
+#include <array>
 #include <cmath>
 #include <gtest/gtest.h>
 
@@ -89,5 +91,55 @@ INSTANTIATE_TEST_SUITE_P(Model, HeadGradient, testing::Values(1, 2, 4),
                          [](const testing::TestParamInfo<int> &which) {
                              return "T" + std::to_string(which.param);
                          });
+
+std::array<int64_t, TV_NUM_MEM_KINDS> bytes_of_a_head(int64_t vocab_size, int micro_batch,
+                                                      tv_recompute_t recompute)
+{
+    std::array<int64_t, TV_NUM_MEM_KINDS> bytes = {};
+    const struct tv_model_chunk chunk = {4, 1, 3, 2};
+    struct tv_model_args args = {};
+    args.config = small_gpt2();
+    args.config.vocab_size = vocab_size;
+    args.config.max_positions = args.seq_length = 64;
+    args.micro_batch = micro_batch;
+    args.num_chunks = 1;
+    args.chunks = &chunk;
+    args.recompute = recompute;
+    EXPECT_EQ(TV_OK, tv_model_memory(&args, 1, TV_F32, bytes.data())) << tv_error_message();
+    return bytes;
+}
+
+/* Norm output and statistics, logits of a chunk, lse and three numbers of each row: in the place of a layer's
+ * gradients. */
+TEST(Memory, OfAHeadByHand)
+{
+    for (const auto recompute : {TV_RECOMPUTE_NONE, TV_RECOMPUTE_SELECTIVE, TV_RECOMPUTE_FULL}) {
+        const auto bytes = bytes_of_a_head(50257, 8, recompute);
+        const int64_t R = 512, logits = (128 * 50257 + 15) / 16 * 16;
+        EXPECT_EQ(0, bytes[TV_MEM_ACTIVATIONS]);
+        /* two residual gradients before them; positions, ids and targets of 3 slots behind */
+        EXPECT_EQ(4 * (2 * R * 32 + R * 32 + 2 * R + logits + 4 * 128 + 7 * R),
+                  bytes[TV_MEM_BUFFERS]);
+        /* few columns: what a layer needs is more */
+        EXPECT_EQ(4 * (2 * R * 32 + R * (128 + 96 + 32) + 7 * R),
+                  bytes_of_a_head(37, 8, recompute)[TV_MEM_BUFFERS]);
+    }
+}
+
+/* From the first whole chunk on rows cost what channels do, whatever the vocabulary. */
+TEST(Memory, OfLogitsDoesNotGrowWithTheRows)
+{
+    int64_t more[2];
+    for (const int which : {0, 1}) {
+        const int64_t vocab_size = which ? 400009 : 100003;
+        const auto few = bytes_of_a_head(vocab_size, 2, TV_RECOMPUTE_NONE),
+                   many = bytes_of_a_head(vocab_size, 16, TV_RECOMPUTE_NONE);
+        more[which] = 0;
+        for (int kind = 0; kind < TV_NUM_MEM_KINDS; kind++)
+            more[which] += many[(size_t)kind] - few[(size_t)kind];
+    }
+    EXPECT_EQ(more[0], more[1]);
+    EXPECT_EQ(14 * 64 * 4 * (3 * 32 + 2 + 7), more[0]);
+}
 
 } // namespace

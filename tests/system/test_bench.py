@@ -92,6 +92,11 @@ class BenchStep(unittest.TestCase):
         self.assertEqual(flops["attention_forward"], 2 * pairs * 2 * 3)
         self.assertEqual(flops["attention_backward"], 5 * pairs * 2 * 3)
         self.assertEqual((out["parts"][6]["mean"], out["parts"][7]["mean"]), (0, 0))
+        [memory] = out["memory_bytes"]
+        self.assertEqual(memory["measured"], memory["predicted"])
+        total, buffers = sum(memory["measured"].values()), memory["measured"]["buffers"]
+        self.assertGreater(buffers, 0)
+        self.assertAlmostEqual(memory["of_need"], total / (total - buffers), delta=1e-9)
 
     def test_bf16_is_that_of_train(self):
         fp32, bf16 = step("--model", "gpt2"), step("--model", "gpt2", "--precision", "bf16")

@@ -46,6 +46,18 @@ class DryRun(unittest.TestCase):
             self.assertEqual(real.steps[-1]["peak_memory_bytes"],
                              max(stage["memory_bytes_per_rank"]["total"] for stage in plan["stages"]))
 
+    def test_buffers_are_a_small_part(self):
+        # the shapes of docs/performance.md; logits of all rows would be 196 and 125 MiB
+        for preset, batch in (("small-gpt2", 4), ("small-llama", 2)):
+            for recompute in ("none", "selective", "full"):
+                words = {"dry-run": True, "json": True, "preset": preset, "micro-batch-size": batch, "recompute": recompute}
+                [stage] = json.loads(trivet.run(tempfile.gettempdir(), words, ranks=1).out)["stages"]
+                memory = stage["memory_bytes_per_rank"]
+                need = memory["total"] - memory["buffers"]
+                self.assertAlmostEqual(stage["memory_of_need"], memory["total"] / need, delta=1e-9)
+                self.assertLessEqual(stage["memory_of_need"], 1.15)
+                self.assertLess(memory["buffers"], 50 * 2**20)
+
     def test_text_fits_80_columns_when_names_are_short(self):
         result = dry_run(num_layers=4, pp=2, json=None)
         self.assertEqual(result.code, 0)
