@@ -63,7 +63,7 @@ static void free_requests(struct tv_comm *comm)
     while (comm->free_requests != NULL) {
         struct tv_request *request = comm->free_requests;
         comm->free_requests = request->next;
-        for (int i = 0; i < 2 * comm->size; i++)
+        for (int i = 0; i < request->max_messages; i++)
             free(request->messages[i].handle);
         free(request->messages);
         free(request->scratch);
@@ -158,13 +158,15 @@ static struct tv_request *take_free(struct tv_comm *comm, size_t scratch_bytes)
 static tv_status_t create_request(struct tv_comm *comm, struct tv_request **request_out)
 {
     struct tv_request *request = calloc(1, sizeof(*request));
+    const int max_messages = tv_collective_max_messages(comm->size);
     if (request != NULL)
-        request->messages = calloc((size_t)comm->size * 2, sizeof(*request->messages));
+        request->messages = calloc((size_t)max_messages, sizeof(*request->messages));
     if (request == NULL || request->messages == NULL) {
         free(request);
         return TV_ERR(TV_NO_MEMORY, "%s axis: a request among %d ranks", comm->name, comm->size);
     }
     request->comm = comm;
+    request->max_messages = max_messages;
     *request_out = request;
     return TV_OK;
 }
@@ -201,7 +203,8 @@ static tv_status_t take_request(struct tv_comm *comm, size_t scratch_bytes,
     struct tv_request *request = take_free(comm, scratch_bytes);
     if (request == NULL)
         TV_TRY(create_request(comm, &request));
-    request->num_messages = request->num_done = request->phase = request->peers_need_step = 0;
+    request->num_messages = request->num_done = request->num_awaited = 0;
+    request->phase = request->peers_need_step = 0;
     request->status = TV_OK;
     put_in_flight(request);
     const tv_status_t status = reserve_scratch(request, scratch_bytes);
@@ -217,8 +220,9 @@ void tv_request_release(struct tv_request *request)
 {
     struct tv_comm *comm = request->comm;
     for (int i = request->num_done; i < request->num_messages; i++) {
-        if (!atomic_load(&request->messages[i].is_done))
-            comm->ops->cancel(comm, &request->messages[i]);
+        struct tv_message *message = &request->messages[i];
+        if (!atomic_load(&message->is_done))
+            comm->ops->cancel(comm, message);
     }
     if (request->previous != NULL)
         request->previous->next = request->next;
@@ -337,6 +341,8 @@ static tv_status_t begin(struct tv_comm *comm, const struct start *s, struct tv_
         tv_request_release(request);
         return status;
     }
+    if (request->num_awaited == 0)
+        request->num_awaited = request->num_messages;
     comm->stats.num_operations++;
     *request_out = request;
     return TV_OK;

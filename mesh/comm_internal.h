@@ -53,10 +53,12 @@ struct tv_request {
     int64_t count;         /* elements, as the caller gave it; this rank's of `counts` */
     const int64_t *counts; /* [size] uneven pieces of a reduce_scatter or all_gather, or NULL */
     const void *send;
-    void *recv;                  /* equal to send when in place */
-    int num_messages, num_done;  /* the first num_done are done */
-    struct tv_message *messages; /* [2 * size] */
-    void *scratch;               /* received parts */
+    void *recv; /* equal to send when in place */
+    /* So far; the first num_done are done, and the next step comes when the first num_awaited are. */
+    int num_messages, num_done, num_awaited;
+    struct tv_message *messages; /* [max_messages] */
+    int max_messages;
+    void *scratch; /* received parts */
     size_t scratch_bytes;
 };
 
@@ -64,10 +66,12 @@ struct tv_collectives {
     size_t (*scratch_bytes)(const struct tv_comm *comm, tv_op_t op, int64_t count,
                             tv_dtype_t dtype);
     tv_status_t (*start)(struct tv_request *request);
-    /* Called when all messages are done: finish, or post those of the next phase. */
+    /* Called when num_awaited messages are done: finish, or post more and say how many to await. */
     tv_status_t (*advance)(struct tv_request *request, int *done_out);
 };
 extern const struct tv_collectives tv_host_collectives;
+/* Messages that a collective among `size` ranks has under way at most. */
+int tv_collective_max_messages(int size);
 
 struct tv_comm_ops {
     const char *name;

@@ -36,7 +36,7 @@ static tv_status_t lengths_differ(const struct tv_request *request,
 static tv_status_t test_messages(struct tv_request *request)
 {
     struct tv_comm *comm = request->comm;
-    for (; request->num_done < request->num_messages; request->num_done++) {
+    for (; request->num_done < request->num_awaited; request->num_done++) {
         struct tv_message *message = &request->messages[request->num_done];
         int done = atomic_load_explicit(&message->is_done, memory_order_acquire);
         if (!done)
@@ -51,14 +51,16 @@ static tv_status_t test_messages(struct tv_request *request)
 
 static tv_status_t try_step(struct tv_request *request, int *done_out)
 {
-    *done_out = 0;
-    TV_TRY(test_messages(request));
-    if (request->num_done < request->num_messages)
-        return TV_OK;
-    *done_out = 1;
-    if (request->op == TV_OP_SEND || request->op == TV_OP_RECV)
-        return TV_OK;
-    return request->comm->ops->collectives->advance(request, done_out);
+    const int is_message = request->op == TV_OP_SEND || request->op == TV_OP_RECV;
+    for (*done_out = 0; !*done_out;) {
+        TV_TRY(test_messages(request));
+        if (request->num_done < request->num_awaited)
+            return TV_OK;
+        *done_out = is_message;
+        if (!is_message)
+            TV_TRY(request->comm->ops->collectives->advance(request, done_out));
+    }
+    return TV_OK;
 }
 
 /* A failure stays with the request: what was tested once cannot be tested again. */

@@ -165,6 +165,28 @@ static void bits_are_pinned(struct tv_comm *world)
     }
 }
 
+/* A sum of as many blocks as there may be, of which the last rank has fewer: every element, and what is sent */
+static void many_blocks(struct tv_comm *world)
+{
+    const int rank = tv_comm_rank(world), size = tv_comm_size(world);
+    const int64_t of_a_block = (512 << 10) / sizeof(float), period = 997;
+    const int64_t num_blocks = size == 1 ? 2 : 16 / (size - 1) + 3;
+    const int64_t count = (num_blocks * of_a_block + 5) * size - of_a_block * 3 / 2;
+    const std::vector<float> own = values_of<float>(rank, period),
+                             want = reduced<float>(size, period, TV_SUM);
+    std::vector<float> buffer((size_t)count);
+    for (int64_t i = 0; i < count; i++)
+        buffer[(size_t)i] = own[(size_t)(i % period)];
+    const int64_t before = tv_comm_get_stats(world).sent_bytes;
+    ASSERT_OK(tv_comm_all_reduce_now(world, buffer.data(), count, TV_F32, TV_SUM));
+    EXPECT_EQ(tv_all_reduce_sent_bytes(count, TV_F32, size, rank, -1),
+              tv_comm_get_stats(world).sent_bytes - before);
+    int64_t num_wrong = 0;
+    for (int64_t i = 0; i < count; i++)
+        num_wrong += buffer[(size_t)i] != want[(size_t)(i % period)];
+    EXPECT_EQ(0, num_wrong) << "of " << count << ", rank " << rank;
+}
+
 static void repeats_give_the_same_bits(struct tv_comm *world)
 {
     const int rank = tv_comm_rank(world), size = tv_comm_size(world);
@@ -312,6 +334,7 @@ const std::vector<RankCase> &collective_cases()
         {"inputs_show_the_order", inputs_show_the_order},
         {"nan_survives_max_and_min", nan_survives_max_and_min},
         {"bits_are_pinned", bits_are_pinned},
+        {"many_blocks", many_blocks},
         {"repeats_give_the_same_bits", repeats_give_the_same_bits},
         {"many_in_flight", many_in_flight},
         {"groups_wait_in_any_order", groups_wait_in_any_order},
