@@ -15,7 +15,7 @@ static int64_t half_of(int64_t edge)
 
 static struct block_shape shape_of_blocks(const struct tv_matmul_args *args)
 {
-    enum { MOST_PRODUCTS = 1 << 30, LEAST_EDGE = 256 };
+    enum { MOST_PRODUCTS = 512 << 20, LEAST_EDGE = 256 };
     struct block_shape block = {args->m, args->n};
     for (;;) {
         int64_t *longer = block.rows > block.cols ? &block.rows : &block.cols;

@@ -105,7 +105,7 @@ TEST(BlockSizes, AreMillisecondsAndNoSlivers)
     });
     EXPECT_GT(blocks.size(), 10u) << "10.5 G products";
     for (const struct tv_matmul_args &block : blocks) {
-        EXPECT_LE(block.m * block.n * block.k, (int64_t)1 << 30);
+        EXPECT_LE(block.m * block.n * block.k, (int64_t)512 << 20);
         EXPECT_GE(block.m * block.n * block.k, (int64_t)1 << 27) << block.m << " x " << block.n;
     }
 }
