@@ -149,14 +149,16 @@ static tv_status_t deadline_passed(struct tv_request *request)
         comm->context[0] ? " (while: " : "", comm->context, comm->context[0] ? ")" : "");
 }
 
+/* Where ranks outnumber cores, each that wakes up takes its core from one that computes: who has slept for some
+ * milliseconds sleeps longer. */
 void tv_comm_relax(int idle_rounds)
 {
-    enum { ROUNDS_BEFORE_SLEEP = 50, SLEEP_NS = 50 * 1000 };
-    static const struct timespec pause = {0, SLEEP_NS};
-    if (idle_rounds < ROUNDS_BEFORE_SLEEP)
+    enum { YIELDS = 50, SHORT_SLEEPS = 30 };
+    static const struct timespec nap = {0, 50 * 1000}, sleep = {0, 250 * 1000};
+    if (idle_rounds < YIELDS)
         sched_yield();
     else
-        nanosleep(&pause, NULL);
+        nanosleep(idle_rounds < YIELDS + SHORT_SLEEPS ? &nap : &sleep, NULL);
 }
 
 static tv_status_t poll_until_done(struct tv_request *request)
