@@ -2,6 +2,7 @@
 // the order of streams.
 #include "emulation/emulation.h"
 #include "emulation/probe.h"
+#include "emulation/sanitizer.h"
 #include <cmath>
 #include <gtest/gtest.h>
 
@@ -166,7 +167,7 @@ TEST_F(Emulation, TheHostMayNotTouchDeviceMemory)
 
 TEST_F(Emulation, WritingBehindDeviceMemoryIsFound)
 {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TV_EMULATION_ASAN)
     const emulation::DeviceAccess access;
     EXPECT_DEATH(static_cast<volatile float *>(x)[64] = 1, "use-after-poison");
 #else
