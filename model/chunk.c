@@ -79,17 +79,15 @@ static const void *input_of(const struct tv_pass *pass, int u, const void *x)
     return u == 0 ? x : tv_pass_at(pass, pass->chunk->units[u].input);
 }
 
-/* Unit u of the chunk and its memory; `next` is the one that follows in this pass. */
+/* Unit u of the chunk and its memory; `next` is the one that follows in this pass, or negative. */
 static tv_status_t enter(struct tv_pass *pass, int u, int next, tv_unit_use_t use)
 {
     struct tv_model *model = pass->model;
     const struct tv_unit_store *store = model->args.store;
-    const int num_units = pass->chunk->args.num_units;
     const struct tv_unit *unit = pass->unit = &pass->chunk->units[u];
     if (store != NULL)
         return store->acquire(store->context, unit->index,
-                              next >= 0 && next < num_units ? pass->chunk->units[next].index : -1,
-                              use, &pass->memory);
+                              next >= 0 ? pass->chunk->units[next].index : -1, use, &pass->memory);
     void *params = model->params.data;
     float *grads = model->grads.data;
     const int is_tied = unit->tied_first >= 0;
@@ -106,18 +104,28 @@ static tv_status_t leave(const struct tv_pass *pass, tv_unit_use_t use)
     return store == NULL ? TV_OK : store->release(store->context, pass->unit->index, use);
 }
 
+/* Without a loss the head has nothing to do, and its weights are not asked for. */
+static int num_forward_units(const struct tv_pass *pass, int with_loss)
+{
+    const int num_units = pass->chunk->args.num_units;
+    const int head = pass->model->args.config.num_layers + 1;
+    return num_units - (!with_loss && pass->chunk->units[num_units - 1].index == head);
+}
+
+/* loss_sum_out NULL: no loss. */
 static tv_status_t forward_units(struct tv_pass *pass, const void *x, void *y, double *loss_sum_out)
 {
     const struct tv_chunk_layout *chunk = pass->chunk;
-    for (int u = 0; u < chunk->args.num_units; u++) {
+    const int num = num_forward_units(pass, loss_sum_out != NULL);
+    for (int u = 0; u < num; u++) {
         const int is_last = u + 1 == chunk->args.num_units;
         const void *in = input_of(pass, u, x);
         void *out = is_last ? y : tv_pass_at(pass, chunk->units[u + 1].input);
-        TV_TRY(enter(pass, u, u + 1, TV_USE_FORWARD));
+        TV_TRY(enter(pass, u, u + 1 < num ? u + 1 : -1, TV_USE_FORWARD));
         if (pass->unit->index == 0)
             TV_TRY(tv_embedding_unit_forward(pass, out));
         else if (is_head(pass))
-            TV_TRY(tv_head_forward(pass, in, loss_sum_out));
+            TV_TRY(tv_head_loss(pass, in, loss_sum_out));
         else
             TV_TRY(tv_layer_forward(pass, in, out));
         TV_TRY(leave(pass, TV_USE_FORWARD));
@@ -130,7 +138,7 @@ tv_status_t tv_model_forward(struct tv_model *model, const struct tv_model_call 
     struct tv_pass pass;
     TV_TRY(pass_of(model, call, &pass));
     TV_TRY(keep_tokens(&pass, call));
-    return forward_units(&pass, call->x, call->y, call->loss_sum_out);
+    return forward_units(&pass, call->x, call->y, call->step == 0 ? call->loss_sum_out : NULL);
 }
 
 /* Local tables follow each other in the vocabulary, so the padding is behind all of it. all: floats, in whose place
@@ -157,16 +165,19 @@ tv_status_t tv_model_read_logits(struct tv_model *model, const struct tv_model_c
     struct tv_pass pass;
     TV_TRY(pass_of(model, call, &pass));
     const struct tv_vocab_shard *vocab = &pass.sizes->vocab;
-    pass.unit = &pass.chunk->units[pass.chunk->args.num_units - 1];
+    const int last = pass.chunk->args.num_units - 1;
+    pass.unit = &pass.chunk->units[last];
     if (!is_head(&pass) || row < 0 || row >= pass.sizes->rows)
         return TV_ERR(TV_INVALID, "logits of row %lld of %lld in chunk %d, whose last unit is %d",
                       (long long)row, (long long)pass.sizes->rows, call->chunk, pass.unit->index);
     struct tv_buffer all = {0};
+    const void *own;
+    TV_TRY(enter(&pass, last, -1, TV_USE_FORWARD));
+    TV_TRY(tv_head_logits(&pass, input_of(&pass, last, call->x), row, &own));
+    TV_TRY(leave(&pass, TV_USE_FORWARD));
     TV_TRY(tv_buffer_create(tv_stream_device(pass.axis->stream),
                             (size_t)(vocab->padded * pass.sizes->T) * sizeof(float), TV_MEM_BUFFERS,
                             &all));
-    const void *own =
-        tv_pass_element(&pass, tv_pass_at(&pass, pass.unit->head.logits), row * vocab->padded);
     const tv_status_t status = gather_logits(&pass, own, all.data, out);
     tv_buffer_destroy(&all);
     return status;
@@ -178,10 +189,11 @@ static tv_status_t report(const struct tv_pass *pass, const struct tv_unit_done 
 }
 
 /* grad: dy of the unit becomes its dx */
-static tv_status_t backward_unit(const struct tv_pass *pass, const void *x, void *grad)
+static tv_status_t backward_unit(const struct tv_pass *pass, const struct tv_model_call *call,
+                                 const void *x, void *grad)
 {
     if (is_head(pass))
-        return tv_head_backward(pass, x, grad);
+        return tv_head_backward(pass, x, grad, call->loss_sum_out);
     if (pass->unit->index > 0)
         return tv_layer_backward(pass, x, grad);
     return pass->is_split ? TV_OK : tv_embedding_unit_backward_weight(pass, grad);
@@ -190,18 +202,19 @@ static tv_status_t backward_unit(const struct tv_pass *pass, const void *x, void
 static tv_status_t backward_units(struct tv_pass *pass, const struct tv_model_call *call)
 {
     const struct tv_chunk_layout *chunk = pass->chunk;
-    const tv_unit_use_t use = pass->is_split ? TV_USE_BACKWARD_INPUT : TV_USE_BACKWARD;
+    const int head = pass->model->args.config.num_layers + 1;
     /* gradient of the residual stream, in place through the units */
     void *grad = pass->scratch + pass->model->layout.grad;
-    if (pass->model->args.recompute == TV_RECOMPUTE_FULL) {
-        double loss_sum; /* known since forward */
-        TV_TRY(forward_units(pass, call->x, NULL, &loss_sum));
-    }
+    if (pass->model->args.recompute == TV_RECOMPUTE_FULL)
+        TV_TRY(forward_units(pass, call->x, NULL, NULL));
     if (call->dy != NULL)
         TV_TRY(copy_activation(pass, grad, call->dy));
     for (int u = chunk->args.num_units - 1; u >= 0; u--) {
+        /* The head is never split. */
+        const int is_whole = !pass->is_split || chunk->units[u].index == head;
+        const tv_unit_use_t use = is_whole ? TV_USE_BACKWARD : TV_USE_BACKWARD_INPUT;
         TV_TRY(enter(pass, u, u - 1, use));
-        TV_TRY(backward_unit(pass, input_of(pass, u, call->x), grad));
+        TV_TRY(backward_unit(pass, call, input_of(pass, u, call->x), grad));
         TV_TRY(leave(pass, use));
         if (!pass->is_split)
             TV_TRY(report(pass, call->unit_done));
@@ -226,6 +239,16 @@ tv_status_t tv_model_backward_input(struct tv_model *model, const struct tv_mode
     return backward_units(&pass, call);
 }
 
+static tv_status_t backward_weight_unit(struct tv_pass *pass, int u, const void *dy)
+{
+    TV_TRY(enter(pass, u, u - 1, TV_USE_BACKWARD_WEIGHT));
+    if (pass->unit->index == 0)
+        TV_TRY(tv_embedding_unit_backward_weight(pass, dy));
+    else
+        TV_TRY(tv_layer_backward_weight(pass, dy));
+    return leave(pass, TV_USE_BACKWARD_WEIGHT);
+}
+
 tv_status_t tv_model_backward_weight(struct tv_model *model, const struct tv_model_call *call)
 {
     struct tv_pass pass;
@@ -233,14 +256,9 @@ tv_status_t tv_model_backward_weight(struct tv_model *model, const struct tv_mod
     for (int u = pass.chunk->args.num_units - 1; u >= 0; u--) {
         const int is_last = u + 1 == pass.chunk->args.num_units;
         const void *dy = is_last ? call->dy : tv_pass_at(&pass, pass.chunk->units[u + 1].input);
-        TV_TRY(enter(&pass, u, u - 1, TV_USE_BACKWARD_WEIGHT));
-        if (pass.unit->index == 0)
-            TV_TRY(tv_embedding_unit_backward_weight(&pass, dy));
-        else if (is_head(&pass))
-            TV_TRY(tv_head_backward_weight(&pass));
-        else
-            TV_TRY(tv_layer_backward_weight(&pass, dy));
-        TV_TRY(leave(&pass, TV_USE_BACKWARD_WEIGHT));
+        pass.unit = &pass.chunk->units[u];
+        if (!is_head(&pass))
+            TV_TRY(backward_weight_unit(&pass, u, dy));
         TV_TRY(report(&pass, call->unit_done));
     }
     return TV_OK;

@@ -1,10 +1,16 @@
 /* model/ends.c -- the first and the last unit: embedding, and final norm + output matrix + loss.
- * Also the norm that layers and head share. */
+ * Also the norm that layers and head share.
+ *
+ * The head's work of a training micro-batch is all in its backward, chunk of rows by chunk of rows:
+ * logits, loss, their gradient in place, dn, dW. So logits of more than a chunk never exist, and
+ * nothing but x is kept from the forward (docs/decisions/0018). */
 #include "model/model_internal.h"
 
 void *tv_pass_at(const struct tv_pass *pass, struct tv_place place)
 {
-    return (place.in_work ? pass->work : pass->slot) + place.first;
+    char *const rooms[] = {
+        [TV_IN_SLOT] = pass->slot, [TV_IN_WORK] = pass->work, [TV_IN_SCRATCH] = pass->scratch};
+    return rooms[place.room] + place.first;
 }
 
 struct tv_weight tv_pass_weight(const struct tv_pass *pass, int index)
@@ -138,7 +144,15 @@ tv_status_t tv_embedding_unit_backward_weight(const struct tv_pass *pass, const 
 
 static struct tv_norm_use final_norm(const struct tv_pass *pass)
 {
-    return (struct tv_norm_use){.weight = 0, .bias = 1, .places = pass->unit->head.norm};
+    return (struct tv_norm_use){.weight = 0, .bias = 1, .places = pass->model->layout.head.norm};
+}
+
+/* x -> all rows of its norm. Chunks of the loss are the same rows on all ranks, so nobody begins
+ * with the rows that it has already. */
+static tv_status_t head_norm(const struct tv_pass *pass, const void *x)
+{
+    TV_TRY(tv_unit_norm_forward(pass, final_norm(pass), x));
+    return tv_row_gather_finish(&pass->model->gather);
 }
 
 /* logits = n W^T: the table [padded, C] is a column-parallel matrix stored [out, in]. */
@@ -152,64 +166,96 @@ static struct tv_linear output_linear(const struct tv_pass *pass)
                               .dweight = matrix.grad};
 }
 
-static struct tv_vocab_loss loss_of(const struct tv_pass *pass)
-{
-    const struct tv_head_places *h = &pass->unit->head;
-    return (struct tv_vocab_loss){
-        .shard = pass->sizes->vocab,
-        .rows = pass->sizes->rows,
-        .logits = tv_pass_at(pass, h->logits),
-        .targets = pass->targets,
-        .row_lse = tv_pass_at(pass, h->lse),
-        .label_smoothing = pass->step > 0 ? pass->model->args.label_smoothing : 0,
-    };
-}
+/* A chunk of rows: their n, and what is made of them. */
+struct head_chunk {
+    struct tv_row_shard rows;
+    const void *n;
+    struct tv_linear linear;
+    struct tv_vocab_loss loss;
+};
 
-tv_status_t tv_head_forward(const struct tv_pass *pass, const void *x, double *loss_sum_out)
+static struct head_chunk chunk_at(const struct tv_pass *pass, int index)
 {
     const struct tv_model_sizes *s = pass->sizes;
-    struct tv_row_gather *gather = &pass->model->gather;
-    const struct tv_linear linear = output_linear(pass);
-    const struct tv_vocab_loss loss = loss_of(pass);
-    TV_TRY(tv_unit_norm_forward(pass, final_norm(pass), x));
-    for (int i = 0; i < gather->num_parts; i++) {
-        struct tv_row_shard part;
-        TV_TRY(tv_row_gather_next(gather, &part));
-        TV_TRY(tv_column_linear_forward(
-            pass->axis, &linear, part.num,
-            tv_tensor_const_at(pass->axis, gather->whole, part.first * s->C),
-            tv_pass_element(pass, loss.logits, part.first * s->vocab.padded), s->vocab.padded));
-    }
-    return tv_vocab_cross_entropy_forward(
-        pass->axis, &loss, (float *)(void *)(pass->scratch + pass->model->layout.loss_work),
-        loss_sum_out);
+    const struct tv_head_places *h = &pass->model->layout.head;
+    const int64_t first = index * h->chunks.rows, left = s->rows - first;
+    const struct tv_row_shard rows = {first, left < h->chunks.rows ? left : h->chunks.rows};
+    return (struct head_chunk){
+        .rows = rows,
+        .n = tv_pass_element(pass, tv_pass_at(pass, h->norm.y), first * s->C),
+        .linear = output_linear(pass),
+        .loss = {.shard = s->vocab,
+                 .rows = rows.num,
+                 .logits = tv_pass_at(pass, h->logits),
+                 .targets = pass->targets + first,
+                 .row_lse = tv_pass_at(pass, h->lse),
+                 .label_smoothing = pass->step > 0 ? pass->model->args.label_smoothing : 0,
+                 .work = tv_pass_at(pass, h->work),
+                 .host = pass->model->host_rows}};
 }
 
-tv_status_t tv_head_backward(const struct tv_pass *pass, const void *x, void *grad)
+static tv_status_t add_chunk_loss(const struct tv_pass *pass, const struct head_chunk *chunk,
+                                  double *loss_sum)
+{
+    TV_TRY(tv_column_linear_forward(pass->axis, &chunk->linear, chunk->rows.num, chunk->n,
+                                    chunk->loss.logits, pass->sizes->vocab.padded));
+    return tv_vocab_cross_entropy_forward(pass->axis, &chunk->loss, loss_sum);
+}
+
+tv_status_t tv_head_loss(const struct tv_pass *pass, const void *x, double *loss_sum_out)
+{
+    double loss_sum = 0;
+    TV_TRY(head_norm(pass, x));
+    for (int i = 0; i < pass->model->layout.head.chunks.num; i++) {
+        const struct head_chunk chunk = chunk_at(pass, i);
+        TV_TRY(add_chunk_loss(pass, &chunk, &loss_sum));
+    }
+    *loss_sum_out = loss_sum;
+    return TV_OK;
+}
+
+/* The logits become their gradient, and that dn of the chunk's rows and a part of dW. The sum of all
+ * dn starts as soon as they are there. */
+static tv_status_t backward_chunk(const struct tv_pass *pass, const struct head_chunk *chunk)
 {
     const struct tv_model_sizes *s = pass->sizes;
-    const struct tv_linear linear = output_linear(pass);
-    const struct tv_vocab_loss loss = loss_of(pass);
-    void *dn = pass->scratch + pass->model->layout.whole;
-    if (pass->model->args.recompute == TV_RECOMPUTE_SELECTIVE) {
-        TV_TRY(tv_unit_norm_forward(pass, final_norm(pass), x));
-        TV_TRY(tv_row_gather_finish(&pass->model->gather));
+    void *dn =
+        tv_pass_element(pass, pass->scratch + pass->model->layout.whole, chunk->rows.first * s->C);
+    TV_TRY(tv_vocab_cross_entropy_backward(pass->axis, &chunk->loss));
+    TV_TRY(tv_column_linear_backward_input(pass->axis, &chunk->linear, chunk->rows.num,
+                                           chunk->loss.logits, s->vocab.padded, 0, dn));
+    if (chunk->rows.first + chunk->rows.num == s->rows)
+        TV_TRY(tv_unit_start_norm_sum(pass));
+    return tv_column_linear_backward_weight(pass->axis, &chunk->linear, chunk->rows.num, chunk->n,
+                                            chunk->loss.logits, s->vocab.padded);
+}
+
+tv_status_t tv_head_backward(const struct tv_pass *pass, const void *x, void *grad,
+                             double *loss_sum_out)
+{
+    double loss_sum = 0;
+    TV_TRY(head_norm(pass, x));
+    for (int i = 0; i < pass->model->layout.head.chunks.num; i++) {
+        const struct head_chunk chunk = chunk_at(pass, i);
+        TV_TRY(add_chunk_loss(pass, &chunk, &loss_sum));
+        TV_TRY(backward_chunk(pass, &chunk));
     }
-    TV_TRY(tv_vocab_cross_entropy_backward(pass->axis, &loss));
-    TV_TRY(tv_column_linear_backward_input(pass->axis, &linear, s->rows, loss.logits,
-                                           s->vocab.padded, 0, dn));
-    TV_TRY(tv_unit_start_norm_sum(pass));
-    if (!pass->is_split)
-        TV_TRY(tv_head_backward_weight(pass));
+    if (loss_sum_out != NULL)
+        *loss_sum_out = loss_sum;
     return tv_unit_norm_backward(pass, final_norm(pass), x, 0, grad);
 }
 
-/* The logits have become their gradient. */
-tv_status_t tv_head_backward_weight(const struct tv_pass *pass)
+tv_status_t tv_head_logits(const struct tv_pass *pass, const void *x, int64_t row,
+                           const void **own_out)
 {
-    const struct tv_head_places *h = &pass->unit->head;
+    const struct tv_head_places *h = &pass->model->layout.head;
     const struct tv_linear linear = output_linear(pass);
-    return tv_column_linear_backward_weight(pass->axis, &linear, pass->sizes->rows,
-                                            tv_pass_at(pass, h->norm.y),
-                                            tv_pass_at(pass, h->logits), pass->sizes->vocab.padded);
+    void *logits = tv_pass_at(pass, h->logits);
+    TV_TRY(head_norm(pass, x));
+    TV_TRY(tv_column_linear_forward(
+        pass->axis, &linear, 1,
+        tv_pass_element(pass, tv_pass_at(pass, h->norm.y), row * pass->sizes->C), logits,
+        pass->sizes->vocab.padded));
+    *own_out = logits;
+    return TV_OK;
 }

@@ -51,7 +51,18 @@ static struct tv_place take_place(const struct tv_model_args *args, struct tv_ch
 {
     const int in_work = args->recompute >= from;
     int64_t *end = in_work ? &chunk->work_bytes : &chunk->slot_bytes;
-    return (struct tv_place){take_bytes(end, count, dtype), in_work};
+    return (struct tv_place){take_bytes(end, count, dtype), in_work ? TV_IN_WORK : TV_IN_SLOT};
+}
+
+static struct tv_place take_scratch(int64_t *end, int64_t count, tv_dtype_t dtype)
+{
+    return (struct tv_place){take_bytes(end, count, dtype), TV_IN_SCRATCH};
+}
+
+/* A mean and a reciprocal deviation of each own row; RMSNorm has no mean. */
+static int64_t num_means(const struct tv_model_args *args, const struct tv_model_layout *layout)
+{
+    return args->config.family == TV_LLAMA ? 0 : layout->sizes.own.num;
 }
 
 static struct tv_norm_places place_norm(const struct tv_model_args *args,
@@ -59,10 +70,9 @@ static struct tv_norm_places place_norm(const struct tv_model_args *args,
                                         struct tv_chunk_layout *chunk)
 {
     const struct tv_model_sizes *s = &layout->sizes;
-    const int64_t means = args->config.family == TV_LLAMA ? 0 : s->own.num;
     struct tv_norm_places n;
     n.y = take_place(args, chunk, s->rows * s->C, layout->dtype, TV_RECOMPUTE_SELECTIVE);
-    n.mean = take_place(args, chunk, means, TV_F32, TV_RECOMPUTE_SELECTIVE);
+    n.mean = take_place(args, chunk, num_means(args, layout), TV_F32, TV_RECOMPUTE_SELECTIVE);
     n.rstd = take_place(args, chunk, s->own.num, TV_F32, TV_RECOMPUTE_SELECTIVE);
     return n;
 }
@@ -83,16 +93,32 @@ static void place_layer(const struct tv_model_args *args, const struct tv_model_
     l->act = take_place(args, chunk, s->rows * s->F, dtype, TV_RECOMPUTE_SELECTIVE);
 }
 
-static void place_head(const struct tv_model_args *args, const struct tv_model_layout *layout,
-                       struct tv_chunk_layout *chunk, struct tv_head_places *h)
+static void place_layer_scratch(struct tv_model_layout *layout, int64_t *end)
 {
     const struct tv_model_sizes *s = &layout->sizes;
-    h->norm = place_norm(args, layout, chunk);
-    h->logits =
-        take_place(args, chunk, s->rows * s->vocab.padded, layout->dtype, TV_RECOMPUTE_FULL);
-    h->lse = take_place(args, chunk, s->rows, TV_F32, TV_RECOMPUTE_FULL);
+    const tv_dtype_t dtype = layout->dtype;
+    layout->d_act = take_bytes(end, s->rows * s->F, dtype);
+    layout->d_qkv = take_bytes(end, s->rows * s->qkv_cols, dtype);
+    layout->d_att = take_bytes(end, s->rows * s->q_cols, dtype);
+    layout->attention_work =
+        take_bytes(end, tv_attention_work_count(dtype, s->rows, s->q_cols), TV_F32);
 }
 
+static void place_head_scratch(const struct tv_model_args *args, struct tv_model_layout *layout,
+                               int64_t *end)
+{
+    const struct tv_model_sizes *s = &layout->sizes;
+    struct tv_head_places *h = &layout->head;
+    h->norm.y = take_scratch(end, s->rows * s->C, layout->dtype);
+    h->norm.mean = take_scratch(end, num_means(args, layout), TV_F32);
+    h->norm.rstd = take_scratch(end, s->own.num, TV_F32);
+    h->chunks = tv_vocab_chunks_of(s->rows, s->vocab.padded, layout->dtype);
+    h->logits = take_scratch(end, h->chunks.rows * s->vocab.padded, layout->dtype);
+    h->lse = take_scratch(end, h->chunks.rows, TV_F32);
+    h->work = take_scratch(end, (args->label_smoothing > 0 ? 4 : 3) * h->chunks.rows, TV_F32);
+}
+
+/* Every rank has a layer's, whatever its units. */
 static void place_scratch(const struct tv_model_args *args, struct tv_model_layout *layout)
 {
     const struct tv_model_sizes *s = &layout->sizes;
@@ -102,12 +128,12 @@ static void place_scratch(const struct tv_model_args *args, struct tv_model_layo
     layout->grad = take_bytes(end, s->own.num * s->C, dtype);
     layout->whole = take_bytes(end, s->rows * s->C, dtype);
     layout->own = take_bytes(end, needs_own ? s->own.num * s->C : 0, dtype);
-    layout->d_act = take_bytes(end, s->rows * s->F, dtype);
-    layout->d_qkv = take_bytes(end, s->rows * s->qkv_cols, dtype);
-    layout->d_att = take_bytes(end, s->rows * s->q_cols, dtype);
-    layout->attention_work =
-        take_bytes(end, tv_attention_work_count(dtype, s->rows, s->q_cols), TV_F32);
-    layout->loss_work = take_bytes(end, (args->label_smoothing > 0 ? 4 : 3) * s->rows, TV_F32);
+    int64_t layer_end = *end, head_end = *end;
+    place_layer_scratch(layout, &layer_end);
+    layout->has_head = layout->units[layout->num_units - 1].index == args->config.num_layers + 1;
+    if (layout->has_head)
+        place_head_scratch(args, layout, &head_end);
+    *end = head_end > layer_end ? head_end : layer_end;
     layout->row_sums = place_row_sums(args, layout);
 }
 
@@ -158,9 +184,7 @@ static void place_units(const struct tv_model_args *args, const struct tv_model_
         if (u > 0)
             unit->input =
                 take_place(args, chunk, s->own.num * s->C, layout->dtype, TV_RECOMPUTE_FULL);
-        if (unit->index == head)
-            place_head(args, layout, chunk, &unit->head);
-        else if (unit->index > 0)
+        if (unit->index > 0 && unit->index < head)
             place_layer(args, layout, chunk, &unit->layer);
     }
 }

@@ -130,8 +130,15 @@ static tv_status_t create_buffers(struct tv_model *model)
     TV_TRY(tv_buffer_create(device, (size_t)l->activation_bytes, TV_MEM_ACTIVATIONS,
                             &model->activations));
     TV_TRY(tv_buffer_create(device, (size_t)l->scratch_bytes, TV_MEM_BUFFERS, &model->scratch));
-    return tv_buffer_create(device, (size_t)l->tokens_count * sizeof(int32_t), TV_MEM_BUFFERS,
-                            &model->tokens);
+    TV_TRY(tv_buffer_create(device, (size_t)l->tokens_count * sizeof(int32_t), TV_MEM_BUFFERS,
+                            &model->tokens));
+    if (!l->has_head)
+        return TV_OK;
+    const size_t host_bytes = tv_vocab_host_bytes(l->head.chunks.rows);
+    model->host_rows = malloc(host_bytes);
+    return model->host_rows != NULL
+               ? TV_OK
+               : TV_ERR(TV_NO_MEMORY, "rows of the loss: %zu bytes", host_bytes);
 }
 
 /* Tensor ranks that hold the same kv heads; collective. */
@@ -190,6 +197,7 @@ void tv_model_destroy(struct tv_model *model)
     tv_buffer_destroy(&model->activations);
     tv_buffer_destroy(&model->scratch);
     tv_buffer_destroy(&model->tokens);
+    free(model->host_rows);
     tv_model_layout_destroy(&model->layout);
     tv_param_table_destroy(&model->table);
     free(model);

@@ -6,7 +6,9 @@
  * A chunk is a range of the model's units. Tokens are [B, S] of one micro-batch, R = B S rows;
  * activations [R, C] enter and leave a chunk whole, the same on every tensor rank, or under
  * sequence parallelism as this rank's own rows of them, [R/T, C]. The first unit (embedding) reads
- * ids, the last (head) computes the loss: the sum over counted targets, never divided here.
+ * ids, the last (head) computes the loss: the sum over counted targets, never divided here. In
+ * training it does so in its backward, where it makes logits, some rows at a time, and their gradient
+ * (docs/decisions/0018); its forward is nothing.
  *
  * A slot holds what one micro-batch keeps in a chunk from its forward to its last backward part.
  * What recomputation does not keep lies in a working set instead; backward makes it again with the
@@ -53,7 +55,8 @@ typedef enum {
     TV_USE_BACKWARD_WEIGHT /* needs no weights; gives the others' */
 } tv_unit_use_t;
 /* Lends a unit's memory while it computes. Gradients are added to what is there. next: the unit that
- * this pass uses next, or -1. */
+ * this pass uses next, or -1. The head is used FORWARD for the loss of an evaluation alone, and BACKWARD
+ * in the input part of a backward, which is all of its own. */
 struct tv_unit_store {
     void *context;
     tv_status_t (*acquire)(void *context, int unit, int next, tv_unit_use_t use,
@@ -148,11 +151,14 @@ struct tv_model_call {
     /* [own rows, C], elements of the model's dtype. x, dx NULL when the embedding is in the chunk;
      * y, dy when the head is. x and dy must stay valid until the slot's last backward part
      * returns. */
-    const void *x;                        /* forward, backward, backward_input */
-    void *y;                              /* forward */
-    const void *dy;                       /* all backwards */
-    void *dx;                             /* backward, backward_input */
-    double *loss_sum_out;                 /* forward, written when the head is in the chunk */
+    const void *x;  /* forward, backward, backward_input */
+    void *y;        /* forward */
+    const void *dy; /* all backwards */
+    void *dx;       /* backward, backward_input */
+    /* Written when the head is in the chunk: by the forward of an evaluation (step 0), and by
+     * backward and backward_input. NULL (on all tensor ranks): not wanted, and such a forward makes no
+     * loss. */
+    double *loss_sum_out;
     const struct tv_unit_done *unit_done; /* backward, backward_weight; may be NULL */
 };
 
@@ -161,9 +167,10 @@ struct tv_model_call {
 /* Leaves nothing in the working set. */
 TV_MUST_CHECK tv_status_t tv_model_forward(struct tv_model *model,
                                            const struct tv_model_call *call);
-/* Row `row` of [0, B S) of the logits that the call's last forward left, to out [vocab_size], host
- * memory: the scores of the token that follows it. A backward overwrites them. Gathered over the
- * tensor axis. Errors: TV_INVALID (the head is not in the chunk, no such row), TV_NO_MEMORY. */
+/* After the call's forward, before any other call for its slot or working set: row `row` of [0, B S)
+ * of the logits, to out [vocab_size], host memory: the scores of the token that follows it. Made for
+ * this row alone, gathered over the tensor axis. Errors: TV_INVALID (the head is not in the chunk, no
+ * such row), TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_model_read_logits(struct tv_model *model,
                                                const struct tv_model_call *call, int64_t row,
                                                float *out);
@@ -171,8 +178,9 @@ TV_MUST_CHECK tv_status_t tv_model_read_logits(struct tv_model *model,
 TV_MUST_CHECK tv_status_t tv_model_backward(struct tv_model *model,
                                             const struct tv_model_call *call);
 /* backward in two parts, same bits: first dx (and the gradients of norm weights, which are cheap
- * beside it), then, any time later and from the same slot and working set, those of matrices,
- * biases and embeddings. */
+ * beside it, and all of the head's, whose logits are gone then), then, any time later and from the
+ * same slot and working set, those of matrices, biases and embeddings. To a tied weight with both
+ * units here head and embedding thus add in the order of the first and of the second parts. */
 TV_MUST_CHECK tv_status_t tv_model_backward_input(struct tv_model *model,
                                                   const struct tv_model_call *call);
 TV_MUST_CHECK tv_status_t tv_model_backward_weight(struct tv_model *model,

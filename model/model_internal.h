@@ -7,7 +7,9 @@
  *
  * Between backward_input and backward_weight a slot holds gradients in places that have become
  * free: d(qkv) over qkv, d(mid) over mid, and the gradient of a unit's output over the next unit's
- * input. d(ff) and d(logits) take the places of ff and logits in any backward. */
+ * input. d(ff) takes the place of ff in any backward.
+ *
+ * The head keeps its input alone: all else it makes in its backward, in scratch (decisions/0018). */
 #ifndef TV_MODEL_MODEL_INTERNAL_H
 #define TV_MODEL_MODEL_INTERNAL_H
 #include "model/model.h"
@@ -27,10 +29,11 @@ struct tv_model_sizes {
     struct tv_vocab_shard vocab;
 };
 
-/* Bytes into the micro-batch's slot, or into its working set. */
+/* Bytes into the micro-batch's slot, into its working set, or into the scratch of all. */
+enum tv_room { TV_IN_SLOT, TV_IN_WORK, TV_IN_SCRATCH };
 struct tv_place {
     int64_t first;
-    int in_work;
+    enum tv_room room;
 };
 
 /* Where a unit keeps what its backward needs. */
@@ -46,10 +49,11 @@ struct tv_layer_places {
     struct tv_norm_places norm2;
     struct tv_place ff, act; /* [rows, F] or [rows, 2 F] gate and up; [rows, F] */
 };
-struct tv_head_places {
+struct tv_head_places { /* in scratch */
     struct tv_norm_places norm;
-    struct tv_place logits; /* [rows, padded vocabulary] */
-    struct tv_place lse;    /* [rows], floats */
+    struct tv_vocab_chunks chunks;
+    struct tv_place logits;    /* [rows of a chunk, padded vocabulary] */
+    struct tv_place lse, work; /* [rows of a chunk], [3 or 4, rows of a chunk], floats */
 };
 
 /* A weight and its gradient; NULL where the family has none. */
@@ -66,7 +70,6 @@ struct tv_unit {
     int64_t tied_first;                       /* head: place of the tied matrix, else -1 */
     struct tv_place input;                    /* [own rows, C]; not of a chunk's first unit */
     struct tv_layer_places layer;
-    struct tv_head_places head;
 };
 
 struct tv_chunk_layout {
@@ -92,11 +95,13 @@ struct tv_model_layout {
     int64_t tokens_count; /* int32: positions [rows], then those of the chunks' slots */
     /* scratch, places in bytes: gradient of the residual stream [own rows, C]; what all ranks' rows
      * are in at the moment, partial sums or gathered gradients [rows, C]; one more [own rows, C] where
-     * those are apart; feed-forward and attention gradients; in floats sums of the attention's
-     * kernel, loss work, and under sequence parallelism the gradients of weights `is_for_rows` side
-     * by side, for their sum */
+     * those are apart; in one place, since units take turns, a layer's (feed-forward and attention
+     * gradients, in floats sums of the attention's kernel) and the head's; in floats under sequence
+     * parallelism the gradients of weights `is_for_rows` side by side, for their sum */
     int64_t grad, whole, own, d_act, d_qkv, d_att;
-    int64_t attention_work, loss_work, row_sums, scratch_bytes;
+    int64_t attention_work, row_sums, scratch_bytes;
+    int has_head;
+    struct tv_head_places head; /* where has_head */
 };
 
 struct tv_model {
@@ -104,6 +109,7 @@ struct tv_model {
     struct tv_param_table table;
     struct tv_model_layout layout;
     struct tv_buffer params, grads, activations, scratch, tokens;
+    void *host_rows; /* of a chunk of the loss; NULL without the head */
     /* What is in flight over the tensor axis: rows on their way to the matrices behind a norm, or
      * their gradient to a row matrix; the sum behind the column matrices' input gradients. */
     struct tv_row_gather gather;
@@ -162,10 +168,15 @@ TV_MUST_CHECK tv_status_t tv_attention_part_backward_weight(const struct tv_pass
 TV_MUST_CHECK tv_status_t tv_embedding_unit_forward(const struct tv_pass *pass, void *y);
 TV_MUST_CHECK tv_status_t tv_embedding_unit_backward_weight(const struct tv_pass *pass,
                                                             const void *dy);
-TV_MUST_CHECK tv_status_t tv_head_forward(const struct tv_pass *pass, const void *x,
-                                          double *loss_sum_out);
-TV_MUST_CHECK tv_status_t tv_head_backward(const struct tv_pass *pass, const void *x, void *grad);
-TV_MUST_CHECK tv_status_t tv_head_backward_weight(const struct tv_pass *pass);
+/* Of an evaluation. */
+TV_MUST_CHECK tv_status_t tv_head_loss(const struct tv_pass *pass, const void *x,
+                                       double *loss_sum_out);
+/* The loss, the gradient of x and those of the weights, which a split backward has here too. */
+TV_MUST_CHECK tv_status_t tv_head_backward(const struct tv_pass *pass, const void *x, void *grad,
+                                           double *loss_sum_out);
+/* This rank's columns of row `row` of the logits, [padded], in scratch. */
+TV_MUST_CHECK tv_status_t tv_head_logits(const struct tv_pass *pass, const void *x, int64_t row,
+                                         const void **own_out);
 
 /* dropout.c: the embeddings' sum; the attention's weights; what attention and feed-forward add. */
 enum tv_dropout_kind { TV_DROPOUT_EMBEDDING, TV_DROPOUT_ATTENTION, TV_DROPOUT_MID, TV_DROPOUT_FF };

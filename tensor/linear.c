@@ -1,10 +1,13 @@
 /* tensor/linear.c -- column- and row-parallel matrices (Shoeybi et al. 2019, arXiv:1909.08053). */
 #include "tensor/tensor.h"
 
-/* Rows of c that are multiplied at once: some milliseconds of one core. Fixed by sizes. */
-static int64_t rows_of_block(const struct tv_matmul_args *args)
+/* Rows of c that are multiplied at once: some milliseconds of one core. Fixed by sizes. A GPU takes all of them: its
+ * messages move on without the host. */
+static int64_t rows_of_block(const struct tv_tensor_axis *axis, const struct tv_matmul_args *args)
 {
     enum { MULTIPLE = 64, PRODUCTS = 16 << 20 };
+    if (tv_device_kind(tv_stream_device(axis->stream)) == TV_DEVICE_CUDA)
+        return args->m > 0 ? args->m : 1;
     const int64_t of_a_row = args->n * args->k > 0 ? args->n * args->k : 1;
     return (PRODUCTS / of_a_row + MULTIPLE) / MULTIPLE * MULTIPLE;
 }
@@ -14,7 +17,7 @@ static int64_t rows_of_block(const struct tv_matmul_args *args)
 static tv_status_t multiply_by_blocks(const struct tv_tensor_axis *axis,
                                       const struct tv_matmul_args *whole, tv_dtype_t c_dtype)
 {
-    const int64_t most = rows_of_block(whole);
+    const int64_t most = rows_of_block(axis, whole);
     for (int64_t i = 0; i < whole->m; i += most) {
         struct tv_matmul_args block = *whole;
         block.m = whole->m - i < most ? whole->m - i : most;

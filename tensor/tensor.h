@@ -183,12 +183,26 @@ struct tv_vocab_loss {
     const int32_t *targets; /* [rows]; those < 0 are not counted */
     float *row_lse;         /* [rows]: kept for backward */
     double label_smoothing; /* a, 0 <= a < 1; V >= 2 when it is not 0 */
+    float *work; /* [3, rows], with label smoothing [4, rows]: what ranks compare and sum */
+    void *host;  /* host memory, tv_vocab_host_bytes(rows): where rows are finished */
 };
-/* loss_sum_out: sum over counted rows (double), the same on all ranks. work [3, rows], with label
- * smoothing [4, rows]: what ranks compare and sum of each row. */
+size_t tv_vocab_host_bytes(int64_t rows);
+
+/* The rows of a loss are taken chunk by chunk, so that only the logits of one chunk exist: all of
+ * `rows` rows but the last, which may be shorter. A chunk's logits are at most 32 MiB, but of 64
+ * rows at least; more than one chunk are of about the same size, a multiple of 64. Fixed by sizes,
+ * so the same on all ranks. */
+struct tv_vocab_chunks {
+    int num;
+    int64_t rows;
+};
+struct tv_vocab_chunks tv_vocab_chunks_of(int64_t rows, int64_t padded, tv_dtype_t dtype);
+
+/* loss_sum (double, the same on all ranks) += that of each counted row in turn: chunks of rows add up
+ * to the same bits as all rows at once. */
 TV_MUST_CHECK tv_status_t tv_vocab_cross_entropy_forward(const struct tv_tensor_axis *axis,
                                                          const struct tv_vocab_loss *loss,
-                                                         float *work, double *loss_sum_out);
+                                                         double *loss_sum);
 /* logits become d(loss_sum)/d(logits); padding columns become 0. Local only. */
 TV_MUST_CHECK tv_status_t tv_vocab_cross_entropy_backward(const struct tv_tensor_axis *axis,
                                                           const struct tv_vocab_loss *loss);

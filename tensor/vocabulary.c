@@ -67,43 +67,78 @@ static struct tv_cross_entropy_args arguments_of(const struct tv_vocab_loss *los
     };
 }
 
-/* Sum over counted rows, and row_lse of all. work: [row_max, row_sum, row_target, row_rest] */
-static double finish_rows(const struct tv_vocab_loss *loss, const float *work)
+/* Host memory of a loss. work: [row_max, row_sum, row_target, row_rest] of all rows. */
+enum { MAX_WORK = 4 };
+struct host_rows {
+    float *work, *lse;
+    int32_t *targets;
+};
+
+size_t tv_vocab_host_bytes(int64_t rows)
+{
+    return (size_t)rows * ((MAX_WORK + 1) * sizeof(float) + sizeof(int32_t));
+}
+
+static struct host_rows host_rows_of(const struct tv_vocab_loss *loss)
+{
+    float *work = loss->host, *lse = work + MAX_WORK * loss->rows;
+    return (struct host_rows){work, lse, (int32_t *)(void *)(lse + loss->rows)};
+}
+
+/* Adds the loss of counted rows, and works out row_lse of all. */
+static void finish_rows(const struct tv_vocab_loss *loss, const struct host_rows *host,
+                        double *loss_sum)
 {
     const int64_t rows = loss->rows;
+    const float *work = host->work;
     const double s = smoothing_of(loss), V = (double)loss->shard.vocab_size;
-    double sum = 0;
     for (int64_t r = 0; r < rows; r++) {
         const double max = (double)work[r], target = (double)work[2 * rows + r];
         const double lse = max + log((double)work[rows + r]);
-        loss->row_lse[r] = (float)lse;
-        if (loss->targets[r] < 0)
+        host->lse[r] = (float)lse;
+        if (host->targets[r] < 0)
             continue;
-        sum += lse - target;
+        *loss_sum += lse - target;
         if (s > 0) /* both logits relative to the maximum */
-            sum += s * ((target - max) - (double)work[3 * rows + r] / V);
+            *loss_sum += s * ((target - max) - (double)work[3 * rows + r] / V);
     }
-    return sum;
+}
+
+struct tv_vocab_chunks tv_vocab_chunks_of(int64_t rows, int64_t padded, tv_dtype_t dtype)
+{
+    enum { MULTIPLE = 64, BYTES = 32 << 20 };
+    const int64_t of_a_row = padded * (int64_t)tv_dtype_bytes(dtype);
+    const int64_t fit = BYTES / of_a_row / MULTIPLE * MULTIPLE;
+    const int64_t most = fit > MULTIPLE ? fit : MULTIPLE;
+    if (rows <= most)
+        return (struct tv_vocab_chunks){1, rows};
+    const int64_t num = (rows + most - 1) / most, share = (rows + num - 1) / num;
+    const int64_t even = (share + MULTIPLE - 1) / MULTIPLE * MULTIPLE;
+    return (struct tv_vocab_chunks){(int)((rows + even - 1) / even), even};
 }
 
 tv_status_t tv_vocab_cross_entropy_forward(const struct tv_tensor_axis *axis,
-                                           const struct tv_vocab_loss *loss, float *work,
-                                           double *loss_sum_out)
+                                           const struct tv_vocab_loss *loss, double *loss_sum)
 {
     const int64_t rows = loss->rows;
+    const size_t row_bytes = (size_t)rows * sizeof(float);
     const int is_smooth = loss->label_smoothing > 0;
+    const struct host_rows host = host_rows_of(loss);
     struct tv_cross_entropy_args args = arguments_of(loss);
-    args.row_max = work;
-    args.row_sum = work + rows;
-    args.row_target = work + 2 * rows;
-    args.row_rest = is_smooth ? work + 3 * rows : NULL;
+    args.row_max = loss->work;
+    args.row_sum = loss->work + rows;
+    args.row_target = loss->work + 2 * rows;
+    args.row_rest = is_smooth ? loss->work + 3 * rows : NULL;
     TV_TRY(axis->kernels->cross_entropy_max(axis->stream, &args));
     TV_TRY(tv_comm_all_reduce_wait(axis->comm, args.row_max, rows, TV_F32, TV_MAX, axis->stream));
     TV_TRY(axis->kernels->cross_entropy_sum(axis->stream, &args));
     TV_TRY(tv_tensor_sum(axis, args.row_sum, (is_smooth ? 3 : 2) * rows)); /* neighbours */
+    TV_TRY(tv_stream_copy(axis->stream, host.work, loss->work, (is_smooth ? 4 : 3) * row_bytes));
+    TV_TRY(tv_stream_copy(axis->stream, host.targets, loss->targets,
+                          (size_t)rows * sizeof(*host.targets)));
     TV_TRY(tv_stream_synchronize(axis->stream));
-    *loss_sum_out = finish_rows(loss, work);
-    return TV_OK;
+    finish_rows(loss, &host, loss_sum);
+    return tv_stream_copy(axis->stream, loss->row_lse, host.lse, row_bytes);
 }
 
 tv_status_t tv_vocab_cross_entropy_backward(const struct tv_tensor_axis *axis,

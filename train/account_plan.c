@@ -102,13 +102,12 @@ static struct row_traffic chunk_rows(const struct plan *plan, int chunk, const i
         run->pieces[tv_schedule_position(plan->schedule, plan->stage, chunk)];
     const int E = units.first == 0, H = units.first + units.num == head + 1;
     const int L = units.num - E - H;
-    const struct row_traffic forward = {.sums = 2 * L + E, .gathers = 2 * L + H, .losses = H};
+    const struct row_traffic forward = {.sums = 2 * L + E, .gathers = 2 * L};
     /* Made again: the output of the chunk's last unit is not needed. */
-    const struct row_traffic again = {
-        .sums = forward.sums - !H, .gathers = forward.gathers, .losses = H};
-    const struct row_traffic norms = {.gathers = 2 * L + H};
-    /* Into the norms; and, with dy whole, into the row matrices and the token table. */
-    const struct row_traffic input = {.sums = 2 * L + H, .gathers = 2 * L};
+    const struct row_traffic again = {.sums = forward.sums - !H, .gathers = forward.gathers};
+    const struct row_traffic norms = {.gathers = 2 * L};
+    /* Into the norms; with dy whole, into the row matrices; the head, which has no other part. */
+    const struct row_traffic input = {.sums = 2 * L + H, .gathers = 2 * L + H, .losses = H};
     const struct row_traffic table = {.gathers = E}, matrices = {.gathers = 2 * L + E};
     const int64_t backwards = num[TV_ACT_BACKWARD] + num[TV_ACT_BACKWARD_INPUT];
     struct row_traffic total = {0};
@@ -123,20 +122,39 @@ static struct row_traffic chunk_rows(const struct plan *plan, int chunk, const i
     return total;
 }
 
+/* Two sums for each chunk of rows: the largest logit; then what else the loss of a row is made of. */
+static tv_status_t add_losses(struct plan *plan, int64_t times)
+{
+    const struct tv_run *run = plan->run;
+    const int64_t R = run->micro_batch * run->seq_length;
+    const int T = run->extent.at[TV_TENSOR];
+    const struct tv_vocab_chunks chunks =
+        tv_vocab_chunks_of(R, tv_vocab_shard_of(run->model.vocab_size, T, 0).padded, run->dtype);
+    const int per_row = run->options.label_smoothing > 0 ? 3 : 2;
+    const int64_t num_whole = R / chunks.rows, rest = R % chunks.rows;
+    const struct {
+        int64_t rows, num;
+    } sorts[] = {{chunks.rows, num_whole}, {rest, rest > 0}};
+    for (int i = 0; i < 2; i++) {
+        TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, TV_F32, sorts[i].rows,
+                                   times * sorts[i].num)));
+        TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, TV_F32, per_row * sorts[i].rows,
+                                   times * sorts[i].num)));
+    }
+    return TV_OK;
+}
+
 static tv_status_t add_row_traffic(struct plan *plan, struct row_traffic rows)
 {
     const struct tv_run *run = plan->run;
     const int is_parallel = run->options.is_sequence_parallel;
-    const int64_t R = run->micro_batch * run->seq_length;
     const int64_t own = tv_run_message_count(run); /* elements of this rank's rows */
-    const int per_row = run->options.label_smoothing > 0 ? 3 : 2;
     if (is_parallel)
         TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_PIECES, run->dtype, own,
                                    rows.sums + rows.gathers)));
     else
         TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, run->dtype, own, rows.sums)));
-    TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, TV_F32, R, rows.losses)));
-    return add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, TV_F32, per_row * R, rows.losses));
+    return add_losses(plan, rows.losses);
 }
 
 static tv_status_t add_messages(struct plan *plan, const struct tv_action *action)
@@ -261,21 +279,23 @@ static tv_status_t add_copies(struct plan *plan, const int64_t *counts)
 }
 
 /* How often a bucket's gradients are scattered and its weights gathered in a step. A weight that two units of a stage
- * use moves for each of them. */
+ * use moves for each of them; the head's moves for its backward alone. */
 static tv_status_t add_sharded_bucket(struct plan *plan, int b)
 {
     const struct tv_run *run = plan->run;
     const struct tv_sharding *s = &plan->sharding;
     const int64_t m = plan->schedule->num_micro;
-    const int64_t uses = s->bucket_units[b].needs_head ? 2 : 1;
-    const int64_t passes = run->recompute == TV_RECOMPUTE_FULL ? 3 : 2;
+    const int needs_head = s->bucket_units[b].needs_head;
+    const int is_head = s->bucket_units[b].low == run->model.num_layers + 1;
+    const int64_t uses = needs_head ? 2 : 1;
+    const int64_t passes = is_head ? 1 : run->recompute == TV_RECOMPUTE_FULL ? 3 : 2;
     const int64_t *counts = tv_shards_counts(&s->shards, b);
     TV_TRY(add(plan, over_group(plan, OPERATION_SCATTER, run->grad_dtype, counts,
                                 run->zero_stage >= 2 ? m * uses : 1)));
     if (run->zero_stage == 1)
         TV_TRY(add_copies(plan, counts));
     return add(plan, over_group(plan, OPERATION_GATHER, run->dtype, counts,
-                                run->zero_stage == 3 ? passes * m * uses : 1));
+                                run->zero_stage == 3 ? (passes + needs_head) * m : 1));
 }
 
 static tv_status_t add_buckets(struct plan *plan)

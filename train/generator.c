@@ -87,13 +87,9 @@ static tv_status_t fit(struct tv_generator *g, int64_t length)
     g->model = NULL;
     g->length = 0;
     free(g->ids);
-    free(g->targets);
     g->ids = calloc((size_t)wanted, sizeof(*g->ids));
-    g->targets = malloc((size_t)wanted * sizeof(*g->targets));
-    if (g->ids == NULL || g->targets == NULL)
+    if (g->ids == NULL)
         return TV_ERR(TV_NO_MEMORY, "%lld tokens", (long long)wanted);
-    for (int64_t i = 0; i < wanted; i++)
-        g->targets[i] = -1;
     TV_TRY(tv_model_create(&args, &g->model));
     g->length = (int)wanted;
     return TV_OK;
@@ -161,7 +157,6 @@ void tv_generator_destroy(struct tv_generator *g)
         return;
     tv_model_destroy(g->model);
     free(g->ids);
-    free(g->targets);
     tv_buffer_destroy(&g->weights);
     tv_local_params_destroy(&g->locals);
     tv_param_table_destroy(&g->table);
@@ -179,7 +174,6 @@ const struct tv_model_config *tv_generator_config(const struct tv_generator *g)
 tv_status_t tv_generator_next(struct tv_generator *g, const int32_t *ids, int64_t count,
                               float *scores_out)
 {
-    double loss_sum; /* of no targets */
     const int64_t context = g->config.max_positions;
     const int64_t num = count < context ? count : context;
     if (count < 1)
@@ -193,8 +187,7 @@ tv_status_t tv_generator_next(struct tv_generator *g, const int32_t *ids, int64_
     /* What stands behind the text changes nothing before it: attention is causal. */
     memset(g->ids, 0, (size_t)g->length * sizeof(*g->ids));
     memcpy(g->ids, ids + count - num, (size_t)num * sizeof(*g->ids));
-    const struct tv_model_call call = {
-        .ids = g->ids, .targets = g->targets, .loss_sum_out = &loss_sum};
+    const struct tv_model_call call = {.ids = g->ids};
     TV_TRY(tv_model_forward(g->model, &call));
     return tv_model_read_logits(g->model, &call, num - 1, scores_out);
 }

@@ -84,7 +84,7 @@ static tv_status_t stage_forward(void *context, const struct tv_stage_call *call
     double loss_sum = 0;
     if (tv_trainer_is_root(tr))
         tv_stop_announce();
-    forward.loss_sum_out = &loss_sum;
+    forward.loss_sum_out = &loss_sum; /* of an evaluation; else backward has it */
     const struct tv_train_options *o = &tr->run->options;
     const int is_end = call->x == NULL || call->y == NULL; /* what lies between needs no tokens */
     if (is_end || o->resets_position_ids || o->resets_attention_mask) {
@@ -137,15 +137,23 @@ static tv_status_t stage_backward(void *context, const struct tv_stage_call *cal
     struct tv_trainer *tr = context;
     const struct tv_unit_done done = {tr, unit_done};
     struct tv_model_call backward = model_call(tr, call, "backward");
+    double loss_sum = 0;
     backward.unit_done = call->is_last_backward && tr->store == NULL ? &done : NULL;
-    return tv_model_backward(tr->model, &backward);
+    backward.loss_sum_out = &loss_sum;
+    TV_TRY(tv_model_backward(tr->model, &backward));
+    tr->loss_sum += loss_sum;
+    return TV_OK;
 }
 
 static tv_status_t stage_backward_input(void *context, const struct tv_stage_call *call)
 {
     struct tv_trainer *tr = context;
-    const struct tv_model_call input = model_call(tr, call, "backward (input)");
-    return tv_model_backward_input(tr->model, &input);
+    struct tv_model_call input = model_call(tr, call, "backward (input)");
+    double loss_sum = 0;
+    input.loss_sum_out = &loss_sum;
+    TV_TRY(tv_model_backward_input(tr->model, &input));
+    tr->loss_sum += loss_sum;
+    return TV_OK;
 }
 
 static tv_status_t stage_backward_weight(void *context, const struct tv_stage_call *call)

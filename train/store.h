@@ -7,7 +7,8 @@
  * gives, the gradients of norms, is kept until then.
  * Weights, stage 3: gathered into one of two buffers before a unit's forward and before its backward
  * (or the input part of it), dropped after it; those of the next unit of the chunk are on their way
- * meanwhile. Full recomputation gathers for its forward once more.
+ * meanwhile. Full recomputation gathers for its forward once more. The head's are wanted in its backward
+ * alone, which gives all of its gradients, in a backward of two parts in the first.
  * A weight that two units of this rank use moves once for each of them. */
 #ifndef TV_TRAIN_STORE_H
 #define TV_TRAIN_STORE_H

@@ -143,6 +143,24 @@ TEST(CudaDevice, LargeCopiesOfPageableMemoryArriveWhole)
     tv_buffer_destroy(&b);
 }
 
+// What one stream has yet to copy from the pinned memory is not overwritten by what another copies to it.
+TEST(CudaDevice, TwoStreamsPassThroughThePinnedMemory)
+{
+    Gpu gpu;
+    tv_stream *other = nullptr;
+    ASSERT_EQ(tv_stream_create(gpu.device, &other), TV_OK);
+    tv_buffer a = gpu.buffer(64), b = gpu.buffer(64);
+    const std::vector<char> threes(64, 3);
+    ASSERT_EQ(tv_stream_copy(other, a.data, threes.data(), 64), TV_OK);
+    EXPECT_EQ(gpu.get<char>(b, 64), std::vector<char>(64, 0));
+    EXPECT_EQ(gpu.get<char>(b, 64), std::vector<char>(64, 0));
+    ASSERT_EQ(tv_stream_synchronize(other), TV_OK);
+    EXPECT_EQ(gpu.get<char>(a, 64), threes);
+    tv_buffer_destroy(&a);
+    tv_buffer_destroy(&b);
+    tv_stream_destroy(other);
+}
+
 TEST(CudaDevice, AnEventJoinsTwoStreams)
 {
     Gpu gpu;

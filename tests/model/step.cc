@@ -74,6 +74,7 @@ class Rank
     const StepCase &step;
     struct tv_tensor_axis axis;
     size_t rows, width, num_micro;
+    double evaluated = 0; /* losses that forward says */
     float *params_of(size_t stage)
     {
         return step.is_lent ? lenders[stage]->params.data()
@@ -173,13 +174,16 @@ struct tv_model_call Rank::call_of(size_t chunk, size_t micro)
 void Rank::forward()
 {
     for (size_t micro = 0; micro < num_micro; micro++) {
-        double loss_sum = 0;
+        double loss_sum = NAN;
         for (size_t c = 0; c < num_chunks(); c++) {
             struct tv_model_call call = call_of(c, micro);
             call.loss_sum_out = &loss_sum;
             ASSERT_OK(tv_model_forward(models[stage_of(c)].get(), &call));
         }
-        run.loss_sum += loss_sum;
+        if (step.step > 0) {
+            ASSERT_TRUE(std::isnan(loss_sum)) << "training: backward says the loss";
+        }
+        evaluated += loss_sum;
     }
 }
 
@@ -188,17 +192,23 @@ void Rank::backward()
     const bool is_split = step.weight_delay >= 0;
     const size_t delay = is_split ? (size_t)step.weight_delay : 0;
     for (size_t micro = 0; micro < num_micro + delay; micro++) {
+        double loss_sum = 0;
         for (size_t c = num_chunks(); micro < num_micro && c-- > 0;) {
-            const struct tv_model_call call = call_of(c, micro);
+            struct tv_model_call call = call_of(c, micro);
             struct tv_model *model = models[stage_of(c)].get();
+            call.loss_sum_out = &loss_sum;
             ASSERT_OK(is_split ? tv_model_backward_input(model, &call)
                                : tv_model_backward(model, &call));
         }
+        run.loss_sum += loss_sum;
         for (size_t c = num_chunks(); is_split && micro >= delay && c-- > 0;) {
             struct tv_model_call call = call_of(c, micro - delay);
             call.dx = nullptr;
             ASSERT_OK(tv_model_backward_weight(models[stage_of(c)].get(), &call));
         }
+    }
+    if (step.step == 0) {
+        ASSERT_EQ(evaluated, run.loss_sum);
     }
 }
 

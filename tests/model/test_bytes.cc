@@ -30,9 +30,9 @@ Counts counts_of(const StepCase &step)
         return {step.recompute == TV_RECOMPUTE_FULL ? (4 * L + 2) + (2 * L + 1) : 4 * L + 2, 0};
     int64_t halves = 2 * (4 * L + 2);
     if (step.recompute == TV_RECOMPUTE_SELECTIVE)
-        halves += 2 * L + 1; /* norm outputs are gathered again */
+        halves += 2 * L; /* norm outputs are gathered again; the head's is made once */
     if (step.recompute == TV_RECOMPUTE_FULL)
-        halves += 4 * L + 2; /* the forward once more */
+        halves += 4 * L + 1; /* the forward once more, without the head's part */
     if (step.weight_delay >= 0)
         halves += 2 * L; /* weight parts gather the gradients behind row matrices again */
     return {0, halves};
@@ -44,10 +44,9 @@ int64_t bytes_of(const StepCase &step)
     const int64_t R = (int64_t)step.micro_batch * step.seq_length, C = step.config.hidden_size;
     const auto num_micro = (int64_t)step.ids.size() / R;
     const Counts counts = counts_of(step);
-    const int num_losses = step.recompute == TV_RECOMPUTE_FULL ? 2 : 1;
-    const int64_t per_micro =
-        counts.sums * all_reduce(R * C, T) + counts.halves * half_sum(R * C, T) +
-        num_losses * (all_reduce(R, T) + all_reduce((step.label_smoothing > 0 ? 3 : 2) * R, T));
+    const int64_t per_micro = counts.sums * all_reduce(R * C, T) +
+                              counts.halves * half_sum(R * C, T) + all_reduce(R, T) +
+                              all_reduce((step.label_smoothing > 0 ? 3 : 2) * R, T);
     int64_t per_step = 0;
     if (step.is_sequence_parallel) /* 2 L + 1 norms; gpt2: their biases, 2 L row biases */
         per_step = all_reduce((step.config.family == TV_GPT2 ? 6 * step.config.num_layers + 2

@@ -92,8 +92,8 @@ TEST(Memory, OfOneSlotByHand)
 {
     const auto bytes = bytes_of_a_layer(TV_RECOMPUTE_NONE, 1, 0);
     EXPECT_EQ(4 * (norms + attention + ff + act), bytes[TV_MEM_ACTIVATIONS]);
-    /* two residual gradients, d_act, d_qkv, d_att, loss work; positions, ids, targets */
-    const int64_t scratch = rows * (32 + 32 + 128 + 96 + 32) + 48;
+    /* two residual gradients, d_act, d_qkv, d_att; positions, ids, targets */
+    const int64_t scratch = rows * (32 + 32 + 128 + 96 + 32);
     EXPECT_EQ(4 * (scratch + 3 * rows), bytes[TV_MEM_BUFFERS]);
     EXPECT_EQ(4 * (2 * 64 + 32 * 96 + 96 + 32 * 32 + 32 + 32 * 128 + 128 + 128 * 32 + 32),
               bytes[TV_MEM_PARAMS]);
@@ -111,7 +111,7 @@ TEST(Memory, OfOneSlotWithCutRowsByHand)
     const int64_t own_attention = rows * (96 + 32) / 2 + rows * 4 + own * 32;
     EXPECT_EQ(4 * (own_norms + own_attention + (ff + act) / 2), bytes[TV_MEM_ACTIVATIONS]);
     /* two of own rows and one of all; d_act, d_qkv, d_att halved; 4 norm and 2 bias gradients packed */
-    const int64_t scratch = (2 * own + rows) * 32 + rows * (128 + 96 + 32) / 2 + 48 + 6 * 32;
+    const int64_t scratch = (2 * own + rows) * 32 + rows * (128 + 96 + 32) / 2 + 6 * 32;
     EXPECT_EQ(4 * (scratch + 3 * rows), bytes[TV_MEM_BUFFERS]);
 }
 
@@ -123,6 +123,54 @@ TEST(Memory, OfSlotsAndWorkingSets)
               bytes_of_a_layer(TV_RECOMPUTE_SELECTIVE, 5, 2)[TV_MEM_ACTIVATIONS]);
     EXPECT_EQ(4 * 2 * (norms + attention + ff + act),
               bytes_of_a_layer(TV_RECOMPUTE_FULL, 5, 2)[TV_MEM_ACTIVATIONS]);
+}
+
+std::array<int64_t, TV_NUM_MEM_KINDS> bytes_of_a_head(int64_t vocab_size, int micro_batch,
+                                                      tv_recompute_t recompute)
+{
+    std::array<int64_t, TV_NUM_MEM_KINDS> bytes = {};
+    const Chunks chunks = {{4, 1, 3, 2}};
+    StepCase step = some_step(small_gpt2());
+    step.config.vocab_size = vocab_size;
+    step.config.max_positions = step.seq_length = 64;
+    step.micro_batch = micro_batch;
+    struct tv_model_args args = args_of(step, {}, chunks);
+    args.recompute = recompute;
+    EXPECT_EQ(TV_OK, tv_model_memory(&args, 1, TV_F32, bytes.data())) << tv_error_message();
+    return bytes;
+}
+
+/* Norm output and statistics, logits of a chunk, lse and three numbers of each row: in the place of a layer's
+ * gradients. */
+TEST(Memory, OfAHeadByHand)
+{
+    for (const auto recompute : {TV_RECOMPUTE_NONE, TV_RECOMPUTE_SELECTIVE, TV_RECOMPUTE_FULL}) {
+        const auto bytes = bytes_of_a_head(50257, 8, recompute);
+        const int64_t R = 512, logits = (128 * 50257 + 15) / 16 * 16;
+        EXPECT_EQ(0, bytes[TV_MEM_ACTIVATIONS]);
+        /* two residual gradients before them; positions, ids and targets of 3 slots behind */
+        EXPECT_EQ(4 * (2 * R * 32 + R * 32 + 2 * R + logits + 4 * 128 + 7 * R),
+                  bytes[TV_MEM_BUFFERS]);
+        /* few columns: what a layer needs is more */
+        EXPECT_EQ(4 * (2 * R * 32 + R * (128 + 96 + 32) + 7 * R),
+                  bytes_of_a_head(37, 8, recompute)[TV_MEM_BUFFERS]);
+    }
+}
+
+/* From the first whole chunk on rows cost what channels do, whatever the vocabulary. */
+TEST(Memory, OfLogitsDoesNotGrowWithTheRows)
+{
+    int64_t more[2];
+    for (const int which : {0, 1}) {
+        const int64_t vocab_size = which ? 400009 : 100003;
+        const auto few = bytes_of_a_head(vocab_size, 2, TV_RECOMPUTE_NONE),
+                   many = bytes_of_a_head(vocab_size, 16, TV_RECOMPUTE_NONE);
+        more[which] = 0;
+        for (int kind = 0; kind < TV_NUM_MEM_KINDS; kind++)
+            more[which] += many[(size_t)kind] - few[(size_t)kind];
+    }
+    EXPECT_EQ(more[0], more[1]);
+    EXPECT_EQ(14 * 64 * 4 * (3 * 32 + 2 + 7), more[0]);
 }
 
 /* Positions and first keys of each slot, where they are reset. */

@@ -141,16 +141,31 @@ double lse_of(float (*logit)(int64_t r, int64_t v), int64_t r, int64_t vocab)
     return max + std::log(sum);
 }
 
+/* All rows, and the room that they need. */
+struct Loss {
+    Loss(struct tv_vocab_shard shard, float (*logit)(int64_t r, int64_t v),
+         const std::vector<int32_t> &all_targets, double smoothing)
+        : logits(logits_of(shard, logit)), lse(rows), work(4 * rows),
+          host(tv_vocab_host_bytes(rows) / sizeof(float)),
+          targets(all_targets), loss{shard,      rows,      logits.data(), targets.data(),
+                                     lse.data(), smoothing, work.data(),   host.data()}
+    {
+    }
+    Loss(const Loss &) = delete;
+    Loss &operator=(const Loss &) = delete;
+    std::vector<float> logits, lse, work, host;
+    std::vector<int32_t> targets;
+    struct tv_vocab_loss loss;
+};
+
 TEST_P(Vocabulary, ZeroHeadGivesLogarithmOfTheVocabulary)
 {
     const std::vector<int32_t> targets = some_ids(GetParam().vocab);
     run([&](const struct tv_tensor_axis &axis, struct tv_vocab_shard shard) {
         for (const double smoothing : {0.0, 0.1, 0.9}) {
-            std::vector<float> logits = logits_of(shard, zero_logit), lse(rows), work(4 * rows);
-            const struct tv_vocab_loss loss = {shard,          rows,       logits.data(),
-                                               targets.data(), lse.data(), smoothing};
-            double sum = -1;
-            ASSERT_OK(tv_vocab_cross_entropy_forward(&axis, &loss, work.data(), &sum));
+            Loss l(shard, zero_logit, targets, smoothing);
+            double sum = 0;
+            ASSERT_OK(tv_vocab_cross_entropy_forward(&axis, &l.loss, &sum));
             EXPECT_NEAR(std::log((double)GetParam().vocab), sum / rows, 1e-12);
         }
     });
@@ -168,10 +183,10 @@ void check_loss(float (*logit)(int64_t r, int64_t v), const Case &which,
     std::vector<int32_t> targets = some_ids(which.vocab);
     targets[1] = -1;
     targets[4] = -100;
-    std::vector<float> logits = logits_of(shard, logit), lse(rows), work(4 * rows);
-    const struct tv_vocab_loss loss = {shard,          rows,       logits.data(),
-                                       targets.data(), lse.data(), which.smoothing};
-    ASSERT_OK(tv_vocab_cross_entropy_forward(&axis, &loss, work.data(), loss_out));
+    Loss l(shard, logit, targets, which.smoothing);
+    const std::vector<float> &logits = l.logits, &lse = l.lse;
+    *loss_out = 0;
+    ASSERT_OK(tv_vocab_cross_entropy_forward(&axis, &l.loss, loss_out));
     double want = 0;
     for (int64_t r = 0; r < rows; r++) {
         const double row_lse = lse_of(logit, r, which.vocab);
@@ -182,7 +197,7 @@ void check_loss(float (*logit)(int64_t r, int64_t v), const Case &which,
     }
     ASSERT_NEAR(want, *loss_out, 1e-6 * (1 + std::fabs(want)));
 
-    ASSERT_OK(tv_vocab_cross_entropy_backward(&axis, &loss));
+    ASSERT_OK(tv_vocab_cross_entropy_backward(&axis, &l.loss));
     for (int64_t r = 0; r < rows; r++)
         for (int64_t v = 0; v < shard.padded; v++) {
             const float got = logits[(size_t)(r * shard.padded + v)];

@@ -26,6 +26,7 @@ struct Rank {
     tv_mesh_coord here = {};
     int num_micro = 0;
     int64_t params = 0, tied = 0, tied_uses = 0; // elements; units here that use the tied weight
+    int64_t head = 0;                            // of params, those of the head alone
     std::vector<int64_t> sent;                   // over the data axis, by step
     std::vector<double> losses, norms;
     std::vector<int64_t> held;                     // by kind, at the end
@@ -43,6 +44,8 @@ void look(struct tv_trainer *tr, Rank *rank)
     rank->here = tr->here;
     rank->num_micro = tr->run->num_micro;
     rank->params = s->locals.count;
+    for (int b = 0; b < s->shards.num_buckets; b++)
+        rank->head += s->bucket_units[b].low == head ? s->shards.buckets[b].count : 0;
     for (int kind = 0; kind < TV_NUM_MEM_KINDS; kind++)
         rank->held.push_back((int64_t)tv_device_bytes(tr->device, (tv_mem_kind_t)kind));
     rank->planned.resize(TV_NUM_MEM_KINDS);
@@ -227,7 +230,10 @@ void check_bytes(int pp, int dp, int tp, int zero, Words more, bool is_full = fa
         // Inside each group as if it were all; then once the shards' sums over the groups.
         const int64_t inside = (N - 1) * (n * sent_per_element(zero, m, is_full, e) +
                                           (zero >= 2 ? twice * gathers : 0));
-        EXPECT_EQ(group.sent, groups * inside + 2 * (groups - 1) * n * e.gradient);
+        // The head's weights are gathered for its backward alone.
+        const int64_t saved =
+            zero == 3 ? (N - 1) * m * (is_full ? 2 : 1) * e.weight * (group.one->head + twice) : 0;
+        EXPECT_EQ(group.sent, groups * (inside - saved) + 2 * (groups - 1) * n * e.gradient);
         // Optimizer state: two moments, and masters where weights are not fp32 themselves.
         const int64_t w = e.weight, o = 8 + (w < element ? element : 0);
         const int64_t state[] = {(w + 4 + o) * N * n, ((w + 4) * N + o) * n, (w * N + 4 + o) * n,
