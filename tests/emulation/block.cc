@@ -327,6 +327,8 @@ void run_grid(const Launch &launch)
     gridDim = {grid.x, grid.y, grid.z};
     blockDim = {block.x, block.y, block.z};
     const Region shared = static_shared(launch);
+    // The library's own thread-local variables are among them.
+    const std::vector<unsigned char> outside(shared.data, shared.data + shared.bytes);
     const size_t dynamic_bytes = launch.config.dynamicSmemBytes;
     const std::unique_ptr<unsigned char, decltype(&std::free)> dynamic(
         static_cast<unsigned char *>(
@@ -343,5 +345,6 @@ void run_grid(const Launch &launch)
         run_block(launch);
     }
     machine.dynamic = nullptr;
+    std::memcpy(shared.data, outside.data(), shared.bytes);
 }
 } // namespace emulation

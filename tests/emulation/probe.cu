@@ -70,9 +70,12 @@ __global__ void dynamic(float *y, size_t bytes)
     y[threadIdx.x] = room[bytes / sizeof(float) - 1];
 }
 
+thread_local int launches;
+
 template <typename... Params, typename... Args>
 cudaError_t start(cudaStream_t stream, size_t shared_bytes, void (*kernel)(Params...), Args... args)
 {
+    launches++;
     cudaLaunchConfig_t config = {};
     config.gridDim = 1;
     config.blockDim = 64;
@@ -125,4 +128,8 @@ cudaError_t probe_dynamic(cudaStream_t stream, float *y, size_t shared_bytes)
 cudaError_t probe_allow_dynamic(int bytes)
 {
     return cudaFuncSetAttribute(dynamic, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+}
+int probe_launches()
+{
+    return launches;
 }

@@ -19,4 +19,5 @@ cudaError_t probe_copy(cudaStream_t stream, const float *x, float *y, int count)
 cudaError_t probe_dynamic(cudaStream_t stream, float *y,
                           size_t shared_bytes); // writes where it was asked for
 cudaError_t probe_allow_dynamic(int bytes);
+int probe_launches(); // by this thread: a thread-local variable of the library, as shared memory is
 #endif

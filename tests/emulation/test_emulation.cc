@@ -90,6 +90,14 @@ TEST_F(Emulation, ShufflesInEveryOrder)
     }
 }
 
+TEST_F(Emulation, TheLibrarysOwnVariablesOutliveALaunch)
+{
+    const int before = probe_launches();
+    EXPECT_EQ(probe_reverse(stream, x, y), cudaSuccess);
+    EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    EXPECT_EQ(probe_launches(), before + 1);
+}
+
 TEST_F(Emulation, AMissingBarrierShows)
 {
     EXPECT_EQ(probe_reverse_without_barrier(stream, x, y), cudaSuccess);

@@ -19,24 +19,15 @@ std::vector<Case> all_cases()
 
 class Emulated : public ::testing::TestWithParam<Case>
 {
-  public:
-    static void SetUpTestSuite()
-    {
-        staged = new Staged;
-    }
-    static void TearDownTestSuite()
-    {
-        delete staged;
-        staged = nullptr;
-        EXPECT_EQ(emulation::device_bytes(), 0u);
-    }
-
   protected:
+    // On a device of its own, whose memory holds nothing of an earlier run.
     static Call run(tv_dtype_t dtype, unsigned char fill, unsigned order, bool is_aligned)
     {
+        EXPECT_EQ(emulation::device_bytes(), 0u);
         emulation::settings().fill = fill;
         emulation::settings().order = order;
-        return staged->run(GetParam(), dtype, is_aligned);
+        Staged staged;
+        return staged.run(GetParam(), dtype, is_aligned);
     }
     static void expect_agreement(tv_dtype_t dtype)
     {
@@ -52,9 +43,7 @@ class Emulated : public ::testing::TestWithParam<Case>
         Call moved = run(dtype, 0xff, 7, false);
         expect_close(moved, want, GetParam().tolerance, GetParam().inside);
     }
-    static Staged *staged;
 };
-Staged *Emulated::staged;
 } // namespace
 
 TEST_P(Emulated, AgreesWithTheReference)
