@@ -5,9 +5,9 @@
 #include "train/run.h"
 
 TV_BEGIN_C
-/* --device, --comm and --precision: run->device_kind, move, dtype, uses_tf32. auto is a GPU where driver, library and GPU are
- * there, and says why not where only some of them are. Errors: TV_INVALID (no such word; tf32 on a CPU), TV_UNSUPPORTED
- * (cuda where there is none). */
+/* --device, --comm and --precision: run->device_kind, move, dtype, uses_tf32. --device auto is a GPU where driver,
+ * library and GPU are there, and says why not where only some of them are. Errors: TV_INVALID (no such word; tf32 or
+ * nccl on a CPU), TV_UNSUPPORTED (cuda where there is none). */
 TV_MUST_CHECK tv_status_t tv_run_resolve_device(struct tv_run *run);
 /* All ranks of a run have the same sort of device. Collective over world. Errors: TV_INVALID. */
 TV_MUST_CHECK tv_status_t tv_run_check_devices(struct tv_comm *world, const struct tv_run *run);
