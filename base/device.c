@@ -227,6 +227,13 @@ struct tv_device *tv_stream_device(const struct tv_stream *stream)
     return stream->device;
 }
 
+void tv_stream_set_aside(struct tv_stream *stream)
+{
+    const struct tv_device_driver *driver = &stream->device->driver;
+    if (driver->ops->stream_set_aside != NULL)
+        driver->ops->stream_set_aside(driver->state, stream->handle);
+}
+
 void *tv_stream_handle(const struct tv_stream *stream)
 {
     return stream->handle;
@@ -258,9 +265,9 @@ static tv_status_t wait_watched(struct tv_stream *stream)
     for (int rounds = 0, done = 0;; rounds++) {
         enum { ROUNDS_BEFORE_SLEEP = 200 };
         TV_TRY(ops->event_is_done(state, stream->reached, &done));
+        TV_TRY(device->look(device->look_context, done ? 0 : tv_clock_seconds() - started));
         if (done)
             return TV_OK;
-        TV_TRY(device->look(device->look_context, tv_clock_seconds() - started));
         if (rounds < ROUNDS_BEFORE_SLEEP)
             sched_yield();
         else
@@ -281,10 +288,12 @@ tv_status_t tv_stream_synchronize(struct tv_stream *stream)
 tv_status_t tv_stream_copy(struct tv_stream *stream, void *dst, const void *src, size_t bytes)
 {
     const struct tv_device *device = stream->device;
-    return said(
-        device,
-        device->driver.ops->stream_copy(device->driver.state, stream->handle, dst, src, bytes),
-        "a copy");
+    const struct tv_device_ops *ops = device->driver.ops;
+    if (device->look != NULL && ops->copy_waits != NULL &&
+        ops->copy_waits(device->driver.state, dst, src))
+        TV_TRY(wait_watched(stream));
+    return said(device, ops->stream_copy(device->driver.state, stream->handle, dst, src, bytes),
+                "a copy");
 }
 
 tv_status_t tv_stream_zero(struct tv_stream *stream, void *dst, size_t bytes)

@@ -65,9 +65,9 @@ size_t tv_device_peak_bytes(const struct tv_device *device); /* largest sum over
 size_t tv_device_kind_peak_bytes(const struct tv_device *device,
                                  tv_mem_kind_t kind); /* most of this kind so far */
 
-/* Call `look` again and again while tv_stream_synchronize waits, with the seconds it has waited so
- * far; its failure ends the wait. That is how messages between GPUs, for which the host does not
- * wait, keep their deadline. NULL: nobody looks. */
+/* Call `look` again and again while tv_stream_synchronize, or tv_stream_copy to memory of the host,
+ * waits, with the seconds it has waited so far; its failure ends the wait. That is how messages
+ * between GPUs, for which the host does not wait, keep their deadline. NULL: nobody looks. */
 void tv_device_watch(struct tv_device *device,
                      tv_status_t (*look)(void *context, double waited_seconds), void *context);
 /* The table of mesh/nccl_internal.h, or NULL where the device's library is built without NCCL. */
@@ -88,6 +88,9 @@ void tv_buffer_destroy(struct tv_buffer *buffer); /* NULL, zeroed or destroyed: 
 
 TV_MUST_CHECK tv_status_t tv_stream_create(struct tv_device *device, struct tv_stream **stream_out);
 void tv_stream_destroy(struct tv_stream *stream);
+/* A stream for what may wait for peers: tv_buffer_destroy, which waits for all work that may use the
+ * buffer, does not wait for this stream. Its users see to it that other streams wait for it first. */
+void tv_stream_set_aside(struct tv_stream *stream);
 struct tv_device *tv_stream_device(const struct tv_stream *stream);
 /* The driver's own stream, for those who enqueue there themselves: a cudaStream_t under CUDA. */
 void *tv_stream_handle(const struct tv_stream *stream);

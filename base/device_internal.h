@@ -9,7 +9,7 @@
 #include "base/device.h"
 
 TV_BEGIN_C
-enum { TV_DEVICE_ABI = 2, TV_DEVICE_MAX_NAME = 128 };
+enum { TV_DEVICE_ABI = 3, TV_DEVICE_MAX_NAME = 128 };
 
 /* `state` is the driver's own. Streams and events are the driver's own objects behind void
  * pointers. */
@@ -31,6 +31,10 @@ struct tv_device_ops {
     tv_status_t (*event_is_done)(void *state, void *event, int *done_out);
     /* Why this thread's last operation failed, in the driver's words. */
     const char *(*reason)(void *state);
+    /* Would stream_copy wait for what is on the stream before? NULL: no, or at once. */
+    int (*copy_waits)(void *state, const void *dst, const void *src);
+    /* tv_stream_set_aside; NULL: nothing to do. */
+    void (*stream_set_aside)(void *state, void *stream);
 };
 
 /* What a driver hands over when it opens. */

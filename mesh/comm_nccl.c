@@ -186,13 +186,18 @@ tv_status_t tv_nccl_poll(struct tv_comm_rank *shared, double waited_seconds)
     if (!has_pending(shared))
         return TV_OK;
     const struct tv_comm *comm = shared->sides->comm;
-    if (comm->ops->is_failed(comm))
-        return give_up(shared, TV_PEER, "another rank has ended the job");
+    if (comm->ops->is_failed(comm)) {
+        char sentence[128];
+        snprintf(sentence, sizeof(sentence), "%s axis, rank %d: another rank has ended the job",
+                 comm->name, comm->rank);
+        return give_up(shared, TV_PEER, sentence);
+    }
     const double quiet = tv_clock_seconds() - shared->device_progress_at;
     const double waited = waited_seconds < quiet ? waited_seconds : quiet;
     if (comm->timeout_seconds <= 0 || waited <= comm->timeout_seconds)
         return TV_OK;
     TV_TRY(find_culprit(shared, &side, &op));
+    side->comm->stats.wait_seconds += waited;
     return deadline_passed(side->comm, op);
 }
 
@@ -253,11 +258,12 @@ static tv_status_t create_op(struct tv_device_side *side)
     return TV_OK;
 }
 
-static int num_pending(const struct tv_device_side *side)
+/* Operations for which a host that waits would still be waiting; more may be under way. */
+static int num_ahead(const struct tv_device_side *side)
 {
     int num = 0;
     for (const struct tv_device_op *op = side->pending; op != NULL; op = op->next)
-        num += !op->is_done;
+        num += op->is_waited && !op->is_done;
     return num;
 }
 
@@ -266,7 +272,7 @@ static tv_status_t take_op(struct tv_device_side *side, struct tv_device_op **op
 {
     const double started = tv_clock_seconds();
     TV_TRY(tv_nccl_poll(side->comm->shared, 0));
-    for (int round = 0; num_pending(side) >= MAX_AHEAD; round++) {
+    for (int round = 0; num_ahead(side) >= MAX_AHEAD; round++) {
         tv_comm_relax(round);
         TV_TRY(tv_nccl_poll(side->comm->shared, tv_clock_seconds() - started));
     }
@@ -359,6 +365,7 @@ tv_status_t tv_nccl_start(struct tv_comm *comm, struct tv_nccl_line *line,
     struct tv_device_side *side = comm->device_side;
     struct tv_device_op *op = NULL;
     struct tv_request *request = NULL;
+    TV_TRY(tv_nccl_check_alive(comm->shared));
     if (line->handle == NULL)
         return TV_ERR(TV_PEER,
                       "%s axis, rank %d: nothing can follow an operation that was given up",

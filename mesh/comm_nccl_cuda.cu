@@ -37,7 +37,7 @@ void prefer(const char *variable, const char *value)
 
 tv_status_t unique_id(char *id_out, char *message)
 {
-    static_assert(TV_NCCL_ID_BYTES == NCCL_UNIQUE_ID_BYTES, "the id is copied as it is");
+    static_assert(TV_NCCL_ID_BYTES == sizeof(ncclUniqueId), "the id is copied as it is");
     ncclUniqueId id;
     prefer("NCCL_NVLS_ENABLE", "0");
     const tv_status_t status = check(ncclGetUniqueId(&id), nullptr, "ncclGetUniqueId", message);

@@ -98,6 +98,7 @@ static tv_status_t create_side(struct tv_comm *comm, struct tv_device *device)
         free(side);
         return status;
     }
+    tv_stream_set_aside(side->whole.stream);
     side->next = comm->shared->sides;
     comm->shared->sides = side;
     comm->device_side = side;
@@ -176,24 +177,29 @@ static int round_of(int edge, int num_ranks)
 
 /* Its first operation makes the connection, for which the host waits: now, while both ends are here, not when one of
  * them may be waiting for something else. */
-static tv_status_t connect_link(struct tv_device_side *side, struct tv_nccl_line *link)
+static tv_status_t connect_link(struct tv_comm *comm, struct tv_nccl_line *link)
 {
-    char message[TV_NCCL_MESSAGE] = "";
+    struct tv_device_side *side = comm->device_side;
+    const struct tv_comm_stats before = comm->stats;
+    struct tv_request *request = NULL;
     if (side->token.data == NULL)
         TV_TRY(tv_buffer_create(side->device, 1, TV_MEM_BUFFERS, &side->token));
-    const struct tv_nccl_call call = {.op = link->is_send ? TV_OP_SEND : TV_OP_RECV,
-                                      .rank = link->rank,
-                                      .size = link->size,
-                                      .send = side->token.data,
-                                      .recv = side->token.data,
-                                      .count = 1,
-                                      .dtype = TV_U8,
-                                      .root = 1 - link->rank};
-    const tv_status_t status =
-        side->nccl->enqueue(link->handle, &call, tv_stream_handle(link->stream), message);
-    if (status != TV_OK)
-        return tv_nccl_failed(side, status, "connecting neighbours", message);
-    return tv_nccl_wait_ready(side, link->handle, "connecting neighbours");
+    const struct tv_start start = {.op = link->is_send ? TV_OP_SEND : TV_OP_RECV,
+                                   .send = side->token.data,
+                                   .recv = side->token.data,
+                                   .count = 1,
+                                   .dtype = TV_U8,
+                                   .root = link->peer};
+    TV_TRY(tv_nccl_start(comm, link, &start, link->stream, &request));
+    const double started = tv_clock_seconds();
+    for (int round = 0, done = 0; !done; round++) {
+        tv_comm_relax(round);
+        TV_TRY(tv_request_test(&request, &done));
+        if (!done)
+            TV_TRY(tv_nccl_poll(comm->shared, tv_clock_seconds() - started));
+    }
+    comm->stats = before;
+    return TV_OK;
 }
 
 /* This rank's part in one round: it is the source of edge `rank`, the destination of edge `from`, or in none. */
@@ -212,6 +218,7 @@ static tv_status_t make_link(struct tv_comm *comm, int round, int to, int from)
         return TV_OK;
     struct tv_nccl_line *link = &side->links[side->num_links];
     TV_TRY(tv_stream_create(side->device, &link->stream));
+    tv_stream_set_aside(link->stream);
     side->num_links++;
     link->handle = handle;
     link->rank = is_send ? 0 : 1;
@@ -219,7 +226,7 @@ static tv_status_t make_link(struct tv_comm *comm, int round, int to, int from)
     link->peer = is_send ? to : from;
     link->is_send = is_send;
     TV_TRY(tv_nccl_wait_ready(side, handle, "splitting NCCL's communicator"));
-    return connect_link(side, link);
+    return connect_link(comm, link);
 }
 
 tv_status_t tv_comm_use_nccl_messages(struct tv_comm *comm, int directions)

@@ -171,7 +171,9 @@ static tv_status_t poll_until_done(struct tv_request *request)
         status = step(request, &done);
         if (status == TV_OK && !done)
             status = step_others(request);
-        if (status == TV_OK && !done && comm->shared->sides != NULL)
+        const int is_on_device =
+            comm->shared->sides != NULL && comm->shared->device_error[0] == '\0';
+        if (status == TV_OK && !done && is_on_device) /* what failed there has been said */
             status = tv_nccl_poll(comm->shared, 0);
         if (request->num_done + request->phase != before)
             idle_rounds = 0;

@@ -64,6 +64,8 @@ struct Entry {
 void start_record();
 std::vector<Entry> take_record();
 int stream_number(cudaStream_t stream);
+// A planted fault: this thread's nth wait for an event from now is lost; 0: none.
+void lose_wait(int nth);
 
 // block.cc, for streams.cc: runs all blocks of a launch, on the calling thread.
 void run_grid(const Launch &launch);

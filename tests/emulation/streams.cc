@@ -189,6 +189,13 @@ int stream_number(cudaStream_t stream)
     return resolve(stream)->number;
 }
 
+static thread_local int waits_to_loss;
+
+void lose_wait(int nth)
+{
+    waits_to_loss = nth;
+}
+
 void start_record()
 {
     World &w = world();
@@ -300,13 +307,21 @@ cudaError_t cudaDeviceSynchronize()
             if (stream->device == current_device())
                 all.push_back(stream);
     }
-    for (CUstream_st *stream : all)
-        synchronize(stream);
+    // In turns: one stream may wait for what a peer does when another gets on.
+    for (bool is_done = false; !is_done;) {
+        is_done = true;
+        for (CUstream_st *stream : all)
+            is_done &= advance(stream);
+        if (!is_done)
+            sched_yield();
+    }
     return outcome();
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
 {
+    if (waits_to_loss > 0 && --waits_to_loss == 0)
+        return cudaSuccess;
     if (event->last == nullptr) // as on a GPU: nothing to wait for
         return cudaSuccess;
     add(stream, "wait", event->number, [mark = event->last] {
