@@ -236,6 +236,13 @@ struct tv_device *tv_stream_device(const struct tv_stream *stream)
     return stream->device;
 }
 
+void tv_stream_set_aside(struct tv_stream *stream)
+{
+    const struct tv_device_driver *driver = &stream->device->driver;
+    if (driver->ops->stream_set_aside != NULL)
+        driver->ops->stream_set_aside(driver->state, stream->handle);
+}
+
 void *tv_stream_handle(const struct tv_stream *stream)
 {
     return stream->handle;
@@ -292,7 +299,7 @@ tv_status_t tv_stream_copy(struct tv_stream *stream, void *dst, const void *src,
     const struct tv_device *device = stream->device;
     const struct tv_device_ops *ops = device->driver.ops;
     if (device->look != NULL && ops->copy_waits != NULL &&
-        ops->copy_waits(device->driver.state, dst))
+        ops->copy_waits(device->driver.state, dst, src))
         TV_TRY(wait_watched(stream));
     return said(device, ops->stream_copy(device->driver.state, stream->handle, dst, src, bytes),
                 "a copy");

@@ -91,6 +91,9 @@ void tv_buffer_destroy(struct tv_buffer *buffer); /* NULL, zeroed or destroyed: 
 
 TV_MUST_CHECK tv_status_t tv_stream_create(struct tv_device *device, struct tv_stream **stream_out);
 void tv_stream_destroy(struct tv_stream *stream);
+/* A stream for what may wait for peers: tv_buffer_destroy, which waits for all work that may use the
+ * buffer, does not wait for this stream. Its users see to it that other streams wait for it first. */
+void tv_stream_set_aside(struct tv_stream *stream);
 struct tv_device *tv_stream_device(const struct tv_stream *stream);
 /* The driver's own stream, for those who enqueue there themselves: a cudaStream_t under CUDA. */
 void *tv_stream_handle(const struct tv_stream *stream);

@@ -11,6 +11,7 @@
 #include <cuda_runtime.h>
 #include <map>
 #include <new>
+#include <set>
 
 namespace
 {
@@ -25,6 +26,7 @@ struct cuda_state {
     int device = 0;
     int uses_tf32 = 0;
     std::map<void *, stream_room> rooms; /* by the driver's stream */
+    std::set<void *> streams;            /* that released memory waits for */
     cudaStream_t clearing = nullptr;
     tv_cuda_pool pool;
     tv_cuda_staging staging;
@@ -81,17 +83,27 @@ tv_status_t cuda_alloc(void *state, size_t bytes, void **data_out)
 
 void cuda_release(void *state, void *data)
 {
-    (void)enter(state)->pool.give_back(data);
+    cuda_state *here = enter(state);
+    for (void *stream : here->streams)
+        cudaStreamSynchronize(static_cast<cudaStream_t>(stream));
+    (void)here->pool.give_back(data);
 }
 
 tv_status_t cuda_stream_create(void *state, void **stream_out)
 {
-    (void)enter(state);
+    cuda_state *here = enter(state);
     cudaStream_t stream;
     const cudaError_t error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
-    if (error == cudaSuccess)
+    if (error == cudaSuccess) {
         *stream_out = stream;
+        here->streams.insert(stream);
+    }
     return to_status(error);
+}
+
+void cuda_stream_set_aside(void *state, void *stream)
+{
+    enter(state)->streams.erase(stream);
 }
 
 void cuda_stream_destroy(void *state, void *stream)
@@ -106,6 +118,7 @@ void cuda_stream_destroy(void *state, void *stream)
             (void)here->pool.give_back(room->second.workspace);
         here->rooms.erase(room);
     }
+    here->streams.erase(stream);
     cudaStreamDestroy(static_cast<cudaStream_t>(stream));
 }
 
@@ -172,18 +185,20 @@ const char *cuda_reason(void *)
     return cudaGetErrorString(last_error);
 }
 
-int cuda_copy_waits(void *state, const void *dst)
+int cuda_copy_waits(void *state, const void *dst, const void *src)
 {
-    (void)enter(state);
-    return tv_cuda_staging::waits(dst);
+    return enter(state)->staging.waits(dst, src);
 }
 
 const tv_device_ops ops = {
-    cuda_close,         cuda_alloc,          cuda_release,
-    cuda_stream_create, cuda_stream_destroy, cuda_stream_synchronize,
-    cuda_stream_copy,   cuda_stream_zero,    cuda_event_create,
-    cuda_event_destroy, cuda_event_record,   cuda_stream_wait_event,
-    cuda_event_is_done, cuda_reason,         cuda_copy_waits,
+    cuda_close,          cuda_alloc,
+    cuda_release,        cuda_stream_create,
+    cuda_stream_destroy, cuda_stream_synchronize,
+    cuda_stream_copy,    cuda_stream_zero,
+    cuda_event_create,   cuda_event_destroy,
+    cuda_event_record,   cuda_stream_wait_event,
+    cuda_event_is_done,  cuda_reason,
+    cuda_copy_waits,     cuda_stream_set_aside,
 };
 
 cudaError_t count_devices(int *num_out)
@@ -247,8 +262,10 @@ tv_status_t tv_cuda_workspace(tv_stream *stream, size_t bytes, void **data_out)
     cuda_state *state = state_of(stream);
     stream_room *room = &state->rooms[host->stream_handle(stream)];
     if (room->bytes < bytes) {
-        if (room->workspace != nullptr) /* waits for what uses it */
+        if (room->workspace != nullptr) {
+            cudaStreamSynchronize(static_cast<cudaStream_t>(host->stream_handle(stream)));
             (void)state->pool.give_back(room->workspace);
+        }
         room->workspace = nullptr;
         room->bytes = 0;
         if (state->pool.take(bytes, &room->workspace) != cudaSuccess)

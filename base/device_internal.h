@@ -31,8 +31,10 @@ struct tv_device_ops {
     tv_status_t (*event_is_done)(void *state, void *event, int *done_out);
     /* Why this thread's last operation failed, in the driver's words. */
     const char *(*reason)(void *state);
-    /* Does stream_copy to `dst` come back only when it is done? NULL: no, or at once. */
-    int (*copy_waits)(void *state, const void *dst);
+    /* Would stream_copy wait for what is on the stream before? NULL: no, or at once. */
+    int (*copy_waits)(void *state, const void *dst, const void *src);
+    /* tv_stream_set_aside; NULL: nothing to do. */
+    void (*stream_set_aside)(void *state, void *stream);
 };
 
 /* What a driver hands over when it opens. */

@@ -73,10 +73,9 @@ cudaError_t tv_cuda_pool::give_back(void *data)
     const auto block = used_.find(data);
     if (block == used_.end())
         return cudaErrorInvalidValue;
-    const cudaError_t error = cudaDeviceSynchronize();
     idle_.emplace(block->second, data);
     used_.erase(block);
-    return error;
+    return cudaSuccess;
 }
 
 tv_cuda_staging::~tv_cuda_staging()
@@ -150,10 +149,15 @@ cudaError_t tv_cuda_staging::download(cudaStream_t stream, char *dst, const char
     return error;
 }
 
-bool tv_cuda_staging::waits(const void *dst)
+bool tv_cuda_staging::waits(const void *dst, const void *src) const
 {
-    bool to_pageable = false;
-    return is_pageable(dst, &to_pageable) == cudaSuccess && to_pageable;
+    bool to_pageable = false, from_pageable = false;
+    if (is_pageable(dst, &to_pageable) != cudaSuccess ||
+        is_pageable(src, &from_pageable) != cudaSuccess)
+        return false;
+    for (cudaEvent_t passed : passed_)
+        to_pageable |= from_pageable && passed != nullptr && cudaEventQuery(passed) != cudaSuccess;
+    return to_pageable;
 }
 
 cudaError_t tv_cuda_staging::copy(cudaStream_t stream, void *dst, const void *src, size_t bytes)

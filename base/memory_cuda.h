@@ -16,7 +16,7 @@ class tv_cuda_pool
     tv_cuda_pool &operator=(const tv_cuda_pool &) = delete;
     ~tv_cuda_pool();
     cudaError_t take(size_t bytes, void **data_out); /* not cleared */
-    /* Waits for the device, as cudaFree does: nothing may be working on the block any more. */
+    /* Nothing works on the block any more. */
     cudaError_t give_back(void *data);
 
   private:
@@ -36,7 +36,8 @@ class tv_cuda_staging
     ~tv_cuda_staging();
     /* Any two places. Pageable memory has been read, or written, when this returns. */
     cudaError_t copy(cudaStream_t stream, void *dst, const void *src, size_t bytes);
-    static bool waits(const void *dst); /* is a copy to it done when `copy` returns? */
+    /* Would `copy` wait for what is on the stream before? */
+    bool waits(const void *dst, const void *src) const;
 
   private:
     enum { NUM_HALVES = 2 };

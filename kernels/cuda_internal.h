@@ -41,9 +41,7 @@
 
 TV_BEGIN_C
 #define TV_KERNEL_CUDA(op, args)                                                                   \
-    __attribute__((weak))                                                                          \
     tv_status_t TV_CUDA_F32(op)(struct tv_stream * stream, const struct args *a);                  \
-    __attribute__((weak))                                                                          \
     tv_status_t TV_CUDA_BF16(op)(struct tv_stream * stream, const struct args *a);
 TV_KERNEL_LIST(TV_KERNEL_CUDA)
 #undef TV_KERNEL_CUDA

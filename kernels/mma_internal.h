@@ -84,6 +84,10 @@ static __device__ __forceinline__ void tv_not_ahead(uint64_t &x)
 {
     asm volatile("" : "+l"(x));
 }
+static __device__ __forceinline__ void tv_not_ahead(uint32_t &x)
+{
+    asm volatile("" : "+r"(x));
+}
 
 /* 2^x, good to 2 units in the last place; 0 for -inf and where the result is no normal number. */
 static __device__ __forceinline__ float tv_exp2(float x)

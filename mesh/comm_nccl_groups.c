@@ -98,6 +98,7 @@ static tv_status_t create_side(struct tv_comm *comm, struct tv_device *device)
         free(side);
         return status;
     }
+    tv_stream_set_aside(side->whole.stream);
     side->next = comm->shared->sides;
     comm->shared->sides = side;
     comm->device_side = side;
@@ -217,6 +218,7 @@ static tv_status_t make_link(struct tv_comm *comm, int round, int to, int from)
         return TV_OK;
     struct tv_nccl_line *link = &side->links[side->num_links];
     TV_TRY(tv_stream_create(side->device, &link->stream));
+    tv_stream_set_aside(link->stream);
     side->num_links++;
     link->handle = handle;
     link->rank = is_send ? 0 : 1;

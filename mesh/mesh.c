@@ -1,6 +1,7 @@
 /* mesh/mesh.c -- one split of the reordered world per axis; never knows what the communicators are
  * made of. */
 #include "mesh/mesh.h"
+#include "mesh/nccl.h"
 #include <stdlib.h>
 
 struct tv_mesh {
@@ -43,6 +44,14 @@ tv_status_t tv_mesh_check(struct tv_mesh_coord extent, int num_ranks)
     return TV_OK;
 }
 
+/* Peers along an axis share all other coordinates: the first one's rank names the group. */
+static int group_of(const struct tv_mesh *mesh, int axis)
+{
+    struct tv_mesh_coord first = mesh->here;
+    first.at[axis] = 0;
+    return tv_mesh_rank_of(mesh->extent, first);
+}
+
 tv_status_t tv_mesh_create(struct tv_comm *world, struct tv_mesh_coord extent,
                            const struct tv_placement *placement, struct tv_mesh **mesh_out)
 {
@@ -59,11 +68,7 @@ tv_status_t tv_mesh_create(struct tv_comm *world, struct tv_mesh_coord extent,
     mesh->here = tv_mesh_coord_of(extent, place);
     tv_status_t status = tv_comm_split(world, 0, place, &mesh->world);
     for (int a = 0; a < TV_NUM_AXES && status == TV_OK; a++) {
-        /* Peers along an axis share all other coordinates: the first one's rank names the group. */
-        struct tv_mesh_coord first = mesh->here;
-        first.at[a] = 0;
-        status = tv_comm_split(mesh->world, tv_mesh_rank_of(extent, first), mesh->here.at[a],
-                               &mesh->axis[a]);
+        status = tv_comm_split(mesh->world, group_of(mesh, a), mesh->here.at[a], &mesh->axis[a]);
         if (status == TV_OK)
             tv_comm_set_name(mesh->axis[a], tv_mesh_axis_name((enum tv_mesh_axis)a));
     }
@@ -72,6 +77,14 @@ tv_status_t tv_mesh_create(struct tv_comm *world, struct tv_mesh_coord extent,
         return status;
     }
     *mesh_out = mesh;
+    return TV_OK;
+}
+
+tv_status_t tv_mesh_use_nccl(struct tv_mesh *mesh, struct tv_device *device)
+{
+    TV_TRY(tv_comm_use_nccl(mesh->world, device));
+    for (int a = 0; a < TV_NUM_AXES; a++)
+        TV_TRY(tv_comm_share_nccl(mesh->world, group_of(mesh, a), mesh->here.at[a], mesh->axis[a]));
     return TV_OK;
 }
 

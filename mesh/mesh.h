@@ -25,6 +25,11 @@ TV_MUST_CHECK tv_status_t tv_mesh_create(struct tv_comm *world, struct tv_mesh_c
                                          struct tv_mesh **mesh_out);
 void tv_mesh_destroy(struct tv_mesh *mesh); /* Collective. NULL is a no-op. */
 
+/* Device memory moves by NCCL on all axes and in groups split from them: a communicator of the world,
+ * the axes split from it, in one order on all ranks. The device must outlive the mesh. Collective.
+ * Errors: as tv_comm_use_nccl (mesh/nccl.h). */
+TV_MUST_CHECK tv_status_t tv_mesh_use_nccl(struct tv_mesh *mesh, struct tv_device *device);
+
 struct tv_mesh_coord tv_mesh_extent(const struct tv_mesh *mesh);
 struct tv_mesh_coord tv_mesh_here(const struct tv_mesh *mesh);
 int tv_mesh_rank(const struct tv_mesh *mesh); /* mesh rank, not world rank */

@@ -3,6 +3,7 @@
  * Every F takes a slot and an x, every B or W gives them back; executor_plan.c counts how many that
  * are, executor_messages.c keeps them. */
 #include "base/clock.h"
+#include "mesh/nccl.h"
 #include "pipeline/executor_internal.h"
 #include "pipeline/schedule_internal.h"
 #include <inttypes.h>
@@ -72,11 +73,31 @@ static tv_status_t create_lists(struct tv_comm *pipe, struct tv_stream *stream,
     return TV_OK;
 }
 
+/* Where the messages of a kind go in the ring of stages, on all of them. */
+static int directions_of(const struct tv_schedule *schedule, tv_action_kind_t kind)
+{
+    const int P = schedule->num_stages;
+    int directions = 0;
+    for (int s = 0; s < P; s++) {
+        const struct tv_action_list *list = &schedule->stages[s];
+        for (int i = 0; i < list->num_actions; i++) {
+            const struct tv_action *a = &list->actions[i];
+            if (a->kind == kind && a->peer == (s + 1) % P)
+                directions |= TV_TO_NEXT;
+            else if (a->kind == kind && a->peer == (s + P - 1) % P)
+                directions |= TV_TO_PREVIOUS;
+        }
+    }
+    return directions;
+}
+
 static tv_status_t create_parts(struct tv_executor *e, struct tv_comm *pipe)
 {
     const struct tv_schedule *schedule = e->schedule;
     TV_TRY(tv_comm_split(pipe, 0, e->stage, &e->forward));
     TV_TRY(tv_comm_split(pipe, 0, e->stage, &e->backward));
+    TV_TRY(tv_comm_use_nccl_messages(e->forward, directions_of(schedule, TV_ACT_SEND_FORWARD)));
+    TV_TRY(tv_comm_use_nccl_messages(e->backward, directions_of(schedule, TV_ACT_SEND_BACKWARD)));
     tv_comm_set_name(e->forward, "pipe forward");
     tv_comm_set_name(e->backward, "pipe backward");
     TV_TRY(tv_inbox_create(e, TV_ACT_RECV_FORWARD, e->forward, &e->x));

@@ -27,11 +27,15 @@ struct tv_profile {
 struct tv_checkpoint;
 struct tv_run_place;
 
+/* How device memory moves: NCCL where each rank has a GPU of its own, NCCL, or through the host. */
+typedef enum { TV_MOVE_AUTO, TV_MOVE_NCCL, TV_MOVE_HOST } tv_move_t;
+
 struct tv_run {
     struct tv_train_options options; /* as given, with a schedule; owned by the caller */
     struct tv_mesh_coord extent;
     struct tv_model_config model;
     tv_device_kind_t device_kind;
+    tv_move_t move;                 /* --comm */
     tv_tokens_format_t data_format; /* text when all of --data is; else of the first that is not */
     int64_t seq_length, micro_batch, global_batch, train_iters, decay_iters;
     int is_bound; /* --bind auto */

@@ -1,6 +1,7 @@
 /* train/run_device.c -- from --device to a device for each rank. */
 #include "train/run_device.h"
 #include "base/log.h"
+#include "mesh/nccl.h"
 #include "train/place.h"
 #include <string.h>
 
@@ -58,9 +59,26 @@ static tv_status_t resolve_precision(struct tv_run *run)
     return TV_OK;
 }
 
+static tv_status_t resolve_move(struct tv_run *run)
+{
+    static const char *const words[] = {"auto", "nccl", "mpi"};
+    const char *word = run->options.comm;
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(word, words[i]) != 0)
+            continue;
+        run->move = (tv_move_t)i;
+        if (run->move == TV_MOVE_NCCL && run->device_kind == TV_DEVICE_CPU)
+            return TV_ERR(TV_INVALID, "--comm nccl is for --device cuda; a run on CPUs has --comm "
+                                      "mpi, or none given");
+        return TV_OK;
+    }
+    return TV_ERR(TV_INVALID, "--comm %s is not one of auto, nccl, mpi", word);
+}
+
 tv_status_t tv_run_resolve_device(struct tv_run *run)
 {
     TV_TRY(resolve_kind(run));
+    TV_TRY(resolve_move(run));
     return resolve_precision(run);
 }
 
@@ -102,5 +120,34 @@ tv_status_t tv_run_open_device(const struct tv_comm *world, const struct tv_run 
     TV_TRY(tv_device_open_gpu(&choice, device_out));
     tv_log(TV_LOG_DEBUG, "rank %d: %s at %s", tv_comm_rank(world), tv_device_name(*device_out),
            tv_device_pci(*device_out));
+    return TV_OK;
+}
+
+/* Can NCCL join these ranks? The same verdict on all. */
+static tv_status_t check_nccl(struct tv_comm *world, struct tv_device *device)
+{
+    tv_status_t status = TV_OK;
+    int first_failed;
+    if (tv_device_nccl(device) == NULL)
+        status = TV_ERR(TV_UNSUPPORTED, "libtrivet_cuda.so is built without NCCL");
+    TV_TRY(tv_comm_agree(world, status, &first_failed));
+    return tv_nccl_check_gpus(world, device);
+}
+
+tv_status_t tv_run_connect_devices(struct tv_mesh *mesh, const struct tv_run *run,
+                                   struct tv_device *device)
+{
+    struct tv_comm *world = tv_mesh_world(mesh);
+    if (run->device_kind == TV_DEVICE_CPU || run->move == TV_MOVE_HOST || tv_comm_size(world) == 1)
+        return TV_OK;
+    const tv_status_t status = check_nccl(world, device);
+    if (status == TV_OK)
+        return tv_mesh_use_nccl(mesh, device);
+    if (status == TV_PEER)
+        return status;
+    if (run->move == TV_MOVE_NCCL)
+        return TV_ERR(status, "--comm nccl: %s; --comm mpi would work", tv_error_message());
+    if (tv_comm_rank(world) == 0)
+        tv_log(TV_LOG_INFO, "--comm auto is mpi: %s", tv_error_message());
     return TV_OK;
 }

@@ -190,6 +190,9 @@ static const struct tv_option rows[] = {
     {"Run", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
     {"device", NULL, TV_OPTION_TEXT, AT(device), 0, 0, "auto",
      "cpu, cuda (an NVIDIA GPU for each rank), or auto: cuda where there is one"},
+    {"comm", NULL, TV_OPTION_TEXT, AT(comm), 0, 0, "auto",
+     "how tensors on GPUs move: nccl, mpi (through host memory; ranks may share a GPU), or auto: "
+     "nccl where each rank has a GPU of its own"},
     {"threads", NULL, TV_OPTION_INT, AT(num_threads), 1, 4096, NULL,
      "threads of each rank's kernels; a fair share of the cores by default"},
     {"init-from", NULL, TV_OPTION_TEXT, AT(init_from), 0, 0, NULL,

@@ -59,7 +59,7 @@ struct tv_train_options {
     int64_t eval_interval;
     int64_t mask_token; /* -1: none */
     /* run */
-    const char *device, *init_from, *metrics, *export_hf, *dump_grads, *log_sample_ids;
+    const char *device, *comm, *init_from, *metrics, *export_hf, *dump_grads, *log_sample_ids;
     const char *save, *load;     /* NULL: neither */
     int64_t save_interval, keep; /* 0: at the end alone; all */
     int is_save_async, is_finetune, is_optimizer_fresh, is_rng_fresh;

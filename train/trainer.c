@@ -151,11 +151,15 @@ static tv_status_t create_params(struct tv_trainer *tr)
     return TV_OK;
 }
 
-static tv_status_t create_model(struct tv_trainer *tr, int num_threads)
+static tv_status_t create_device(struct tv_trainer *tr, int num_threads)
+{
+    TV_TRY(tv_run_open_device(tr->world, tr->run, num_threads, &tr->device));
+    return tv_stream_create(tr->device, &tr->stream);
+}
+
+static tv_status_t create_model(struct tv_trainer *tr)
 {
     const struct tv_kernels *kernels;
-    TV_TRY(tv_run_open_device(tr->world, tr->run, num_threads, &tr->device));
-    TV_TRY(tv_stream_create(tr->device, &tr->stream));
     TV_TRY(tv_trainer_kernels(tr, tr->run->dtype, &kernels));
     struct tv_model_chunk *chunks = calloc((size_t)tr->run->num_chunks, sizeof(*chunks));
     tr->costs = calloc((size_t)tr->run->num_chunks, sizeof(*tr->costs));
@@ -320,11 +324,13 @@ static tv_status_t create_all(struct tv_trainer *tr)
     TV_TRY(tv_run_mesh_create(tr->world, run, &tr->mesh));
     TV_TRY(tv_clock_offset(tv_mesh_world(tr->mesh), &tr->clock_offset));
     tr->here = tv_mesh_here(tr->mesh);
+    TV_TRY(tv_fair_threads(tv_mesh_world(tr->mesh), run->options.num_threads, &num_threads));
+    TV_TRY(agree(tr, create_device(tr, num_threads)));
+    TV_TRY(tv_run_connect_devices(tr->mesh, run, tr->device)); /* before groups are split */
     TV_TRY(tv_zero_groups_create(run, tv_mesh_comm(tr->mesh, TV_DATA), &tr->zero));
     TV_TRY(agree(tr, tv_file_guard(open_files, tr)));
     TV_TRY(agree(tr, alloc_host(tr)));
-    TV_TRY(tv_fair_threads(tv_mesh_world(tr->mesh), run->options.num_threads, &num_threads));
-    TV_TRY(agree(tr, create_model(tr, num_threads)));
+    TV_TRY(agree(tr, create_model(tr)));
     TV_TRY(agree(tr, create_own(tr)));
     TV_TRY(agree(tr, create_parts(tr)));
     return create_state(tr);
@@ -365,10 +371,10 @@ void tv_trainer_destroy(struct tv_trainer *tr)
     tv_store_destroy(tr->store);
     tv_buffer_destroy(&tr->masters);
     tv_comm_destroy(tr->tied);
-    tv_stream_destroy(tr->stream);
-    tv_device_close(tr->device);
     tv_zero_groups_destroy(&tr->zero);
     tv_mesh_destroy(tr->mesh);
+    tv_stream_destroy(tr->stream);
+    tv_device_close(tr->device);
     tv_corpus_close(tr->data);
     for (int i = 0; i < tr->run->options.valid_data.num; i++)
         tv_corpus_close(tr->valid[i]);

@@ -165,7 +165,9 @@ __global__ void __launch_bounds__(threads)
 /* dk, dv: heads of 64 columns 4 warps with 32 keys each, of 128 columns 8 warps with 16. */
 namespace by_key
 {
-constexpr int keys = 128, queries = 64, at_once = 32; /* columns of scores in registers */
+constexpr int keys = 128, queries = 64;
+/* Columns of scores in registers. Dropout's words need some, too. */
+template <int h, bool drops> constexpr int at_once = h == 64 && drops ? 16 : 32;
 template <int h> constexpr int m = h == 64 ? 2 : 1;
 template <int h> constexpr int threads = keys / (16 * m<h>)*32;
 
@@ -217,7 +219,7 @@ TV_ATTENTION_DEVICE void load_queries(const tv_attention_backward_args &a, uint1
     terms->first_key[i] = tv_first_key_of(a.first_keys, row + (i < rows ? i : rows - 1));
 }
 
-/* Columns of scores: queries [query, + at_once) of a head, from `column` of a tile. */
+/* Columns of scores: queries from `query` of a head, from `column` of a tile. */
 struct part {
     const columns_terms *terms;
     int column, query, head;
@@ -225,12 +227,12 @@ struct part {
 };
 
 /* Scores of keys [key, + 16 rows) against a part. */
-template <int rows>
-TV_ATTENTION_DEVICE void hide(float (&scores)[rows][at_once / 8][4], const part &of, int key)
+template <int rows, int n>
+TV_ATTENTION_DEVICE void hide(float (&scores)[rows][n][4], const part &of, int key)
 {
     const int lane = static_cast<int>(threadIdx.x % 32);
 #pragma unroll
-    for (int j = 0; j < 2 * (at_once / 8); j++) {
+    for (int j = 0; j < 2 * n; j++) {
         const int at = j / 2 * 8 + lane % 4 * 2 + j % 2, query = of.query + at;
         const int first = of.terms->first_key[of.column + at];
 #pragma unroll
@@ -243,14 +245,14 @@ TV_ATTENTION_DEVICE void hide(float (&scores)[rows][at_once / 8][4], const part 
 }
 
 /* scores -> p after dropout, whose scale comes at the end; the products v.do -> ds. */
-template <int h, bool drops, int rows>
-TV_ATTENTION_DEVICE void weights_and_gradients(float (&p)[rows][at_once / 8][4],
-                                               float (&ds)[rows][at_once / 8][4], const part &of,
-                                               const uint32_t (&kept)[rows], float drop_scale)
+template <int h, bool drops, int rows, int n>
+TV_ATTENTION_DEVICE void weights_and_gradients(float (&p)[rows][n][4], float (&ds)[rows][n][4],
+                                               const part &of, const uint32_t (&kept)[rows],
+                                               float drop_scale)
 {
     constexpr float scale = tv_score_scale<h> * tv_log2_e;
 #pragma unroll
-    for (int j = 0; j < at_once / 8; j++) {
+    for (int j = 0; j < n; j++) {
         const int at = of.column + 8 * j + static_cast<int>(threadIdx.x % 4) * 2;
         const float lse[2] = {of.terms->lse[at], of.terms->lse[at + 1]};
         const float delta[2] = {of.terms->delta[at], of.terms->delta[at + 1]};
@@ -280,18 +282,19 @@ add_queries(sums<h> &sum, uint16_t *tile_k, uint16_t *tile_q, const columns_term
             const tv_attention_backward_args &a, const block_place &at, const walk &now)
 {
     const int row = static_cast<int>(threadIdx.x / 32) * 16 * m<h>, key = at.first + row;
+    constexpr int columns = at_once<h, drops>;
     uint16_t *tile_v = tile_k + keys * h, *tile_do = tile_q + queries * h;
-    for (int column = 0; column < queries; column += at_once) {
+    for (int column = 0; column < queries; column += columns) {
         const part of = {&terms, column, now.query + column, now.head,
                          at.base + now.query + column};
-        if (of.query + at_once <= key || of.query >= a.seq_length)
+        if (of.query + columns <= key || of.query >= a.seq_length)
             continue; /* before all keys of the warp, or behind the end */
         uint32_t kept[m<h>] = {};
         if (drops)
-            tv_keep_by_key<m<h>, at_once / 8>(kept, a.dropout, of.row, of.head, key);
-        float p[m<h>][at_once / 8][4], ds[m<h>][at_once / 8][4];
+            tv_keep_by_key<m<h>, columns / 8>(kept, a.dropout, of.row, of.head, key);
+        float p[m<h>][columns / 8][4], ds[m<h>][columns / 8][4];
         tv_tile_product<h>(p, tile_k, row, tile_q, column);
-        if (key + 16 * m<h> - 1 > of.query || terms.first_key[column + at_once - 1] > key)
+        if (key + 16 * m<h> - 1 > of.query || terms.first_key[column + columns - 1] > key)
             hide(p, of, key);
         tv_tile_product<h>(ds, tile_v, row, tile_do, column);
         weights_and_gradients<h, drops>(p, ds, of, kept, a.dropout.scale);

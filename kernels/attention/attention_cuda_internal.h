@@ -105,7 +105,9 @@ TV_ATTENTION_DEVICE void tv_tile_b_transposed(uint32_t word[4], const uint16_t *
 template <int h>
 TV_ATTENTION_DEVICE void tv_tile_b(uint32_t word[4], const uint16_t *tile, int row, int n)
 {
-    const int lane = static_cast<int>(threadIdx.x % 32);
+    uint32_t thread = threadIdx.x % 32;
+    tv_not_ahead(thread); /* the places of all n */
+    const int lane = static_cast<int>(thread);
     tv_ldmatrix_transposed(word, tv_tile_lane<h>(tile, row, lane % 16, lane / 16, n));
 }
 

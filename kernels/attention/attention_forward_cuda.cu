@@ -14,12 +14,12 @@
 namespace
 {
 constexpr int queries = 128, warps = 4, threads = 32 * warps, m = 2; /* 16 m rows of a warp */
-/* A tile of keys. Dropout's words need registers. */
-template <bool drops> constexpr int tile_keys = drops ? 32 : 64;
+constexpr int keys = 64;                                             /* of a tile */
+/* Columns of scores in registers. Dropout's words need some, too. */
+template <int h, bool drops> constexpr int at_once = (h == 64 ? 64 : 32) / (drops ? 2 : 1);
 
 /* queries, and twice keys and values */
-template <int h, bool drops>
-constexpr int shared_bytes = 2 * h *(queries + 2 * 2 * tile_keys<drops>);
+template <int h> constexpr int shared_bytes = 2 * h *(queries + 2 * 2 * keys);
 
 /* A warp's rows: of row g + 8 half of fragment i, top and weight [i][half]. */
 template <int h> struct running {
@@ -104,7 +104,7 @@ TV_ATTENTION_DEVICE void finish(const tv_attention_args &a, running<h> &r, uint1
 }
 
 /* Start copying keys [from, + keys) and their values. */
-template <int h, int keys>
+template <int h>
 TV_ATTENTION_DEVICE void load_keys(const tv_attention_args &a, uint16_t *tiles, int64_t base,
                                    int kv, int from, bool is_aligned)
 {
@@ -120,7 +120,7 @@ template <int h, bool drops>
 __global__ void __launch_bounds__(threads)
     attention_forward_mma(const tv_attention_args a, bool is_aligned)
 {
-    constexpr int keys = tile_keys<drops>;
+    constexpr int columns = at_once<h, drops>;
     TV_SHARED_DYNAMIC(uint16_t, shared);
     const int head = static_cast<int>(blockIdx.x) % a.num_heads;
     const int kv = head / (a.num_heads / a.num_kv_heads);
@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(threads)
     tv_tile_load<queries, h, threads>(
         tile_q, tv_rows_of_head(a.q, a.ld_q, base + first, a.seq_length - first,
                                 static_cast<int64_t>(head) * h, is_aligned));
-    load_keys<h, keys>(a, tiles, base, kv, from, is_aligned);
+    load_keys<h>(a, tiles, base, kv, from, is_aligned);
     tv_copy_async_commit();
 
     running<h> r = {};
@@ -147,22 +147,24 @@ __global__ void __launch_bounds__(threads)
         tv_copy_async_wait<0>();
         __syncthreads(); /* the tile is there, and nobody reads the other buffer any more */
         if (from + keys < end)
-            load_keys<h, keys>(a, tiles + (buffer ^ 1) * 2 * keys * h, base, kv, from + keys,
-                               is_aligned);
+            load_keys<h>(a, tiles + (buffer ^ 1) * 2 * keys * h, base, kv, from + keys, is_aligned);
         tv_copy_async_commit();
-        if (from > first + row + 16 * m - 1 || first + row >= a.seq_length)
-            continue; /* behind all queries of the warp, or it has none */
-        uint32_t kept[m] = {};
-        if (drops)
-            tv_keep_by_query<m, keys / 8>(kept, a.dropout, base + first + row, head, from);
-        float scores[m][keys / 8][4];
-        tv_tile_product<h>(scores, tile_q, row, tile_k, 0);
-        if (tv_hides(seen, first + row, 16 * m, from, keys))
-            tv_hide(scores, seen, first + row, from);
-        soften(r, scores, scale);
-        if (drops)
-            drop(scores, kept);
-        tv_tile_add_product<h>(r.sum, scores, tile_v, 0);
+        for (int part = 0; part < keys; part += columns) {
+            const int key = from + part;
+            if (key > first + row + 16 * m - 1 || first + row >= a.seq_length)
+                break; /* behind all queries of the warp, or it has none */
+            uint32_t kept[m] = {};
+            if (drops)
+                tv_keep_by_query<m, columns / 8>(kept, a.dropout, base + first + row, head, key);
+            float scores[m][columns / 8][4];
+            tv_tile_product<h>(scores, tile_q, row, tile_k, part);
+            if (tv_hides(seen, first + row, 16 * m, key, columns))
+                tv_hide(scores, seen, first + row, key);
+            soften(r, scores, scale);
+            if (drops)
+                drop(scores, kept);
+            tv_tile_add_product<h>(r.sum, scores, tile_v, part);
+        }
     }
     finish<h>(
         a, r, tile_q, first,
@@ -177,10 +179,10 @@ template <int h> tv_status_t launch(tv_stream *stream, const tv_attention_args *
     const unsigned tiles = static_cast<unsigned>(tv_ceil_div(a->seq_length, queries));
     const dim3 grid(static_cast<unsigned>(a->batch) * static_cast<unsigned>(a->num_heads), tiles);
     if (a->dropout.threshold > 0)
-        return tv_launch_shared(attention_forward_mma<h, true>, grid, threads,
-                                shared_bytes<h, true>, stream, *a, is_aligned);
-    return tv_launch_shared(attention_forward_mma<h, false>, grid, threads, shared_bytes<h, false>,
-                            stream, *a, is_aligned);
+        return tv_launch_shared(attention_forward_mma<h, true>, grid, threads, shared_bytes<h>,
+                                stream, *a, is_aligned);
+    return tv_launch_shared(attention_forward_mma<h, false>, grid, threads, shared_bytes<h>, stream,
+                            *a, is_aligned);
 }
 } // namespace
 

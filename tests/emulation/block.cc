@@ -41,7 +41,8 @@ struct Machine {
     unsigned char *dynamic = nullptr;
     std::vector<unsigned> thread_order;
 };
-thread_local Machine machine;
+thread_local Machine storage;
+__thread Machine *machine; // storage, once the thread has run a grid: quicker to find
 
 std::mutex failure_lock;
 std::string first_failure;
@@ -54,15 +55,15 @@ bool has_failed()
 
 void wait_as(State state)
 {
-    machine.running->state = state;
+    machine->running->state = state;
     do
         Fiber::suspend();
-    while (machine.running->state == state || has_failed()); // a failed fiber is never woken
+    while (machine->running->state == state || has_failed()); // a failed fiber is never woken
 }
 
 void wake(unsigned thread)
 {
-    machine.threads[thread]->state = State::ready;
+    machine->threads[thread]->state = State::ready;
 }
 
 std::string place(const Thread &t)
@@ -90,11 +91,11 @@ std::string waits_at(const Thread &t)
 void fail_stuck()
 {
     unsigned first = 0; // who waits
-    while (machine.threads[first]->state == State::done)
+    while (machine->threads[first]->state == State::done)
         first++;
-    const Thread *waiting = machine.threads[first].get(), *other = nullptr;
-    for (unsigned i = 0; i < machine.count && other == nullptr; i++) {
-        const Thread *t = machine.threads[i].get();
+    const Thread *waiting = machine->threads[first].get(), *other = nullptr;
+    for (unsigned i = 0; i < machine->count && other == nullptr; i++) {
+        const Thread *t = machine->threads[i].get();
         const bool is_awaited = waiting->state == State::in_block ||
                                 (i / 32 == first / 32 && (waiting->mask >> (i % 32) & 1) != 0);
         if (is_awaited && (t->state == State::done || !is_same_site(t->site, waiting->site)))
@@ -107,28 +108,28 @@ void fail_stuck()
 // All threads wait at one barrier: does its work and wakes them.
 bool open_barrier()
 {
-    const Thread &first = *machine.threads[0];
-    for (unsigned i = 0; i < machine.count; i++) {
-        const Thread &t = *machine.threads[i];
+    const Thread &first = *machine->threads[0];
+    for (unsigned i = 0; i < machine->count; i++) {
+        const Thread &t = *machine->threads[i];
         if (t.state != State::in_block || t.work != first.work || !is_same_site(t.site, first.site))
             return false;
     }
     if (first.work != nullptr) {
         std::vector<void *> all;
-        for (unsigned i = 0; i < machine.count; i++)
-            all.push_back(machine.threads[i]->mine);
-        reinterpret_cast<BlockWork>(const_cast<void *>(first.work))(all.data(), machine.count);
+        for (unsigned i = 0; i < machine->count; i++)
+            all.push_back(machine->threads[i]->mine);
+        reinterpret_cast<BlockWork>(const_cast<void *>(first.work))(all.data(), machine->count);
     }
-    for (unsigned i = 0; i < machine.count; i++)
+    for (unsigned i = 0; i < machine->count; i++)
         wake(i);
     return true;
 }
 
 void resume(unsigned number)
 {
-    Thread &t = *machine.threads[number];
-    machine.running = &t;
-    machine.number = number;
+    Thread &t = *machine->threads[number];
+    machine->running = &t;
+    machine->number = number;
     threadIdx = t.index;
     t.fiber.resume();
     if (t.fiber.is_done())
@@ -138,9 +139,9 @@ void resume(unsigned number)
 void run_block(const Launch &launch)
 {
     const uint3 dim = blockDim;
-    std::fill(std::begin(machine.arrived), std::end(machine.arrived), 0u);
-    for (unsigned i = 0; i < machine.count; i++) {
-        Thread &t = *machine.threads[i];
+    std::fill(std::begin(machine->arrived), std::end(machine->arrived), 0u);
+    for (unsigned i = 0; i < machine->count; i++) {
+        Thread &t = *machine->threads[i];
         t.index = {i % dim.x, i / dim.x % dim.y, i / dim.x / dim.y};
         t.state = State::ready;
         t.what = "the start";
@@ -149,17 +150,17 @@ void run_block(const Launch &launch)
     }
     for (;;) {
         bool progressed = false, alive = false;
-        for (const unsigned i : machine.thread_order) {
-            if (machine.threads[i]->state == State::ready) {
+        for (const unsigned i : machine->thread_order) {
+            if (machine->threads[i]->state == State::ready) {
                 resume(i);
                 progressed = true;
             }
             if (has_failed())
                 return;
-            alive |= machine.threads[i]->state != State::done;
+            alive |= machine->threads[i]->state != State::done;
         }
         if (!alive) {
-            end_copies(machine.count);
+            end_copies(machine->count);
             return;
         }
         if (!progressed && !open_barrier()) {
@@ -226,12 +227,12 @@ unsigned long long block_of(unsigned long long i, unsigned long long count)
 
 int lane()
 {
-    return (int)(machine.number % 32);
+    return (int)(machine->number % 32);
 }
 
 void *dynamic_shared()
 {
-    return machine.dynamic;
+    return machine->dynamic;
 }
 
 // What the lanes of self's mask brought, where all of them wait for the same.
@@ -240,7 +241,7 @@ static bool collect(unsigned first, const Thread &self, void *lanes[32])
     for (unsigned i = 0; i < 32; i++) {
         if ((self.mask >> i & 1) == 0)
             continue;
-        const Thread &t = *machine.threads[first + i];
+        const Thread &t = *machine->threads[first + i];
         if (t.mask != self.mask || t.work != self.work || !is_same_site(t.site, self.site))
             return false;
         lanes[i] = t.mine;
@@ -250,9 +251,9 @@ static bool collect(unsigned first, const Thread &self, void *lanes[32])
 
 void meet_warp(unsigned mask, void *mine, WarpWork work, const char *what, Site site)
 {
-    Thread &self = *machine.running;
-    const unsigned first = machine.number / 32 * 32;
-    if ((mask >> (machine.number % 32) & 1) == 0) {
+    Thread &self = *machine->running;
+    const unsigned first = machine->number / 32 * 32;
+    if ((mask >> (machine->number % 32) & 1) == 0) {
         fail("%s calls %s at %s:%d with a mask that lacks it", place(self).c_str(), what, site.file,
              site.line);
         wait_as(State::in_warp);
@@ -262,8 +263,8 @@ void meet_warp(unsigned mask, void *mine, WarpWork work, const char *what, Site 
     self.work = reinterpret_cast<const void *>(work);
     self.what = what;
     self.site = site;
-    unsigned &arrived = machine.arrived[first / 32];
-    arrived |= 1u << (machine.number - first);
+    unsigned &arrived = machine->arrived[first / 32];
+    arrived |= 1u << (machine->number - first);
     void *lanes[32] = {};
     if ((arrived & mask) != mask || !collect(first, self, lanes)) {
         wait_as(State::in_warp); // the last one to come wakes it
@@ -281,7 +282,7 @@ void meet_warp(unsigned mask, void *mine, WarpWork work, const char *what, Site 
 
 void meet_block(void *mine, BlockWork work, const char *what, Site site)
 {
-    Thread &self = *machine.running;
+    Thread &self = *machine->running;
     self.mine = mine;
     self.work = reinterpret_cast<const void *>(work);
     self.what = what;
@@ -320,10 +321,11 @@ void clear_failure()
 void run_grid(const Launch &launch)
 {
     const dim3 grid = launch.config.gridDim, block = launch.config.blockDim;
-    machine.count = block.x * block.y * block.z;
-    while (machine.threads.size() < machine.count)
-        machine.threads.push_back(std::make_unique<Thread>());
-    machine.thread_order = order_of(machine.count);
+    machine = &storage;
+    machine->count = block.x * block.y * block.z;
+    while (machine->threads.size() < machine->count)
+        machine->threads.push_back(std::make_unique<Thread>());
+    machine->thread_order = order_of(machine->count);
     gridDim = {grid.x, grid.y, grid.z};
     blockDim = {block.x, block.y, block.z};
     const Region shared = static_shared(launch);
@@ -334,17 +336,17 @@ void run_grid(const Launch &launch)
         static_cast<unsigned char *>(
             aligned_alloc(128, std::max<size_t>((dynamic_bytes + 127) / 128 * 128, 128))),
         &std::free);
-    machine.dynamic = dynamic.get();
+    machine->dynamic = dynamic.get();
     const unsigned long long count = (unsigned long long)grid.x * grid.y * grid.z;
     for (unsigned long long i = 0; i < count && !has_failed(); i++) {
         const unsigned long long b = block_of(i, count);
         blockIdx = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y),
                     (unsigned)(b / grid.x / grid.y)};
         std::memset(shared.data, settings().fill, shared.bytes);
-        std::memset(machine.dynamic, settings().fill, dynamic_bytes);
+        std::memset(machine->dynamic, settings().fill, dynamic_bytes);
         run_block(launch);
     }
-    machine.dynamic = nullptr;
+    machine->dynamic = nullptr;
     std::memcpy(shared.data, outside.data(), shared.bytes);
 }
 } // namespace emulation

@@ -1,12 +1,13 @@
 // fiber.cc -- switching stacks: on x86-64 by hand (a dozen instructions), elsewhere with ucontext, which makes two
 // calls of the system each time. AddressSanitizer is told of each switch.
 #include "emulation/fiber.h"
+#include "emulation/sanitizer.h"
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <sys/mman.h>
 #include <unistd.h>
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TV_EMULATION_ASAN)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
@@ -18,7 +19,7 @@ __thread emulation::Fiber *running;
 void before_switch([[maybe_unused]] void **fake, [[maybe_unused]] const void *stack,
                    [[maybe_unused]] size_t bytes)
 {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TV_EMULATION_ASAN)
     __sanitizer_start_switch_fiber(fake, stack, bytes);
 #endif
 }
@@ -26,7 +27,7 @@ void before_switch([[maybe_unused]] void **fake, [[maybe_unused]] const void *st
 void after_switch([[maybe_unused]] void *fake, [[maybe_unused]] const void **stack,
                   [[maybe_unused]] size_t *bytes)
 {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TV_EMULATION_ASAN)
     __sanitizer_finish_switch_fiber(fake, stack, bytes);
 #endif
 }
@@ -80,7 +81,7 @@ Fiber::~Fiber()
 
 void Fiber::prepare(const std::function<void()> *body_)
 {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TV_EMULATION_ASAN)
     if (!done)
         __asan_unpoison_memory_region(stack + getpagesize(), stack_bytes - (size_t)getpagesize());
 #endif

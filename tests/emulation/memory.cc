@@ -2,6 +2,7 @@
 // runs, so that the host touching it faults at once. Allocations lie apart; gaps and freed pieces are poisoned for
 // AddressSanitizer, and without it a gap that was written is found when its neighbour is freed.
 #include "emulation/emulation.h"
+#include "emulation/sanitizer.h"
 #include <atomic>
 #include <csignal>
 #include <cstdio>
@@ -10,7 +11,7 @@
 #include <mutex>
 #include <sys/mman.h>
 #include <unistd.h>
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TV_EMULATION_ASAN)
 #include <sanitizer/asan_interface.h>
 #endif
 
@@ -77,14 +78,14 @@ void protect(Arena &a, int protection)
 
 void poison([[maybe_unused]] const unsigned char *data, [[maybe_unused]] size_t bytes)
 {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TV_EMULATION_ASAN)
     __asan_poison_memory_region(data, bytes);
 #endif
 }
 
 void unpoison([[maybe_unused]] const unsigned char *data, [[maybe_unused]] size_t bytes)
 {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TV_EMULATION_ASAN)
     __asan_unpoison_memory_region(data, bytes);
 #endif
 }
@@ -157,7 +158,7 @@ bool open_arena(Arena &a)
 
 void check_gap([[maybe_unused]] const unsigned char *data, [[maybe_unused]] const Allocation &block)
 {
-#if !defined(__SANITIZE_ADDRESS__)
+#if !defined(TV_EMULATION_ASAN)
     for (size_t i = block.bytes; i < block.room; i++) {
         if (data[i] != gap_byte) {
             fail("device memory of %zu bytes was written %zu bytes behind its end", block.bytes,

@@ -1,5 +1,6 @@
 // streams.cc -- streams and events: queues of operations that run late, and a record of what was enqueued.
 #include "emulation/emulation.h"
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <deque>
@@ -103,10 +104,10 @@ void disturb()
 {
     static thread_local std::mt19937 random;
     static thread_local unsigned seed = 0;
-    if (settings().schedule == 0)
-        return;
     if (seed != settings().schedule)
         random.seed(seed = settings().schedule);
+    if (seed == 0)
+        return;
     if (random() % 4 != 0)
         return;
     World &w = world();
@@ -119,6 +120,9 @@ void disturb()
     }
     if (mine.empty())
         return;
+    std::sort(mine.begin(), mine.end(), [](const CUstream_st *a, const CUstream_st *b) {
+        return a->number < b->number; // not by their addresses
+    });
     CUstream_st *stream = mine[random() % mine.size()];
     const std::lock_guard<std::recursive_mutex> hold(stream->lock);
     for (unsigned i = random() % 4 + 1; i > 0 && !stream->operations.empty(); i--) {

@@ -2,6 +2,7 @@
 // the order of streams.
 #include "emulation/emulation.h"
 #include "emulation/probe.h"
+#include "emulation/sanitizer.h"
 #include <cmath>
 #include <gtest/gtest.h>
 
@@ -166,7 +167,7 @@ TEST_F(Emulation, TheHostMayNotTouchDeviceMemory)
 
 TEST_F(Emulation, WritingBehindDeviceMemoryIsFound)
 {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TV_EMULATION_ASAN)
     const emulation::DeviceAccess access;
     EXPECT_DEATH(static_cast<volatile float *>(x)[64] = 1, "use-after-poison");
 #else
@@ -190,6 +191,33 @@ TEST_F(Emulation, StreamsRunLate)
     EXPECT_EQ(is_called, 0);
     EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
     EXPECT_EQ(is_called, 1);
+}
+
+TEST_F(Emulation, ASeedMakesStreamsRunBetweenCallsInTheSameWayEachTime)
+{
+    std::vector<std::vector<int>> runs;
+    for (unsigned seed : {0u, 5u, 5u, 6u}) {
+        EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+        emulation::settings().schedule = 0; // begins anew
+        EXPECT_EQ(cudaLaunchHostFunc(
+                      stream, [](void *) {}, nullptr),
+                  cudaSuccess);
+        EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+        emulation::settings().schedule = seed;
+        int num_done = 0;
+        runs.emplace_back();
+        for (int i = 0; i < 40; i++) {
+            const auto call = [](void *data) { ++*static_cast<int *>(data); };
+            EXPECT_EQ(cudaLaunchHostFunc(stream, call, &num_done), cudaSuccess);
+            runs.back().push_back(num_done);
+        }
+        EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+        EXPECT_EQ(num_done, 40);
+    }
+    EXPECT_EQ(runs[0], std::vector<int>(40, 0));
+    EXPECT_GT(runs[1].back(), 0);
+    EXPECT_EQ(runs[1], runs[2]);
+    EXPECT_NE(runs[1], runs[3]);
 }
 
 TEST_F(Emulation, AMissingEventShowsAndAnEventOrders)

@@ -2,6 +2,7 @@
 // aligned tensors with two fills of fresh memory and two orders of threads and blocks, which must give the same bits,
 // and on tensors that begin one element later.
 #include "emulation/emulation.h"
+#include "emulation/sanitizer.h"
 #include "kernels/staged.h"
 
 namespace
@@ -35,10 +36,12 @@ class Emulated : public ::testing::TestWithParam<Case>
         Call want = run_case(GetParam(), tv_kernels_ref(dtype), one.stream);
         Call got = run(dtype, 0xff, 0, true);
         expect_close(got, want, GetParam().tolerance, GetParam().inside);
+#if !defined(TV_EMULATION_ASAN) // it looks for other things, and takes its time
         {
             SCOPED_TRACE("another fill and order of threads");
             expect_same_bits(run(dtype, 0x3d, 1, true), got);
         }
+#endif
         SCOPED_TRACE("not aligned");
         Call moved = run(dtype, 0xff, 7, false);
         expect_close(moved, want, GetParam().tolerance, GetParam().inside);

@@ -120,7 +120,7 @@ inline uint32_t tv_pack_bf16(float low, float high)
 {
     return tv_bf16_from_f32(low) | static_cast<uint32_t>(tv_bf16_from_f32(high)) << 16;
 }
-inline void tv_not_ahead(uint64_t &)
+template <typename T> void tv_not_ahead(T &)
 {
 }
 inline float tv_exp2(float x)
