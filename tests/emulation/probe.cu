@@ -1,5 +1,7 @@
 // probe.cu -- small kernels, most of them wrong.
+#include "base/dtype.h"
 #include "emulation/probe.h"
+#include "kernels/mma_internal.h"
 
 namespace
 {
@@ -70,6 +72,46 @@ __global__ void dynamic(float *y, size_t bytes)
     y[threadIdx.x] = room[bytes / sizeof(float) - 1];
 }
 
+// c[16, 8] = a[16, 16] b[16, 8] by the first warp: a through ldmatrix, b through its transposing form, or transposed in
+// memory through the plain one. y: rows 0 to 7, or 8 to 15.
+__global__ void product(float *y, bool is_lower, bool is_transposed)
+{
+    alignas(16) __shared__ uint16_t a[16][16];
+    alignas(16) __shared__ uint16_t b[16][16];
+    const int thread = (int)threadIdx.x, lane = thread % 32;
+    for (int i = thread; i < 256; i += 64) {
+        a[i / 16][i % 16] = tv_bf16_from_f32(probe_a(i / 16, i % 16));
+        b[i / 16][i % 16] = tv_bf16_from_f32(is_transposed ? probe_b(i % 16, i / 16 % 8)
+                                                           : probe_b(i / 16, i % 16 % 8));
+    }
+    __syncthreads();
+    if (thread >= 32)
+        return;
+    uint32_t of_a[4], of_b[4];
+    float c[4] = {};
+    tv_ldmatrix(of_a, tv_shared_place(&a[lane % 16][lane / 16 * 8]));
+    if (is_transposed)
+        tv_ldmatrix(of_b, tv_shared_place(&b[lane / 16 * 8 + lane % 8][lane / 8 % 2 * 8]));
+    else
+        tv_ldmatrix_transposed(of_b, tv_shared_place(&b[lane % 16][lane / 16 * 8]));
+    tv_mma_16x8x16(c, of_a, of_b[0], of_b[1]);
+    for (int i = 0; i < 2; i++)
+        y[lane / 4 * 8 + lane % 4 * 2 + i] = c[is_lower ? 2 + i : i];
+}
+
+// x through shared memory, 16 bytes by each of 16 threads.
+__global__ void copy_async(const float *x, float *y, bool has_wait)
+{
+    alignas(16) __shared__ float room[64];
+    if (threadIdx.x < 16)
+        tv_copy_async_16(room + 4 * threadIdx.x, x + 4 * threadIdx.x, threadIdx.x != 3);
+    tv_copy_async_commit();
+    if (has_wait)
+        tv_copy_async_wait<0>();
+    __syncthreads();
+    y[threadIdx.x] = room[threadIdx.x];
+}
+
 thread_local int launches;
 
 template <typename... Params, typename... Args>
@@ -128,6 +170,14 @@ cudaError_t probe_dynamic(cudaStream_t stream, float *y, size_t shared_bytes)
 cudaError_t probe_allow_dynamic(int bytes)
 {
     return cudaFuncSetAttribute(dynamic, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+}
+cudaError_t probe_product(cudaStream_t stream, float *y, bool is_lower, bool is_transposed)
+{
+    return start(stream, 0, product, y, is_lower, is_transposed);
+}
+cudaError_t probe_copy_async(cudaStream_t stream, const float *x, float *y, bool has_wait)
+{
+    return start(stream, 0, copy_async, x, y, has_wait);
 }
 int probe_launches()
 {

@@ -19,5 +19,18 @@ cudaError_t probe_copy(cudaStream_t stream, const float *x, float *y, int count)
 cudaError_t probe_dynamic(cudaStream_t stream, float *y,
                           size_t shared_bytes); // writes where it was asked for
 cudaError_t probe_allow_dynamic(int bytes);
+// Elements that bf16 holds.
+inline float probe_a(int row, int col)
+{
+    return static_cast<float>((row * 16 + col) % 7 - 3);
+}
+inline float probe_b(int row, int col)
+{
+    return static_cast<float>((row * 8 + col) % 5 - 2);
+}
+// Rows 0 to 7 or (is_lower) 8 to 15 of a [16, 16] times b [16, 8] on the tensor core.
+cudaError_t probe_product(cudaStream_t stream, float *y, bool is_lower, bool is_transposed);
+// x by asynchronous copies, except x[12] to x[15], which become 0.
+cudaError_t probe_copy_async(cudaStream_t stream, const float *x, float *y, bool has_wait);
 int probe_launches(); // by this thread: a thread-local variable of the library, as shared memory is
 #endif

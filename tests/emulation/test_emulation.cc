@@ -99,6 +99,35 @@ TEST_F(Emulation, TheLibrarysOwnVariablesOutliveALaunch)
     EXPECT_EQ(probe_launches(), before + 1);
 }
 
+TEST_F(Emulation, TensorCoresMultiplyFragments)
+{
+    for (const bool is_lower : {false, true})
+        for (const bool is_transposed : {false, true}) {
+            EXPECT_EQ(probe_product(stream, y, is_lower, is_transposed), cudaSuccess);
+            const Floats c = read(y);
+            for (int i = 0; i < 64; i++) {
+                float sum = 0;
+                for (int k = 0; k < 16; k++)
+                    sum += probe_a(i / 8 + 8 * is_lower, k) * probe_b(k, i % 8);
+                EXPECT_EQ(c[(size_t)i], sum) << i << " " << is_lower << is_transposed;
+            }
+        }
+}
+
+TEST_F(Emulation, AsynchronousCopiesComeWithTheWait)
+{
+    EXPECT_EQ(probe_copy_async(stream, x, y, true), cudaSuccess);
+    Floats want = numbers;
+    std::fill(want.begin() + 12, want.begin() + 16, 0.0f);
+    EXPECT_EQ(read(y), want);
+    EXPECT_EQ(verdict(), "");
+    EXPECT_EQ(probe_copy_async(stream, x, y, false), cudaSuccess);
+    EXPECT_NE(verdict().find("copy that nothing waited for"), std::string::npos);
+    emulation::clear_failure();
+    for (const float value : read(y))
+        EXPECT_TRUE(std::isnan(value)) << value;
+}
+
 TEST_F(Emulation, AMissingBarrierShows)
 {
     EXPECT_EQ(probe_reverse_without_barrier(stream, x, y), cudaSuccess);
