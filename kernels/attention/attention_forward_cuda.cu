@@ -8,7 +8,7 @@
  * come first.
  *
  * 4 B heads h pairs FLOPs. For Hopper's full rate the products would have to be wgmma's, whose operands come from
- * shared memory, fed by TMA from a warp of its own: mma.sync reaches about two thirds of it. */
+ * shared memory, fed by TMA from a warp of its own; mma.sync does not reach it. */
 #include "kernels/attention/attention_cuda_internal.h"
 
 namespace
