@@ -38,6 +38,7 @@ struct CUevent_st {
 namespace emulation
 {
 int current_device(); // device.cc
+void finish_device(); // below
 void set_last_error(cudaError_t error);
 cudaError_t release(void *data); // memory.cc
 
@@ -165,10 +166,13 @@ bool is_valid(const Launch &launch)
            launch.config.dynamicSmemBytes <= most;
 }
 
+// A stream that cannot get on waits for a peer, which may wait for another stream of this thread: a GPU runs them all.
 cudaError_t synchronize(cudaStream_t stream)
 {
-    while (!advance(stream))
+    while (!advance(stream)) {
+        finish_device();
         sched_yield();
+    }
     return outcome();
 }
 } // namespace
@@ -387,8 +391,10 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     cudaError_t error;
-    while ((error = cudaEventQuery(event)) == cudaErrorNotReady)
+    while ((error = cudaEventQuery(event)) == cudaErrorNotReady) {
+        finish_device();
         sched_yield();
+    }
     return error;
 }
 

@@ -33,7 +33,7 @@ class Comm(unittest.TestCase):
         return [(line["loss"], line["grad_norm"]) for line in lines if line["type"] == "step"]
 
     def test_nccl_and_host_memory_give_the_same_bits(self):
-        for flags in (["--local-ranks", "2", "--tp", "2"], ["--local-ranks", "2", "--pp", "2"],
+        for flags in (["--local-ranks", "2", "--tp", "2"], ["--local-ranks", "2", "--pp", "2", "--vpp", "2"],
                       ["--local-ranks", "2", "--zero-stage", "1"]):
             with self.subTest(flags=flags):
                 through_host = self.steps(flags, "mpi", 1)  # both ranks on one GPU
