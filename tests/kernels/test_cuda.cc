@@ -1,12 +1,41 @@
-// Every operation of the CUDA tables, run by the emulation (tests/emulation), against the reference. Three times: on
-// aligned tensors with two fills of fresh memory and two orders of threads and blocks, which must give the same bits,
-// and on tensors that begin one element later.
+// Every operation of the CUDA tables against the reference, three times: twice on aligned tensors, with the same bits,
+// and on tensors that begin one element later. Built for the emulation (tests/emulation), where the second run has
+// another fill of fresh memory and another order of threads and blocks, and for a GPU, where there is one.
+#ifdef TV_TESTS_EMULATED
 #include "emulation/emulation.h"
 #include "emulation/sanitizer.h"
+#endif
 #include "kernels/staged.h"
 
 namespace
 {
+#ifdef TV_TESTS_EMULATED
+bool has_device()
+{
+    return true;
+}
+
+// For a device of its own, whose memory holds nothing of an earlier run.
+void emulate(unsigned char fill, unsigned order)
+{
+    EXPECT_EQ(emulation::device_bytes(), 0u);
+    emulation::settings().fill = fill;
+    emulation::settings().order = order;
+}
+#else
+bool has_device()
+{
+    tv_device *device = nullptr;
+    const bool has_one = tv_device_open(TV_DEVICE_CUDA, 1, &device) == TV_OK;
+    tv_device_close(device);
+    return has_one;
+}
+
+void emulate(unsigned char, unsigned)
+{
+}
+#endif
+
 std::vector<Case> all_cases()
 {
     std::vector<Case> cases;
@@ -18,15 +47,18 @@ std::vector<Case> all_cases()
     return cases;
 }
 
-class Emulated : public ::testing::TestWithParam<Case>
+class Cuda : public ::testing::TestWithParam<Case>
 {
   protected:
-    // On a device of its own, whose memory holds nothing of an earlier run.
+    void SetUp() override
+    {
+        static const bool is_there = has_device();
+        if (!is_there)
+            GTEST_SKIP() << tv_error_message();
+    }
     static Call run(tv_dtype_t dtype, unsigned char fill, unsigned order, bool is_aligned)
     {
-        EXPECT_EQ(emulation::device_bytes(), 0u);
-        emulation::settings().fill = fill;
-        emulation::settings().order = order;
+        emulate(fill, order);
         Staged staged;
         return staged.run(GetParam(), dtype, is_aligned);
     }
@@ -49,24 +81,26 @@ class Emulated : public ::testing::TestWithParam<Case>
 };
 } // namespace
 
-TEST_P(Emulated, AgreesWithTheReference)
+TEST_P(Cuda, AgreesWithTheReference)
 {
     expect_agreement(TV_F32);
 }
 
-TEST_P(Emulated, AgreesWithTheReferenceInBf16)
+TEST_P(Cuda, AgreesWithTheReferenceInBf16)
 {
     expect_agreement(TV_BF16);
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, Emulated, ::testing::ValuesIn(all_cases()),
+INSTANTIATE_TEST_SUITE_P(Kernels, Cuda, ::testing::ValuesIn(all_cases()),
                          [](const ::testing::TestParamInfo<Case> &each) {
                              return each.param.op + "_" + each.param.shape;
                          });
 
 // In place, more than goes through the workspace at once.
-TEST(EmulatedConversion, InPlaceByParts)
+TEST(CudaConversion, InPlaceByParts)
 {
+    if (!has_device())
+        GTEST_SKIP() << tv_error_message();
     const int64_t count = (2 << 20) + 9;
     const Staged staged;
     tv_buffer buffer;
@@ -86,8 +120,10 @@ TEST(EmulatedConversion, InPlaceByParts)
     tv_buffer_destroy(&buffer);
 }
 
-TEST(EmulatedTables, AreCompleteAndTheDevicesOwn)
+TEST(CudaTables, AreCompleteAndTheDevicesOwn)
 {
+    if (!has_device())
+        GTEST_SKIP() << tv_error_message();
     const Staged staged;
     for (tv_dtype_t dtype : {TV_F32, TV_BF16}) {
         const tv_kernels *kernels = staged.inner(dtype);
