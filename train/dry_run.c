@@ -86,14 +86,14 @@ static void print_text(const struct tv_run *run, const struct stage_plan *plans,
             tv_model_family_name(run->model.family), run->model.num_layers,
             tv_model_num_params(&run->model));
     fputs("per rank, MiB:\n", out);
-    fprintf(out, "%5s %12s %8s %8s %8s %8s %8s %8s %8s  %s\n", "stage", "parameters", "weights",
+    fprintf(out, "%5s %12s %7s %7s %7s %7s %7s %7s %7s  %s\n", "stage", "parameters", "weights",
             "grads", "optim", "activ", "buffers", "total", "of need", "units");
     for (int p = 0; p < e.at[TV_PIPE]; p++) {
         char units[96];
         const double mib = 1048576.0;
         const int64_t *bytes = plans[p].bytes;
         const struct tv_memory_sum sum = tv_memory_sum_of(bytes);
-        fprintf(out, "%5d %12" PRId64 " %8.1f %8.1f %8.1f %8.1f %8.1f %8.1f %8.3f", p,
+        fprintf(out, "%5d %12" PRId64 " %7.1f %7.1f %7.1f %7.1f %7.1f %7.1f %7.3f", p,
                 plans[p].params, (double)bytes[TV_MEM_PARAMS] / mib,
                 (double)bytes[TV_MEM_GRADS] / mib, (double)bytes[TV_MEM_OPTIMIZER] / mib,
                 (double)bytes[TV_MEM_ACTIVATIONS] / mib, (double)bytes[TV_MEM_BUFFERS] / mib,
