@@ -5,7 +5,9 @@
  *                                    "switch", "hidden" (a switch without an address), "down"
  *   fail FUNCTION CODE [GPU]         the function returns CODE, of that GPU alone where one is named
  *
- * Written from NVML's reference, without its header. */
+ * Written from NVML's reference, without its header. As there, threads may start it several times: the last
+ * shutdown ends it. */
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +31,8 @@ struct fail {
 };
 static struct gpu gpus[MAX_GPUS];
 static struct fail fails[MAX_FAILS];
-static unsigned num_gpus, num_fails, is_started;
+static unsigned num_gpus, num_fails, num_started;
+static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
 
 struct pci_info {
     char legacy_id[16];
@@ -44,7 +47,7 @@ static int failure_of(const char *function, const struct gpu *gpu)
             (fails[i].gpu < 0 || gpu == &gpus[fails[i].gpu]))
             return fails[i].code;
     }
-    return strcmp(function, "nvmlInit_v2") == 0 || is_started ? OK : UNINITIALIZED;
+    return strcmp(function, "nvmlInit_v2") == 0 || num_started > 0 ? OK : UNINITIALIZED;
 }
 
 #define CHECK(gpu)                                                                                 \
@@ -85,25 +88,34 @@ static void read_line(const char *line)
         abort();
 }
 
-int nvmlInit_v2(void)
+static int read_machine(void)
 {
     char line[256];
     const char *path = getenv("FAKE_NVML");
     FILE *file = path != NULL ? fopen(path, "r") : NULL;
-    num_gpus = num_fails = is_started = 0;
+    num_gpus = num_fails = 0;
     if (file == NULL)
         return 9; /* no driver */
     while (fgets(line, sizeof(line), file) != NULL)
         read_line(line);
     fclose(file);
-    CHECK(NULL);
-    is_started = 1;
-    return OK;
+    return failure_of("nvmlInit_v2", NULL);
+}
+
+int nvmlInit_v2(void)
+{
+    pthread_mutex_lock(&starting);
+    const int code = num_started > 0 ? OK : read_machine();
+    num_started += code == OK;
+    pthread_mutex_unlock(&starting);
+    return code;
 }
 
 int nvmlShutdown(void)
 {
-    is_started = 0;
+    pthread_mutex_lock(&starting);
+    num_started -= num_started > 0;
+    pthread_mutex_unlock(&starting);
     return OK;
 }
 
