@@ -118,7 +118,7 @@ DISK = """
 mount -t tmpfs -o size=24m none "$1" || exit 77
 cd "$1" && what=$2 && shift 2
 "$@" & run=$!
-until [ -e ckpt/step-00000002 ]; do sleep 0.05; done
+until [ "$(ls ckpt 2>/dev/null | grep -c "^step-")" -ge 2 ]; do sleep 0.05; done
 until eval "$what" 2>/dev/null; do sleep 0.02; done
 code=0; wait $run || code=$?
 mount -o remount,rw "$PWD"; rm -f filler; ls ckpt >&2
