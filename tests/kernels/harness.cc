@@ -214,3 +214,14 @@ void expect_same_bits(const Call &got, const Call &want)
     for (size_t i = 0; i < got.tensors.size(); i++)
         EXPECT_TRUE(is_same(got.tensors[i].memory, want.tensors[i].memory)) << "tensor " << i;
 }
+
+std::vector<Case> all_cases()
+{
+    std::vector<Case> cases;
+    add_matmul_cases(cases);
+    add_elementwise_cases(cases);
+    add_norm_cases(cases);
+    add_attention_cases(cases);
+    add_loss_cases(cases);
+    return cases;
+}

@@ -103,6 +103,7 @@ void add_elementwise_cases(std::vector<Case> &cases);
 void add_norm_cases(std::vector<Case> &cases);
 void add_attention_cases(std::vector<Case> &cases);
 void add_loss_cases(std::vector<Case> &cases);
+std::vector<Case> all_cases();
 
 // Sizes as a part of the name of a case: shape_name({65, 33}) is "65x33".
 std::string shape_name(const std::vector<int64_t> &sizes);

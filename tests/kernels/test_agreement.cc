@@ -5,17 +5,6 @@
 
 namespace
 {
-std::vector<Case> all_cases()
-{
-    std::vector<Case> cases;
-    add_matmul_cases(cases);
-    add_elementwise_cases(cases);
-    add_norm_cases(cases);
-    add_attention_cases(cases);
-    add_loss_cases(cases);
-    return cases;
-}
-
 class Agreement : public ::testing::TestWithParam<Case>
 {
 };

@@ -36,17 +36,6 @@ void emulate(unsigned char, unsigned)
 }
 #endif
 
-std::vector<Case> all_cases()
-{
-    std::vector<Case> cases;
-    add_matmul_cases(cases);
-    add_elementwise_cases(cases);
-    add_norm_cases(cases);
-    add_attention_cases(cases);
-    add_loss_cases(cases);
-    return cases;
-}
-
 class Cuda : public ::testing::TestWithParam<Case>
 {
   protected:

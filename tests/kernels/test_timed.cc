@@ -7,17 +7,6 @@
 
 namespace
 {
-std::vector<Case> all_cases()
-{
-    std::vector<Case> cases;
-    add_matmul_cases(cases);
-    add_elementwise_cases(cases);
-    add_norm_cases(cases);
-    add_attention_cases(cases);
-    add_loss_cases(cases);
-    return cases;
-}
-
 void expect_work(tv_kernel_work got, double flops, double floats, double ids = 0)
 {
     EXPECT_EQ(got.flops, flops);
