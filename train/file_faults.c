@@ -110,7 +110,8 @@ tv_status_t tv_file_faults_catch(void)
 tv_status_t tv_file_guard(tv_status_t (*body)(void *context), void *context)
 {
     sigjmp_buf here, *const outer = guard;
-    if (sigsetjmp(here, 0) != 0) { /* SA_NODEFER: no mask to restore */
+    /* With the mask: who calls our handler may have blocked signals around it. */
+    if (sigsetjmp(here, 1) != 0) {
         guard = outer;
         return TV_ERR(TV_BAD_FILE, "%s: " LOST, maps[fault_slot].path);
     }
