@@ -109,18 +109,13 @@ const void *tv_device_kernels(const struct tv_device *device, tv_dtype_t dtype)
     return dtype == TV_F32 || dtype == TV_BF16 ? device->driver.kernels[dtype == TV_BF16] : NULL;
 }
 
-static void *stream_handle(const struct tv_stream *stream)
-{
-    return stream->handle;
-}
-
 static void *stream_state(const struct tv_stream *stream)
 {
     return stream->device->driver.state;
 }
 
 const struct tv_device_host tv_device_lent = {
-    .stream_handle = stream_handle, .stream_state = stream_state, .error_set = tv_error_set};
+    .stream_handle = tv_stream_handle, .stream_state = stream_state, .error_set = tv_error_set};
 
 size_t tv_device_bytes(const struct tv_device *device, tv_mem_kind_t kind)
 {
