@@ -68,9 +68,9 @@ static tv_status_t copy_activation(const struct tv_pass *pass, void *to, const v
                           tv_tensor_bytes(pass->axis, pass->sizes->own.num * pass->sizes->C));
 }
 
-static int is_head(const struct tv_pass *pass)
+static int is_head(const struct tv_pass *pass, const struct tv_unit *unit)
 {
-    return pass->unit->index == pass->model->args.config.num_layers + 1;
+    return unit->index == pass->model->args.config.num_layers + 1;
 }
 
 /* x: the chunk's own input */
@@ -108,8 +108,7 @@ static tv_status_t leave(const struct tv_pass *pass, tv_unit_use_t use)
 static int num_forward_units(const struct tv_pass *pass, int with_loss)
 {
     const int num_units = pass->chunk->args.num_units;
-    const int head = pass->model->args.config.num_layers + 1;
-    return num_units - (!with_loss && pass->chunk->units[num_units - 1].index == head);
+    return num_units - (!with_loss && is_head(pass, &pass->chunk->units[num_units - 1]));
 }
 
 /* loss_sum_out NULL: no loss. */
@@ -124,7 +123,7 @@ static tv_status_t forward_units(struct tv_pass *pass, const void *x, void *y, d
         TV_TRY(enter(pass, u, u + 1 < num ? u + 1 : -1, TV_USE_FORWARD));
         if (pass->unit->index == 0)
             TV_TRY(tv_embedding_unit_forward(pass, out));
-        else if (is_head(pass))
+        else if (is_head(pass, pass->unit))
             TV_TRY(tv_head_loss(pass, in, loss_sum_out));
         else
             TV_TRY(tv_layer_forward(pass, in, out));
@@ -167,7 +166,7 @@ tv_status_t tv_model_read_logits(struct tv_model *model, const struct tv_model_c
     const struct tv_vocab_shard *vocab = &pass.sizes->vocab;
     const int last = pass.chunk->args.num_units - 1;
     pass.unit = &pass.chunk->units[last];
-    if (!is_head(&pass) || row < 0 || row >= pass.sizes->rows)
+    if (!is_head(&pass, pass.unit) || row < 0 || row >= pass.sizes->rows)
         return TV_ERR(TV_INVALID, "logits of row %lld of %lld in chunk %d, whose last unit is %d",
                       (long long)row, (long long)pass.sizes->rows, call->chunk, pass.unit->index);
     struct tv_buffer all = {0};
@@ -193,7 +192,7 @@ tv_status_t tv_pass_report(const struct tv_pass *pass, int branch)
 static tv_status_t backward_unit(const struct tv_pass *pass, const struct tv_model_call *call,
                                  const void *x, void *grad)
 {
-    if (is_head(pass))
+    if (is_head(pass, pass->unit))
         return tv_head_backward(pass, x, grad, call->loss_sum_out);
     if (pass->unit->index > 0)
         return tv_layer_backward(pass, x, grad);
@@ -203,7 +202,6 @@ static tv_status_t backward_unit(const struct tv_pass *pass, const struct tv_mod
 static tv_status_t backward_units(struct tv_pass *pass, const struct tv_model_call *call)
 {
     const struct tv_chunk_layout *chunk = pass->chunk;
-    const int head = pass->model->args.config.num_layers + 1;
     /* gradient of the residual stream, in place through the units */
     void *grad = pass->scratch + pass->model->layout.grad;
     if (pass->model->args.recompute == TV_RECOMPUTE_FULL)
@@ -212,7 +210,7 @@ static tv_status_t backward_units(struct tv_pass *pass, const struct tv_model_ca
         TV_TRY(copy_activation(pass, grad, call->dy));
     for (int u = chunk->args.num_units - 1; u >= 0; u--) {
         /* The head is never split. */
-        const int is_whole = !pass->is_split || chunk->units[u].index == head;
+        const int is_whole = !pass->is_split || is_head(pass, &chunk->units[u]);
         const tv_unit_use_t use = is_whole ? TV_USE_BACKWARD : TV_USE_BACKWARD_INPUT;
         TV_TRY(enter(pass, u, u - 1, use));
         TV_TRY(backward_unit(pass, call, input_of(pass, u, call->x), grad));
@@ -260,7 +258,7 @@ tv_status_t tv_model_backward_weight(struct tv_model *model, const struct tv_mod
         const int is_last = u + 1 == pass.chunk->args.num_units;
         const void *dy = is_last ? call->dy : tv_pass_at(&pass, pass.chunk->units[u + 1].input);
         pass.unit = &pass.chunk->units[u];
-        if (!is_head(&pass))
+        if (!is_head(&pass, pass.unit))
             TV_TRY(backward_weight_unit(&pass, u, dy));
         TV_TRY(tv_pass_report(&pass, 0));
     }
