@@ -182,8 +182,9 @@ TV_ATTENTION_DEVICE void finish(multiplier<P> &r, const maps &m, const work &w, 
     tv_fence_async();
     __syncwarp();
     if (lane == 0) {
+        const int sequence = t.plane / w.num_heads, head = t.plane % w.num_heads;
         for (int i = 0; i < P::panels; i++)
-            tv_tma_store(&m.o, room + i * store_bytes, t.head * P::h + 64 * i, r.row, t.sequence);
+            tv_tma_store(&m.o, room + i * store_bytes, head * P::h + 64 * i, r.row, sequence);
         tv_bulk_commit();
     }
 }
@@ -213,9 +214,7 @@ template <typename P> TV_ATTENTION_DEVICE void begin(multiplier<P> &r, const wor
     for (int half = 0; half < 2; half++) {
         r.top[half] = -INFINITY;
         r.weight[half] = 0;
-        r.first_key[half] =
-            tv_first_key_of(w.first_keys, static_cast<int64_t>(t.sequence) * w.seq_length +
-                                              tv_lesser(r.row + 8 * half, w.seq_length - 1));
+        r.first_key[half] = first_key_of(w, t.plane, tv_lesser(r.row + 8 * half, w.seq_length - 1));
     }
 #pragma unroll
     for (int i = 0; i < P::h / 2; i++)
@@ -230,8 +229,7 @@ TV_ATTENTION_DEVICE void multiply(multiplier<P> &r, const work &w, const tile &t
 {
     const int first = t.first + 64 * r.group, last = tv_lesser(first + 64, t.end) - 1;
     const int high = last < first ? t.low : last / keys + 1;
-    const int last_first =
-        tv_first_key_of(w.first_keys, static_cast<int64_t>(t.sequence) * w.seq_length + last);
+    const int last_first = first_key_of(w, t.plane, last);
     const unsigned char *q = shared + q_stage * P::q_bytes + 64 * 128 * r.group;
     const unsigned char *all_k = shared + P::k_at, *all_v = shared + P::v_at;
     uint64_t *q_empty = &b.q_empty[q_stage];
@@ -293,6 +291,17 @@ template <typename P> TV_ATTENTION_DEVICE void init(barriers<P> &b)
     tv_barriers_ready();
 }
 
+/* The compiler sees that a warp's lanes have the same. */
+TV_ATTENTION_DEVICE tile as_one(tile t)
+{
+    t.plane = __shfl_sync(0xffffffffu, t.plane, 0);
+    t.first = __shfl_sync(0xffffffffu, t.first, 0);
+    t.end = __shfl_sync(0xffffffffu, t.end, 0);
+    t.low = __shfl_sync(0xffffffffu, t.low, 0);
+    t.high = __shfl_sync(0xffffffffu, t.high, 0);
+    return t;
+}
+
 template <typename P>
 __global__ void __launch_bounds__(P::threads, 1)
     attention_forward_wgmma(const __grid_constant__ maps m, const work w)
@@ -321,10 +330,9 @@ __global__ void __launch_bounds__(P::threads, 1)
     for (unsigned nth_q = 0;; nth_q++) {
         const auto q = place<2>::of(nth_q);
         tv_barrier_wait(&b.q_full[q.stage], q.phase);
-        const int at = __shfl_sync(0xffffffffu, b.at[q.stage], 0);
-        if (at < 0)
+        const tile t = as_one(b.tiles[q.stage]);
+        if (t.plane < 0)
             break;
-        const tile t = find_tile<P>(w, at);
         begin(r, w, t);
         multiply(r, w, t, shared, q.stage, b, nth);
         if (t.first + 64 * r.group < t.end)

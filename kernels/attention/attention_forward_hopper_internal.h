@@ -39,17 +39,25 @@ struct work {
     int shorter;    /* queries of a plane's first tile, rounded up to 64; the others are full */
     int *taken;     /* of all tiles, behind the first of every block */
 };
+/* A tile of queries [first, end): blocks of keys from high - 1 down to low. */
+struct tile {
+    int plane, first, end, low, high;
+};
+
 /* In shared memory, beside the tiles. */
 template <typename P> struct barriers {
-    int at[2]; /* the tile whose queries are full; none: -1 */
+    tile tiles[2]; /* whose queries are full; no more: plane -1 */
     uint64_t q_full[2], q_empty[2];
     uint64_t k_full[P::stages], k_empty[P::stages], v_full[P::stages], v_empty[P::stages];
 };
 
-/* A tile of queries [first, end): blocks of keys from high - 1 down to low. */
-struct tile {
-    int plane, sequence, head, first, end, low, high;
-};
+/* The first key that a query sees. row: of its sequence */
+TV_ATTENTION_DEVICE int first_key_of(const work &w, int plane, int row)
+{
+    if (w.first_keys == nullptr)
+        return 0;
+    return w.first_keys[static_cast<int64_t>(plane / w.num_heads) * w.seq_length + row];
+}
 
 /* Tile number `at` of all; at: less than their number. */
 template <typename P> TV_ATTENTION_DEVICE tile find_tile(const work &w, int at)
@@ -59,13 +67,10 @@ template <typename P> TV_ATTENTION_DEVICE tile find_tile(const work &w, int at)
     const int planes = tv_lesser(w.at_once, w.num_planes - before);
     const int inside = at - before * w.tiles;
     t.plane = before + inside % planes;
-    t.sequence = t.plane / w.num_heads;
-    t.head = t.plane % w.num_heads;
     const int end = w.shorter + (w.tiles - 1 - inside / planes) * P::queries;
     t.first = end > P::queries ? end - P::queries : 0;
     t.end = tv_lesser(end, w.seq_length);
-    const int64_t row = static_cast<int64_t>(t.sequence) * w.seq_length + t.first;
-    t.low = tv_first_key_of(w.first_keys, row) / keys;
+    t.low = first_key_of(w, t.plane, t.first) / keys;
     t.high = (t.end + keys - 1) / keys;
     return t;
 }
@@ -99,10 +104,11 @@ TV_ATTENTION_DEVICE void copy(const maps &m, const work &w, unsigned char *share
     tv_tma_prefetch(&m.v);
     unsigned nth = 0, nth_q = 0;
     int at = static_cast<int>(blockIdx.x);
-    for (; at < w.num_planes * w.tiles; nth_q++) {
+    while (at < w.num_planes * w.tiles) {
         const tile t = find_tile<P>(w, at);
-        const int kv = t.head / (w.num_heads / w.num_kv_heads);
-        const auto q = place<2>::of(nth_q);
+        const int sequence = t.plane / w.num_heads, head = t.plane % w.num_heads;
+        const int kv = head / (w.num_heads / w.num_kv_heads);
+        const auto q = place<2>::of(nth_q++);
         /* keys of a block, and values of the one before */
 #pragma unroll 1
         for (int block = t.high - 1; block >= t.low - 1; block--, nth++) {
@@ -110,26 +116,27 @@ TV_ATTENTION_DEVICE void copy(const maps &m, const work &w, unsigned char *share
                 const auto k = place<P::stages>::of(nth);
                 tv_barrier_wait(&b.k_empty[k.stage], k.phase ^ 1);
                 load_panels<P>(&m.k, shared + P::k_at + k.stage * P::kv_bytes, &b.k_full[k.stage],
-                               P::kv_panel, kv, block * keys, t.sequence);
+                               P::kv_panel, kv, block * keys, sequence);
             }
             if (block == t.high - 1) {
                 tv_barrier_wait(&b.q_empty[q.stage], q.phase ^ 1);
-                b.at[q.stage] = at;
+                b.tiles[q.stage] = t;
                 load_panels<P>(&m.q, shared + q.stage * P::q_bytes, &b.q_full[q.stage], P::q_panel,
-                               t.head, t.first, t.sequence);
+                               head, t.first, sequence);
                 continue;
             }
+            if (block < t.low) /* before a wait, behind which the number has come */
+                at = static_cast<int>(gridDim.x) + atomicAdd(w.taken, 1);
             const auto v = place<P::stages>::of(nth - 1);
             tv_barrier_wait(&b.v_empty[v.stage], v.phase ^ 1);
             load_panels<P>(&m.v, shared + P::v_at + v.stage * P::kv_bytes, &b.v_full[v.stage],
-                           P::kv_panel, kv, (block + 1) * keys, t.sequence);
+                           P::kv_panel, kv, (block + 1) * keys, sequence);
         }
         nth--; /* the last round had values alone */
-        at = static_cast<int>(gridDim.x) + atomicAdd(w.taken, 1);
     }
     const auto q = place<2>::of(nth_q);
     tv_barrier_wait(&b.q_empty[q.stage], q.phase ^ 1);
-    b.at[q.stage] = -1;
+    b.tiles[q.stage].plane = -1;
     tv_barrier_arrive(&b.q_full[q.stage]);
 }
 } // namespace tv_forward
