@@ -53,6 +53,12 @@ TEST(Timed, ACallAddsItsWorkToItsOwnKernel)
     EXPECT_EQ(times.of[TV_KERNEL_matmul].work.bytes, 2 * 4 * (6 + 6 + 4));
     EXPECT_EQ(times.of[TV_KERNEL_add].calls, 0);
     EXPECT_STREQ(timed->name, "timed");
+    times.is_off = 1;
+    c[0] = 0;
+    ASSERT_EQ(timed->matmul(device.stream, &args), TV_OK);
+    EXPECT_EQ(c[0], 6);
+    EXPECT_EQ(times.of[TV_KERNEL_matmul].calls, 2);
+    times.is_off = 0;
 
     // Another thread counts nothing here, and cannot call what it has not set up.
     tv_status_t status = TV_OK;
