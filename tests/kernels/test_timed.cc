@@ -174,13 +174,21 @@ TEST(Work, OfElements)
     back.count = 11;
     expect_work(tv_kernel_work_of(TV_KERNEL_gelu_backward, &back, TV_F32), 0, 33);
     tv_adamw_args adamw = {};
-    adamw.count = 11;
-    expect_work(tv_kernel_work_of(TV_KERNEL_adamw, &adamw, TV_F32), 0, 77);
+    tv_adamw_weight weights[2] = {};
+    weights[0].count = 11;
+    weights[1].count = 6;
+    adamw.num = 2;
+    adamw.of = weights;
+    expect_work(tv_kernel_work_of(TV_KERNEL_adamw, &adamw, TV_F32), 0, 7 * 17);
+    weights[1].rounded = weights; // 6 more, of two bytes
+    expect_work(tv_kernel_work_of(TV_KERNEL_adamw, &adamw, TV_F32), 0, 7 * 17 + 3);
     tv_lion_args lion = {};
     lion.count = 11;
     expect_work(tv_kernel_work_of(TV_KERNEL_lion, &lion, TV_F32), 0, 55);
     tv_square_sum_args squares = {};
-    squares.count = 11;
+    const tv_square_sum_array arrays[] = {{5, nullptr}, {6, nullptr}};
+    squares.num = 2;
+    squares.of = arrays;
     expect_work(tv_kernel_work_of(TV_KERNEL_square_sum, &squares, TV_F32), 0, 11);
 }
 
