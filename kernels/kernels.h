@@ -185,6 +185,8 @@ struct tv_embedding_backward_args {
  * row r = (1 - s)(row_lse - target logit) + s (row_lse - mean logit). */
 struct tv_cross_entropy_args {
     int64_t rows, cols, ld, first;
+    int64_t
+        padded;   /* backward: columns [cols, padded) become 0; none where that is not above cols */
     void *logits; /* read by max and sum, replaced by backward */
     const int32_t *targets;
     float *row_max, *row_sum,

@@ -163,16 +163,18 @@ tv_status_t tv_model_create(const struct tv_model_args *args, struct tv_model **
 {
     const int T = tv_comm_size(args->axis.comm), t = tv_comm_rank(args->axis.comm);
     TV_TRY(check_args(args, T));
+    struct tv_model_args placed = *args;
+    placed.device = tv_device_kind(tv_stream_device(args->axis.stream));
     struct tv_model *model = calloc(1, sizeof(*model));
     if (model == NULL)
         return TV_ERR(TV_NO_MEMORY, "model: %zu bytes", sizeof(*model));
-    model->args = *args;
+    model->args = placed;
     model->args.chunks = NULL;
     model->args.axis.is_sequence_parallel = args->is_sequence_parallel;
     model->args.axis.is_overlapped = args->is_tensor_overlapped;
     tv_status_t status = tv_model_param_table(&args->config, &model->table);
     if (status == TV_OK)
-        status = tv_model_layout_create(args, &model->table, T, t, tv_tensor_dtype(&args->axis),
+        status = tv_model_layout_create(&placed, &model->table, T, t, tv_tensor_dtype(&args->axis),
                                         &model->layout);
     if (status == TV_OK)
         status = create_buffers(model);

@@ -245,8 +245,8 @@ TEST_P(Definitions, NanReachesSumAndGradient)
     float logits[] = {nan_value, 0, 0, nan_value, 0, 0};
     float top[] = {0, 0}, sum[2], target[2];
     const float lse[] = {1, nan_value};
-    tv_cross_entropy_args args = {2,   3,      3,   0,       logits, targets, top,
-                                  sum, target, lse, nullptr, 0,      0};
+    tv_cross_entropy_args args = {2,   3,   3,      0,   0,       logits, targets,
+                                  top, sum, target, lse, nullptr, 0,      0};
     ASSERT_EQ(kernels->cross_entropy_sum(device.stream, &args), TV_OK);
     EXPECT_TRUE(std::isnan(sum[0]));
     ASSERT_EQ(kernels->cross_entropy_backward(device.stream, &args), TV_OK);
@@ -266,7 +266,7 @@ TEST_P(Definitions, CrossEntropyByHand)
     const std::vector<float> row_lse(4, (float)std::log(16.0));
     float top[4], sum[4], target[4];
     tv_cross_entropy_args args = {
-        4, 3, 3, 10, logits.data(), targets, top, sum, target, row_lse.data(), nullptr, 0, 0};
+        4, 3, 3, 10, 0, logits.data(), targets, top, sum, target, row_lse.data(), nullptr, 0, 0};
     ASSERT_EQ(kernels->cross_entropy_max(device.stream, &args), TV_OK);
     ASSERT_EQ(kernels->cross_entropy_sum(device.stream, &args), TV_OK);
     for (int r = 0; r < 4; r++) {
@@ -310,10 +310,10 @@ TEST_P(Definitions, ExponentialIsGoodToTwoUnits)
 TEST_P(Definitions, RankWithoutColumnsAddsNothing)
 {
     const int32_t targets[] = {0, 5};
-    float unused[1] = {nan_value}, top[2] = {1, 1}, sum[2] = {1, 1}, target[2] = {1, 1};
+    float unused[2] = {nan_value, nan_value}, top[2] = {1, 1}, sum[2] = {1, 1}, target[2] = {1, 1};
     const float lse[] = {0, 0};
-    tv_cross_entropy_args args = {2,   0,      1,   5,       unused, targets, top,
-                                  sum, target, lse, nullptr, 0,      0};
+    tv_cross_entropy_args args = {2,   0,   1,      5,   1,       unused, targets,
+                                  top, sum, target, lse, nullptr, 0,      0};
     ASSERT_EQ(kernels->cross_entropy_max(device.stream, &args), TV_OK);
     EXPECT_EQ(top[0], -INFINITY);
     EXPECT_EQ(top[1], -INFINITY);
@@ -324,6 +324,8 @@ TEST_P(Definitions, RankWithoutColumnsAddsNothing)
         EXPECT_EQ(target[r], 0);
     }
     ASSERT_EQ(kernels->cross_entropy_backward(device.stream, &args), TV_OK);
+    EXPECT_EQ(unused[0], 0) << "padding has no gradient";
+    EXPECT_EQ(unused[1], 0);
 }
 
 TEST_P(Definitions, ActivationsFarFromZero)
