@@ -10,8 +10,8 @@
  * one after another.
  *
  * 14 B heads h pairs FLOPs (10 counted). On Hopper, without dropout: attention_backward_hopper_cuda.cu. */
-#include "kernels/attention/attention_backward_hopper_internal.h"
 #include "kernels/attention/attention_cuda_internal.h"
+#include "kernels/attention/attention_hopper_internal.h"
 
 namespace
 {
@@ -397,7 +397,7 @@ extern "C" tv_status_t TV_CUDA_F32(attention_backward)(tv_stream *stream,
 extern "C" tv_status_t TV_CUDA_BF16(attention_backward)(tv_stream *stream,
                                                         const tv_attention_backward_args *a)
 {
-    if (tv_attention_backward_fits_hopper(a))
+    if (tv_attention_backward_is_for_hopper(a))
         return tv_attention_backward_hopper(stream, a);
     switch (a->head_dim) {
     case 64:

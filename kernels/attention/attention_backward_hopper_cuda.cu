@@ -1,20 +1,20 @@
 /* attention_backward_hopper_cuda.cu -- backward of causal attention of bf16 on Hopper (wgmma, TMA), heads of 64 and 128
  * columns: after FlashAttention-3 (Shah et al. 2024, arXiv:2407.08608). What it computes: attention_backward_cuda.cu.
  *
- * A block has 128 keys of one head of keys, and walks over the queries that see them, head by head of the group, from
- * the diagonal on, by tiles of 128 (h = 64) or 64 queries. One warp loads tiles ahead. Two warpgroups have 64 keys
- * each: s^T = k q^T and dp^T = v do^T leave p^T and ds^T in registers as they must lie for dv += p^T do and dk += ds^T
- * q, whose sums stay there; ds^T also goes to shared memory for dq = ds k of all 128 keys. Five products per pair.
+ * A block has 128 keys of one head of keys, and walks over the queries that see them, down to the diagonal, by tiles of
+ * 128 (h = 64) or 64 queries. One warp loads tiles ahead. Two warpgroups have 64 keys each: s^T = k q^T and dp^T = v
+ * do^T leave p^T and ds^T in registers as they must lie for dv += p^T do and dk += ds^T q, whose sums stay there; ds^T
+ * also goes to shared memory for dq = ds k of all 128 keys. Five products per pair.
  *
  * dq's sums are fp32 in global memory, added up by three warps in one order, so that the bits are always the same: of
- * a tile of queries first come the keys on the diagonal, which write, then the keys before them, tile by tile, which
- * add. The last one, which sees the first key, adds its part and stores bf16. All blocks of a head start on the
- * diagonal, so that with equal speed nobody waits. Tickets go to the last keys of a head first (those are added
- * first): attention_backward_hopper_sides_internal.h.
+ * a tile of queries first come the first keys that it sees, which write, then tile by tile of keys the next ones, which
+ * add. The last ones, on the diagonal, add their part and store bf16. Blocks whose keys come first have the most to do
+ * and start first; one that starts together with the block before it waits for one step, once. Why none waits for ever:
+ * attention_backward_hopper_internal.h.
  *
  * 10 B heads h pairs FLOPs. Shared memory 200 KiB: one block per SM. */
 #include "kernels/attention/attention_backward_hopper_internal.h"
-#include "kernels/attention/attention_backward_hopper_sides_internal.h"
+#include "kernels/attention/attention_hopper_internal.h"
 
 namespace
 {
@@ -395,7 +395,7 @@ template <int h> tv_status_t launch(tv_stream *stream, const tv_attention_backwa
 }
 } // namespace
 
-bool tv_attention_backward_fits_hopper(const tv_attention_backward_args *a)
+bool tv_attention_backward_is_for_hopper(const tv_attention_backward_args *a)
 {
     return (a->head_dim == 64 || a->head_dim == 128) && a->dropout.threshold == 0 &&
            tv_is_aligned_16(a->q, a->ld_q) && tv_is_aligned_16(a->k, a->ld_k) &&
