@@ -132,6 +132,11 @@ static tv_status_t create_buffers(struct tv_model *model)
     TV_TRY(tv_buffer_create(device, (size_t)l->scratch_bytes, TV_MEM_BUFFERS, &model->scratch));
     TV_TRY(tv_buffer_create(device, (size_t)l->tokens_count * sizeof(int32_t), TV_MEM_BUFFERS,
                             &model->tokens));
+    const size_t num = (size_t)l->num_local + 1;
+    model->squared = malloc(num * sizeof(*model->squared));
+    model->squares = malloc(num * sizeof(*model->squares));
+    if (model->squared == NULL || model->squares == NULL)
+        return TV_ERR(TV_NO_MEMORY, "sums of squares of %d weights", l->num_local);
     if (!l->has_head)
         return TV_OK;
     model->host_losses = calloc((size_t)l->sizes.rows, sizeof(*model->host_losses));
@@ -199,6 +204,8 @@ void tv_model_destroy(struct tv_model *model)
     tv_buffer_destroy(&model->scratch);
     tv_buffer_destroy(&model->tokens);
     free(model->host_losses);
+    free(model->squared);
+    free(model->squares);
     tv_model_layout_destroy(&model->layout);
     tv_param_table_destroy(&model->table);
     free(model);
@@ -292,24 +299,40 @@ static struct tv_grad_piece piece_at(struct tv_model *model, const struct tv_gra
     return (struct tv_grad_piece){i, local->count, (float *)model->grads.data + local->first};
 }
 
+/* Each weight is counted by one of the ranks that hold it. */
+static int is_counted_here(const struct tv_model *model, int index)
+{
+    const struct tv_model_sizes *s = &model->layout.sizes;
+    const struct tv_local_param *local = &model->layout.local[index];
+    int first, holders;
+    tv_param_holders(local->param, s->T, s->t, &first, &holders);
+    return !local->is_copy && first == s->t;
+}
+
+/* The sums of the arrays in model->squared, in their order. */
+static tv_status_t add_squares(struct tv_model *model, int num, double *total)
+{
+    const struct tv_square_sum_args args = {num, model->squared, model->squares};
+    TV_TRY(model->args.axis.kernels->square_sum(model->args.axis.stream, &args));
+    for (int i = 0; i < num; i++)
+        *total += model->squares[i];
+    return TV_OK;
+}
+
 tv_status_t tv_model_grad_square_sum(struct tv_model *model, int num_pieces,
                                      const struct tv_grad_piece *pieces, double *sum_out)
 {
-    const struct tv_model_sizes *s = &model->layout.sizes;
     const int num = pieces != NULL ? num_pieces : model->layout.num_local;
+    const int most = model->layout.num_local;
     double total = 0;
-    for (int i = 0; i < num; i++) {
-        const struct tv_grad_piece piece = piece_at(model, pieces, i);
-        const struct tv_local_param *local = &model->layout.local[piece.local];
-        int first, holders;
-        tv_param_holders(local->param, s->T, s->t, &first, &holders);
-        if (local->is_copy || first != s->t)
-            continue; /* counted by another rank */
-        double sum = 0;
-        const struct tv_square_sum_args args = {
-            .count = piece.count, .x = piece.grad, .sum_out = &sum};
-        TV_TRY(model->args.axis.kernels->square_sum(model->args.axis.stream, &args));
-        total += sum;
+    for (int i = 0; i < num;) {
+        int counted = 0;
+        for (; i < num && counted < most; i++) {
+            const struct tv_grad_piece piece = piece_at(model, pieces, i);
+            if (is_counted_here(model, piece.local))
+                model->squared[counted++] = (struct tv_square_sum_array){piece.count, piece.grad};
+        }
+        TV_TRY(add_squares(model, counted, &total));
     }
     *sum_out = total;
     return TV_OK;

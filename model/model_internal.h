@@ -111,7 +111,9 @@ struct tv_model {
     struct tv_param_table table;
     struct tv_model_layout layout;
     struct tv_buffer params, grads, activations, scratch, tokens;
-    double *host_losses; /* [rows]; NULL without the head */
+    double *host_losses;                 /* [rows]; NULL without the head */
+    struct tv_square_sum_array *squared; /* [num_local]; behind it, as many sums */
+    double *squares;
     /* What is in flight over the tensor axis: rows on their way to the matrices behind a norm, or
      * their gradient to a row matrix; the sum behind the column matrices' input gradients. */
     struct tv_row_gather gather;

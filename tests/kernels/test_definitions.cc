@@ -400,8 +400,9 @@ TEST_P(Definitions, AdamwFollowsItsFormulaInDouble)
         p[(size_t)i] = (double)param.at(0, i);
     for (int64_t step = 1; step <= 6; step++) {
         grad.fill((uint32_t)(100 + step), -1, 1);
-        tv_adamw_args args = {count, param.data(), m.data(), v.data(), grad.data(), 0.01,
-                              0.9,   0.999,        1e-8,     0.1,      0.25,        step};
+        const tv_adamw_weight weight = {count,       param.data(), m.data(), v.data(),
+                                        grad.data(), 0.01,         0.1,      nullptr};
+        const tv_adamw_args args = {1, &weight, 0.9, 0.999, 1e-8, 0.25, step};
         ASSERT_EQ(kernels->adamw(device.stream, &args), TV_OK);
         for (int64_t i = 0; i < count; i++) {
             const size_t k = (size_t)i;
@@ -427,8 +428,9 @@ TEST_P(Definitions, AdamwWithZeroGradients)
         for (int i = 0; i < 257; i++)
             param.push_back((float)(i - 128) * 0.37f + 0.01f);
         const std::vector<float> before = param;
-        const tv_adamw_args args = {257, param.data(), m.data(), v.data(), zero.data(), 0.1,
-                                    0.9, 0.95,         1e-8,     decay,    1.0,         1};
+        const tv_adamw_weight weight = {257,         param.data(), m.data(), v.data(),
+                                        zero.data(), 0.1,          decay,    nullptr};
+        const tv_adamw_args args = {1, &weight, 0.9, 0.95, 1e-8, 1.0, 1};
         ASSERT_EQ(kernels->adamw(device.stream, &args), TV_OK);
         for (size_t i = 0; i < param.size(); i++) {
             const float want = decay > 0 ? (float)(0.99 * (double)before[i]) : before[i];
@@ -446,7 +448,8 @@ TEST_P(Definitions, SquareSumIsDouble)
     for (int64_t count : {0, 1, 15, 4097, 100003}) {
         const std::vector<float> x((size_t)count, 1 + 0x1p-12f);
         double sum = -1;
-        const tv_square_sum_args args = {count, x.data(), &sum};
+        const tv_square_sum_array array = {count, x.data()};
+        const tv_square_sum_args args = {1, &array, &sum};
         ASSERT_EQ(kernels->square_sum(device.stream, &args), TV_OK);
         EXPECT_EQ(sum, (double)count * (1 + 0x1p-11 + 0x1p-24)) << count;
     }
