@@ -139,11 +139,10 @@ static tv_status_t create_buffers(struct tv_model *model)
         return TV_ERR(TV_NO_MEMORY, "sums of squares of %d weights", l->num_local);
     if (!l->has_head)
         return TV_OK;
-    const size_t host_bytes = tv_vocab_host_bytes(l->head.chunks.rows);
-    model->host_rows = malloc(host_bytes);
-    return model->host_rows != NULL
+    model->host_losses = calloc((size_t)l->sizes.rows, sizeof(*model->host_losses));
+    return model->host_losses != NULL
                ? TV_OK
-               : TV_ERR(TV_NO_MEMORY, "rows of the loss: %zu bytes", host_bytes);
+               : TV_ERR(TV_NO_MEMORY, "losses of %" PRId64 " rows", l->sizes.rows);
 }
 
 /* Tensor ranks that hold the same kv heads; collective. */
@@ -204,7 +203,7 @@ void tv_model_destroy(struct tv_model *model)
     tv_buffer_destroy(&model->activations);
     tv_buffer_destroy(&model->scratch);
     tv_buffer_destroy(&model->tokens);
-    free(model->host_rows);
+    free(model->host_losses);
     free(model->squared);
     free(model->squares);
     tv_model_layout_destroy(&model->layout);
