@@ -123,6 +123,12 @@ tv_status_t tv_run_open_device(const struct tv_comm *world, const struct tv_run 
     return TV_OK;
 }
 
+/* What other kernels want is less, unless a micro-batch has millions of tokens. */
+int64_t tv_run_workspace_bytes(const struct tv_run *run)
+{
+    return run->device_kind == TV_DEVICE_CUDA ? TV_GPU_WORKSPACE_BYTES : 0;
+}
+
 /* Can NCCL join these ranks? The same verdict on all. */
 static tv_status_t check_nccl(struct tv_comm *world, struct tv_device *device)
 {
