@@ -42,7 +42,8 @@ class Comm(unittest.TestCase):
 
     def test_nccl_and_host_memory_give_the_same_bits(self):
         for flags in (["--local-ranks", "2", "--tp", "2"], ["--local-ranks", "2", "--pp", "2", "--vpp", "2"],
-                      ["--local-ranks", "2", "--zero-stage", "1"]):
+                      ["--local-ranks", "2", "--zero-stage", "1"],
+                      ["--local-ranks", "2", "--tp", "2", "--sequence-parallel", "--tp-comm-overlap"]):
             with self.subTest(flags=flags):
                 through_host = self.steps(flags, "mpi", 1)  # both ranks on one GPU
                 self.assertEqual(len(through_host), 2)
