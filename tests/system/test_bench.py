@@ -159,6 +159,43 @@ class BenchStep(unittest.TestCase):
         self.assertLessEqual(max(map(len, help_text.splitlines())), 80)
 
 
+class BenchLinks(unittest.TestCase):
+    SUMS = ["all_reduce", "reduce_scatter"]
+
+    def rows(self, ranks, start, *words):
+        result = run("links", "--seconds", 0.01, "--json", *words, start=start)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return json.loads(result.stdout)
+
+    def check(self, rows, ranks, mib, ways):
+        """Latency and bandwidth, then for each way the copy that all ranks make and each collective's share of it."""
+        names = [row["name"] for row in rows]
+        want = ["latency, same node", "bandwidth, same node"]
+        for way in ways:
+            want += [f"copy of {mib} MiB, every rank"] + [f"{name}, {ranks} ranks, by {way}" for name in self.SUMS]
+            want += [f"all_gather, {ranks} ranks, by messages"]
+        self.assertEqual(names, want)
+        for row in rows:
+            self.assertGreater(row["median"], 0)
+            self.assertEqual("share_of_peak" in row, " ranks, by " in row["name"], row)
+            self.assertGreater(row.get("share_of_peak", 1), 0)
+
+    def test_threads_sum_through_memory(self):
+        self.check(self.rows(2, (), "--local-ranks", 2), 2, 64, ["memory", "messages"])
+
+    def test_processes(self):
+        rows = self.rows(3, (MPIEXEC, "-n", "3"))
+        reached = any(row["name"].endswith("by memory") for row in rows)  # where the system lets them
+        self.check(rows, 3, 42, ["memory", "messages"] if reached else ["messages"])
+
+    def test_text_and_refusal(self):
+        result = run("links", "--seconds", 0.01, "--local-ranks", 2)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(sum("% of the copy" in line for line in result.stdout.splitlines()), 6)
+        self.assertLessEqual(max(map(len, result.stdout.splitlines())), 80)
+        trivet.assert_refused(self, run("links"), 2, "bench links needs at least 2 ranks, there is 1")
+
+
 class BenchKernels(unittest.TestCase):
     def kernels(self, *words):
         result = run("kernels", *SHAPE, *QUICK, "--json", *words)
