@@ -65,6 +65,12 @@ class BenchStep(unittest.TestCase):
         self.assertAlmostEqual(out["model_flops_per_second"]["median"] * slowest[1], flops, delta=1e-6 * flops)
         share = out["model_flops_per_second"]["median"] / out["peak"]["flops_per_second"]
         self.assertAlmostEqual(out["share_of_peak"]["median"], share, delta=1e-9 * share)
+        traffic, moved = out["memory_traffic"], sum(kernel["bytes"] for kernel in out["kernels"]) / 3
+        self.assertGreater(moved, 4 * out["tokens_per_step"])
+        self.assertAlmostEqual(traffic["bytes_per_step"], moved, delta=1e-9 * moved)
+        at_peak = moved / out["peak"]["bytes_per_second"]
+        self.assertAlmostEqual(traffic["seconds_at_peak"], at_peak, delta=1e-9 * at_peak)
+        self.assertAlmostEqual(traffic["share_of_step"] * slowest[1], at_peak, delta=1e-9 * at_peak)
         for number, part in enumerate(out["parts"]):
             of_ranks = [sum(one["parts"][number] for one in steps) / 3 for steps in out["ranks"]]
             self.assertAlmostEqual(part["mean"], sum(of_ranks) / ranks, delta=1e-12 + 1e-9 * abs(part["mean"]))
@@ -139,7 +145,7 @@ class BenchStep(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         lines = result.stdout.splitlines()
         self.assertLessEqual(max(map(len, lines)), 80)
-        for word in ["tokens/s", "% of the matrix peak", "6 N + 12 L C S", "rmsnorm_backward", *PARTS]:
+        for word in ["tokens/s", "% of the matrix peak", "memory traffic a step", "6 N + 12 L C S", "rmsnorm_backward", *PARTS]:
             self.assertTrue(any(line.startswith(word) or word in line for line in lines), word)
         for name, params in (("small-gpt2", 30044544), ("small-llama", 55976448)):
             dry = trivet.run(trivet.scratch.name, {"preset": name, "dry-run": True, "json": True})
