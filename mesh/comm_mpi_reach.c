@@ -1,7 +1,8 @@
-/* mesh/comm_mpi_reach.c -- memory of other processes of the machine, by process_vm_readv(2): one copy, without the other's
- * help. It needs what ptrace needs: the same user and, under Yama (ptrace_scope 1 and more), leave that nobody gives.
- * So each rank shows all others a place with a random number in it and its process id, and looks at theirs: elsewhere, in
- * another namespace of ids or without leave, some rank of the group does not see what it should, and all send messages. */
+/* mesh/comm_mpi_reach.c -- memory of other processes of the machine, by process_vm_readv(2): one copy, without the
+ * other's help. It needs what ptrace needs: the same user and, under Yama (ptrace_scope 1 and more), leave that nobody
+ * gives. So each rank shows all others a place with a random number in it and its process id, and looks at theirs:
+ * elsewhere, in another namespace of ids or without leave, some rank of the group does not see what it should, and all
+ * send messages. */
 #include "base/log.h"
 #include "mesh/comm_internal.h"
 #include "mesh/comm_mpi_internal.h"

@@ -1,5 +1,5 @@
-/* mesh/comm_reduce.c -- which elements of a collective are whose, and their sums in rank order: sums of bf16 are added up
- * in fp32 and rounded once. */
+/* mesh/comm_reduce.c -- which elements of a collective are whose, and their sums in rank order: sums of bf16 are added
+ * up in fp32 and rounded once. */
 #include "mesh/collectives_internal.h"
 #include <string.h>
 

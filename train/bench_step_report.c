@@ -68,7 +68,7 @@ static void print_rates(FILE *out, const struct tv_step_bench *bench, struct tv_
     fprintf(out, "%-24s %12.2f  GB/s, y = a + b, all ranks\n", "memory peak",
             bench->peak.bytes_per_second / 1e9);
     const struct traffic traffic = traffic_of(bench);
-    fprintf(out, "%-24s %12.3f  GB of all kernels, at the peak %.1f %% of a step\n",
+    fprintf(out, "%-24s %12.3f  GB, at the memory peak %.1f %% of a step\n",
             "memory traffic a step", traffic.bytes / 1e9,
             100 * traffic.seconds_at_peak / step.median);
     fprintf(out, "%-24s %12.0f  6 N + 12 L C S\n", "FLOPs a token", bench->flops_per_token);
