@@ -58,8 +58,8 @@ size_t tv_direct_scratch_bytes(const struct tv_comm *comm, const struct tv_start
     return size * sizeof(struct note) + (size - 1) * (size_t)block_bytes(comm->size);
 }
 
-/* A receive from every peer, or a send to each of them: of `bytes` bytes at data + stride * rank of the peer. They carry
- * no payload, so they are not counted as such. */
+/* A receive from every peer, or a send to each of them: of `bytes` bytes at data + stride * the peer's rank. They
+ * carry no payload, so they are not counted as such. */
 static tv_status_t post_to_all(struct tv_request *r, int is_recv, char *data, int64_t stride,
                                int64_t bytes)
 {

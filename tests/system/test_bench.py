@@ -278,10 +278,10 @@ class Growth(unittest.TestCase):
     def grow(self, *words):
         return subprocess.run([str(self.SCRIPT), *map(str, words)], capture_output=True, text=True, timeout=120)
 
-    def check(self, axis, values, series):
+    def check(self, axis, values, series, *words):
         folder = trivet.new_folder()
         ran = self.grow("--axes", axis, "--values", *values, "--steps", 1, "--seconds", 0.01, "--json", folder / "g.json",
-                        "--svg", folder / "g.svg", "--", *self.TINY)
+                        "--svg", folder / "g.svg", *words, "--", *self.TINY)
         self.assertEqual(ran.returncode, 0, ran.stderr)
         points = json.loads((folder / "g.json").read_text())
         self.assertEqual([(p["series"], p["value"]) for p in points], series)
@@ -296,18 +296,34 @@ class Growth(unittest.TestCase):
         again = self.grow("--draw", folder / "g.json", "--svg", folder / "again.svg")
         self.assertEqual((again.returncode, again.stdout), (0, ""))
         self.assertEqual((folder / "again.svg").read_bytes(), (folder / "g.svg").read_bytes())
+        self.check_docs(folder, rows)
         for p in points: # the share of the peak is the distance from its ceiling
             self.assertAlmostEqual(p["tokens_per_second"]["median"] / p["matrix_ceiling"], p["share_of_peak"],
                                    delta=1e-9 * p["share_of_peak"])
         return points
+
+    def check_docs(self, folder, rows):
+        """--docs puts the table and the picture between its marks, and changes nothing else."""
+        marks = ("<!-- growth: written by scripts/growth --docs -->\n", "<!-- end of growth -->\n")
+        page = (self.SCRIPT.parents[1] / "docs" / "performance.md").read_text()
+        (folder / "pictures").mkdir()
+        (folder / "performance.md").write_text(page)
+        self.assertEqual(self.grow("--draw", folder / "g.json", "--docs", folder).returncode, 0)
+        written = (folder / "performance.md").read_text()
+        self.assertEqual(written.split(marks[0])[0], page.split(marks[0])[0])
+        self.assertEqual(written.split(marks[1])[1], page.split(marks[1])[1])
+        inside = written.split(marks[0])[1].split(marks[1])[0].splitlines()
+        self.assertEqual([line for line in inside if line.startswith("|")], rows)
+        self.assertEqual((folder / "pictures" / "growth.svg").read_bytes(), (folder / "g.svg").read_bytes())
 
     def test_layers(self):
         points = self.check("layers", [1, 3], [("layers", 1), ("layers", 3)])
         self.assertEqual([p["sizes"]["num_layers"] for p in points], [1, 3])
 
     def test_ranks(self):
-        points = self.check("ranks", [1, 2], [("one", 1), ("dp", 2), ("tp", 2), ("pp", 2)])
+        points = self.check("ranks", [1, 2], [("one", 1), ("dp", 2), ("tp", 2), ("pp", 2)], "--threads", 2)
         self.assertEqual([p["sizes"]["ranks"] for p in points], [1, 2, 2, 2])
+        self.assertEqual([p["sizes"]["threads"] for p in points], [2, 1, 1, 1])  # which ranks share
         self.assertEqual({p["sizes"]["global_batch_size"] for p in points}, {8})
 
     def test_refusals(self):
