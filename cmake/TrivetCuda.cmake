@@ -23,6 +23,7 @@ set(TRIVET_CUDA_SOURCES
 )
 # Kernels of Hopper's own instructions: sm_90a, which runs on compute capability 9.0 alone and is asked for there alone.
 set(TRIVET_HOPPER_SOURCES
+  kernels/attention/attention_backward_hopper_cuda.cu
   kernels/attention/attention_forward_hopper_cuda.cu
 )
 # The same bits as in the other tables.

@@ -7,4 +7,6 @@
 /* Heads of 64 or 128 columns of bf16, no dropout, all rows at multiples of 16 bytes, compute capability 9.0. */
 bool tv_attention_forward_is_for_hopper(const tv_attention_args *a);
 tv_status_t tv_attention_forward_hopper(tv_stream *stream, const tv_attention_args *a);
+bool tv_attention_backward_is_for_hopper(const tv_attention_backward_args *a);
+tv_status_t tv_attention_backward_hopper(tv_stream *stream, const tv_attention_backward_args *a);
 #endif

@@ -154,7 +154,7 @@ void add_attention_cases(std::vector<Case> &cases)
         {1, 70, 1, 1, 128, true, 30},
         // tiles of 64 queries a warpgroup and of 128 keys, taken by a block one after another
         {3, 5, 2, 1, 64, false, 0, 8},
-        {1, 200, 4, 2, 64, false, 0, 8},
+        {1, 290, 2, 1, 64, false, 0, 8},
         {1, 290, 1, 1, 128, false, 0, 8},
         {1, 270, 2, 1, 64, false, 90, 8},
         {2, 140, 1, 1, 128, false, 60, 8},

@@ -11,6 +11,7 @@
 #define __shared__       static thread_local
 #define __align__(bytes) alignas(bytes)
 #define __launch_bounds__(...)
+#define __grid_constant__
 
 struct uint3 {
     unsigned x, y, z;
