@@ -8,8 +8,9 @@
  * a warpgroup softens scores; warpgroups take turns at starting products, so that one softens while another multiplies.
  * Keys come from the diagonal down, only tiles that hide something are masked.
  *
- * Tiles are taken by planes (sequence and head) whose keys and values together stay in the second-level cache, in it the
- * longest first, and every other round backwards, so that blocks end together. 4 B heads h pairs FLOPs. */
+ * Blocks take the next tile when they are free: of planes (sequence and head) whose keys and values together stay in
+ * the second-level cache, of those the longest tiles first. What a tile computes does not depend on who takes it.
+ * 4 B heads h pairs FLOPs. */
 #include "kernels/attention/attention_cuda_internal.h"
 #include "kernels/attention/attention_hopper_internal.h"
 #include "kernels/hopper_internal.h"
@@ -45,8 +46,11 @@ struct work {
     int num_planes; /* B num_heads */
     int at_once;    /* planes whose keys are cached together */
     int tiles;      /* of queries in a plane */
+    int *taken;     /* of all tiles, behind the first of every block */
 };
+/* In shared memory, beside the tiles. */
 struct barriers {
+    int at; /* the tile whose queries are full; none: -1 */
     uint64_t q_full, q_empty;
     uint64_t k_full[stages], k_empty[stages], v_full[stages], v_empty[stages];
 };
@@ -56,13 +60,10 @@ struct tile {
     int plane, sequence, head, first, low, high;
 };
 
-/* This block's tile of a round; false: it has no more. */
-template <typename P> TV_ATTENTION_DEVICE bool find_tile(const work &w, int round, tile &t)
+/* Tile number `at` of all; at: less than their number. */
+template <typename P> TV_ATTENTION_DEVICE tile find_tile(const work &w, int at)
 {
-    const int blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
-    const int at = round * blocks + (round % 2 == 0 ? block : blocks - 1 - block);
-    if (at >= w.num_planes * w.tiles)
-        return false;
+    tile t;
     const int section = at / (w.at_once * w.tiles), before = section * w.at_once;
     const int planes = tv_lesser(w.at_once, w.num_planes - before);
     const int inside = at - before * w.tiles;
@@ -73,7 +74,7 @@ template <typename P> TV_ATTENTION_DEVICE bool find_tile(const work &w, int roun
     const int64_t row = static_cast<int64_t>(t.sequence) * w.seq_length + t.first;
     t.low = tv_first_key_of(w.first_keys, row) / keys;
     t.high = (tv_lesser(t.first + P::queries, w.seq_length) + keys - 1) / keys;
-    return true;
+    return t;
 }
 
 /* Stage and phase of the nth block of keys since the kernel began. */
@@ -104,10 +105,12 @@ TV_ATTENTION_DEVICE void copy(const maps &m, const work &w, unsigned char *share
     tv_tma_prefetch(&m.k);
     tv_tma_prefetch(&m.v);
     unsigned nth = 0, phase = 0;
-    tile t;
-    for (int round = 0; find_tile<P>(w, round, t); round++, phase ^= 1) {
+    int at = static_cast<int>(blockIdx.x);
+    for (; at < w.num_planes * w.tiles; phase ^= 1) {
+        const tile t = find_tile<P>(w, at);
         const int kv = t.head / (w.num_heads / w.num_kv_heads);
         /* keys of a block, and values of the one before */
+#pragma unroll 1
         for (int block = t.high - 1; block >= t.low - 1; block--, nth++) {
             if (block >= t.low) {
                 const int stage = stage_of(nth);
@@ -117,6 +120,7 @@ TV_ATTENTION_DEVICE void copy(const maps &m, const work &w, unsigned char *share
             }
             if (block == t.high - 1) {
                 tv_barrier_wait(&b.q_empty, phase ^ 1);
+                b.at = at;
                 load_panels<P>(&m.q, shared, &b.q_full, P::q_panel, t.head, t.first, t.sequence);
                 continue;
             }
@@ -126,7 +130,11 @@ TV_ATTENTION_DEVICE void copy(const maps &m, const work &w, unsigned char *share
                            P::kv_panel, kv, (block + 1) * keys, t.sequence);
         }
         nth--; /* the last round had values alone */
+        at = static_cast<int>(gridDim.x) + atomicAdd(w.taken, 1);
     }
+    tv_barrier_wait(&b.q_empty, phase ^ 1);
+    b.at = -1;
+    tv_barrier_arrive(&b.q_full);
 }
 
 /* A warpgroup that multiplies. */
@@ -303,6 +311,7 @@ TV_ATTENTION_DEVICE void finish(multiplier<P> &r, const maps &m, const work &w, 
 template <typename P>
 TV_ATTENTION_DEVICE void skip(barriers &b, unsigned &nth, int count, int group)
 {
+#pragma unroll 1
     for (; count > 0; count--, nth++) {
         const int stage = stage_of(nth);
         tv_barrier_wait(&b.k_full[stage], phase_of(nth));
@@ -366,6 +375,9 @@ TV_ATTENTION_DEVICE void multiply(multiplier<P> &r, const work &w, const tile &t
         pass_turn<P>(r.group);
         tv_wgmma_wait<1>();
         take_scores(r, b, nth + 1, block == t.low, hides(), block);
+        tv_wgmma_keep(r.scores);
+        /* over already: ptxas leaves the softening above the branch, behind the products under way */
+        tv_barrier_wait(&b.v_full[stage_of(nth)], phase_of(nth));
         tv_wgmma_wait<0>();
         tv_wgmma_keep(r.sum);
         tv_wgmma_keep(r.scores); /* packed from here on */
@@ -419,10 +431,13 @@ __global__ void __launch_bounds__(P::threads, 1)
     if (r.group == P::groups - 1)
         pass_turn<P>(r.group); /* the first one begins */
     unsigned nth = 0, phase = 0;
-    tile t;
-    for (int round = 0; find_tile<P>(w, round, t); round++, phase ^= 1) {
-        begin(r, w, t);
+    for (;; phase ^= 1) {
         tv_barrier_wait(&b.q_full, phase);
+        const int at = __shfl_sync(0xffffffffu, b.at, 0);
+        if (at < 0)
+            break;
+        const tile t = find_tile<P>(w, at);
+        begin(r, w, t);
         multiply(r, w, t, shared, b, nth);
         if (t.first + 64 * r.group < w.seq_length)
             finish(r, m, w, t, room);
@@ -456,6 +471,12 @@ template <typename P> tv_status_t launch(tv_stream *stream, const tv_attention_a
     TV_TRY(tv_cuda_status(cudaDeviceGetAttribute(&most, cudaDevAttrMultiProcessorCount, device),
                           "the device"));
     const int tiles = w.num_planes * w.tiles;
+    void *taken;
+    TV_TRY(tv_cuda_workspace(stream, sizeof(int), &taken));
+    w.taken = static_cast<int *>(taken);
+    TV_TRY(tv_cuda_status(
+        cudaMemsetAsync(taken, 0, sizeof(int), static_cast<cudaStream_t>(tv_cuda_stream(stream))),
+        "a counter of tiles"));
     return tv_launch_shared(attention_forward_wgmma<P>,
                             dim3(static_cast<unsigned>(tiles < most ? tiles : most)), P::threads,
                             P::shared_bytes, stream, m, w);

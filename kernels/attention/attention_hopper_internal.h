@@ -1,5 +1,5 @@
-/* kernels/attention/attention_hopper_internal.h -- attention by Hopper's own instructions, for the entries of the tables,
- * which take it where it is for the arguments and the device. */
+/* kernels/attention/attention_hopper_internal.h -- attention by Hopper's own instructions, for the entries of the
+ * tables, which take it where it is for the arguments and the device. */
 #ifndef TV_KERNELS_ATTENTION_HOPPER_INTERNAL_H
 #define TV_KERNELS_ATTENTION_HOPPER_INTERNAL_H
 #include "kernels/kernels.h"
