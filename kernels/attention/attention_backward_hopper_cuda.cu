@@ -12,7 +12,7 @@
  * and start first; one that starts together with the block before it waits for one step, once. Why none waits for ever:
  * attention_backward_hopper_internal.h.
  *
- * 10 B heads h pairs FLOPs. Shared memory 200 KiB: one block per SM. */
+ * 10 B heads h pairs FLOPs. Shared memory of 200 to 227 KiB: one block per SM. */
 #include "kernels/attention/attention_backward_hopper_internal.h"
 #include "kernels/attention/attention_hopper_internal.h"
 
@@ -261,10 +261,12 @@ TV_HOPPER int multiply_task(const sweep &s, room<h> &shared, const task &of, int
     tv_barrier_wait(&shared.has_keys, n & 1);
     tv_barrier_wait(&shared.full[step % stages], step / stages & 1);
     start_scores<h>(x.p, k + mine, tv_shared_place(shared.tiles[step % stages].q));
-    for (;;) {
+    for (bool is_first = true;; is_first = false) {
         const int stage = step % stages, query = shared.notes[stage].query;
-        uint16_t *ds = shared.ds[step % 2];
+        uint16_t *ds = shared.ds[step % ds_tiles<h>];
         gradients<h>(x, shared.tiles[stage], shared.terms[stage], v, key, query, me);
+        if (ds_tiles<h> == 1 && !is_first)
+            tv_named_sync(ds_read + 1 - me.group, multipliers);
         put_ds<h>(ds, x.ds_words, me);
         tv_fence_async();
         tv_named_sync(ds_written, multipliers);
@@ -279,6 +281,8 @@ TV_HOPPER int multiply_task(const sweep &s, room<h> &shared, const task &of, int
         step++;
         if (is_last)
             break;
+        if (ds_tiles<h> == 1)
+            tv_named_arrive(ds_read + me.group, multipliers);
         tv_barrier_wait(&shared.full[step % stages], step / stages & 1);
         start_scores<h>(x.p, k + mine, tv_shared_place(shared.tiles[step % stages].q));
         hand_over_dq<h>(shared, x.dq, me);
@@ -419,8 +423,9 @@ template <int h> tv_status_t launch(tv_stream *stream, const tv_attention_backwa
         cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "its SMs"));
     const unsigned blocks =
         static_cast<unsigned>(processors < s.num_tasks ? processors : s.num_tasks);
-    return tv_launch_shared(attention_backward_wgmma<h>, dim3(blocks), threads,
-                            static_cast<int>(sizeof(room<h>)) + 1024, stream, s);
+    constexpr int bytes = static_cast<int>(sizeof(room<h>)) + 1024;
+    static_assert(bytes <= 232448, "what a block may have");
+    return tv_launch_shared(attention_backward_wgmma<h>, dim3(blocks), threads, bytes, stream, s);
 }
 } // namespace
 

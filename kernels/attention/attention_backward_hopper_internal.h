@@ -64,9 +64,10 @@ constexpr int keys = 128, stages = 2, together = 32;
 constexpr int multipliers = 256, adders = 96, threads = 128 + multipliers;
 template <int h> constexpr int queries = h == 64 ? 128 : 64;
 template <int h> constexpr int panels = h / 64;
+template <int h> constexpr int ds_tiles = h == 64 ? 1 : 2;
 
-/* Named barriers. Of the two warpgroups' part of dq: 3 and 4. */
-constexpr int ds_written = 1, dq_written = 2, dq_taken = 3, added = 5, ds_taken = 6;
+/* Named barriers. Of each of the two warpgroups: dq_taken and the next, ds_read and the next. */
+constexpr int ds_written = 1, dq_written = 2, dq_taken = 3, added = 5, ds_taken = 6, ds_read = 7;
 
 /* Of the queries of a tile. lse in powers of 2, infinite behind the end of the sequence, so that weights are 0. */
 template <int h> struct tile_terms {
@@ -95,8 +96,8 @@ struct tile_note {
 template <int h> struct room {
     uint16_t k[keys * h], v[keys * h];
     tile_pair<h> tiles[stages];
-    uint16_t ds[2][keys * queries<h>]; /* transposed */
-    float dq[queries<h> * h];
+    uint16_t ds[ds_tiles<h>][keys * queries<h>]; /* transposed */
+    float dq[queries<h> * h], sums[queries<h> * h];
     tile_terms<h> terms[stages];
     tile_note notes[stages];
     task tasks[2]; /* the one at work and the next */
@@ -276,7 +277,18 @@ template <int h> TV_HOPPER void load(const sweep &s, room<h> &shared)
 
 /* ---- the adding warps ---- */
 
-/* Eight columns of dq: sums of the blocks before, unless there are none, and of this one, scaled, as bf16. */
+/* What the tasks before have added up, while the block's own part is not there yet. A thread copies what it reads. */
+template <int h> TV_HOPPER void fetch_sums(room<h> &shared, const float *sums, int rows)
+{
+    for (int i = static_cast<int>(threadIdx.x) - 32; i < rows * h / 8; i += adders) {
+        tv_copy_async_16(shared.sums + 8 * i, sums + 8 * i, true);
+        tv_copy_async_16(shared.sums + 8 * i + 4, sums + 8 * i + 4, true);
+    }
+    tv_copy_async_commit();
+    tv_copy_async_wait<0>();
+}
+
+/* Eight columns of dq as bf16: sums of the tasks before and this one's, scaled. */
 template <int h> TV_HOPPER uint4 finish_unit(const float *own, const float *before, bool has_before)
 {
     float x[8], y[8] = {};
@@ -295,18 +307,18 @@ template <int h> TV_HOPPER uint4 finish_unit(const float *own, const float *befo
 
 /* The last part of a tile's sums comes from here: dq. */
 template <int h>
-TV_HOPPER void finish_dq(const sweep &s, const room<h> &shared, const task &of, place at,
-                         const float *sums, bool has_before)
+TV_HOPPER void finish_dq(const sweep &s, const room<h> &shared, const task &of, place at, int rows,
+                         bool has_before)
 {
     constexpr int units = h / 8;
-    const int first = at.tile * queries<h>, rows = tv_lesser(queries<h>, s.a.seq_length - first);
-    uint16_t *dq = static_cast<uint16_t *>(s.a.dq) + (of.base + first) * s.a.ld_dq +
+    uint16_t *dq = static_cast<uint16_t *>(s.a.dq) +
+                   (of.base + static_cast<int64_t>(at.tile) * queries<h>)*s.a.ld_dq +
                    static_cast<int64_t>(at.head) * h;
 #pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x) - 32; i < rows * units; i += adders) {
-        const int row = i / units, unit = i % units, from = row * h + (unit ^ (row & 7)) * 8;
+        const int row = i / units, unit = i % units ^ (row & 7);
         *reinterpret_cast<uint4 *>(dq + row * s.a.ld_dq + unit * 8) =
-            finish_unit<h>(shared.dq + from, sums + from, has_before);
+            finish_unit<h>(shared.dq + 8 * i, shared.sums + 8 * i, has_before);
     }
 }
 
@@ -323,12 +335,16 @@ template <int h> TV_HOPPER void add_tile(const sweep &s, room<h> &shared, const 
     if (thread == 0 && number > 0)
         tv_count_wait(count, number);
     __syncwarp();
+    if (is_last && number > 0) {
+        tv_named_sync(added, adders);
+        fetch_sums<h>(shared, sums, rows);
+    }
     tv_named_sync(dq_written, multipliers + adders);
     if (is_last) {
-        finish_dq<h>(s, shared, of, at, sums, number > 0);
+        finish_dq<h>(s, shared, of, at, rows, number > 0);
     } else if (number == 0) {
         const float4 *from = reinterpret_cast<const float4 *>(shared.dq);
-#pragma unroll 2
+#pragma unroll 4
         for (int i = thread; i < rows * h / 4; i += adders)
             reinterpret_cast<float4 *>(sums)[i] = from[i];
         tv_fence_async_global();
