@@ -114,7 +114,8 @@ TV_MUST_CHECK tv_status_t tv_model_place_params(const struct tv_model_args *args
                                                 struct tv_local_params *params_out);
 void tv_local_params_destroy(struct tv_local_params *params);
 
-/* Weights are initialised by tv_param_init, rounded to their dtype, unless they are left. Errors: TV_INVALID, TV_NO_MEMORY. */
+/* Weights are initialised by tv_param_init, rounded to their dtype, unless they are left. Errors: TV_INVALID,
+ * TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_model_create(const struct tv_model_args *args,
                                           struct tv_model **model_out);
 void tv_model_destroy(struct tv_model *model);
