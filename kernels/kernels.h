@@ -50,13 +50,17 @@ struct tv_add_args {
 };
 /* LayerNorm (Ba, Kiros, Hinton 2016) per row: y = (x - mean) rstd w + b, rstd = 1/sqrt(var + eps).
  * x, y [rows, cols]; weight, bias [cols]; mean, rstd [rows] kept for backward. RMSNorm (Zhang,
- * Sennrich 2019): y = w x rstd, rstd = 1/sqrt(mean(x^2) + eps); mean, bias unused (NULL). */
+ * Sennrich 2019): y = w x rstd, rstd = 1/sqrt(mean(x^2) + eps); mean, bias unused (NULL). With `added`
+ * [rows, cols] the norm is that of sum = x + added, which is written as `add` does; sum may be x or
+ * added. */
 struct tv_norm_args {
     int64_t rows, cols;
     double eps;
     const void *x, *weight, *bias;
     void *y;
     float *mean, *rstd;
+    const void *added; /* or NULL */
+    void *sum;         /* where added is */
 };
 /* dx = (add_dx: +=); dweight, dbias +=. */
 struct tv_norm_backward_args {
@@ -135,7 +139,8 @@ static inline int64_t tv_attention_work_count(tv_dtype_t dtype, int64_t rows, in
     return dtype == TV_F32 ? 0 : rows * cols;
 }
 /* gelu, tanh form (Hendrycks, Gimpel 2016): y = x/2 (1 + tanh(sqrt(2/pi)(x + 0.044715 x^3))).
- * backward: dx = dy y'(x). dx may be dy or x. */
+ * backward: dx = dy y'(x), and where dx is [count / cols, cols], dbias[cols] += its column sums, as
+ * bias_backward makes them. dx may be dy or x. */
 struct tv_gelu_args {
     int64_t count;
     const void *x;
@@ -145,6 +150,8 @@ struct tv_gelu_backward_args {
     int64_t count;
     const void *x, *dy;
     void *dx;
+    float *dbias; /* or NULL */
+    int64_t cols; /* where dbias is */
 };
 /* SwiGLU (Shazeer 2020): y = gate sigmoid(gate) up, all [rows, cols] with strides. d_gate, d_up may
  * be gate, up. */

@@ -37,7 +37,8 @@ static struct tv_kernel_work work_add(const struct tv_add_args *a, int64_t s)
 
 static struct tv_kernel_work work_layernorm_forward(const struct tv_norm_args *a, int64_t s)
 {
-    return elements(2 * a->rows * a->cols + 2 * a->cols, s, 2 * a->rows);
+    const int64_t matrices = a->added != NULL ? 4 : 2;
+    return elements(matrices * a->rows * a->cols + 2 * a->cols, s, 2 * a->rows);
 }
 
 static struct tv_kernel_work work_layernorm_backward(const struct tv_norm_backward_args *a,
@@ -48,7 +49,8 @@ static struct tv_kernel_work work_layernorm_backward(const struct tv_norm_backwa
 
 static struct tv_kernel_work work_rmsnorm_forward(const struct tv_norm_args *a, int64_t s)
 {
-    return elements(2 * a->rows * a->cols + a->cols, s, a->rows);
+    const int64_t matrices = a->added != NULL ? 4 : 2;
+    return elements(matrices * a->rows * a->cols + a->cols, s, a->rows);
 }
 
 static struct tv_kernel_work work_rmsnorm_backward(const struct tv_norm_backward_args *a, int64_t s)
@@ -99,7 +101,7 @@ static struct tv_kernel_work work_gelu_forward(const struct tv_gelu_args *a, int
 
 static struct tv_kernel_work work_gelu_backward(const struct tv_gelu_backward_args *a, int64_t s)
 {
-    return elements(3 * a->count, s, 0);
+    return elements(3 * a->count, s, a->dbias != NULL ? 2 * a->cols : 0);
 }
 
 static struct tv_kernel_work work_swiglu_forward(const struct tv_swiglu_args *a, int64_t s)

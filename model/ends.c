@@ -29,7 +29,8 @@ struct tv_weight tv_pass_output_matrix(const struct tv_pass *pass)
     return (struct tv_weight){pass->memory.tied_params, pass->memory.tied_grads};
 }
 
-tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use use, const void *x)
+tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use use,
+                                 struct tv_residual x)
 {
     const struct tv_model_sizes *s = pass->sizes;
     void *y = tv_pass_at(pass, use.places.y);
@@ -37,7 +38,9 @@ tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use 
         .rows = s->own.num,
         .cols = s->C,
         .eps = pass->model->args.config.norm_eps,
-        .x = x,
+        .x = x.x,
+        .added = x.added,
+        .sum = x.sum,
         .weight = tv_pass_weight(pass, use.weight).value,
         .y = tv_pass_element(pass, y, s->own.first * s->C),
         .rstd = tv_pass_at(pass, use.places.rstd),
@@ -151,7 +154,7 @@ static struct tv_norm_use final_norm(const struct tv_pass *pass)
  * with the rows that it has already. */
 static tv_status_t head_norm(const struct tv_pass *pass, const void *x)
 {
-    TV_TRY(tv_unit_norm_forward(pass, final_norm(pass), x));
+    TV_TRY(tv_unit_norm_forward(pass, final_norm(pass), tv_residual_of(x)));
     return tv_row_gather_finish(&pass->model->gather);
 }
 

@@ -237,8 +237,10 @@ static void fill_gelu_backward(struct tv_room *room, const struct tv_kernel_size
                                struct tv_kernel_case *one)
 {
     const int64_t count = s->rows * s->ffn;
-    one->args.gelu_backward = (struct tv_gelu_backward_args){
-        count, tv_take(room, count), tv_take(room, count), tv_take(room, count)};
+    one->args.gelu_backward = (struct tv_gelu_backward_args){.count = count,
+                                                             .x = tv_take(room, count),
+                                                             .dy = tv_take(room, count),
+                                                             .dx = tv_take(room, count)};
 }
 
 static void fill_swiglu_forward(struct tv_room *room, const struct tv_kernel_sizes *s,

@@ -154,7 +154,8 @@ static tv_status_t create_params(struct tv_trainer *tr)
 static tv_status_t create_device(struct tv_trainer *tr, int num_threads)
 {
     TV_TRY(tv_run_open_device(tr->world, tr->run, num_threads, &tr->device));
-    return tv_stream_create(tr->device, &tr->stream);
+    TV_TRY(tv_stream_create(tr->device, &tr->stream));
+    return tv_stream_reserve(tr->stream, (size_t)tv_run_workspace_bytes(tr->run));
 }
 
 static tv_status_t create_model(struct tv_trainer *tr)

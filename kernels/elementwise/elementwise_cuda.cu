@@ -63,8 +63,9 @@ template <typename T> struct bias_work {
 template <typename T> tv_status_t bias_backward(tv_stream *stream, const tv_bias_backward_args *a)
 {
     const bias_work<T> work = {static_cast<const T *>(a->dy), a->ld_dy};
-    const bool is_aligned = tv_is_aligned<4>(work.dy, a->ld_dy) && a->cols % 4 == 0;
-    return tv_add_column_sums<1>(stream, is_aligned, a->rows, a->cols, work, {{a->dbias}});
+    constexpr int width = tv_width<T>;
+    const bool is_aligned = tv_is_aligned<width>(work.dy, a->ld_dy) && a->cols % width == 0;
+    return tv_add_column_sums<1, width>(stream, is_aligned, a->rows, a->cols, work, {{a->dbias}});
 }
 
 constexpr int square_threads = 256, square_blocks = 1024, square_num = 128;

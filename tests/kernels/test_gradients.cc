@@ -126,7 +126,8 @@ void Gradients::check_norm(int has_mean)
                                1e-5,          x.data(),
                                weight.data(), has_mean ? bias.data() : nullptr,
                                y.data(),      has_mean ? mean.data() : nullptr,
-                               rstd.data()};
+                               rstd.data(),   nullptr,
+                               nullptr};
     auto loss = [&] {
         EXPECT_EQ(forward(device.stream, &args), TV_OK);
         return weighted(dy, y);
@@ -187,7 +188,7 @@ TEST_F(Gradients, Gelu)
 {
     const int64_t n = 41;
     std::vector<float> x = numbers(n, -4, 4), dy = numbers(n), y((size_t)n), dx((size_t)n);
-    const tv_gelu_backward_args backward = {n, x.data(), dy.data(), dx.data()};
+    const tv_gelu_backward_args backward = {n, x.data(), dy.data(), dx.data(), nullptr, 0};
     ASSERT_EQ(kernels->gelu_backward(device.stream, &backward), TV_OK);
     expect_gradient("x", x, dx, [&] {
         const tv_gelu_args args = {n, x.data(), y.data()};

@@ -123,6 +123,9 @@ TEST(Work, OfRowsAndColumns)
     norm.rows = 2, norm.cols = 3;
     expect_work(tv_kernel_work_of(TV_KERNEL_layernorm_forward, &norm, TV_F32), 0, 12 + 6 + 4);
     expect_work(tv_kernel_work_of(TV_KERNEL_rmsnorm_forward, &norm, TV_F32), 0, 12 + 3 + 2);
+    norm.added = &some; // and the sum
+    expect_work(tv_kernel_work_of(TV_KERNEL_layernorm_forward, &norm, TV_F32), 0, 24 + 6 + 4);
+    expect_work(tv_kernel_work_of(TV_KERNEL_rmsnorm_forward, &norm, TV_F32), 0, 24 + 3 + 2);
     tv_norm_backward_args back = {};
     back.rows = 2, back.cols = 3;
     expect_work(tv_kernel_work_of(TV_KERNEL_layernorm_backward, &back, TV_F32), 0, 18 + 15 + 4);
@@ -176,6 +179,10 @@ TEST(Work, OfElements)
     tv_gelu_backward_args back = {};
     back.count = 11;
     expect_work(tv_kernel_work_of(TV_KERNEL_gelu_backward, &back, TV_F32), 0, 33);
+    float dbias[11] = {};
+    back.dbias = dbias;
+    back.cols = 11;
+    expect_work(tv_kernel_work_of(TV_KERNEL_gelu_backward, &back, TV_F32), 0, 33 + 2 * 11);
     tv_adamw_args adamw = {};
     tv_adamw_weight weights[2] = {};
     weights[0].count = 11;
