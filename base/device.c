@@ -23,7 +23,8 @@ struct tv_device {
 struct tv_stream {
     struct tv_device *device;
     void *handle;
-    void *reached; /* an event for watched waits, made by the first */
+    void *reached;          /* an event for watched waits, made by the first */
+    size_t workspace_bytes; /* counted as buffers */
 };
 
 struct tv_event {
@@ -67,7 +68,7 @@ tv_status_t tv_device_open(tv_device_kind_t kind, int num_threads, struct tv_dev
 
 tv_status_t tv_device_open_gpu(const struct tv_gpu_choice *choice, struct tv_device **device_out)
 {
-    return open_driver(choice, 1, device_out);
+    return open_driver(choice, choice->num_threads > 0 ? choice->num_threads : 1, device_out);
 }
 
 const char *tv_device_pci(const struct tv_device *device)
@@ -114,8 +115,10 @@ static void *stream_state(const struct tv_stream *stream)
     return stream->device->driver.state;
 }
 
-const struct tv_device_host tv_device_lent = {
-    .stream_handle = tv_stream_handle, .stream_state = stream_state, .error_set = tv_error_set};
+const struct tv_device_host tv_device_lent = {.stream_handle = tv_stream_handle,
+                                              .stream_state = stream_state,
+                                              .stream_reserve = tv_stream_reserve,
+                                              .error_set = tv_error_set};
 
 size_t tv_device_bytes(const struct tv_device *device, tv_mem_kind_t kind)
 {
@@ -164,6 +167,22 @@ static tv_status_t out_of_memory(const struct tv_device *device, size_t bytes, t
                   tv_mem_kind_name(kind), device->driver.name, breakdown);
 }
 
+static void count_more(struct tv_device *device, size_t bytes, tv_mem_kind_t kind)
+{
+    device->bytes[kind] += bytes;
+    if (device->bytes[kind] > device->kind_peaks[kind])
+        device->kind_peaks[kind] = device->bytes[kind];
+    device->total_bytes += bytes;
+    if (device->total_bytes > device->peak_bytes)
+        device->peak_bytes = device->total_bytes;
+}
+
+static void count_less(struct tv_device *device, size_t bytes, tv_mem_kind_t kind)
+{
+    device->bytes[kind] -= bytes;
+    device->total_bytes -= bytes;
+}
+
 tv_status_t tv_buffer_create(struct tv_device *device, size_t bytes, tv_mem_kind_t kind,
                              struct tv_buffer *buffer_out)
 {
@@ -176,12 +195,7 @@ tv_status_t tv_buffer_create(struct tv_device *device, size_t bytes, tv_mem_kind
         TV_TRY(said(device, status, "new memory"));
         device->num_buffers++;
     }
-    device->bytes[kind] += bytes;
-    if (device->bytes[kind] > device->kind_peaks[kind])
-        device->kind_peaks[kind] = device->bytes[kind];
-    device->total_bytes += bytes;
-    if (device->total_bytes > device->peak_bytes)
-        device->peak_bytes = device->total_bytes;
+    count_more(device, bytes, kind);
     *buffer_out = buffer;
     return TV_OK;
 }
@@ -193,8 +207,7 @@ void tv_buffer_destroy(struct tv_buffer *buffer)
     struct tv_device *device = buffer->device;
     if (buffer->data != NULL)
         device->driver.ops->release(device->driver.state, buffer->data);
-    device->bytes[buffer->kind] -= buffer->bytes;
-    device->total_bytes -= buffer->bytes;
+    count_less(device, buffer->bytes, buffer->kind);
     *buffer = (struct tv_buffer){0};
 }
 
@@ -223,12 +236,31 @@ void tv_stream_destroy(struct tv_stream *stream)
     if (stream->reached != NULL)
         driver->ops->event_destroy(driver->state, stream->reached);
     driver->ops->stream_destroy(driver->state, stream->handle);
+    count_less(stream->device, stream->workspace_bytes, TV_MEM_BUFFERS);
     free(stream);
 }
 
 struct tv_device *tv_stream_device(const struct tv_stream *stream)
 {
     return stream->device;
+}
+
+/* A driver frees the old workspace before it makes the larger one. */
+tv_status_t tv_stream_reserve(struct tv_stream *stream, size_t bytes)
+{
+    struct tv_device *device = stream->device;
+    const struct tv_device_driver *driver = &device->driver;
+    if (driver->ops->stream_reserve == NULL || bytes <= stream->workspace_bytes)
+        return TV_OK;
+    count_less(device, stream->workspace_bytes, TV_MEM_BUFFERS);
+    stream->workspace_bytes = 0;
+    const tv_status_t status = driver->ops->stream_reserve(driver->state, stream->handle, bytes);
+    if (status == TV_NO_MEMORY)
+        return out_of_memory(device, bytes, TV_MEM_BUFFERS);
+    TV_TRY(said(device, status, "a workspace"));
+    stream->workspace_bytes = bytes;
+    count_more(device, bytes, TV_MEM_BUFFERS);
+    return TV_OK;
 }
 
 void tv_stream_set_aside(struct tv_stream *stream)

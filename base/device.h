@@ -33,7 +33,7 @@ struct tv_device; /* opaque; defined in device_internal.h */
 struct tv_stream;
 struct tv_event;
 
-/* num_threads: OpenMP threads of a CPU device's kernels (>= 1); ignored by CUDA.
+/* num_threads: OpenMP threads of a CPU device's kernels, and of what the host prepares for a GPU (>= 1).
  * Errors: TV_UNSUPPORTED (no CUDA library, no GPU), TV_INVALID, TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_device_open(tv_device_kind_t kind, int num_threads,
                                          struct tv_device **device_out);
@@ -42,6 +42,7 @@ enum { TV_GPU_PCI = 32 };
 struct tv_gpu_choice {
     char pci[TV_GPU_PCI]; /* address, as "0000:3b:00.0"; "": by number */
     int index;            /* among those that are visible, counted round */
+    int num_threads;      /* of the host, as above; 0: one */
     int uses_tf32;        /* products of fp32 matrices may round their factors to 10 bits */
 };
 TV_MUST_CHECK tv_status_t tv_device_open_gpu(const struct tv_gpu_choice *choice,
@@ -94,6 +95,11 @@ void tv_stream_destroy(struct tv_stream *stream);
 /* A stream for what may wait for peers: tv_buffer_destroy, which waits for all work that may use the
  * buffer, does not wait for this stream. Its users see to it that other streams wait for it first. */
 void tv_stream_set_aside(struct tv_stream *stream);
+/* Room for what kernels on this stream work in, made before the first that needs it: on a GPU, where a product may want
+ * TV_GPU_WORKSPACE_BYTES and a kernel that wants more makes it grow; on the CPU there is none. Counted as buffers, as
+ * growth is, until the stream goes. Errors: TV_NO_MEMORY, with what is open by kind. */
+enum { TV_GPU_WORKSPACE_BYTES = 32 << 20 };
+TV_MUST_CHECK tv_status_t tv_stream_reserve(struct tv_stream *stream, size_t bytes);
 struct tv_device *tv_stream_device(const struct tv_stream *stream);
 /* The driver's own stream, for those who enqueue there themselves: a cudaStream_t under CUDA. */
 void *tv_stream_handle(const struct tv_stream *stream);

@@ -9,7 +9,7 @@
 #include "base/device.h"
 
 TV_BEGIN_C
-enum { TV_DEVICE_ABI = 3, TV_DEVICE_MAX_NAME = 128 };
+enum { TV_DEVICE_ABI = 4, TV_DEVICE_MAX_NAME = 128 };
 
 /* `state` is the driver's own. Streams and events are the driver's own objects behind void
  * pointers. */
@@ -35,6 +35,8 @@ struct tv_device_ops {
     int (*copy_waits)(void *state, const void *dst, const void *src);
     /* tv_stream_set_aside; NULL: nothing to do. */
     void (*stream_set_aside)(void *state, void *stream);
+    /* A workspace of at least `bytes`, see tv_stream_reserve; NULL: there is none. Errors as of alloc. */
+    tv_status_t (*stream_reserve)(void *state, void *stream, size_t bytes);
 };
 
 /* What a driver hands over when it opens. */
@@ -53,6 +55,8 @@ struct tv_device_driver {
 struct tv_device_host {
     void *(*stream_handle)(const struct tv_stream *stream); /* the driver's own stream */
     void *(*stream_state)(const struct tv_stream *stream);  /* the state of its device */
+    /* tv_stream_reserve, for a kernel that needs more than there is. */
+    tv_status_t (*stream_reserve)(struct tv_stream *stream, size_t bytes);
     void (*error_set)(const char *file, int line, const char *format, ...) TV_PRINTF(3, 4);
 };
 extern const struct tv_device_host tv_device_lent;

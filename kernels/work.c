@@ -131,18 +131,27 @@ static struct tv_kernel_work work_embedding_backward(const struct tv_embedding_b
     return work;
 }
 
-static struct tv_kernel_work work_cross_entropy_max(const struct tv_cross_entropy_args *a,
-                                                    int64_t s)
-{
-    return elements(a->rows * a->cols, s, a->rows);
-}
-
-static struct tv_kernel_work work_cross_entropy_sum(const struct tv_cross_entropy_args *a,
-                                                    int64_t s)
+static struct tv_kernel_work work_cross_entropy_forward(const struct tv_cross_entropy_args *a,
+                                                        int64_t s)
 {
     struct tv_kernel_work work =
-        elements(a->rows * a->cols, s, (a->row_rest != NULL ? 4 : 3) * a->rows);
+        elements(a->rows * a->cols, s, (a->row_rest != NULL ? 5 : 4) * a->rows);
     work.bytes += (double)ID * (double)a->rows;
+    return work;
+}
+
+static struct tv_kernel_work work_cross_entropy_rebase(const struct tv_cross_entropy_args *a,
+                                                       int64_t s)
+{
+    return elements(0, s, (a->row_rest != NULL ? 6 : 4) * a->rows);
+}
+
+/* row_loss is of doubles. */
+static struct tv_kernel_work work_cross_entropy_loss(const struct tv_cross_entropy_args *a,
+                                                     int64_t s)
+{
+    struct tv_kernel_work work = elements(0, s, (a->row_rest != NULL ? 5 : 4) * a->rows);
+    work.bytes += (double)(ID + 2 * FLOAT) * (double)a->rows;
     return work;
 }
 
@@ -236,8 +245,9 @@ tv_kernel_group_t tv_kernel_group(tv_kernel_t kernel)
         [TV_KERNEL_swiglu_backward] = TV_GROUP_NORM,
         [TV_KERNEL_embedding_forward] = TV_GROUP_EMBEDDING,
         [TV_KERNEL_embedding_backward] = TV_GROUP_EMBEDDING,
-        [TV_KERNEL_cross_entropy_max] = TV_GROUP_LOSS,
-        [TV_KERNEL_cross_entropy_sum] = TV_GROUP_LOSS,
+        [TV_KERNEL_cross_entropy_forward] = TV_GROUP_LOSS,
+        [TV_KERNEL_cross_entropy_rebase] = TV_GROUP_LOSS,
+        [TV_KERNEL_cross_entropy_loss] = TV_GROUP_LOSS,
         [TV_KERNEL_cross_entropy_backward] = TV_GROUP_LOSS,
         [TV_KERNEL_adamw] = TV_GROUP_OPTIMIZER,
         [TV_KERNEL_lion] = TV_GROUP_OPTIMIZER,

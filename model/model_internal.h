@@ -54,7 +54,8 @@ struct tv_head_places { /* in scratch */
     struct tv_norm_places norm;
     struct tv_vocab_chunks chunks;
     struct tv_place logits;    /* [rows of a chunk, padded vocabulary] */
-    struct tv_place lse, work; /* [rows of a chunk], [3 or 4, rows of a chunk], floats */
+    struct tv_place lse, work; /* [rows of a chunk], [4 or 5, rows of a chunk], floats */
+    struct tv_place losses;    /* [rows], doubles */
 };
 
 /* A weight and its gradient; NULL where the family has none. */
@@ -110,7 +111,7 @@ struct tv_model {
     struct tv_param_table table;
     struct tv_model_layout layout;
     struct tv_buffer params, grads, activations, scratch, tokens;
-    void *host_rows;                     /* of a chunk of the loss; NULL without the head */
+    double *host_losses;                 /* [rows]; NULL without the head */
     struct tv_square_sum_array *squared; /* [num_local]; behind it, as many sums */
     double *squares;
     /* What is in flight over the tensor axis: rows on their way to the matrices behind a norm, or

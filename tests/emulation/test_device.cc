@@ -233,6 +233,45 @@ TEST(CudaProducts, AreLookedForOncePerPlan)
     EXPECT_EQ(emulation::num_searches() - before, 2); // less aligned
 }
 
+TEST(CudaWorkspace, IsCountedAsBuffersUntilItsStreamGoes)
+{
+    Gpu gpu;
+    tv_stream *stream = nullptr;
+    const size_t before = tv_device_bytes(gpu.device, TV_MEM_BUFFERS);
+    ASSERT_EQ(tv_stream_create(gpu.device, &stream), TV_OK);
+    ASSERT_EQ(tv_stream_reserve(stream, 1000), TV_OK);
+    EXPECT_EQ(tv_device_bytes(gpu.device, TV_MEM_BUFFERS), before + 1000);
+    ASSERT_EQ(tv_stream_reserve(stream, 500), TV_OK); // there is as much
+    EXPECT_EQ(tv_device_bytes(gpu.device, TV_MEM_BUFFERS), before + 1000);
+    ASSERT_EQ(tv_stream_reserve(stream, 3000), TV_OK);
+    EXPECT_EQ(tv_device_bytes(gpu.device, TV_MEM_BUFFERS), before + 3000);
+    EXPECT_EQ(tv_device_kind_peak_bytes(gpu.device, TV_MEM_BUFFERS), before + 3000);
+    EXPECT_EQ(tv_stream_reserve(stream, size_t{1} << 60), TV_NO_MEMORY);
+    EXPECT_NE(std::string(tv_error_message()).find("bytes of buffers on"), std::string::npos);
+    EXPECT_EQ(tv_device_bytes(gpu.device, TV_MEM_BUFFERS), before);
+    ASSERT_EQ(tv_stream_reserve(stream, 10), TV_OK);
+    tv_stream_destroy(stream);
+    EXPECT_EQ(tv_device_bytes(gpu.device, TV_MEM_BUFFERS), before);
+}
+
+// A kernel's own need goes the same way: a conversion in place copies its numbers there first.
+TEST(CudaWorkspace, GrowsWithWhatAKernelNeedsAndIsCounted)
+{
+    Gpu gpu;
+    const float x[4] = {1, 2, 3, 4};
+    tv_buffer data;
+    ASSERT_EQ(tv_buffer_create(gpu.device, sizeof(x), TV_MEM_PARAMS, &data), TV_OK);
+    ASSERT_EQ(tv_stream_copy(gpu.stream, data.data, x, sizeof(x)), TV_OK);
+    const tv_to_bf16_args args = {4, static_cast<float *>(data.data), data.data};
+    const tv_kernels *kernels = nullptr;
+    ASSERT_EQ(tv_kernels_open(gpu.device, TV_F32, &kernels), TV_OK);
+    const size_t before = tv_device_bytes(gpu.device, TV_MEM_BUFFERS);
+    ASSERT_EQ(kernels->to_bf16(gpu.stream, &args), TV_OK);
+    ASSERT_EQ(tv_stream_synchronize(gpu.stream), TV_OK);
+    EXPECT_EQ(tv_device_bytes(gpu.device, TV_MEM_BUFFERS), before + sizeof(x));
+    tv_buffer_destroy(&data);
+}
+
 TEST(CudaProducts, RoundFactorsToTf32ByChoiceAlone)
 {
     tv_gpu_choice choice = {};

@@ -53,6 +53,12 @@ TEST(Timed, ACallAddsItsWorkToItsOwnKernel)
     EXPECT_EQ(times.of[TV_KERNEL_matmul].work.bytes, 2 * 4 * (6 + 6 + 4));
     EXPECT_EQ(times.of[TV_KERNEL_add].calls, 0);
     EXPECT_STREQ(timed->name, "timed");
+    times.is_off = 1;
+    c[0] = 0;
+    ASSERT_EQ(timed->matmul(device.stream, &args), TV_OK);
+    EXPECT_EQ(c[0], 6);
+    EXPECT_EQ(times.of[TV_KERNEL_matmul].calls, 2);
+    times.is_off = 0;
 
     // Another thread counts nothing here, and cannot call what it has not set up.
     tv_status_t status = TV_OK;
@@ -147,11 +153,14 @@ TEST(Work, OfRowsAndColumns)
     expect_work(tv_kernel_work_of(TV_KERNEL_embedding_backward, &embedding_back, TV_F32), 0, 18, 2);
     tv_cross_entropy_args loss = {};
     loss.rows = 2, loss.cols = 3;
-    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_max, &loss, TV_F32), 0, 6 + 2);
-    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_sum, &loss, TV_F32), 0, 6 + 6, 2);
+    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_forward, &loss, TV_F32), 0, 6 + 8, 2);
+    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_rebase, &loss, TV_F32), 0, 8);
+    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_loss, &loss, TV_F32), 0, 8 + 4, 2);
     expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_backward, &loss, TV_F32), 0, 12 + 2, 2);
     loss.row_rest = &some;
-    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_sum, &loss, TV_F32), 0, 6 + 8, 2);
+    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_forward, &loss, TV_F32), 0, 6 + 10, 2);
+    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_rebase, &loss, TV_F32), 0, 12);
+    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_loss, &loss, TV_F32), 0, 10 + 4, 2);
     tv_axpby_args axpby = {};
     axpby.rows = 2, axpby.cols = 3;
     expect_work(tv_kernel_work_of(TV_KERNEL_axpby, &axpby, TV_F32), 0, 12);
@@ -202,7 +211,7 @@ TEST(Work, EveryKernelHasAGroupWithAName)
     EXPECT_EQ(tv_kernel_group(TV_KERNEL_matmul), TV_GROUP_MATMUL);
     EXPECT_EQ(tv_kernel_group(TV_KERNEL_rotary), TV_GROUP_ATTENTION);
     EXPECT_EQ(tv_kernel_group(TV_KERNEL_bias_backward), TV_GROUP_NORM);
-    EXPECT_EQ(tv_kernel_group(TV_KERNEL_cross_entropy_sum), TV_GROUP_LOSS);
+    EXPECT_EQ(tv_kernel_group(TV_KERNEL_cross_entropy_forward), TV_GROUP_LOSS);
     EXPECT_EQ(tv_kernel_group(TV_KERNEL_square_sum), TV_GROUP_OPTIMIZER);
     int matmuls = 0; // 0 is its number: a kernel without a row in the table would be there too
     for (int k = 0; k < TV_NUM_KERNELS; k++)

@@ -6,6 +6,7 @@
 #define __device__
 #define __host__
 #define __constant__
+#define __grid_constant__
 #define __forceinline__  inline
 #define __shared__       static thread_local
 #define __align__(bytes) alignas(bytes)
