@@ -14,14 +14,14 @@ struct tv_span {
     char stream_name[TV_STREAM_NAME], name[TV_SPAN_NAME];
 };
 
-/* From now on spans on this device are timed. Waits once for the stream, to lay the device's clock beside the host's; the
- * second time does nothing. Errors: TV_NO_MEMORY, and those of the device. */
+/* From now on spans on this device are timed. Waits once for the stream, to lay the device's clock beside the host's;
+ * the second time does nothing. Errors: TV_NO_MEMORY, and those of the device. */
 TV_MUST_CHECK tv_status_t tv_spans_start(struct tv_stream *stream);
 /* Around work that is enqueued between the two calls, of one thread; pairs may nest. A work that fails needs no end. */
 TV_MUST_CHECK tv_status_t tv_span_begin(struct tv_stream *stream, const char *name, int *span_out);
 TV_MUST_CHECK tv_status_t tv_span_end(struct tv_stream *stream, int span);
-/* Those that are done, in the order of their begins, for the caller to free, and none are kept; 0 and NULL where nothing
- * is timed. What is still under way is left out: call it behind tv_stream_synchronize. */
+/* Those that are done, in the order of their begins, for the caller to free, and none are kept; 0 and NULL where
+ * nothing is timed. What is still under way is left out: call it behind tv_stream_synchronize. */
 TV_MUST_CHECK tv_status_t tv_spans_take(struct tv_device *device, struct tv_span **spans_out,
                                         int *num_out);
 TV_END_C
