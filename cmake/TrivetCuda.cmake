@@ -3,6 +3,7 @@
 set(TRIVET_CUDA_SOURCES
   base/device_cuda.cu
   base/memory_cuda.cu
+  kernels/hopper_cuda.cu
   kernels/kernels_cuda.cu
   kernels/activation/activation_cuda.cu
   kernels/adamw/adamw_cuda.cu

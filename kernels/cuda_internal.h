@@ -141,6 +141,36 @@ template <int N, typename T> inline bool tv_is_aligned(const T *data, int64_t ld
     return reinterpret_cast<uintptr_t>(data) % (N * sizeof(T)) == 0 && ld % N == 0;
 }
 
+/* ---- many arrays in one launch ----
+ * What a kernel needs to know of N arrays at most, as an argument of it; array i has the blocks from first_block[i] to
+ * first_block[i + 1]. Arguments of a kernel may have 4 KiB in all. */
+template <typename Of, int N> struct tv_batch {
+    unsigned first_block[N + 1];
+    int num;
+    Of of[N];
+};
+/* Add an array of `blocks` blocks, of which there is room for. */
+template <typename Of, int N>
+void tv_batch_add(tv_batch<Of, N> &batch, const Of &of, int64_t blocks)
+{
+    batch.of[batch.num] = of;
+    batch.first_block[batch.num + 1] = batch.first_block[batch.num] + (unsigned)blocks;
+    batch.num++;
+}
+/* Whose block this is. */
+template <typename Of, int N> __device__ inline int tv_batch_find(const tv_batch<Of, N> &batch)
+{
+    int low = 0, high = batch.num; /* the last whose first block is not behind this one */
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (batch.first_block[middle] <= blockIdx.x)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 /* ---- reductions: the same bits in every thread ---- */
 struct tv_plus {
     template <typename T> __device__ T operator()(T a, T b) const

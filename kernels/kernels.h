@@ -185,6 +185,8 @@ struct tv_embedding_backward_args {
  * row r = (1 - s)(row_lse - target logit) + s (row_lse - mean logit). */
 struct tv_cross_entropy_args {
     int64_t rows, cols, ld, first;
+    int64_t
+        padded;   /* backward: columns [cols, padded) become 0; none where that is not above cols */
     void *logits; /* read by max and sum, replaced by backward */
     const int32_t *targets;
     float *row_max, *row_sum,
@@ -195,12 +197,19 @@ struct tv_cross_entropy_args {
 };
 /* AdamW (Loshchilov, Hutter 2019), in place. g = grad * grad_scale; m, v moments; with bias
  * corrections c1 = 1 - beta1^step, c2 = 1 - beta2^step: param -= lr ((m/c1) / (sqrt(v/c2) + eps) +
- * weight_decay param). */
-struct tv_adamw_args {
+ * weight_decay param). Weights that do not overlap, [num] in host memory; each comes out as if it
+ * were alone. */
+struct tv_adamw_weight {
     int64_t count;
     float *param, *m, *v;
     const float *grad;
-    double lr, beta1, beta2, eps, weight_decay, grad_scale;
+    double lr, weight_decay;
+    void *rounded; /* bf16 of the new param in every table, as to_bf16 makes it; or NULL */
+};
+struct tv_adamw_args {
+    int num;
+    const struct tv_adamw_weight *of;
+    double beta1, beta2, eps, grad_scale;
     int64_t step; /* from 1 */
 };
 /* y = alpha x + beta y over [rows, cols], worked out in double and rounded once; beta 0: y is not
@@ -220,12 +229,16 @@ struct tv_lion_args {
     const float *grad;
     double lr, beta1, beta2, weight_decay, grad_scale;
 };
-/* *sum_out (host double) = sum of x^2, accumulated in double in a fixed order. Synchronizes the
- * stream. */
-struct tv_square_sum_args {
+/* sums_out[i] = sum of x^2 over array i, accumulated in double in a fixed order that no other array
+ * changes. Arrays and sums, [num], are listed in host memory. Synchronizes the stream, once. */
+struct tv_square_sum_array {
     int64_t count;
     const float *x;
-    double *sum_out;
+};
+struct tv_square_sum_args {
+    int num;
+    const struct tv_square_sum_array *of;
+    double *sums_out;
 };
 
 /* bf16 of floats, y = x rounded to nearest, ties to even; and back, which is exact. Any table. to_bf16: y may

@@ -12,6 +12,7 @@ struct tv_kernel_count {
 };
 struct tv_kernel_times {
     struct tv_kernel_count of[TV_NUM_KERNELS];
+    int is_off; /* calls pass: nothing is counted, and nothing waits for the stream */
 };
 
 /* The table that adds to `times` what this thread calls of it; `inner` does the work. Each thread has its own, one for

@@ -154,7 +154,13 @@ static struct tv_kernel_work work_cross_entropy_backward(const struct tv_cross_e
 
 static struct tv_kernel_work work_adamw(const struct tv_adamw_args *a, int64_t s)
 {
-    return elements(0, s, 7 * a->count);
+    struct tv_kernel_work work = {0};
+    for (int i = 0; i < a->num; i++) {
+        const int64_t count = a->of[i].count, rounded = a->of[i].rounded != NULL ? count : 0;
+        work.bytes += elements(rounded, (int64_t)tv_dtype_bytes(TV_BF16), 7 * count).bytes;
+    }
+    (void)s;
+    return work;
 }
 
 static struct tv_kernel_work work_lion(const struct tv_lion_args *a, int64_t s)
@@ -169,7 +175,10 @@ static struct tv_kernel_work work_axpby(const struct tv_axpby_args *a, int64_t s
 
 static struct tv_kernel_work work_square_sum(const struct tv_square_sum_args *a, int64_t s)
 {
-    return elements(0, s, a->count);
+    int64_t count = 0;
+    for (int i = 0; i < a->num; i++)
+        count += a->of[i].count;
+    return elements(0, s, count);
 }
 
 static struct tv_kernel_work work_to_bf16(const struct tv_to_bf16_args *a, int64_t s)

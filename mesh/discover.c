@@ -269,8 +269,9 @@ static tv_status_t discover(struct tellers *t, const struct tv_discover_args *ar
                               &request));
     TV_TRY(tv_request_wait(&request));
     TV_TRY(tv_comm_agree(t->world, sort_ranks(t), &first_failed));
-    TV_TRY(args->uses_gpus ? tv_live_nodes(t->world, t->nodes, topology, arrivals)
-                           : add_nodes(t, args->machine, topology, arrivals));
+    TV_TRY(args->uses_gpus
+               ? tv_live_nodes(t->world, t->nodes, args->may_share_gpus, topology, arrivals)
+               : add_nodes(t, args->machine, topology, arrivals));
     if (args->network != NULL)
         return tv_comm_agree(t->world, tv_topology_read_network(topology, args->network, 0),
                              &first_failed);

@@ -19,6 +19,7 @@ struct tv_discover_args {
         *network; /* a file as for tv_topology_read; NULL: SLURM_TOPOLOGY_ADDR, if srun gives it */
     const char *address; /* in place of SLURM_TOPOLOGY_ADDR, for tests */
     int uses_gpus;       /* devices are the nodes' GPUs (mesh/live.h), not places on CPUs */
+    int may_share_gpus;  /* several ranks take one where there are fewer GPUs than ranks */
 };
 /* Collective; topology and arrivals_out [world ranks] are the same on every rank. Nodes stand in
  * natural order of their names. Errors: TV_BAD_FILE, TV_INVALID (--network), TV_NO_MEMORY, TV_PEER. */

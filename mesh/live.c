@@ -22,12 +22,13 @@ static tv_status_t refuse_shared(const char *node, int num_ranks, const struct t
         num_alike += is_same_sight(&sights[r], &sights[b]);
     return TV_ERR(TV_INVALID,
                   "ranks %d and %d on %s would share GPU %s: %d rank(s) see the same %d GPU(s); "
-                  "start as many ranks per node as there are GPUs",
+                  "start as many ranks per node as there are GPUs, or let them share with --device "
+                  "cuda --comm mpi",
                   sights[a].rank, sights[b].rank, node, pci, num_alike, sights[b].num);
 }
 
 tv_status_t tv_live_assign(const char *node, int num_ranks, const struct tv_sight *sights,
-                           uint64_t *chosen_out)
+                           int may_share, uint64_t *chosen_out)
 {
     for (int r = 0; r < num_ranks; r++) {
         if (sights[r].num == 0)
@@ -36,7 +37,7 @@ tv_status_t tv_live_assign(const char *node, int num_ranks, const struct tv_sigh
         for (int q = 0; q < r; q++)
             num_before += is_same_sight(&sights[q], &sights[r]);
         const uint64_t gpu = sights[r].gpus[num_before % sights[r].num];
-        for (int q = 0; q < r; q++) {
+        for (int q = 0; q < r && !may_share; q++) {
             if (chosen_out[q] == gpu)
                 return refuse_shared(node, num_ranks, sights, q, r, gpu);
         }
@@ -50,6 +51,7 @@ tv_status_t tv_live_assign(const char *node, int num_ranks, const struct tv_sigh
 struct telling {
     struct tv_comm *world;
     const struct tv_nodes *nodes;
+    int may_share;
     struct tv_driver driver;   /* of this rank */
     struct tv_warnings asking; /* why the driver has no GPUs */
     struct tv_sight *sights;   /* [local ranks] */
@@ -143,7 +145,8 @@ static tv_status_t deal(struct telling *t, int num_ranks, struct tv_node_read *n
     for (int w = 0; w < t->asking.num && status == TV_OK; w++)
         status = tv_warn(&node->warnings, "%s", t->asking.sentences[w]);
     if (status == TV_OK)
-        status = tv_live_assign(t->nodes->names[t->nodes->here], num_ranks, t->sights, chosen);
+        status = tv_live_assign(t->nodes->names[t->nodes->here], num_ranks, t->sights, t->may_share,
+                                chosen);
     for (int r = 0; r < num_ranks && status == TV_OK && t->devices != NULL; r++)
         t->devices[r] = tv_shape_find_gpu(&node->shape, chosen[r]);
     free(chosen);
@@ -255,10 +258,10 @@ static tv_status_t tell_all(struct telling *t, struct tv_topology *topology,
     return status;
 }
 
-tv_status_t tv_live_nodes(struct tv_comm *world, const struct tv_nodes *nodes,
+tv_status_t tv_live_nodes(struct tv_comm *world, const struct tv_nodes *nodes, int may_share,
                           struct tv_topology *topology, struct tv_device_place *arrivals_out)
 {
-    struct telling telling = {.world = world, .nodes = nodes};
+    struct telling telling = {.world = world, .nodes = nodes, .may_share = may_share};
     struct tv_sight mine;
     int first_failed;
     tv_status_t status = tv_comm_agree(world, see(&telling, &mine), &first_failed);

@@ -110,7 +110,9 @@ struct tv_model {
     struct tv_param_table table;
     struct tv_model_layout layout;
     struct tv_buffer params, grads, activations, scratch, tokens;
-    void *host_rows; /* of a chunk of the loss; NULL without the head */
+    void *host_rows;                     /* of a chunk of the loss; NULL without the head */
+    struct tv_square_sum_array *squared; /* [num_local]; behind it, as many sums */
+    double *squares;
     /* What is in flight over the tensor axis: rows on their way to the matrices behind a norm, or
      * their gradient to a row matrix; the sum behind the column matrices' input gradients. */
     struct tv_row_gather gather;

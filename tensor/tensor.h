@@ -190,13 +190,15 @@ size_t tv_vocab_host_bytes(int64_t rows);
 
 /* The rows of a loss are taken chunk by chunk, so that only the logits of one chunk exist: all of
  * `rows` rows but the last, which may be shorter. A chunk's logits are at most 32 MiB, but of 64
- * rows at least; more than one chunk are of about the same size, a multiple of 64. Fixed by sizes,
- * so the same on all ranks. */
+ * rows at least; more than one chunk are of about the same size, a multiple of 64. On a GPU at most
+ * 512 MiB and multiples of 256: its products need more rows to be fast. Fixed by sizes, so the same
+ * on all ranks. */
 struct tv_vocab_chunks {
     int num;
     int64_t rows;
 };
-struct tv_vocab_chunks tv_vocab_chunks_of(int64_t rows, int64_t padded, tv_dtype_t dtype);
+struct tv_vocab_chunks tv_vocab_chunks_of(int64_t rows, int64_t padded, tv_dtype_t dtype,
+                                          tv_device_kind_t device);
 
 /* loss_sum (double, the same on all ranks) += that of each counted row in turn: chunks of rows add up
  * to the same bits as all rows at once. */

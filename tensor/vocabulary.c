@@ -2,13 +2,15 @@
  *
  * The loss needs three numbers per row from all ranks: the largest logit, the sum of exponentials,
  * the target's logit (held by one rank); with label smoothing a fourth, the sum of logits. Padding
- * columns take no part: kernels see only the first `num` columns of each row. */
+ * columns take no part in them: kernels read only the first `num` columns of each row. Their gradient
+ * is 0, so that products may take them along with the table's rows of zeros. */
+#include "base/param.h"
 #include "tensor/tensor.h"
 #include <math.h>
 
 struct tv_vocab_shard tv_vocab_shard_of(int64_t vocab_size, int T, int t)
 {
-    const int64_t padded = (vocab_size + T - 1) / T;
+    const int64_t padded = tv_vocabulary_share(vocab_size, T);
     const int64_t first = padded * t < vocab_size ? padded * t : vocab_size;
     const int64_t num = vocab_size - first < padded ? vocab_size - first : padded;
     return (struct tv_vocab_shard){vocab_size, first, num, padded};
@@ -58,6 +60,7 @@ static struct tv_cross_entropy_args arguments_of(const struct tv_vocab_loss *los
         .rows = loss->rows,
         .cols = loss->shard.num,
         .ld = loss->shard.padded,
+        .padded = loss->shard.padded,
         .first = loss->shard.first,
         .logits = loss->logits,
         .targets = loss->targets,
@@ -104,16 +107,20 @@ static void finish_rows(const struct tv_vocab_loss *loss, const struct host_rows
     }
 }
 
-struct tv_vocab_chunks tv_vocab_chunks_of(int64_t rows, int64_t padded, tv_dtype_t dtype)
+struct tv_vocab_chunks tv_vocab_chunks_of(int64_t rows, int64_t padded, tv_dtype_t dtype,
+                                          tv_device_kind_t device)
 {
-    enum { MULTIPLE = 64, BYTES = 32 << 20 };
+    static const struct {
+        int64_t bytes, multiple;
+    } of_device[] = {[TV_DEVICE_CPU] = {32 << 20, 64}, [TV_DEVICE_CUDA] = {512 << 20, 256}};
+    const int64_t multiple = of_device[device].multiple;
     const int64_t of_a_row = padded * (int64_t)tv_dtype_bytes(dtype);
-    const int64_t fit = BYTES / of_a_row / MULTIPLE * MULTIPLE;
-    const int64_t most = fit > MULTIPLE ? fit : MULTIPLE;
+    const int64_t fit = of_device[device].bytes / of_a_row / multiple * multiple;
+    const int64_t most = fit > multiple ? fit : multiple;
     if (rows <= most)
         return (struct tv_vocab_chunks){1, rows};
     const int64_t num = (rows + most - 1) / most, share = (rows + num - 1) / num;
-    const int64_t even = (share + MULTIPLE - 1) / MULTIPLE * MULTIPLE;
+    const int64_t even = (share + multiple - 1) / multiple * multiple;
     return (struct tv_vocab_chunks){(int)((rows + even - 1) / even), even};
 }
 
@@ -144,12 +151,6 @@ tv_status_t tv_vocab_cross_entropy_forward(const struct tv_tensor_axis *axis,
 tv_status_t tv_vocab_cross_entropy_backward(const struct tv_tensor_axis *axis,
                                             const struct tv_vocab_loss *loss)
 {
-    const struct tv_vocab_shard shard = loss->shard;
     const struct tv_cross_entropy_args args = arguments_of(loss);
-    TV_TRY(axis->kernels->cross_entropy_backward(axis->stream, &args));
-    for (int64_t r = 0; shard.num < shard.padded && r < loss->rows; r++)
-        TV_TRY(tv_stream_zero(axis->stream,
-                              tv_tensor_at(axis, loss->logits, r * shard.padded + shard.num),
-                              tv_tensor_bytes(axis, shard.padded - shard.num)));
-    return TV_OK;
+    return axis->kernels->cross_entropy_backward(axis->stream, &args);
 }

@@ -342,16 +342,20 @@ static void fill_adamw(struct tv_room *room, const struct tv_kernel_sizes *s,
                        struct tv_kernel_case *one)
 {
     const int64_t count = (int64_t)s->hidden * s->ffn;
-    one->args.adamw = (struct tv_adamw_args){.count = count,
-                                             .param = tv_take_floats(room, count),
-                                             .m = tv_take_floats(room, count),
-                                             .v = tv_take_constant(room, count, 1e-3f),
-                                             .grad = tv_take_floats(room, count),
-                                             .lr = 1e-4,
+    one->weight = (struct tv_adamw_weight){
+        .count = count,
+        .param = tv_take_floats(room, count),
+        .m = tv_take_floats(room, count),
+        .v = tv_take_constant(room, count, 1e-3f),
+        .grad = tv_take_floats(room, count),
+        .lr = 1e-4,
+        .weight_decay = 0.1,
+        .rounded = s->dtype == TV_BF16 ? tv_take_of(room, count, TV_BF16) : NULL};
+    one->args.adamw = (struct tv_adamw_args){.num = 1,
+                                             .of = &one->weight,
                                              .beta1 = 0.9,
                                              .beta2 = 0.95,
                                              .eps = 1e-8,
-                                             .weight_decay = 0.1,
                                              .grad_scale = 1,
                                              .step = 1};
 }
@@ -389,8 +393,8 @@ static void fill_square_sum(struct tv_room *room, const struct tv_kernel_sizes *
                             struct tv_kernel_case *one)
 {
     const int64_t count = (int64_t)s->hidden * s->ffn;
-    one->args.square_sum =
-        (struct tv_square_sum_args){count, tv_take_floats(room, count), &one->sum};
+    one->squared = (struct tv_square_sum_array){count, tv_take_floats(room, count)};
+    one->args.square_sum = (struct tv_square_sum_args){1, &one->squared, &one->sum};
 }
 
 static void fill_to_bf16(struct tv_room *room, const struct tv_kernel_sizes *s,

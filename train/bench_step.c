@@ -37,23 +37,42 @@ static void split_step(const struct tv_trainer *tr, const struct tv_kernel_times
     step->parts[TV_PART_OTHER] = left;
 }
 
-static tv_status_t time_steps(struct tv_trainer *tr, int num_warmup, int num_steps,
+/* Steps behind `num_before` others. */
+static tv_status_t time_steps(struct tv_trainer *tr, int num_before, int num_steps,
                               struct tv_step_time *times_out)
 {
     struct tv_kernel_times *counted = tr->run->kernel_times;
     struct tv_step_report report;
-    for (int s = 0; s < num_warmup; s++)
-        TV_TRY(tv_train_step(tr, s + 1, &report));
-    *counted = (struct tv_kernel_times){0};
     double started = tv_clock_seconds();
     for (int s = 0; s < num_steps; s++) {
         const struct tv_kernel_times before = *counted;
-        TV_TRY(tv_train_step(tr, num_warmup + s + 1, &report));
+        TV_TRY(tv_train_step(tr, num_before + s + 1, &report));
         const double ended = tv_clock_seconds();
         times_out[s].seconds = ended - started;
         split_step(tr, &before, &times_out[s]);
         started = ended;
     }
+    return TV_OK;
+}
+
+static tv_status_t time_all_steps(struct tv_trainer *tr,
+                                  const struct tv_bench_step_options *options,
+                                  struct tv_step_time *times_out)
+{
+    struct tv_kernel_times *counted = tr->run->kernel_times;
+    const int num = options->num_steps, is_gpu = tv_device_kind(tr->device) == TV_DEVICE_CUDA;
+    struct tv_step_report report;
+    counted->is_off = is_gpu;
+    for (int s = 0; s < options->num_warmup; s++)
+        TV_TRY(tv_train_step(tr, s + 1, &report));
+    if (is_gpu)
+        TV_TRY(time_steps(tr, options->num_warmup, num, times_out));
+    for (int s = 0; s < num; s++)
+        times_out[s].alone = times_out[s].seconds;
+    *counted = (struct tv_kernel_times){0};
+    TV_TRY(time_steps(tr, options->num_warmup + (is_gpu ? num : 0), num, times_out));
+    for (int s = 0; s < num && !is_gpu; s++)
+        times_out[s].alone = times_out[s].seconds;
     return TV_OK;
 }
 
@@ -121,7 +140,7 @@ static tv_status_t measure(struct tv_trainer *tr, const struct tv_bench_step_opt
     struct tv_comm *world = tv_mesh_world(tr->mesh);
     struct tv_request *request = NULL;
     TV_TRY(raise_peak(tr, options, &bench->peak));
-    TV_TRY(time_steps(tr, options->num_warmup, options->num_steps, own));
+    TV_TRY(time_all_steps(tr, options, own));
     bench->kernels = *tr->run->kernel_times;
     TV_TRY(raise_peak(tr, options, &bench->peak));
     TV_TRY(sum_kernels(world, &bench->kernels));
@@ -182,7 +201,9 @@ void tv_step_bench_free(struct tv_step_bench *bench)
 static double seconds_of(const struct tv_step_bench *bench, int rank, int step, int part)
 {
     const struct tv_step_time *time = &bench->times[rank * bench->num_steps + step];
-    return part < 0 ? time->seconds : time->parts[part];
+    if (part == TV_WHOLE_ALONE)
+        return time->alone;
+    return part == TV_WHOLE ? time->seconds : time->parts[part];
 }
 
 static double rank_mean(const struct tv_step_bench *bench, int rank, int part)

@@ -3,7 +3,10 @@
  * A rank's step is the sum of its parts, by construction: what it spends in kernels, by group; what it waits for
  * messages of the tensor and data axes and of tied weights (communication); what it waits for its neighbours in the
  * pipeline and, at the sums over all ranks, for the slowest one (idle); and what is left (other: copies, clearing of
- * gradients, the executor). */
+ * gradients, the executor).
+ *
+ * A kernel is timed until its stream has done it. On a GPU, where the host otherwise runs ahead, that makes steps
+ * longer: there as many steps run before them whose kernels are not timed, and those say how fast training is. */
 #ifndef TV_TRAIN_BENCH_STEP_H
 #define TV_TRAIN_BENCH_STEP_H
 #include "kernels/timed.h"
@@ -24,6 +27,7 @@ const char *tv_part_name(int part);
 
 /* Seconds of one step on one rank. */
 struct tv_step_time {
+    double alone; /* of one whose kernels are not timed; on the CPU of the same one */
     double seconds;
     double parts[TV_NUM_PARTS]; /* their sum is `seconds` */
 };
@@ -49,7 +53,9 @@ void tv_step_bench_free(struct tv_step_bench *bench);
 struct tv_spread {
     double low, median, high;
 };
-/* Over the steps: seconds of the slowest rank (part -1), or of a part, the mean of the ranks. */
+enum { TV_WHOLE = -1, TV_WHOLE_ALONE = -2 };
+/* Over the steps: seconds of the slowest rank (TV_WHOLE, and of steps without timed kernels TV_WHOLE_ALONE), or of a
+ * part, the mean of the ranks. */
 TV_MUST_CHECK tv_status_t tv_step_bench_spread(const struct tv_step_bench *bench, int part,
                                                struct tv_spread *spread_out);
 /* Mean over the steps: of all ranks, and of the rank with most. part -1: whole steps. */

@@ -131,7 +131,8 @@ tv_status_t tv_bench_step_options_parse(const struct tv_train_rows *table, int a
     TV_TRY(tv_options_parse(&table->table, argc, argv, &parsed, &given));
     parsed.train.given = tv_train_rows_given(table, &given);
     parsed.train.is_mock_data = 1;
-    parsed.train.train_iters = parsed.num_warmup + parsed.num_steps;
+    parsed.train.train_iters =
+        parsed.num_warmup + 2 * (int64_t)parsed.num_steps; /* twice on GPUs */
     *options_out = parsed;
     return TV_OK;
 }

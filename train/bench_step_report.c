@@ -65,7 +65,7 @@ static void print_rates(FILE *out, const struct tv_step_bench *bench, struct tv_
     print_spread(out, "% of the matrix peak", share, "%.2f");
     fprintf(out, "%-24s %12.2f  GFLOP/s, %d x %d x %d, all ranks\n", "matrix peak", peak,
             matrix_size, matrix_size, matrix_size);
-    fprintf(out, "%-24s %12.2f  GB/s, y = a + b, all ranks\n", "memory peak",
+    fprintf(out, "%-24s %12.2f  GB/s, y = a + b or a copy, all ranks\n", "memory peak",
             bench->peak.bytes_per_second / 1e9);
     const struct traffic traffic = traffic_of(bench);
     fprintf(out, "%-24s %12.3f  GB, at the memory peak %.1f %% of a step\n",
@@ -76,11 +76,11 @@ static void print_rates(FILE *out, const struct tv_step_bench *bench, struct tv_
 
 static tv_status_t print_parts(FILE *out, const struct tv_step_bench *bench)
 {
-    const double whole = tv_step_bench_mean(bench, -1);
+    const double whole = tv_step_bench_mean(bench, TV_WHOLE);
     fprintf(out, "\n%-20s %9s %9s %9s %9s %9s %7s\n", "ms a step", "median", "lowest", "highest",
             "mean", "slowest", "%");
     for (int p = -1; p < TV_NUM_PARTS; p++) {
-        const int part = p + 1 < TV_NUM_PARTS ? p + 1 : -1; /* the whole comes last */
+        const int part = p + 1 < TV_NUM_PARTS ? p + 1 : TV_WHOLE; /* which comes last */
         struct tv_spread s;
         TV_TRY(tv_step_bench_spread(bench, part, &s));
         const double mean = tv_step_bench_mean(bench, part);
@@ -94,7 +94,7 @@ static tv_status_t print_parts(FILE *out, const struct tv_step_bench *bench)
 /* Rates over the ranks that run at the same time: sums of work by the mean of times. */
 static void print_kernels(FILE *out, const struct tv_step_bench *bench)
 {
-    const double whole = tv_step_bench_mean(bench, -1);
+    const double whole = tv_step_bench_mean(bench, TV_WHOLE);
     fprintf(out, "\n%-24s %9s %10s %7s %10s %10s\n", "kernel, all ranks", "calls", "ms a rank", "%",
             "GFLOP/s", "GB/s");
     for (int k = 0; k < TV_NUM_KERNELS; k++) {
@@ -116,7 +116,7 @@ static tv_status_t print_text(FILE *out, const struct tv_step_bench *bench,
                               const struct tv_run *run, int matrix_size)
 {
     struct tv_spread step;
-    TV_TRY(tv_step_bench_spread(bench, -1, &step));
+    TV_TRY(tv_step_bench_spread(bench, TV_WHOLE_ALONE, &step));
     print_head(out, bench, run);
     print_rates(out, bench, step, matrix_size);
     TV_TRY(print_parts(out, bench));
@@ -148,13 +148,13 @@ static tv_status_t parts_json(const struct tv_step_bench *bench, json_t **parts_
             parts, json_pack("{s:s, s:o, s:f, s:f, s:f}", "name", tv_part_name(p), "seconds",
                              spread_json(spread), "mean", tv_step_bench_mean(bench, p), "slowest",
                              tv_step_bench_slowest(bench, p), "share",
-                             tv_step_bench_mean(bench, p) / tv_step_bench_mean(bench, -1)));
+                             tv_step_bench_mean(bench, p) / tv_step_bench_mean(bench, TV_WHOLE)));
     }
     *parts_out = parts;
     return TV_OK;
 }
 
-/* Every rank's every step: [ranks][steps] {"seconds", "parts": [..]}. */
+/* Every rank's every step: [ranks][steps] {"alone", "seconds", "parts": [..]}. */
 static json_t *ranks_json(const struct tv_step_bench *bench)
 {
     json_t *ranks = json_array();
@@ -165,8 +165,8 @@ static json_t *ranks_json(const struct tv_step_bench *bench)
             json_t *parts = json_array();
             for (int p = 0; p < TV_NUM_PARTS; p++)
                 json_array_append_new(parts, json_real(time->parts[p]));
-            json_array_append_new(
-                steps, json_pack("{s:f, s:o}", "seconds", time->seconds, "parts", parts));
+            json_array_append_new(steps, json_pack("{s:f, s:f, s:o}", "alone", time->alone,
+                                                   "seconds", time->seconds, "parts", parts));
         }
         json_array_append_new(ranks, steps);
     }
@@ -210,28 +210,30 @@ static json_t *sizes_json(const struct tv_step_bench *bench, const struct tv_run
 static tv_status_t make_json(const struct tv_step_bench *bench, const struct tv_run *run,
                              const struct tv_bench_step_options *options, json_t **root_out)
 {
-    struct tv_spread step;
+    struct tv_spread step, timed;
     json_t *parts = NULL;
     const double tokens = (double)bench->tokens_per_step;
-    TV_TRY(tv_step_bench_spread(bench, -1, &step));
+    TV_TRY(tv_step_bench_spread(bench, TV_WHOLE_ALONE, &step));
+    TV_TRY(tv_step_bench_spread(bench, TV_WHOLE, &timed));
     const struct tv_spread flops = rate_of(step, tokens * bench->flops_per_token);
     const double peak = bench->peak.flops_per_second;
     const struct tv_spread share = {flops.low / peak, flops.median / peak, flops.high / peak};
     TV_TRY(parts_json(bench, &parts));
     const struct traffic traffic = traffic_of(bench);
     *root_out = json_pack(
-        "{s:o, s:i, s:i, s:I, s:f, s:o, s:o, s:o, s:o, s:{s:f, s:i, s:f, s:i}, s:{s:f, s:f, s:f}, "
-        "s:o, s:o, s:o, s:o}",
+        "{s:o, s:i, s:i, s:I, s:f, s:o, s:o, s:o, s:o, s:o, s:{s:f, s:i, s:f, s:i}, "
+        "s:{s:f, s:f, s:f}, s:o, s:o, s:o, s:o}",
         "sizes", sizes_json(bench, run), "steps", bench->num_steps, "warmup_steps",
         options->num_warmup, "tokens_per_step", (json_int_t)bench->tokens_per_step,
         "flops_per_token", bench->flops_per_token, "step_seconds", spread_json(step),
-        "tokens_per_second", spread_json(rate_of(step, tokens)), "model_flops_per_second",
-        spread_json(flops), "share_of_peak", spread_json(share), "peak", "flops_per_second", peak,
-        "matrix_size", options->matrix_size, "bytes_per_second", bench->peak.bytes_per_second,
-        "memory_mib", options->triad_mib, "memory_traffic", "bytes_per_step", traffic.bytes,
-        "seconds_at_peak", traffic.seconds_at_peak, "share_of_step",
-        traffic.seconds_at_peak / step.median, "parts", parts, "kernels", kernels_json(bench),
-        "ranks", ranks_json(bench), "memory_bytes", tv_stages_memory_json(&bench->account));
+        "timed_step_seconds", spread_json(timed), "tokens_per_second",
+        spread_json(rate_of(step, tokens)), "model_flops_per_second", spread_json(flops),
+        "share_of_peak", spread_json(share), "peak", "flops_per_second", peak, "matrix_size",
+        options->matrix_size, "bytes_per_second", bench->peak.bytes_per_second, "memory_mib",
+        options->triad_mib, "memory_traffic", "bytes_per_step", traffic.bytes, "seconds_at_peak",
+        traffic.seconds_at_peak, "share_of_step", traffic.seconds_at_peak / step.median, "parts",
+        parts, "kernels", kernels_json(bench), "ranks", ranks_json(bench), "memory_bytes",
+        tv_stages_memory_json(&bench->account));
     return *root_out != NULL ? TV_OK : TV_ERR(TV_NO_MEMORY, "bench step --json");
 }
 

@@ -34,19 +34,18 @@ static tv_status_t find_traffic(const struct tv_run *run, struct tv_traffic *tra
 
 /* ---- the layout, on rank 0 ---- */
 
-static void say_warnings(const struct tv_topology *topology, const struct tv_map *map)
+static void say_warnings(char *const *warnings, int num)
 {
-    for (int i = 0; i < topology->num_warnings; i++)
-        tv_log(TV_LOG_WARN, "%s", topology->warnings[i]);
-    for (int i = 0; i < map->num_warnings; i++)
-        tv_log(TV_LOG_WARN, "%s", map->warnings[i]);
+    for (int i = 0; i < num; i++)
+        tv_log(TV_LOG_WARN, "%s", warnings[i]);
 }
 
 static tv_status_t solve(const struct tv_map_args *args, int *mesh_rank, struct tv_run_place *place)
 {
     struct tv_map map = {0};
     TV_TRY(tv_map_solve(args, &map));
-    say_warnings(args->topology, &map);
+    say_warnings(args->topology->warnings, args->topology->num_warnings);
+    say_warnings(map.warnings, map.num_warnings);
     memcpy(mesh_rank, map.mesh_rank, (size_t)args->num_arrivals * sizeof(*mesh_rank));
     place->chosen = map.chosen;
     place->identity = map.identity;
@@ -193,6 +192,12 @@ static tv_status_t find_gpu_use(struct tv_comm *world, const struct tv_run *run,
     return TV_OK;
 }
 
+/* NCCL is for one rank on each GPU; through the host any number works. */
+static int may_share_gpus(const struct tv_run *run)
+{
+    return run->device_kind == TV_DEVICE_CUDA && run->move != TV_MOVE_NCCL;
+}
+
 static tv_status_t discover(struct tv_comm *world, const struct tv_run *run, int position,
                             struct tv_run_place *place, struct found *found)
 {
@@ -201,7 +206,8 @@ static tv_status_t discover(struct tv_comm *world, const struct tv_run *run, int
                                           .place = position,
                                           .network =
                                               has_given_topology(run) ? NULL : run->options.network,
-                                          .uses_gpus = found->uses_gpus};
+                                          .uses_gpus = found->uses_gpus,
+                                          .may_share_gpus = may_share_gpus(run)};
     int first_failed;
     tv_status_t status = TV_OK;
     found->arrivals = calloc((size_t)tv_comm_size(world), sizeof(*found->arrivals));
@@ -212,6 +218,42 @@ static tv_status_t discover(struct tv_comm *world, const struct tv_run *run, int
     if (args.uses_gpus)
         status = note_gpus(&found->topology, found->arrivals, tv_comm_size(world), place);
     return tv_comm_agree(world, status, &first_failed);
+}
+
+/* Two ranks on one device. */
+static int find_sharers(const struct tv_device_place *at, int num_ranks, int *a_out, int *b_out)
+{
+    for (int b = 1; b < num_ranks; b++) {
+        for (int a = 0; a < b; a++) {
+            if (at[a].node != at[b].node || at[a].device != at[b].device)
+                continue;
+            *a_out = a;
+            *b_out = b;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Ranks that share GPUs move tensors through host memory: they are laid out by their places on CPUs instead. */
+static void leave_shared_gpus(struct tv_comm *world, const struct tv_run_place *place,
+                              struct found *found)
+{
+    int a, b;
+    if (!find_sharers(found->arrivals, tv_comm_size(world), &a, &b))
+        return;
+    if (tv_comm_rank(world) == 0) {
+        say_warnings(found->topology.warnings, found->topology.num_warnings);
+        tv_log(TV_LOG_INFO,
+               "ranks %d and %d share GPU %s of %s: tensors move through host memory, and ranks "
+               "are laid out by their CPUs",
+               a, b, place->gpus[a], place->nodes.names[found->arrivals[a].node]);
+    }
+    tv_topology_free(&found->topology);
+    found->topology = (struct tv_topology){0};
+    free(found->arrivals);
+    found->arrivals = NULL;
+    found->uses_gpus = 0;
 }
 
 static void found_free(struct found *found)
@@ -253,6 +295,7 @@ static tv_status_t find_place(struct tv_comm *world, const struct tv_run *run, s
         TV_TRY(discover(world, run, 0, place, found));
         const struct tv_device_place here = found->arrivals[tv_comm_rank(world)];
         numa = tv_topology_shape(&found->topology, here.node)->gpus[here.device].numa;
+        leave_shared_gpus(world, place, found);
     }
     TV_TRY(tv_bind(world, &place->nodes, &found->machine, run->is_bound, numa, &binding));
     TV_TRY(gather_bindings(world, &binding, place));

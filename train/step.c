@@ -119,9 +119,10 @@ static tv_status_t update_weights(struct tv_trainer *tr, int64_t step, double pe
     double lr[TV_NUM_LR_GROUPS];
     for (int g = 0; g < TV_NUM_LR_GROUPS; g++)
         lr[g] = tv_lr_at(&tr->run->lr[g], step);
-    TV_TRY(tv_optimizer_step(tr->optimizer, tr->params.data, tr->grads.data, lr, scale,
+    void *rounded = tr->weights.dtype == TV_BF16 ? tr->weights.data : NULL;
+    TV_TRY(tv_optimizer_step(tr->optimizer, tr->params.data, rounded, tr->grads.data, lr, scale,
                              ++tr->num_updates));
-    return tv_trainer_publish_params(tr);
+    return tv_trainer_gather_weights(tr);
 }
 
 tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_report *report_out)

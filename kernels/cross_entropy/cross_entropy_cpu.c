@@ -74,6 +74,8 @@ tv_status_t TV_CPU(cross_entropy_backward)(struct tv_stream *stream,
     for (int64_t r = 0; r < a->rows; r++) {
         tv_element_t *logits = (tv_element_t *)a->logits + r * a->ld;
         const int64_t target = a->targets[r] - a->first;
+        if (a->padded > a->cols)
+            memset(logits + a->cols, 0, (size_t)(a->padded - a->cols) * sizeof(*logits));
         if (a->targets[r] < 0) {
             memset(logits, 0, (size_t)a->cols * sizeof(*logits));
             continue;

@@ -59,54 +59,63 @@ __global__ void __launch_bounds__(most_threads) sum_kernel(tv_cross_entropy_args
     }
 }
 
-template <typename T> struct slope_work {
-    tv_cross_entropy_args a;
-    template <int N> __device__ void run(int64_t row, int64_t col) const
-    {
-        T *const logits = static_cast<T *>(a.logits) + row * a.ld + col;
-        const int32_t id = a.targets[row];
-        const int64_t target = id - a.first - col; /* its place among the N */
-        const float lse = a.row_lse[row], everywhere = (float)a.smoothing_per_column;
-        float v[N];
-        tv_load_floats<N>(logits, v);
+/* `num` columns are written, N at a time where there are as many; those from a.cols on are padding, and become 0. */
+template <int N, typename T>
+__global__ void __launch_bounds__(most_threads) slope_kernel(tv_cross_entropy_args a, int64_t num)
+{
+    const float everywhere = (float)a.smoothing_per_column, there = (float)(1 - a.smoothing);
+    for (int64_t r = blockIdx.x; r < a.rows; r += gridDim.x) {
+        T *const row = static_cast<T *>(a.logits) + r * a.ld;
+        const int32_t id = a.targets[r];
+        const int64_t target = id - a.first, counted = id < 0 ? 0 : a.cols;
+        const float lse = a.row_lse[r];
+        const auto slope = [&](float logit, int64_t c) {
+            const float label = (c == target ? there : 0) + everywhere;
+            return c < counted ? expf(logit - lse) - label : 0;
+        };
+        const int64_t whole = num / N * N;
+        for (int64_t c = (int64_t)threadIdx.x * N; c < whole; c += (int64_t)blockDim.x * N) {
+            float v[N];
+            tv_load_floats<N>(row + c, v);
 #pragma unroll
-        for (int k = 0; k < N; k++) {
-            const float label = (k == target ? (float)(1 - a.smoothing) : 0) + everywhere;
-            v[k] = id < 0 ? 0 : expf(v[k] - lse) - label;
+            for (int k = 0; k < N; k++)
+                v[k] = slope(v[k], c + k);
+            tv_store_floats<N>(row + c, v);
         }
-        tv_store_floats<N>(logits, v);
+        for (int64_t c = whole + threadIdx.x; c < num; c += blockDim.x)
+            row[c] = tv_from_float<T>(slope(tv_to_float(row[c]), c));
     }
-};
+}
 
-template <typename T>
-tv_status_t launch_rows(void (*wide)(tv_cross_entropy_args), void (*narrow)(tv_cross_entropy_args),
-                        tv_stream *stream, const tv_cross_entropy_args *a)
+/* A block for each row of `cols` columns. */
+template <typename T, typename... Params, typename... More>
+tv_status_t launch_rows(void (*wide)(Params...), void (*narrow)(Params...), tv_stream *stream,
+                        const tv_cross_entropy_args *a, int64_t cols, More... more)
 {
     constexpr int width = tv_width<T>;
     const bool is_aligned = tv_is_aligned<width>(static_cast<const T *>(a->logits), a->ld);
-    const int64_t items = is_aligned ? tv_ceil_div(a->cols, width) : a->cols;
+    const int64_t items = is_aligned ? tv_ceil_div(cols, width) : cols;
     return tv_launch(is_aligned ? wide : narrow, tv_grid(a->rows, 1),
-                     tv_row_threads(items, most_threads), 0, stream, *a);
+                     tv_row_threads(items, most_threads), 0, stream, *a, more...);
 }
 
 template <typename T>
 tv_status_t cross_entropy_max(tv_stream *stream, const tv_cross_entropy_args *a)
 {
-    return launch_rows<T>(max_kernel<tv_width<T>, T>, max_kernel<1, T>, stream, a);
+    return launch_rows<T>(max_kernel<tv_width<T>, T>, max_kernel<1, T>, stream, a, a->cols);
 }
 
 template <typename T>
 tv_status_t cross_entropy_sum(tv_stream *stream, const tv_cross_entropy_args *a)
 {
-    return launch_rows<T>(sum_kernel<tv_width<T>, T>, sum_kernel<1, T>, stream, a);
+    return launch_rows<T>(sum_kernel<tv_width<T>, T>, sum_kernel<1, T>, stream, a, a->cols);
 }
 
 template <typename T>
 tv_status_t cross_entropy_backward(tv_stream *stream, const tv_cross_entropy_args *a)
 {
-    constexpr int width = tv_width<T>;
-    const bool is_aligned = tv_is_aligned<width>(static_cast<const T *>(a->logits), a->ld);
-    return tv_map<width>(stream, is_aligned, a->rows, a->cols, slope_work<T>{*a});
+    const int64_t num = a->padded > a->cols ? a->padded : a->cols;
+    return launch_rows<T>(slope_kernel<tv_width<T>, T>, slope_kernel<1, T>, stream, a, num, num);
 }
 } // namespace
 

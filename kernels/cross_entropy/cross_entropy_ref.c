@@ -53,6 +53,8 @@ tv_status_t TV_REF(cross_entropy_backward)(struct tv_stream *stream,
             const double label = (c == target ? 1 - a->smoothing : 0) + a->smoothing_per_column;
             logits[c] = tv_store(a->targets[r] < 0 ? 0 : (float)(p - label));
         }
+        for (int64_t c = a->cols; c < a->padded; c++)
+            logits[c] = tv_store(0);
     }
     return TV_OK;
 }

@@ -40,7 +40,7 @@ tv_status_t embedding_backward(Call &run, const Part &p)
 enum class Step { max, sum, smooth_sum, backward, smooth_backward };
 
 struct Logits {
-    int64_t rows, cols, gap, first;
+    int64_t rows, cols, gap, first, padding = 0; // backward makes zeros of `padding` columns
 };
 
 // Targets from -2 (not counted) to beyond the columns held here. Maxima and log sums as a reduction
@@ -53,10 +53,11 @@ tv_status_t cross_entropy(Call &run, const Logits &s, Step step)
     args.rows = s.rows;
     args.cols = s.cols;
     args.first = s.first;
-    args.ld = s.cols + s.gap;
+    args.ld = s.cols + s.padding + s.gap;
+    args.padded = s.cols + s.padding;
     args.targets = run.indices(s.rows, -2, (int32_t)(s.first + s.cols + 3));
-    args.logits = (is_backward ? run.updated(s.rows, s.cols, args.ld, -6, 6)
-                               : run.in(s.rows, s.cols, args.ld, -6, 6))
+    args.logits = (is_backward ? run.updated(s.rows, args.padded, args.ld, -6, 6)
+                               : run.in(s.rows, args.padded, args.ld, -6, 6))
                       .data();
     switch (step) {
     case Step::max:
@@ -111,8 +112,9 @@ void add_loss_cases(std::vector<Case> &cases)
         {1, 1, 0, 1}, {33, 7, 0, 31}, {65, 31, 5, 9}, {67, 257, 33, 20}, {1100, 12, 200, 700}};
     for (const Part &p : parts)
         add_embedding(cases, p);
-    const Logits shapes[] = {{1, 1, 0, 0},     {31, 7, 0, 0}, {33, 65, 3, 0},    {65, 33, 1, 5},
-                             {67, 257, 7, 33}, {5, 0, 4, 2},  {3, 6000, 8, 1000}};
+    const Logits shapes[] = {{1, 1, 0, 0},       {31, 7, 0, 0},    {33, 65, 3, 0},
+                             {65, 33, 1, 5},     {67, 257, 7, 33}, {5, 0, 4, 2},
+                             {3, 6000, 8, 1000}, {7, 65, 0, 3, 7}, {4, 0, 3, 0, 5}};
     for (const Logits &s : shapes)
         add_cross_entropy(cases, s);
 }

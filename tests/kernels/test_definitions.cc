@@ -245,8 +245,8 @@ TEST_P(Definitions, NanReachesSumAndGradient)
     float logits[] = {nan_value, 0, 0, nan_value, 0, 0};
     float top[] = {0, 0}, sum[2], target[2];
     const float lse[] = {1, nan_value};
-    tv_cross_entropy_args args = {2,   3,      3,   0,       logits, targets, top,
-                                  sum, target, lse, nullptr, 0,      0};
+    tv_cross_entropy_args args = {2,   3,   3,      0,   0,       logits, targets,
+                                  top, sum, target, lse, nullptr, 0,      0};
     ASSERT_EQ(kernels->cross_entropy_sum(device.stream, &args), TV_OK);
     EXPECT_TRUE(std::isnan(sum[0]));
     ASSERT_EQ(kernels->cross_entropy_backward(device.stream, &args), TV_OK);
@@ -266,7 +266,7 @@ TEST_P(Definitions, CrossEntropyByHand)
     const std::vector<float> row_lse(4, (float)std::log(16.0));
     float top[4], sum[4], target[4];
     tv_cross_entropy_args args = {
-        4, 3, 3, 10, logits.data(), targets, top, sum, target, row_lse.data(), nullptr, 0, 0};
+        4, 3, 3, 10, 0, logits.data(), targets, top, sum, target, row_lse.data(), nullptr, 0, 0};
     ASSERT_EQ(kernels->cross_entropy_max(device.stream, &args), TV_OK);
     ASSERT_EQ(kernels->cross_entropy_sum(device.stream, &args), TV_OK);
     for (int r = 0; r < 4; r++) {
@@ -310,10 +310,10 @@ TEST_P(Definitions, ExponentialIsGoodToTwoUnits)
 TEST_P(Definitions, RankWithoutColumnsAddsNothing)
 {
     const int32_t targets[] = {0, 5};
-    float unused[1] = {nan_value}, top[2] = {1, 1}, sum[2] = {1, 1}, target[2] = {1, 1};
+    float unused[2] = {nan_value, nan_value}, top[2] = {1, 1}, sum[2] = {1, 1}, target[2] = {1, 1};
     const float lse[] = {0, 0};
-    tv_cross_entropy_args args = {2,   0,      1,   5,       unused, targets, top,
-                                  sum, target, lse, nullptr, 0,      0};
+    tv_cross_entropy_args args = {2,   0,   1,      5,   1,       unused, targets,
+                                  top, sum, target, lse, nullptr, 0,      0};
     ASSERT_EQ(kernels->cross_entropy_max(device.stream, &args), TV_OK);
     EXPECT_EQ(top[0], -INFINITY);
     EXPECT_EQ(top[1], -INFINITY);
@@ -324,6 +324,8 @@ TEST_P(Definitions, RankWithoutColumnsAddsNothing)
         EXPECT_EQ(target[r], 0);
     }
     ASSERT_EQ(kernels->cross_entropy_backward(device.stream, &args), TV_OK);
+    EXPECT_EQ(unused[0], 0) << "padding has no gradient";
+    EXPECT_EQ(unused[1], 0);
 }
 
 TEST_P(Definitions, ActivationsFarFromZero)
@@ -361,8 +363,9 @@ TEST_P(Definitions, AdamwFollowsItsFormulaInDouble)
         p[(size_t)i] = (double)param.at(0, i);
     for (int64_t step = 1; step <= 6; step++) {
         grad.fill((uint32_t)(100 + step), -1, 1);
-        tv_adamw_args args = {count, param.data(), m.data(), v.data(), grad.data(), 0.01,
-                              0.9,   0.999,        1e-8,     0.1,      0.25,        step};
+        const tv_adamw_weight weight = {count,       param.data(), m.data(), v.data(),
+                                        grad.data(), 0.01,         0.1,      nullptr};
+        const tv_adamw_args args = {1, &weight, 0.9, 0.999, 1e-8, 0.25, step};
         ASSERT_EQ(kernels->adamw(device.stream, &args), TV_OK);
         for (int64_t i = 0; i < count; i++) {
             const size_t k = (size_t)i;
@@ -388,8 +391,9 @@ TEST_P(Definitions, AdamwWithZeroGradients)
         for (int i = 0; i < 257; i++)
             param.push_back((float)(i - 128) * 0.37f + 0.01f);
         const std::vector<float> before = param;
-        const tv_adamw_args args = {257, param.data(), m.data(), v.data(), zero.data(), 0.1,
-                                    0.9, 0.95,         1e-8,     decay,    1.0,         1};
+        const tv_adamw_weight weight = {257,         param.data(), m.data(), v.data(),
+                                        zero.data(), 0.1,          decay,    nullptr};
+        const tv_adamw_args args = {1, &weight, 0.9, 0.95, 1e-8, 1.0, 1};
         ASSERT_EQ(kernels->adamw(device.stream, &args), TV_OK);
         for (size_t i = 0; i < param.size(); i++) {
             const float want = decay > 0 ? (float)(0.99 * (double)before[i]) : before[i];
@@ -407,7 +411,8 @@ TEST_P(Definitions, SquareSumIsDouble)
     for (int64_t count : {0, 1, 15, 4097, 100003}) {
         const std::vector<float> x((size_t)count, 1 + 0x1p-12f);
         double sum = -1;
-        const tv_square_sum_args args = {count, x.data(), &sum};
+        const tv_square_sum_array array = {count, x.data()};
+        const tv_square_sum_args args = {1, &array, &sum};
         ASSERT_EQ(kernels->square_sum(device.stream, &args), TV_OK);
         EXPECT_EQ(sum, (double)count * (1 + 0x1p-11 + 0x1p-24)) << count;
     }

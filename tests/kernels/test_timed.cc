@@ -53,6 +53,12 @@ TEST(Timed, ACallAddsItsWorkToItsOwnKernel)
     EXPECT_EQ(times.of[TV_KERNEL_matmul].work.bytes, 2 * 4 * (6 + 6 + 4));
     EXPECT_EQ(times.of[TV_KERNEL_add].calls, 0);
     EXPECT_STREQ(timed->name, "timed");
+    times.is_off = 1;
+    c[0] = 0;
+    ASSERT_EQ(timed->matmul(device.stream, &args), TV_OK);
+    EXPECT_EQ(c[0], 6);
+    EXPECT_EQ(times.of[TV_KERNEL_matmul].calls, 2);
+    times.is_off = 0;
 
     // Another thread counts nothing here, and cannot call what it has not set up.
     tv_status_t status = TV_OK;
@@ -168,13 +174,21 @@ TEST(Work, OfElements)
     back.count = 11;
     expect_work(tv_kernel_work_of(TV_KERNEL_gelu_backward, &back, TV_F32), 0, 33);
     tv_adamw_args adamw = {};
-    adamw.count = 11;
-    expect_work(tv_kernel_work_of(TV_KERNEL_adamw, &adamw, TV_F32), 0, 77);
+    tv_adamw_weight weights[2] = {};
+    weights[0].count = 11;
+    weights[1].count = 6;
+    adamw.num = 2;
+    adamw.of = weights;
+    expect_work(tv_kernel_work_of(TV_KERNEL_adamw, &adamw, TV_F32), 0, 7 * 17);
+    weights[1].rounded = weights; // 6 more, of two bytes
+    expect_work(tv_kernel_work_of(TV_KERNEL_adamw, &adamw, TV_F32), 0, 7 * 17 + 3);
     tv_lion_args lion = {};
     lion.count = 11;
     expect_work(tv_kernel_work_of(TV_KERNEL_lion, &lion, TV_F32), 0, 55);
     tv_square_sum_args squares = {};
-    squares.count = 11;
+    const tv_square_sum_array arrays[] = {{5, nullptr}, {6, nullptr}};
+    squares.num = 2;
+    squares.of = arrays;
     expect_work(tv_kernel_work_of(TV_KERNEL_square_sum, &squares, TV_F32), 0, 11);
 }
 

@@ -365,13 +365,13 @@ tv_sight sight_of(int rank, const std::vector<int> &gpus)
 }
 
 // Which GPUs ranks take that see these; or the refusal.
-std::string assigned(const std::vector<std::vector<int>> &sights)
+std::string assigned(const std::vector<std::vector<int>> &sights, bool may_share = false)
 {
     std::vector<tv_sight> all;
     for (const auto &gpus : sights)
         all.push_back(sight_of(2 * (int)all.size(), gpus));
     std::vector<uint64_t> chosen(all.size());
-    if (tv_live_assign("n7", (int)all.size(), all.data(), chosen.data()) != TV_OK)
+    if (tv_live_assign("n7", (int)all.size(), all.data(), may_share, chosen.data()) != TV_OK)
         return tv_error_message();
     std::string text;
     for (const uint64_t address : chosen) {
@@ -393,14 +393,26 @@ TEST(LiveAssign, B48ARankTakesOneOfTheGpusThatItSees)
 
 TEST(LiveAssign, B49TwoRanksOnOneGpuAreRefused)
 {
-    EXPECT_EQ(assigned({{2, 3}, {2, 3}, {2, 3}, {2, 3}}),
-              "ranks 0 and 4 on n7 would share GPU 0000:18:00.0: 4 rank(s) see the same 2 GPU(s); "
-              "start as many ranks per node as there are GPUs");
+    EXPECT_EQ(
+        assigned({{2, 3}, {2, 3}, {2, 3}, {2, 3}}),
+        "ranks 0 and 4 on n7 would share GPU 0000:18:00.0: 4 rank(s) see the same 2 GPU(s); "
+        "start as many ranks per node as there are GPUs, or let them share with --device cuda "
+        "--comm mpi");
     EXPECT_NE(assigned({{0}, {0}}).find("ranks 0 and 2 on n7 would share GPU 0000:10:00.0"),
               std::string::npos);
     EXPECT_EQ(assigned({{0, 1}, {1}}), "01");
     EXPECT_EQ(assigned({{1, 0}, {1}}).substr(0, 24), "ranks 0 and 2 on n7 woul");
     EXPECT_EQ(assigned({{1}, {}}), "rank 2 on n7 sees no GPU");
+}
+
+TEST(LiveAssign, RanksThatMayShareGoRound)
+{
+    EXPECT_EQ(assigned({{2}, {2}, {2}, {2}}, true), "2222");
+    EXPECT_EQ(assigned({{0, 1}, {0, 1}, {0, 1}}, true), "010");
+    EXPECT_EQ(assigned({{5, 2}, {5, 2}, {5, 2}}, true), "525"); // a list in an order of its own
+    EXPECT_EQ(assigned({{0, 1}, {0, 1}}, true), "01"); // no more of them than there must be
+    EXPECT_EQ(assigned({{1, 0}, {1}}, true), "11");
+    EXPECT_EQ(assigned({{1}, {}}, true), "rank 2 on n7 sees no GPU");
 }
 
 } // namespace

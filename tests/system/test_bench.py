@@ -113,14 +113,14 @@ class BenchStep(unittest.TestCase):
         # forward and input gradients are stored in bf16, gradients of weights in fp32: 2 to 1 of all products
         by_kernel = {kernel["name"]: kernel["flops"] for kernel in bf16["kernels"]}
         self.assertEqual(by_kernel["matmul"], 2 * by_kernel["matmul_to_f32"])
-        self.assertGreater(counted["to_bf16"], 0)  # masters are rounded
-        self.assertNotIn("to_bf16", calls(fp32))
+        self.assertEqual(counted["adamw"], calls(fp32)["adamw"])
+        self.assertNotIn("to_bf16", counted)  # masters are rounded where they are updated
         of = {kernel["name"]: kernel["bytes"] for kernel in fp32["kernels"]}
-        for kernel in bf16["kernels"]:  # half of what is stored, all of the optimizer's
+        for kernel in bf16["kernels"]:  # half of what is stored, all of the optimizer's and the weights in bf16
             if kernel["name"] == "gelu_forward":
                 self.assertEqual(2 * kernel["bytes"], of["gelu_forward"])
             if kernel["name"] == "adamw":
-                self.assertEqual(kernel["bytes"], of["adamw"])
+                self.assertEqual(kernel["bytes"] / 30, of["adamw"] / 28)
 
     def test_meshes(self):
         one = step("--model", "llama", "--global-batch-size", 4)
@@ -253,7 +253,7 @@ class BenchKernels(unittest.TestCase):
         self.assertEqual(rows["matmul, up, y"]["bytes"], 2 * (S * C + C * F + S * F))
         self.assertEqual(rows["matmul, head, dw"]["kernel"], "matmul_to_f32")
         self.assertEqual(rows["matmul, head, dw"]["bytes"], 2 * (S * C + S * V) + 4 * 2 * C * V)
-        self.assertEqual(rows["adamw"]["bytes"], 4 * 7 * C * F)
+        self.assertEqual(rows["adamw"]["bytes"], (4 * 7 + 2) * C * F)
         self.assertEqual(rows["to_bf16"]["bytes"], 6 * C * F)
 
     def test_text_and_refusals(self):

@@ -37,6 +37,9 @@ class Cuda(trivet.Training):
         self.check(how=dict(pp=2, recompute="selective"), eod_token=3, reset_position_ids=True, reset_attention_mask=True,
                    eod_mask_loss=True)
 
+    def test_a_vocabulary_that_is_padded_to_whole_lines(self):
+        self.check(vocab_size=4100, **GPT2)
+
     def test_processes_give_the_bits_of_threads(self):
         flags = dict(device="cuda", tp=2, dp=2, zero_stage=3, sequence_parallel=True)
         self.assert_same_bits(self.train_and_export(mpi=True, **flags), self.train_and_export(**flags))
@@ -67,6 +70,22 @@ class Cuda(trivet.Training):
         self.assertEqual(len(run.steps), 2)
         lines = [json.loads(line) for line in ids.read_text().splitlines()]
         self.assertEqual([len(line["samples"]) for line in lines], [4, 4])
+
+    def test_bench_times_steps_as_they_are_and_then_their_kernels(self):
+        flags = ["--num-layers", "1", "--hidden-size", "32", "--num-attention-heads", "2", "--vocab-size", "64",
+                 "--seq-length", "16", "--steps", "2", "--seconds", "0.01", "--matrix-size", "64", "--memory-size", "1"]
+        ran = subprocess.run([trivet.BINARY, "bench", "step", "--device", "cuda", "--json"] + flags, capture_output=True,
+                             text=True, timeout=60, stdin=subprocess.DEVNULL)
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        found = json.loads(ran.stdout)
+        [steps] = found["ranks"]
+        for step in steps:
+            self.assertNotEqual(step["alone"], step["seconds"])
+            self.assertAlmostEqual(sum(step["parts"]), step["seconds"], delta=1e-9)
+        self.assertEqual(found["step_seconds"]["high"], max(step["alone"] for step in steps))
+        self.assertEqual(found["timed_step_seconds"]["high"], max(step["seconds"] for step in steps))
+        calls = {kernel["name"]: kernel["calls"] for kernel in found["kernels"]}
+        self.assertEqual(calls["attention_forward"], 2)  # of the two steps whose kernels are timed
 
     def test_what_is_refused(self):
         data = {"data": self.data, "train-iters": 1}

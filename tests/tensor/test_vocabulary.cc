@@ -24,7 +24,8 @@ TEST(VocabShard, CoversTheVocabularyOnce)
             for (int t = 0; t < T; t++) {
                 const struct tv_vocab_shard s = tv_vocab_shard_of(vocab, T, t);
                 ASSERT_EQ(vocab, s.vocab_size);
-                ASSERT_EQ((vocab + T - 1) / T, s.padded);
+                const int64_t share = (vocab + T - 1) / T;
+                ASSERT_EQ(share < 4096 ? share : (share + 63) / 64 * 64, s.padded);
                 ASSERT_EQ(next, s.first);
                 ASSERT_GE(s.num, 0);
                 ASSERT_LE(s.num, s.padded);
@@ -232,14 +233,25 @@ TEST(VocabChunks, AreFixedBySizes)
         tv_dtype_t dtype;
         int num;
         int64_t chunk_rows;
-    } cases[] = {{1024, 50257, TV_F32, 8, 128},  /* 166 fit, 128 is the multiple of 64 */
-                 {1024, 50257, TV_BF16, 4, 256}, /* 333 fit: 320, so 4, of 256 each */
-                 {1024, 25129, TV_F32, 4, 256},  {1000, 50257, TV_F32, 8, 128},
-                 {300, 50257, TV_F32, 3, 128},   {65, 1 << 20, TV_F32, 2, 64},
-                 {64, 1 << 20, TV_F32, 1, 64},   {7, 50257, TV_F32, 1, 7},
-                 {4096, 256, TV_F32, 1, 4096},   {1, 1, TV_F32, 1, 1}};
+        tv_device_kind_t device = TV_DEVICE_CPU;
+    } cases[] = {{1024, 50304, TV_F32, 8, 128},  /* 166 fit, 128 is the multiple of 64 */
+                 {1024, 50304, TV_BF16, 4, 256}, /* 333 fit: 320, so 4, of 256 each */
+                 {1024, 25152, TV_F32, 4, 256},
+                 {1000, 50304, TV_F32, 8, 128},
+                 {300, 50304, TV_F32, 3, 128},
+                 {65, 1 << 20, TV_F32, 2, 64},
+                 {64, 1 << 20, TV_F32, 1, 64},
+                 {7, 50304, TV_F32, 1, 7},
+                 {4096, 256, TV_F32, 1, 4096},
+                 {1, 1, TV_F32, 1, 1},
+                 /* 5336 fit: 5120, so 7, of 4682: 4864 is the multiple of 256 */
+                 {32768, 50304, TV_BF16, 7, 4864, TV_DEVICE_CUDA},
+                 {4096, 50304, TV_BF16, 1, 4096, TV_DEVICE_CUDA},
+                 {4096, 50304, TV_F32, 2, 2048, TV_DEVICE_CUDA},
+                 {1000, 1 << 20, TV_F32, 4, 256, TV_DEVICE_CUDA}};
     for (const auto &c : cases) {
-        const struct tv_vocab_chunks chunks = tv_vocab_chunks_of(c.rows, c.padded, c.dtype);
+        const struct tv_vocab_chunks chunks =
+            tv_vocab_chunks_of(c.rows, c.padded, c.dtype, c.device);
         EXPECT_EQ(c.num, chunks.num) << c.rows << " of " << c.padded;
         EXPECT_EQ(c.chunk_rows, chunks.rows) << c.rows << " of " << c.padded;
     }
