@@ -17,9 +17,11 @@ static int part_of(const struct tv_param *param, int T, int t)
     return (int)((int64_t)t * num_parts_of(param, T) / T);
 }
 
-static int64_t vocabulary_rows(const struct tv_param *param, int T)
+int64_t tv_vocabulary_share(int64_t vocab_size, int T)
 {
-    return (param->shape[0] + T - 1) / T;
+    enum { LEAST = 4096, MULTIPLE = 64 };
+    const int64_t share = (vocab_size + T - 1) / T;
+    return share < LEAST ? share : (share + MULTIPLE - 1) / MULTIPLE * MULTIPLE;
 }
 
 void tv_param_local_shape(const struct tv_param *param, int T, int64_t local_shape_out[2])
@@ -29,7 +31,7 @@ void tv_param_local_shape(const struct tv_param *param, int T, int64_t local_sha
     if (param->split_dim < 0)
         return;
     if (param->is_vocabulary)
-        local_shape_out[0] = vocabulary_rows(param, T);
+        local_shape_out[0] = tv_vocabulary_share(param->shape[0], T);
     else
         local_shape_out[param->split_dim] /= num_parts_of(param, T);
 }

@@ -85,7 +85,8 @@ tv_status_t tv_muon_orthogonalize(struct tv_stream *stream, const struct tv_kern
     const int64_t shape[2] = {rows, cols}, count = rows * cols, n = rows < cols ? rows : cols;
     float *gram = work + count, *poly = gram + n * n, *from = x, *to = work;
     double squares;
-    const struct tv_square_sum_args norm = {count, x, &squares};
+    const struct tv_square_sum_array array = {count, x};
+    const struct tv_square_sum_args norm = {1, &array, &squares};
     TV_TRY(kernels->square_sum(stream, &norm));
     /* the small number keeps a matrix of zeros one */
     const struct tv_axpby_args scale = {1, count, count, count, 1 / (sqrt(squares) + 1e-7),

@@ -13,6 +13,8 @@ struct tv_optimizer {
     struct tv_buffer work; /* muon's */
     const struct tv_param **matrices;
     int num_matrices;
+    struct tv_adamw_weight *adamw; /* [num_ranges] those of a step that AdamW takes, all at once */
+    int num_adamw;
 };
 
 static const char *const kind_names[] = {[TV_OPTIMIZER_ADAM] = "adam",
@@ -94,7 +96,8 @@ static tv_status_t copy_ranges(struct tv_optimizer *optimizer)
     const int T = optimizer->args.tensor != NULL ? tv_comm_size(optimizer->args.tensor) : 1;
     optimizer->ranges = calloc(num + 1, sizeof(*optimizer->ranges));
     optimizer->matrices = calloc(num + 1, sizeof(*optimizer->matrices));
-    if (optimizer->ranges == NULL || optimizer->matrices == NULL)
+    optimizer->adamw = calloc(num + 1, sizeof(*optimizer->adamw));
+    if (optimizer->ranges == NULL || optimizer->matrices == NULL || optimizer->adamw == NULL)
         return TV_ERR(TV_NO_MEMORY, "optimizer: %zu ranges", num);
     for (size_t i = 0; i < num; i++) {
         const struct tv_optimizer_range *range = &optimizer->args.ranges[i];
@@ -157,6 +160,7 @@ void tv_optimizer_destroy(struct tv_optimizer *optimizer)
     tv_buffer_destroy(&optimizer->work);
     free(optimizer->ranges);
     free(optimizer->matrices);
+    free(optimizer->adamw);
     free(optimizer);
 }
 
@@ -177,27 +181,38 @@ struct update {
     int64_t count;
     float *param, *m, *v;
     const float *grad;
+    void *rounded; /* or NULL */
     double lr, weight_decay, grad_scale;
-    int64_t step;
 };
 
-static tv_status_t step_adam(struct tv_optimizer *optimizer, const struct update *u)
+static tv_status_t add_adamw(struct tv_optimizer *optimizer, const struct update *u)
+{
+    optimizer->adamw[optimizer->num_adamw++] =
+        (struct tv_adamw_weight){.count = u->count,
+                                 .param = u->param,
+                                 .m = u->m,
+                                 .v = u->v,
+                                 .grad = u->grad,
+                                 .lr = u->lr,
+                                 .weight_decay = u->weight_decay,
+                                 .rounded = u->rounded};
+    return TV_OK;
+}
+
+static tv_status_t step_adamw(struct tv_optimizer *optimizer, double grad_scale, int64_t step)
 {
     const struct tv_optimizer_config *config = &optimizer->args.config;
     const struct tv_adamw_args args = {
-        .count = u->count,
-        .param = u->param,
-        .m = u->m,
-        .v = u->v,
-        .grad = u->grad,
-        .lr = u->lr,
+        .num = optimizer->num_adamw,
+        .of = optimizer->adamw,
         .beta1 = config->beta1,
         .beta2 = config->beta2,
         .eps = config->eps,
-        .weight_decay = u->weight_decay,
-        .grad_scale = u->grad_scale,
-        .step = u->step,
+        .grad_scale = grad_scale,
+        .step = step,
     };
+    if (args.num == 0)
+        return TV_OK;
     return optimizer->args.kernels->adamw(optimizer->args.stream, &args);
 }
 
@@ -251,28 +266,40 @@ static tv_status_t step_muon(struct tv_optimizer *optimizer, const struct tv_par
     return tv_muon_step(&args);
 }
 
-static tv_status_t step_range(struct tv_optimizer *optimizer,
-                              const struct tv_optimizer_range *range, const struct update *u)
+static tv_status_t step_alone(struct tv_optimizer *optimizer, const struct tv_param *matrix,
+                              const struct update *u)
 {
     switch (optimizer->args.config.kind) {
-    case TV_OPTIMIZER_ADAM:
-        return step_adam(optimizer, u);
     case TV_OPTIMIZER_SGD:
         return step_sgd(optimizer, u);
     case TV_OPTIMIZER_LION:
         return step_lion(optimizer, u);
     case TV_OPTIMIZER_MUON:
-        return range->matrix != NULL ? step_muon(optimizer, range->matrix, u)
-                                     : step_adam(optimizer, u);
+        return step_muon(optimizer, matrix, u);
+    case TV_OPTIMIZER_ADAM:
+        break;
     }
     return TV_ERR(TV_INTERNAL, "optimizer %d", (int)optimizer->args.config.kind);
 }
 
-tv_status_t tv_optimizer_step(struct tv_optimizer *optimizer, float *params, const float *grads,
-                              const double *lr, double grad_scale, int64_t step)
+static tv_status_t step_range(struct tv_optimizer *optimizer,
+                              const struct tv_optimizer_range *range, const struct update *u)
+{
+    const struct tv_optimizer_args *o = &optimizer->args;
+    const struct tv_to_bf16_args round = {u->count, u->param, u->rounded};
+    if (o->config.kind == TV_OPTIMIZER_ADAM ||
+        (o->config.kind == TV_OPTIMIZER_MUON && range->matrix == NULL))
+        return add_adamw(optimizer, u);
+    TV_TRY(step_alone(optimizer, range->matrix, u));
+    return u->rounded != NULL ? o->kernels->to_bf16(o->stream, &round) : TV_OK;
+}
+
+tv_status_t tv_optimizer_step(struct tv_optimizer *optimizer, float *params, void *rounded,
+                              const float *grads, const double *lr, double grad_scale, int64_t step)
 {
     if (step < 1)
         return TV_ERR(TV_INTERNAL, "optimizer step %" PRId64 ": steps count from 1", step);
+    optimizer->num_adamw = 0;
     for (int i = 0; i < optimizer->args.num_ranges; i++) {
         const struct tv_optimizer_range *range = &optimizer->ranges[i];
         const struct update update = {
@@ -281,12 +308,12 @@ tv_status_t tv_optimizer_step(struct tv_optimizer *optimizer, float *params, con
             .m = tv_optimizer_moment(optimizer, i, 0),
             .v = tv_optimizer_moment(optimizer, i, 1),
             .grad = grads + range->grad,
+            .rounded = rounded != NULL ? tv_at(rounded, range->rounded, TV_BF16) : NULL,
             .lr = lr[range->lr_group],
             .weight_decay = range->has_decay ? optimizer->args.config.weight_decay : 0,
             .grad_scale = grad_scale,
-            .step = step,
         };
         TV_TRY(step_range(optimizer, range, &update));
     }
-    return TV_OK;
+    return step_adamw(optimizer, grad_scale, step);
 }

@@ -41,6 +41,7 @@ struct tv_optimizer_range {
     int lr_group;
     /* muon: this range is a piece of that matrix of a layer; borrowed. NULL: anything else. */
     const struct tv_param *matrix;
+    int64_t rounded; /* in an array of bf16 */
 };
 
 struct tv_optimizer_args {
@@ -56,11 +57,12 @@ struct tv_optimizer; /* opaque: owns the state, zero at the start */
 TV_MUST_CHECK tv_status_t tv_optimizer_create(const struct tv_optimizer_args *args,
                                               struct tv_optimizer **optimizer_out);
 void tv_optimizer_destroy(struct tv_optimizer *optimizer);
-/* One step over the ranges of params given those of grads, scaled by grad_scale. lr [TV_NUM_LR_GROUPS].
- * step counts from 1, the updates made so far included. muon: collective over the tensor axis. */
+/* One step over the ranges of params given those of grads, scaled by grad_scale; the ranges of rounded
+ * then are the bf16 of those of params; NULL: none are wanted. lr [TV_NUM_LR_GROUPS]. step counts from
+ * 1, the updates made so far included. muon: collective over the tensor axis. */
 TV_MUST_CHECK tv_status_t tv_optimizer_step(struct tv_optimizer *optimizer, float *params,
-                                            const float *grads, const double *lr, double grad_scale,
-                                            int64_t step);
+                                            void *rounded, const float *grads, const double *lr,
+                                            double grad_scale, int64_t step);
 /* State of a range, [range's count], device memory: moment 0, or the second moment 1; NULL where this
  * optimizer has none. */
 float *tv_optimizer_moment(struct tv_optimizer *optimizer, int range, int moment);

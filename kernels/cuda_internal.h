@@ -141,6 +141,36 @@ template <int N, typename T> inline bool tv_is_aligned(const T *data, int64_t ld
     return reinterpret_cast<uintptr_t>(data) % (N * sizeof(T)) == 0 && ld % N == 0;
 }
 
+/* ---- many arrays in one launch ----
+ * What a kernel needs to know of N arrays at most, as an argument of it; array i has the blocks from first_block[i] to
+ * first_block[i + 1]. Arguments of a kernel may have 4 KiB in all. */
+template <typename Of, int N> struct tv_batch {
+    unsigned first_block[N + 1];
+    int num;
+    Of of[N];
+};
+/* Add an array of `blocks` blocks, of which there is room for. */
+template <typename Of, int N>
+void tv_batch_add(tv_batch<Of, N> &batch, const Of &of, int64_t blocks)
+{
+    batch.of[batch.num] = of;
+    batch.first_block[batch.num + 1] = batch.first_block[batch.num] + (unsigned)blocks;
+    batch.num++;
+}
+/* Whose block this is. */
+template <typename Of, int N> __device__ inline int tv_batch_find(const tv_batch<Of, N> &batch)
+{
+    int low = 0, high = batch.num; /* the last whose first block is not behind this one */
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (batch.first_block[middle] <= blockIdx.x)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 /* ---- reductions: the same bits in every thread ---- */
 struct tv_plus {
     template <typename T> __device__ T operator()(T a, T b) const
@@ -214,9 +244,10 @@ tv_status_t tv_map(tv_stream *stream, bool is_aligned, int64_t rows, int64_t col
 }
 
 /* ---- sums of columns ----
- * Work has a method terms<N>(row, col, term[K][N]): what row `row` adds to N neighbouring columns of each of K sums.
- * Strips of rows are added up in fp32, at most 32 (or rows / 2^15) by a thread, then in fixed orders: 8 strips of a
- * chunk in fp32, all chunks in double. */
+ * Work has a method terms<N>(row, col, term[K][N]): what row `row` adds to N neighbouring columns of each of K sums; it
+ * is called once for each. Strips of rows are added up in fp32, at most 32 (or rows / 2^15) by a thread, then in fixed
+ * orders: 8 strips of a chunk in fp32, all chunks in double. Sizes alone say how rows are cut, for the same bits on
+ * every GPU. */
 constexpr int tv_strips = 8;
 template <int K, int N, typename Work>
 __global__ void __launch_bounds__(256)
@@ -229,7 +260,8 @@ __global__ void __launch_bounds__(256)
     const int64_t first = blockIdx.y * chunk_rows;
     const int64_t last = first + chunk_rows < rows ? first + chunk_rows : rows;
     float sum[K][N] = {};
-    for (int64_t row = first + strip; row < last && col < cols; row += tv_strips) {
+#pragma unroll 4
+    for (int64_t row = col < cols ? first + strip : last; row < last; row += tv_strips) {
         float term[K][N];
         work.template terms<N>(row, col, term);
 #pragma unroll
@@ -252,40 +284,75 @@ __global__ void __launch_bounds__(256)
 template <int K> struct tv_columns {
     float *of[K]; /* [cols] each; NULL: not wanted */
 };
+/* A block adds up 32 columns of one sum: a warp every 16th chunk, then the warps in order. */
+constexpr int tv_total_warps = 16;
 template <int K>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(32 * tv_total_warps)
     tv_column_totals_kernel(const float *chunks, int64_t num_chunks, int64_t cols,
                             tv_columns<K> out)
 {
-    const int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; c < cols; c += step) {
-        for (int k = 0; k < K; k++) {
-            if (out.of[k] == nullptr)
-                continue;
-            double total = out.of[k][c];
-            for (int64_t i = 0; i < num_chunks; i++)
-                total += chunks[(k * num_chunks + i) * cols + c];
-            out.of[k][c] = (float)total;
+    constexpr int at_once = 8;
+    __shared__ double of_warp[tv_total_warps][32];
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    const int64_t col = (int64_t)blockIdx.x * 32 + lane;
+    float *const to = out.of[blockIdx.y];
+    const float *const from = chunks + (int64_t)blockIdx.y * num_chunks * cols + col;
+    const int64_t end = to != nullptr && col < cols ? num_chunks : 0;
+    double sum = 0;
+    for (int64_t first = warp; first < end; first += at_once * tv_total_warps) {
+        float part[at_once];
+#pragma unroll
+        for (int i = 0; i < at_once; i++) {
+            const int64_t chunk = first + i * tv_total_warps;
+            part[i] = chunk < end ? from[chunk * cols] : 0;
         }
+#pragma unroll
+        for (int i = 0; i < at_once; i++)
+            sum += part[i];
     }
+    of_warp[warp][lane] = sum;
+    __syncthreads();
+    if (warp > 0 || end == 0)
+        return;
+    double total = to[col];
+    for (int w = 0; w < tv_total_warps; w++)
+        total += of_warp[w][lane];
+    to[col] = (float)total;
 }
-/* out.of[k][c] += sum over the rows of term k. is_aligned: N = 4 may be used (cols % 4 == 0 too). */
-template <int K, typename Work>
+/* out.of[k][c] += sum over the chunks [K, num_chunks, cols] */
+template <int K>
+tv_status_t tv_add_chunks(tv_stream *stream, const float *chunks, int64_t num_chunks, int64_t cols,
+                          const tv_columns<K> &out)
+{
+    return tv_launch(tv_column_totals_kernel<K>, dim3((unsigned)tv_ceil_div(cols, 32), K),
+                     32 * tv_total_warps, 0, stream, chunks, num_chunks, cols, out);
+}
+/* Rows of a strip: such that a GPU of some hundred processors has a few blocks for each, yet long. */
+inline int64_t tv_strip_rows(int64_t rows, int64_t tiles)
+{
+    const int64_t most_chunks = 4096, blocks = 512, longest = 32;
+    const int64_t wanted = 4 * (rows * tiles / (4 * tv_strips * blocks));
+    const int64_t fair = wanted < 4 ? 4 : wanted < longest ? wanted : longest;
+    const int64_t least = tv_ceil_div(rows, most_chunks * tv_strips);
+    return fair > least ? fair : least;
+}
+/* out.of[k][c] += sum over the rows of term k. is_aligned: N may be used (cols % N == 0 too). */
+template <int K, int N, typename Work>
 tv_status_t tv_add_column_sums(tv_stream *stream, bool is_aligned, int64_t rows, int64_t cols,
                                const Work &work, const tv_columns<K> &out)
 {
     if (rows == 0 || cols == 0)
         return TV_OK;
-    const int64_t most_chunks = 4096, strip_rows = tv_ceil_div(rows, most_chunks * tv_strips);
-    const int64_t chunk_rows = tv_strips * (strip_rows < 32 ? 32 : strip_rows);
+    const int64_t tiles = tv_ceil_div(cols, is_aligned ? 32 * N : 32);
+    const int64_t chunk_rows = tv_strips * tv_strip_rows(rows, tiles);
     const int64_t num_chunks = tv_ceil_div(rows, chunk_rows);
-    void *chunks;
-    TV_TRY(tv_cuda_workspace(stream, (size_t)(K * num_chunks * cols) * sizeof(float), &chunks));
-    const dim3 grid((unsigned)tv_ceil_div(cols, is_aligned ? 128 : 32), (unsigned)num_chunks);
-    TV_TRY(tv_launch(
-        is_aligned ? tv_column_chunks_kernel<K, 4, Work> : tv_column_chunks_kernel<K, 1, Work>,
-        grid, 256, 0, stream, work, rows, cols, chunk_rows, static_cast<float *>(chunks)));
-    return tv_launch(tv_column_totals_kernel<K>, tv_grid(cols, 256), 256, 0, stream,
-                     static_cast<const float *>(chunks), num_chunks, cols, out);
+    void *room;
+    TV_TRY(tv_cuda_workspace(stream, (size_t)(K * num_chunks * cols) * sizeof(float), &room));
+    float *const chunks = static_cast<float *>(room);
+    const dim3 grid((unsigned)tiles, (unsigned)num_chunks);
+    TV_TRY(tv_launch(is_aligned ? tv_column_chunks_kernel<K, N, Work>
+                                : tv_column_chunks_kernel<K, 1, Work>,
+                     grid, 256, 0, stream, work, rows, cols, chunk_rows, chunks));
+    return tv_add_chunks<K>(stream, chunks, num_chunks, cols, out);
 }
 #endif

@@ -1,7 +1,7 @@
 /* mesh/comm.c -- communicators and their operations' start: everything that is the same for all
  * implementations. Waiting is in comm_wait.c, groups and blocking shorthands in comm_groups.c. */
 #include "mesh/comm.h"
-#include "mesh/comm_internal.h"
+#include "mesh/collectives_internal.h"
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -80,6 +80,7 @@ void tv_comm_destroy(struct tv_comm *comm)
     if (comm->device_side != NULL)
         tv_nccl_close(comm);
     free_requests(comm);
+    free(comm->reach);
     comm->ops->destroy(comm);
     leave_rank(comm->shared);
     free(comm);
@@ -116,6 +117,11 @@ void tv_comm_set_context(struct tv_comm *comm, const char *format, ...)
 void tv_comm_set_timeout(struct tv_comm *comm, double seconds)
 {
     comm->timeout_seconds = seconds;
+}
+
+int tv_comm_reaches_peers(const struct tv_comm *comm)
+{
+    return comm->reach != NULL;
 }
 
 struct tv_comm_stats tv_comm_get_stats(const struct tv_comm *comm)
@@ -206,7 +212,8 @@ tv_status_t tv_request_take(struct tv_comm *comm, const struct tv_start *start,
     if (request == NULL)
         TV_TRY(create_request(comm, &request));
     request->num_messages = request->num_done = request->num_awaited = 0;
-    request->phase = request->peers_need_step = 0;
+    request->phase = request->peers_need_step = request->is_within_reach = 0;
+    request->is_direct = tv_direct_takes(comm, start);
     request->status = TV_OK;
     request->stage.stream = NULL;
     put_in_flight(request);
@@ -230,6 +237,8 @@ tv_status_t tv_request_take(struct tv_comm *comm, const struct tv_start *start,
 void tv_request_release(struct tv_request *request)
 {
     struct tv_comm *comm = request->comm;
+    if (request->is_within_reach)
+        tv_direct_give_up(request);
     for (int i = request->num_done; i < request->num_messages; i++) {
         struct tv_message *message = &request->messages[i];
         if (!atomic_load(&message->is_done))
@@ -323,7 +332,7 @@ size_t tv_start_scratch_bytes(const struct tv_comm *comm, const struct tv_start 
 {
     if (s->op == TV_OP_SEND || s->op == TV_OP_RECV)
         return 0;
-    return comm->ops->collectives->scratch_bytes(comm, s->op, s->count, s->dtype);
+    return comm->ops->collectives->scratch_bytes(comm, s);
 }
 
 tv_status_t tv_request_start(struct tv_request *request)

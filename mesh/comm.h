@@ -62,6 +62,12 @@ int tv_comm_rank(const struct tv_comm *comm);
 int tv_comm_size(const struct tv_comm *comm);
 const char *tv_comm_backend(const struct tv_comm *comm); /* "self", "thread", "mpi", "nccl" */
 
+/* 1: large sums of host memory go straight between the ranks' own buffers, without messages: threads of a process, or
+ * processes of a node that may read each other's memory. The same bits either way. */
+int tv_comm_reaches_peers(const struct tv_comm *comm);
+/* From now on by messages only: to compare. All ranks of the group, nothing in flight. */
+void tv_comm_forget_reach(struct tv_comm *comm);
+
 /* For messages: the axis ("tensor"), and what this rank is doing ("stage 1, forward of micro-batch
  * 3"). Copied. */
 void tv_comm_set_name(struct tv_comm *comm, const char *name);

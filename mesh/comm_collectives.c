@@ -8,139 +8,24 @@
  * their way to be added and to be handed round. All are posted at once: over TCP a large message waits for both ranks
  * to look at it before it moves. Both add in rank order, so the size changes no bit. Sums of bf16 are added up in fp32
  * and rounded once.
- * reduce_scatter, all_gather, broadcast: every piece goes straight to where it is needed. */
-#include "mesh/comm_internal.h"
+ * reduce_scatter, all_gather, broadcast: every piece goes straight to where it is needed.
+ * Where ranks reach each other's memory, comm_direct.c takes the large sums. */
+#include "mesh/collectives_internal.h"
 #include <string.h>
 
 enum { SMALL_BYTES = 8192, LEAST_BLOCK_BYTES = 512 << 10 };
-
-#define REDUCE_LOOP(type, expression)                                                              \
-    do {                                                                                           \
-        type *restrict a = (type *)into;                                                           \
-        const type *restrict b = (const type *)from;                                               \
-        for (int64_t i = 0; i < count; i++)                                                        \
-            a[i] = (expression);                                                                   \
-    } while (0)
-
-#define REDUCE_TYPE(type)                                                                          \
-    do {                                                                                           \
-        if (op == TV_SUM)                                                                          \
-            REDUCE_LOOP(type, a[i] + b[i]);                                                        \
-        else if (op == TV_MAX)                                                                     \
-            REDUCE_LOOP(type, a[i] > b[i] || a[i] != a[i] ? a[i] : b[i]);                          \
-        else                                                                                       \
-            REDUCE_LOOP(type, a[i] < b[i] || a[i] != a[i] ? a[i] : b[i]);                          \
-    } while (0)
-
-/* into = into (op) from; a NaN on either side stays */
-static void reduce(void *into, const void *from, int64_t count, tv_dtype_t dtype, tv_reduce_op_t op)
-{
-    switch (dtype) {
-    case TV_F32:
-        REDUCE_TYPE(float);
-        break;
-    case TV_F64:
-        REDUCE_TYPE(double);
-        break;
-    case TV_I32:
-        REDUCE_TYPE(int32_t);
-        break;
-    case TV_I64:
-        REDUCE_TYPE(int64_t);
-        break;
-    case TV_BF16: /* reduce_bf16 */
-    case TV_U8:   /* refused at the start */
-        break;
-    }
-}
-
-/* The rank's part of reduce_in_rank_order. */
-static const void *part_from(const struct tv_request *r, int rank, const void *own,
-                             const char *others, size_t bytes)
-{
-    const int own_rank = r->comm->rank;
-    return rank == own_rank ? own : others + bytes * (size_t)(rank < own_rank ? rank : rank - 1);
-}
-
-static void reduce_bf16(const struct tv_request *r, const void *own, const char *others,
-                        int64_t count, char *out)
-{
-    enum { BLOCK = 256 };
-    const size_t bytes = (size_t)count * sizeof(uint16_t);
-    float sum[BLOCK], part[BLOCK];
-    for (int64_t first = 0; first < count; first += BLOCK) {
-        const int64_t num = count - first < BLOCK ? count - first : BLOCK;
-        for (int rank = 0; rank < r->comm->size; rank++) {
-            const uint16_t *from = part_from(r, rank, own, others, bytes);
-            for (int64_t i = 0; i < num; i++)
-                part[i] = tv_bf16_to_f32(from[first + i]);
-            if (rank == 0)
-                memcpy(sum, part, (size_t)num * sizeof(*sum));
-            else
-                reduce(sum, part, num, TV_F32, r->reduce);
-        }
-        for (int64_t i = 0; i < num; i++)
-            ((uint16_t *)(void *)out)[first + i] = tv_bf16_from_f32(sum[i]);
-    }
-}
-
-/* out [count] = the parts of all ranks, combined in order; own [count] is this rank's, and others
- * [size - 1, count] are the rest in rank order. out may be own. */
-static void reduce_in_rank_order(const struct tv_request *r, const void *own, const char *others,
-                                 int64_t count, char *out)
-{
-    enum { AT_ONCE = 512 };
-    double sum[AT_ONCE]; /* of elements of up to 8 bytes */
-    const size_t element = tv_dtype_bytes(r->dtype), bytes = (size_t)count * element;
-    if (r->dtype == TV_BF16)
-        reduce_bf16(r, own, others, count, out);
-    for (int64_t first = 0; r->dtype != TV_BF16 && first < count; first += AT_ONCE) {
-        const int64_t num = count - first < AT_ONCE ? count - first : AT_ONCE;
-        const size_t place = (size_t)first * element;
-        for (int rank = 0; rank < r->comm->size; rank++) {
-            const char *part = (const char *)part_from(r, rank, own, others, bytes) + place;
-            if (rank == 0)
-                memcpy(sum, part, (size_t)num * element);
-            else
-                reduce(sum, part, num, r->dtype, r->reduce);
-        }
-        memcpy(out + place, sum, (size_t)num * element);
-    }
-}
-
-static int64_t bytes_of(const struct tv_request *r, int64_t count)
-{
-    return count * (int64_t)tv_dtype_bytes(r->dtype);
-}
-
-/* Elements [*first, *first + count) are the rank's piece of `total` over n ranks; returns count. */
-static int64_t piece_of(int64_t total, int n, int rank, int64_t *first)
-{
-    const int64_t whole = (total + n - 1) / n;
-    *first = whole * rank < total ? whole * rank : total;
-    return total - *first < whole ? total - *first : whole;
-}
-
-/* The same of a reduce_scatter or all_gather, whose sizes the caller may have given. */
-static int64_t part_of(const struct tv_request *r, int rank, int64_t *first)
-{
-    *first = r->counts == NULL ? r->count * rank : 0;
-    for (int before = 0; r->counts != NULL && before < rank; before++)
-        *first += r->counts[before];
-    return r->counts == NULL ? r->count : r->counts[rank];
-}
 
 /* The rank's piece in an array of all pieces, which may be NULL when it is empty; its bytes. */
 static char *part_at(const struct tv_request *r, const void *data, int rank, int64_t *bytes)
 {
     int64_t first;
-    *bytes = bytes_of(r, part_of(r, rank, &first));
-    return *bytes > 0 ? (char *)(uintptr_t)data + bytes_of(r, first) : NULL;
+    *bytes = tv_request_bytes(r, tv_request_part(r, rank, &first));
+    return *bytes > 0 ? (char *)(uintptr_t)data + tv_request_bytes(r, first) : NULL;
 }
 
 static int is_small(const struct tv_request *r)
 {
-    return bytes_of(r, r->count) <= SMALL_BYTES;
+    return tv_request_bytes(r, r->count) <= SMALL_BYTES;
 }
 
 int64_t tv_all_reduce_sent_bytes(int64_t count, tv_dtype_t dtype, int size, int rank, int peer)
@@ -149,10 +34,10 @@ int64_t tv_all_reduce_sent_bytes(int64_t count, tv_dtype_t dtype, int size, int 
     int64_t first;
     if (count * element <= SMALL_BYTES)
         return count * element * (peer < 0 ? num_peers : peer != rank);
-    const int64_t own = piece_of(count, size, rank, &first);
+    const int64_t own = tv_piece_of(count, size, rank, &first);
     if (peer < 0)
         return (count - own + num_peers * own) * element;
-    return peer == rank ? 0 : (piece_of(count, size, peer, &first) + own) * element;
+    return peer == rank ? 0 : (tv_piece_of(count, size, peer, &first) + own) * element;
 }
 
 /* ---- blocks of a large all_reduce ---- */
@@ -186,22 +71,24 @@ int tv_collective_max_messages(int size)
 }
 
 /* The parts that a rank receives. */
-static size_t scratch_bytes(const struct tv_comm *comm, tv_op_t op, int64_t count, tv_dtype_t dtype)
+static size_t scratch_bytes(const struct tv_comm *comm, const struct tv_start *s)
 {
-    const size_t num_peers = (size_t)comm->size - 1, element = tv_dtype_bytes(dtype);
-    const size_t bytes = (size_t)count * element;
-    if (num_peers == 0 || (op != TV_OP_ALL_REDUCE && op != TV_OP_REDUCE_SCATTER))
+    const size_t num_peers = (size_t)comm->size - 1, element = tv_dtype_bytes(s->dtype);
+    const size_t bytes = (size_t)s->count * element;
+    if (num_peers == 0 || (s->op != TV_OP_ALL_REDUCE && s->op != TV_OP_REDUCE_SCATTER))
         return 0;
-    if (op == TV_OP_REDUCE_SCATTER || bytes <= SMALL_BYTES)
+    if (tv_direct_takes(comm, s))
+        return tv_direct_scratch_bytes(comm, s);
+    if (s->op == TV_OP_REDUCE_SCATTER || bytes <= SMALL_BYTES)
         return num_peers * bytes;
-    const struct blocks blocks = blocks_of(count, dtype, comm->size);
+    const struct blocks blocks = blocks_of(s->count, s->dtype, comm->size);
     return num_peers * (size_t)(blocks.num * blocks.count) * element;
 }
 
 /* Receive [size - 1, count] elements, a row from every other rank, into `place` of the scratch. */
 static tv_status_t receive_all(struct tv_request *r, int64_t count, char *place)
 {
-    const int64_t bytes = bytes_of(r, count);
+    const int64_t bytes = tv_request_bytes(r, count);
     for (int peer = 0; peer < r->comm->size; peer++) {
         if (peer == r->comm->rank)
             continue;
@@ -252,16 +139,16 @@ static char *block_at(const struct tv_request *r, int rank, int k, int64_t *coun
 {
     const struct blocks blocks = blocks_of(r->count, r->dtype, r->comm->size);
     int64_t first;
-    const int64_t left = piece_of(r->count, r->comm->size, rank, &first) - blocks.count * k;
+    const int64_t left = tv_piece_of(r->count, r->comm->size, rank, &first) - blocks.count * k;
     *count = left < 0 ? 0 : left < blocks.count ? left : blocks.count;
-    return *count > 0 ? (char *)r->recv + bytes_of(r, first + blocks.count * k) : NULL;
+    return *count > 0 ? (char *)r->recv + tv_request_bytes(r, first + blocks.count * k) : NULL;
 }
 
 /* Where the others' parts of this rank's block k arrive. */
 static char *parts_of_block(const struct tv_request *r, int k)
 {
     const struct blocks blocks = blocks_of(r->count, r->dtype, r->comm->size);
-    return (char *)r->scratch + bytes_of(r, blocks.count) * (r->comm->size - 1) * k;
+    return (char *)r->scratch + tv_request_bytes(r, blocks.count) * (r->comm->size - 1) * k;
 }
 
 /* Every rank's block k goes to the rank that adds it. */
@@ -272,7 +159,7 @@ static tv_status_t scatter_block(struct tv_request *r, int k)
     TV_TRY(receive_all(r, count, parts_of_block(r, k)));
     for (int i = 1; i < r->comm->size; i++) {
         char *block = block_at(r, nth_peer(r, i), k, &count);
-        TV_TRY(tv_request_post(r, 0, block, bytes_of(r, count), nth_peer(r, i)));
+        TV_TRY(tv_request_post(r, 0, block, tv_request_bytes(r, count), nth_peer(r, i)));
     }
     return TV_OK;
 }
@@ -284,17 +171,17 @@ static tv_status_t hand_round(struct tv_request *r, int k)
     for (int peer = 0; peer < r->comm->size; peer++) {
         char *block = block_at(r, peer, k, &count);
         if (peer != r->comm->rank)
-            TV_TRY(tv_request_post(r, 1, block, bytes_of(r, count), peer));
+            TV_TRY(tv_request_post(r, 1, block, tv_request_bytes(r, count), peer));
     }
     char *own = block_at(r, r->comm->rank, k, &count);
-    return send_to_all(r, own, bytes_of(r, count));
+    return send_to_all(r, own, tv_request_bytes(r, count));
 }
 
 static tv_status_t start_all_reduce(struct tv_request *r)
 {
     if (is_small(r)) {
         TV_TRY(receive_all(r, r->count, r->scratch));
-        return send_to_all(r, r->send, bytes_of(r, r->count));
+        return send_to_all(r, r->send, tv_request_bytes(r, r->count));
     }
     const int num = blocks_of(r->count, r->dtype, r->comm->size).num;
     for (int k = 0; k < num; k++)
@@ -313,7 +200,7 @@ static tv_status_t step_all_reduce(struct tv_request *r, int *done_out)
     if (k == num)
         return TV_OK;
     char *own = block_at(r, r->comm->rank, k, &count);
-    reduce_in_rank_order(r, own, parts_of_block(r, k), count, own);
+    tv_reduce_in_rank_order(r, own, parts_of_block(r, k), count, own);
     TV_TRY(hand_round(r, k));
     r->phase++;
     r->peers_need_step = r->phase < num;
@@ -333,12 +220,14 @@ static tv_status_t start_all_gather(struct tv_request *r)
 
 static tv_status_t start(struct tv_request *r)
 {
-    const int64_t bytes = bytes_of(r, r->count);
+    const int64_t bytes = tv_request_bytes(r, r->count);
     if (r->comm->size == 1) {
         if (r->recv != r->send && bytes > 0)
             memmove(r->recv, r->send, (size_t)bytes);
         return TV_OK;
     }
+    if (r->is_direct)
+        return tv_direct_start(r);
     switch (r->op) {
     case TV_OP_ALL_REDUCE:
         return start_all_reduce(r);
@@ -359,14 +248,16 @@ static tv_status_t advance(struct tv_request *r, int *done_out)
     *done_out = 1;
     if (r->comm->size == 1)
         return TV_OK;
+    if (r->is_direct)
+        return tv_direct_advance(r, done_out);
     if (r->op == TV_OP_ALL_REDUCE && !is_small(r))
         return step_all_reduce(r, done_out);
     int64_t bytes;
     if (r->op == TV_OP_ALL_REDUCE)
-        reduce_in_rank_order(r, r->send, r->scratch, r->count, r->recv);
+        tv_reduce_in_rank_order(r, r->send, r->scratch, r->count, r->recv);
     else if (r->op == TV_OP_REDUCE_SCATTER)
-        reduce_in_rank_order(r, part_at(r, r->send, r->comm->rank, &bytes), r->scratch, r->count,
-                             r->recv);
+        tv_reduce_in_rank_order(r, part_at(r, r->send, r->comm->rank, &bytes), r->scratch, r->count,
+                                r->recv);
     return TV_OK;
 }
 

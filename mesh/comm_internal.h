@@ -65,6 +65,8 @@ struct tv_request {
     tv_dtype_t dtype;
     int phase, tag, root;
     int peers_need_step;   /* its peers wait for what this rank does when the messages are done */
+    int is_direct;         /* done by reaching into peers' memory (comm_direct.c) */
+    int is_within_reach;   /* of peers, still: its buffers may not go */
     int64_t count;         /* elements, as the caller gave it; this rank's of `counts` */
     const int64_t *counts; /* [size] uneven pieces of a reduce_scatter or all_gather, or NULL */
     const void *send;
@@ -80,8 +82,7 @@ struct tv_request {
 };
 
 struct tv_collectives {
-    size_t (*scratch_bytes)(const struct tv_comm *comm, tv_op_t op, int64_t count,
-                            tv_dtype_t dtype);
+    size_t (*scratch_bytes)(const struct tv_comm *comm, const struct tv_start *start);
     tv_status_t (*start)(struct tv_request *request);
     /* Called when num_awaited messages are done: finish, or post more and say how many to await. */
     tv_status_t (*advance)(struct tv_request *request, int *done_out);
@@ -107,6 +108,24 @@ struct tv_comm_ops {
     void (*destroy)(struct tv_comm *comm);
 };
 
+/* ---- memory of peers (comm_direct.c) ---- */
+
+/* What keeps the ranks of a process out of the memory of one that gave up: all zero at first. */
+struct tv_gate {
+    atomic_int is_closed;  /* for good */
+    atomic_int num_inside; /* ranks that read or write a peer's memory now */
+};
+
+/* How a rank reads and writes what its peers told it the place of. */
+struct tv_reach {
+    tv_status_t (*read)(const struct tv_comm *comm, int peer, uint64_t place, void *to,
+                        size_t bytes);
+    tv_status_t (*write)(const struct tv_comm *comm, int peer, uint64_t place, const void *from,
+                         size_t bytes);
+    struct tv_gate *gate; /* of the group's threads; NULL: processes */
+    int peers[];          /* [size] process ids; threads have none */
+};
+
 /* What the communicators of one rank that were split from one another share. */
 struct tv_comm_rank {
     int num_comms;
@@ -128,6 +147,7 @@ struct tv_comm {
     struct tv_comm_rank *shared;
     void (*end_job)(struct tv_comm *comm, int exit_code);
     void *state;                        /* the implementation's */
+    struct tv_reach *reach;             /* into the memory of all its peers, from malloc, or NULL */
     struct tv_device_side *device_side; /* NCCL beside it, or NULL */
     char name[TV_COMM_MAX_NAME], context[TV_COMM_MAX_CONTEXT];
 };
@@ -137,6 +157,9 @@ TV_MUST_CHECK tv_status_t tv_comm_alloc(const struct tv_comm_ops *ops, int rank,
                                         void *state, struct tv_comm **comm_out);
 /* Make `comm`, fresh from a split, one of its parent's rank. */
 void tv_comm_inherit(struct tv_comm *comm, struct tv_comm *parent);
+
+/* Nobody reads or writes the buffers of a request that its peers may not have done with any more. */
+void tv_direct_give_up(struct tv_request *request);
 
 /* A request in flight, without messages yet. */
 TV_MUST_CHECK tv_status_t tv_request_take(struct tv_comm *comm, const struct tv_start *start,

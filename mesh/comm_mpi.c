@@ -204,7 +204,10 @@ static tv_status_t set_up(const struct wrap_args *args, struct mpi_state *state,
     state->own = own;
     if (MPI_Comm_set_errhandler(own, MPI_ERRORS_RETURN) != MPI_SUCCESS)
         return TV_ERR(TV_PEER, "MPI does not take an error handler");
-    return tv_comm_alloc(&mpi_ops, rank, size, state, comm_out);
+    TV_TRY(tv_comm_alloc(&mpi_ops, rank, size, state, comm_out));
+    tv_comm_set_name(*comm_out, args->name);
+    (*comm_out)->timeout_seconds = args->timeout_seconds;
+    return TV_OK;
 }
 
 /* A communicator for this rank of args->user, which it borrows or, when owns_user, frees. */
@@ -225,6 +228,22 @@ static tv_status_t wrap(const struct wrap_args *args, struct tv_comm **comm_out)
         free(state);
     }
     return status;
+}
+
+/* The same, with its peers' memory where that can be had. On failure args->user is the caller's. */
+static tv_status_t wrap_within_reach(const struct wrap_args *args, struct tv_comm **comm_out)
+{
+    struct tv_comm *comm = NULL;
+    TV_TRY(wrap(args, &comm));
+    const tv_status_t status = tv_comm_mpi_reach(comm);
+    if (status != TV_OK) {
+        struct mpi_state *state = comm->state;
+        state->owns_user = state->finalizes = 0;
+        tv_comm_destroy(comm);
+        return status;
+    }
+    *comm_out = comm;
+    return TV_OK;
 }
 
 static tv_status_t create_group(struct tv_comm *comm, const int *members, int num_members,
@@ -258,7 +277,7 @@ static tv_status_t mpi_split(struct tv_comm *comm, const int *members, int num_m
     struct wrap_args args = {
         .owns_user = 1, .timeout_seconds = comm->timeout_seconds, .name = comm->name};
     TV_TRY(create_group(comm, members, num_members, &args.user));
-    const tv_status_t status = wrap(&args, comm_out);
+    const tv_status_t status = wrap_within_reach(&args, comm_out);
     if (status != TV_OK)
         MPI_Comm_free(&args.user);
     return status;
@@ -323,7 +342,7 @@ tv_status_t tv_comm_mpi_world(struct tv_comm **comm_out)
                                    .finalizes = !is_initialized,
                                    .timeout_seconds = TV_COMM_DEFAULT_TIMEOUT,
                                    .name = "world"};
-    return wrap(&args, comm_out);
+    return wrap_within_reach(&args, comm_out);
 }
 
 static tv_status_t is_on_one_node(struct tv_comm *world, int *is_one_out)
@@ -387,7 +406,7 @@ tv_status_t tv_comm_mpi_create(MPI_Comm mpi_comm, struct tv_comm **comm_out)
 {
     const struct wrap_args args = {
         .user = mpi_comm, .timeout_seconds = TV_COMM_DEFAULT_TIMEOUT, .name = "world"};
-    return wrap(&args, comm_out);
+    return wrap_within_reach(&args, comm_out);
 }
 
 tv_status_t tv_comm_mpi_get(const struct tv_comm *comm, MPI_Comm *mpi_comm_out)

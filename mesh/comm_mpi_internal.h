@@ -16,5 +16,10 @@ void tv_comm_mpi_set_piece_bytes(struct tv_comm *comm, int64_t bytes);
  * TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_comm_mpi_make(struct tv_comm *comm, MPI_Comm from, MPI_Group group,
                                            MPI_Comm *made_out, int *code_out);
+
+/* Find out whether all ranks of `comm` are processes of one machine that may read each other's memory; then its large
+ * sums go through it. Collective, blocking; counts nothing. Errors: TV_PEER, TV_NO_MEMORY, the same on all ranks unless
+ * a peer is gone. */
+TV_MUST_CHECK tv_status_t tv_comm_mpi_reach(struct tv_comm *comm);
 TV_END_C
 #endif

@@ -23,6 +23,7 @@ struct group {
     struct family *family;
     atomic_int num_ranks_left; /* the last to be destroyed frees the group */
     int size;
+    struct tv_gate gate;   /* to the memory of ranks that take part in a sum */
     struct mailbox *boxes; /* [size, size]: from, to */
 };
 
@@ -154,6 +155,46 @@ static void thread_destroy(struct tv_comm *comm)
     group_leave(comm->state);
 }
 
+static tv_status_t read_peer(const struct tv_comm *comm, int peer, uint64_t place, void *to,
+                             size_t bytes)
+{
+    (void)comm, (void)peer;
+    memcpy(to, (const void *)(uintptr_t)place, bytes);
+    return TV_OK;
+}
+
+static tv_status_t write_peer(const struct tv_comm *comm, int peer, uint64_t place,
+                              const void *from, size_t bytes)
+{
+    (void)comm, (void)peer;
+    memcpy((void *)(uintptr_t)place, from, bytes);
+    return TV_OK;
+}
+
+/* This rank's communicator of a group; on failure it has left the group. */
+static tv_status_t join(struct group *group, int rank, struct tv_comm **comm_out)
+{
+    struct tv_reach *reach = NULL;
+    tv_status_t status = TV_OK;
+    if (group->size > 1) {
+        reach = malloc(sizeof(*reach));
+        if (reach == NULL)
+            status = TV_ERR(TV_NO_MEMORY, "communicator: %zu bytes", sizeof(*reach));
+        else
+            *reach = (struct tv_reach){read_peer, write_peer, &group->gate};
+    }
+    if (status == TV_OK)
+        status = tv_comm_alloc(group->size == 1 ? &self_ops : &thread_ops, rank, group->size, group,
+                               comm_out);
+    if (status != TV_OK) {
+        free(reach);
+        group_leave(group);
+        return status;
+    }
+    (*comm_out)->reach = reach;
+    return TV_OK;
+}
+
 /* The first member makes the group and tells the others where it is, through a gather over the old
  * one. places [size]. */
 static tv_status_t share_group(struct tv_comm *comm, struct group *made, uint64_t *places)
@@ -170,11 +211,7 @@ static tv_status_t join_group(struct tv_comm *comm, struct group *group, const i
     int rank = 0;
     while (members[rank] != comm->rank)
         rank++;
-    const tv_status_t status = tv_comm_alloc(group->size == 1 ? &self_ops : &thread_ops, rank,
-                                             group->size, group, comm_out);
-    if (status != TV_OK)
-        group_leave(group);
-    return status;
+    return join(group, rank, comm_out);
 }
 
 static tv_status_t thread_split(struct tv_comm *comm, const int *members, int num_members,
@@ -224,10 +261,7 @@ tv_status_t tv_comm_self_create(struct tv_comm **comm_out)
 {
     struct group *group = NULL;
     TV_TRY(group_create(NULL, 1, &group));
-    const tv_status_t status = tv_comm_alloc(&self_ops, 0, 1, group, comm_out);
-    if (status != TV_OK)
-        group_leave(group);
-    return status;
+    return join(group, 0, comm_out);
 }
 
 tv_status_t tv_comm_thread_create(int size, struct tv_comm **comms_out)
@@ -237,10 +271,10 @@ tv_status_t tv_comm_thread_create(int size, struct tv_comm **comms_out)
     struct group *group = NULL;
     TV_TRY(group_create(NULL, size, &group));
     for (int r = 0; r < size; r++) {
-        const tv_status_t status = tv_comm_alloc(&thread_ops, r, size, group, &comms_out[r]);
+        const tv_status_t status = join(group, r, &comms_out[r]);
         if (status == TV_OK)
             continue;
-        for (int left = r; left < size; left++)
+        for (int left = r + 1; left < size; left++)
             group_leave(
                 group); /* NOLINT(clang-analyzer-unix.Malloc): the last of the ranks frees it */
         for (int made = 0; made < r; made++)

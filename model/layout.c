@@ -112,10 +112,11 @@ static void place_head_scratch(const struct tv_model_args *args, struct tv_model
     h->norm.y = take_scratch(end, s->rows * s->C, layout->dtype);
     h->norm.mean = take_scratch(end, num_means(args, layout), TV_F32);
     h->norm.rstd = take_scratch(end, s->own.num, TV_F32);
-    h->chunks = tv_vocab_chunks_of(s->rows, s->vocab.padded, layout->dtype);
+    h->chunks = tv_vocab_chunks_of(s->rows, s->vocab.padded, layout->dtype, args->device);
     h->logits = take_scratch(end, h->chunks.rows * s->vocab.padded, layout->dtype);
     h->lse = take_scratch(end, h->chunks.rows, TV_F32);
-    h->work = take_scratch(end, (args->label_smoothing > 0 ? 4 : 3) * h->chunks.rows, TV_F32);
+    h->work = take_scratch(end, tv_vocab_work_count(h->chunks.rows, args->label_smoothing), TV_F32);
+    h->losses = take_scratch(end, 2 * s->rows, TV_F32); /* doubles */
 }
 
 /* Every rank has a layer's, whatever its units. */

@@ -132,13 +132,17 @@ static tv_status_t create_buffers(struct tv_model *model)
     TV_TRY(tv_buffer_create(device, (size_t)l->scratch_bytes, TV_MEM_BUFFERS, &model->scratch));
     TV_TRY(tv_buffer_create(device, (size_t)l->tokens_count * sizeof(int32_t), TV_MEM_BUFFERS,
                             &model->tokens));
+    const size_t num = (size_t)l->num_local + 1;
+    model->squared = malloc(num * sizeof(*model->squared));
+    model->squares = malloc(num * sizeof(*model->squares));
+    if (model->squared == NULL || model->squares == NULL)
+        return TV_ERR(TV_NO_MEMORY, "sums of squares of %d weights", l->num_local);
     if (!l->has_head)
         return TV_OK;
-    const size_t host_bytes = tv_vocab_host_bytes(l->head.chunks.rows);
-    model->host_rows = malloc(host_bytes);
-    return model->host_rows != NULL
+    model->host_losses = calloc((size_t)l->sizes.rows, sizeof(*model->host_losses));
+    return model->host_losses != NULL
                ? TV_OK
-               : TV_ERR(TV_NO_MEMORY, "rows of the loss: %zu bytes", host_bytes);
+               : TV_ERR(TV_NO_MEMORY, "losses of %" PRId64 " rows", l->sizes.rows);
 }
 
 /* Tensor ranks that hold the same kv heads; collective. */
@@ -158,16 +162,18 @@ tv_status_t tv_model_create(const struct tv_model_args *args, struct tv_model **
 {
     const int T = tv_comm_size(args->axis.comm), t = tv_comm_rank(args->axis.comm);
     TV_TRY(check_args(args, T));
+    struct tv_model_args placed = *args;
+    placed.device = tv_device_kind(tv_stream_device(args->axis.stream));
     struct tv_model *model = calloc(1, sizeof(*model));
     if (model == NULL)
         return TV_ERR(TV_NO_MEMORY, "model: %zu bytes", sizeof(*model));
-    model->args = *args;
+    model->args = placed;
     model->args.chunks = NULL;
     model->args.axis.is_sequence_parallel = args->is_sequence_parallel;
     model->args.axis.is_overlapped = args->is_tensor_overlapped;
     tv_status_t status = tv_model_param_table(&args->config, &model->table);
     if (status == TV_OK)
-        status = tv_model_layout_create(args, &model->table, T, t, tv_tensor_dtype(&args->axis),
+        status = tv_model_layout_create(&placed, &model->table, T, t, tv_tensor_dtype(&args->axis),
                                         &model->layout);
     if (status == TV_OK)
         status = create_buffers(model);
@@ -197,7 +203,9 @@ void tv_model_destroy(struct tv_model *model)
     tv_buffer_destroy(&model->activations);
     tv_buffer_destroy(&model->scratch);
     tv_buffer_destroy(&model->tokens);
-    free(model->host_rows);
+    free(model->host_losses);
+    free(model->squared);
+    free(model->squares);
     tv_model_layout_destroy(&model->layout);
     tv_param_table_destroy(&model->table);
     free(model);
@@ -291,24 +299,40 @@ static struct tv_grad_piece piece_at(struct tv_model *model, const struct tv_gra
     return (struct tv_grad_piece){i, local->count, (float *)model->grads.data + local->first};
 }
 
+/* Each weight is counted by one of the ranks that hold it. */
+static int is_counted_here(const struct tv_model *model, int index)
+{
+    const struct tv_model_sizes *s = &model->layout.sizes;
+    const struct tv_local_param *local = &model->layout.local[index];
+    int first, holders;
+    tv_param_holders(local->param, s->T, s->t, &first, &holders);
+    return !local->is_copy && first == s->t;
+}
+
+/* The sums of the arrays in model->squared, in their order. */
+static tv_status_t add_squares(struct tv_model *model, int num, double *total)
+{
+    const struct tv_square_sum_args args = {num, model->squared, model->squares};
+    TV_TRY(model->args.axis.kernels->square_sum(model->args.axis.stream, &args));
+    for (int i = 0; i < num; i++)
+        *total += model->squares[i];
+    return TV_OK;
+}
+
 tv_status_t tv_model_grad_square_sum(struct tv_model *model, int num_pieces,
                                      const struct tv_grad_piece *pieces, double *sum_out)
 {
-    const struct tv_model_sizes *s = &model->layout.sizes;
     const int num = pieces != NULL ? num_pieces : model->layout.num_local;
+    const int most = model->layout.num_local;
     double total = 0;
-    for (int i = 0; i < num; i++) {
-        const struct tv_grad_piece piece = piece_at(model, pieces, i);
-        const struct tv_local_param *local = &model->layout.local[piece.local];
-        int first, holders;
-        tv_param_holders(local->param, s->T, s->t, &first, &holders);
-        if (local->is_copy || first != s->t)
-            continue; /* counted by another rank */
-        double sum = 0;
-        const struct tv_square_sum_args args = {
-            .count = piece.count, .x = piece.grad, .sum_out = &sum};
-        TV_TRY(model->args.axis.kernels->square_sum(model->args.axis.stream, &args));
-        total += sum;
+    for (int i = 0; i < num;) {
+        int counted = 0;
+        for (; i < num && counted < most; i++) {
+            const struct tv_grad_piece piece = piece_at(model, pieces, i);
+            if (is_counted_here(model, piece.local))
+                model->squared[counted++] = (struct tv_square_sum_array){piece.count, piece.grad};
+        }
+        TV_TRY(add_squares(model, counted, &total));
     }
     *sum_out = total;
     return TV_OK;

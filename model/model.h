@@ -70,6 +70,7 @@ struct tv_model_args {
     int micro_batch, seq_length; /* B, S */
     int num_chunks;
     const struct tv_model_chunk *chunks; /* [num_chunks], copied */
+    tv_device_kind_t device;             /* tv_model_create takes that of the axis' stream */
     tv_recompute_t recompute;
     /* 1: no backward comes in two parts, so that working sets are free between calls. With selective
      * recomputation there is then one, in which all units take turns. */

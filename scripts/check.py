@@ -22,6 +22,7 @@ LAYERS = {
 FOREIGN = {
     "mpi.h": r"^mesh/comm_mpi[._]|^tests/|^examples/",
     "cuda_runtime.h": r"_cuda\.(cu|h)$|^kernels/(cuda|mma)_internal\.h$|^tests/emulation/",
+    "cuda.h": r"^kernels/hopper_internal\.h$|^tests/emulation/",
     "nccl.h": r"^mesh/comm_nccl_cuda\.cu$|^tests/emulation/",
     "cblas.h": r"^kernels/",
     "hwloc.h": r"^mesh/.*hwloc.*\.c$|^mesh/machine\.c$|^tests/",

@@ -129,8 +129,8 @@ static tv_status_t add_losses(struct plan *plan, int64_t times)
     const struct tv_run *run = plan->run;
     const int64_t R = run->micro_batch * run->seq_length;
     const int T = run->extent.at[TV_TENSOR];
-    const struct tv_vocab_chunks chunks =
-        tv_vocab_chunks_of(R, tv_vocab_shard_of(run->model.vocab_size, T, 0).padded, run->dtype);
+    const struct tv_vocab_chunks chunks = tv_vocab_chunks_of(
+        R, tv_vocabulary_share(run->model.vocab_size, T), run->dtype, run->device_kind);
     const int per_row = run->options.label_smoothing > 0 ? 3 : 2;
     const int64_t num_whole = R / chunks.rows, rest = R % chunks.rows;
     const struct {

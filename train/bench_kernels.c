@@ -13,7 +13,8 @@ struct tv_kernel_sizes tv_kernel_sizes_of(const struct tv_run *run)
 {
     const struct tv_model_config *c = &run->model;
     const int T = run->extent.at[TV_TENSOR];
-    const int64_t rows = run->micro_batch * run->seq_length, vocab = (c->vocab_size + T - 1) / T;
+    const int64_t rows = run->micro_batch * run->seq_length,
+                  vocab = tv_vocabulary_share(c->vocab_size, T);
     return (struct tv_kernel_sizes){
         .family = c->family,
         .dtype = run->dtype,
@@ -26,7 +27,7 @@ struct tv_kernel_sizes tv_kernel_sizes_of(const struct tv_run *run)
         .ffn = c->ffn_size / T,
         .vocab = vocab,
         .rows = rows,
-        .head_rows = tv_vocab_chunks_of(rows, vocab, run->dtype).rows,
+        .head_rows = tv_vocab_chunks_of(rows, vocab, run->dtype, run->device_kind).rows,
     };
 }
 

@@ -30,7 +30,10 @@ struct tv_kernel_case {
     char name[40]; /* "matmul, head, dw", "gelu_forward" */
     tv_kernel_t kernel;
     union tv_any_kernel_args args;
-    double sum; /* args may point to it: the case must stay where it is */
+    /* Args may point to these: the case must stay where it is. */
+    double sum;
+    struct tv_square_sum_array squared;
+    struct tv_adamw_weight weight;
 };
 int tv_kernel_num_cases(const struct tv_kernel_sizes *sizes);
 /* Fills the case with tensors that lie one behind the other in `memory`, and gives them numbers with which the kernel

@@ -11,6 +11,21 @@ static struct tv_spread rate_of(struct tv_spread seconds, double work)
     return (struct tv_spread){work / seconds.high, work / seconds.median, work / seconds.low};
 }
 
+/* Bytes of all kernels' tensors in a step, all ranks, each read and written once; and the seconds that they take at the
+ * memory peak. */
+struct traffic {
+    double bytes, seconds_at_peak;
+};
+
+static struct traffic traffic_of(const struct tv_step_bench *bench)
+{
+    struct traffic traffic = {0};
+    for (int k = 0; k < TV_NUM_KERNELS; k++)
+        traffic.bytes += bench->kernels.of[k].work.bytes / bench->num_steps;
+    traffic.seconds_at_peak = traffic.bytes / bench->peak.bytes_per_second;
+    return traffic;
+}
+
 /* ---- text ---- */
 
 static void print_head(FILE *out, const struct tv_step_bench *bench, const struct tv_run *run)
@@ -52,6 +67,10 @@ static void print_rates(FILE *out, const struct tv_step_bench *bench, struct tv_
             matrix_size, matrix_size, matrix_size);
     fprintf(out, "%-24s %12.2f  GB/s, y = a + b or a copy, all ranks\n", "memory peak",
             bench->peak.bytes_per_second / 1e9);
+    const struct traffic traffic = traffic_of(bench);
+    fprintf(out, "%-24s %12.3f  GB, at the memory peak %.1f %% of a step\n",
+            "memory traffic a step", traffic.bytes / 1e9,
+            100 * traffic.seconds_at_peak / step.median);
     fprintf(out, "%-24s %12.0f  6 N + 12 L C S\n", "FLOPs a token", bench->flops_per_token);
 }
 
@@ -200,9 +219,10 @@ static tv_status_t make_json(const struct tv_step_bench *bench, const struct tv_
     const double peak = bench->peak.flops_per_second;
     const struct tv_spread share = {flops.low / peak, flops.median / peak, flops.high / peak};
     TV_TRY(parts_json(bench, &parts));
+    const struct traffic traffic = traffic_of(bench);
     *root_out = json_pack(
-        "{s:o, s:i, s:i, s:I, s:f, s:o, s:o, s:o, s:o, s:o, s:{s:f, s:i, s:f, s:i}, s:o, s:o, s:o, "
-        "s:o}",
+        "{s:o, s:i, s:i, s:I, s:f, s:o, s:o, s:o, s:o, s:o, s:{s:f, s:i, s:f, s:i}, s:{s:f, s:f, "
+        "s:f}, s:o, s:o, s:o, s:o}",
         "sizes", sizes_json(bench, run), "steps", bench->num_steps, "warmup_steps",
         options->num_warmup, "tokens_per_step", (json_int_t)bench->tokens_per_step,
         "flops_per_token", bench->flops_per_token, "step_seconds", spread_json(step),
@@ -210,8 +230,10 @@ static tv_status_t make_json(const struct tv_step_bench *bench, const struct tv_
         spread_json(rate_of(step, tokens)), "model_flops_per_second", spread_json(flops),
         "share_of_peak", spread_json(share), "peak", "flops_per_second", peak, "matrix_size",
         options->matrix_size, "bytes_per_second", bench->peak.bytes_per_second, "memory_mib",
-        options->triad_mib, "parts", parts, "kernels", kernels_json(bench), "ranks",
-        ranks_json(bench), "memory_bytes", tv_stages_memory_json(&bench->account));
+        options->triad_mib, "memory_traffic", "bytes_per_step", traffic.bytes, "seconds_at_peak",
+        traffic.seconds_at_peak, "share_of_step", traffic.seconds_at_peak / step.median, "parts",
+        parts, "kernels", kernels_json(bench), "ranks", ranks_json(bench), "memory_bytes",
+        tv_stages_memory_json(&bench->account));
     return *root_out != NULL ? TV_OK : TV_ERR(TV_NO_MEMORY, "bench step --json");
 }
 

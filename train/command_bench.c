@@ -1,6 +1,7 @@
 /* train/command_bench.c -- `trivet bench pipeline`: what the executor adds to each action, measured
- * with stages that do nothing; `trivet bench links`: messages between ranks. */
+ * with stages that do nothing; `trivet bench links`: messages between ranks, and collectives among all of them. */
 #include "mesh/links.h"
+#include "train/bench_collectives.h"
 #include "train/bench_options.h"
 #include "train/commands.h"
 #include "train/ranks.h"
@@ -13,14 +14,17 @@ enum {
     MICRO_BATCHES = 256, /* per walk: start and end of the pipeline weigh little */
     MOST_WALKS = 1000,
     LEAST_WALKS = 5,
-    TIMEOUT_SECONDS = 120
+    TIMEOUT_SECONDS = 120,
+    ALL_MIB = 128, /* of all ranks' tensors: no cache holds them */
+    LEAST_MIB = 16
 };
 
-enum { MAX_ROWS = 8 };
+enum { MAX_ROWS = 16 };
 struct bench_row {
     char name[64];
     double median;
     const char *unit;
+    double share_of_peak; /* 0: there is no peak */
 };
 struct bench_table {
     int num_rows;
@@ -30,12 +34,14 @@ struct bench_table {
 static const char *const schedules[] = {"1f1b", "zb-h1"};
 enum { NUM_SCHEDULES = sizeof(schedules) / sizeof(schedules[0]) };
 
-static void add_row(struct bench_table *table, const char *name, double median, const char *unit)
+static struct bench_row *add_row(struct bench_table *table, const char *name, double median,
+                                 const char *unit)
 {
     struct bench_row *row = &table->rows[table->num_rows++];
     snprintf(row->name, sizeof(row->name), "%s", name);
     row->median = median;
     row->unit = unit;
+    return row;
 }
 
 /* ---- pipeline ---- */
@@ -101,6 +107,40 @@ static tv_status_t bench_schedule(struct tv_comm *world, const char *name, doubl
 
 /* ---- links ---- */
 
+/* Against the copy that all ranks make at once. */
+static tv_status_t bench_collectives(struct tv_comm *comm, double seconds,
+                                     struct bench_table *table)
+{
+    const int size = tv_comm_size(comm);
+    const int mib = ALL_MIB / size > LEAST_MIB ? ALL_MIB / size : LEAST_MIB;
+    struct tv_collective_rates rates;
+    char name[64];
+    TV_TRY(tv_collective_rates_measure(comm, (int64_t)mib << 20, seconds, &rates));
+    snprintf(name, sizeof(name), "copy of %d MiB, every rank", mib);
+    add_row(table, name, rates.copy_gbps, "GB/s");
+    for (int i = 0; i < TV_NUM_RATES; i++) {
+        const int is_sum = i != TV_RATE_ALL_GATHER;
+        snprintf(name, sizeof(name), "%s, %d ranks, by %s", tv_rate_name(i), size,
+                 is_sum && tv_comm_reaches_peers(comm) ? "memory" : "messages");
+        add_row(table, name, rates.gbps[i], "GB/s")->share_of_peak = rates.share_of_copy[i];
+    }
+    return TV_OK;
+}
+
+/* Where sums go through memory of peers, also what messages would do. */
+static tv_status_t bench_both_ways(struct tv_comm *world, double seconds, struct bench_table *table)
+{
+    struct tv_comm *by_messages = NULL;
+    TV_TRY(bench_collectives(world, seconds, table));
+    if (!tv_comm_reaches_peers(world))
+        return TV_OK;
+    TV_TRY(tv_comm_split(world, 0, tv_comm_rank(world), &by_messages));
+    tv_comm_forget_reach(by_messages);
+    const tv_status_t status = bench_collectives(by_messages, seconds, table);
+    tv_comm_destroy(by_messages);
+    return status;
+}
+
 static tv_status_t bench_links(struct tv_comm *world, double seconds, struct bench_table *table)
 {
     struct tv_nodes nodes;
@@ -119,7 +159,8 @@ static tv_status_t bench_links(struct tv_comm *world, double seconds, struct ben
         snprintf(name, sizeof(name), "bandwidth, %s", tv_tier_name((tv_tier_t)tier));
         add_row(table, name, rates.gbps[tier], "GB/s");
     }
-    return status;
+    TV_TRY(status);
+    return bench_both_ways(world, seconds, table);
 }
 
 /* ---- the command ---- */
@@ -127,10 +168,14 @@ static tv_status_t bench_links(struct tv_comm *world, double seconds, struct ben
 static int print_json(const struct bench_table *table)
 {
     json_t *array = json_array();
-    for (int i = 0; i < table->num_rows; i++)
-        json_array_append_new(array,
-                              json_pack("{s:s, s:f, s:s}", "name", table->rows[i].name, "median",
-                                        table->rows[i].median, "unit", table->rows[i].unit));
+    for (int i = 0; i < table->num_rows; i++) {
+        const struct bench_row *r = &table->rows[i];
+        json_t *row =
+            json_pack("{s:s, s:f, s:s}", "name", r->name, "median", r->median, "unit", r->unit);
+        if (r->share_of_peak > 0)
+            json_object_set_new(row, "share_of_peak", json_real(r->share_of_peak));
+        json_array_append_new(array, row);
+    }
     const int failed = json_dumpf(array, stdout, JSON_COMPACT | JSON_REAL_PRECISION(17)) != 0 ||
                        putchar('\n') == EOF;
     json_decref(array);
@@ -140,9 +185,13 @@ static int print_json(const struct bench_table *table)
 static tv_status_t print_rows(const struct bench_table *table, int is_json)
 {
     int failed = is_json && print_json(table);
-    for (int i = 0; i < table->num_rows && !is_json; i++)
-        printf("%-40s %10.2f %s\n", table->rows[i].name, table->rows[i].median,
-               table->rows[i].unit);
+    for (int i = 0; i < table->num_rows && !is_json; i++) {
+        const struct bench_row *r = &table->rows[i];
+        printf("%-40s %10.2f %s", r->name, r->median, r->unit);
+        if (r->share_of_peak > 0)
+            printf("  %.0f %% of the copy", 100 * r->share_of_peak);
+        putchar('\n');
+    }
     failed |= fflush(stdout) != 0 || ferror(stdout);
     return failed ? TV_ERR(TV_IO, "standard output cannot be written") : TV_OK;
 }

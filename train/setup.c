@@ -133,11 +133,10 @@ static tv_status_t keep_in(struct tv_trainer *tr, int index, const struct tv_sto
     for (int i = 0; i < tr->sharding.num_pieces && !array->is_whole; i++) {
         const struct tv_owned_piece *piece = &tr->sharding.pieces[i];
         if (piece->local == index)
-            TV_TRY(tv_stream_copy(
-                tr->stream,
-                tv_at(array->data, array->is_compact ? piece->place : piece->first, dtype),
-                tv_const_at(host, piece->first - local.first, dtype),
-                (size_t)piece->count * tv_dtype_bytes(dtype)));
+            TV_TRY(tv_stream_copy(tr->stream,
+                                  tv_at(array->data, tv_stored_offset(array, piece), dtype),
+                                  tv_const_at(host, piece->first - local.first, dtype),
+                                  (size_t)piece->count * tv_dtype_bytes(dtype)));
     }
     return tv_stream_synchronize(tr->stream);
 }
@@ -161,10 +160,9 @@ static tv_status_t round_masters(struct tv_trainer *tr)
     TV_TRY(tv_trainer_kernels(tr, TV_F32, &kernels));
     for (int i = 0; i < tr->sharding.num_pieces; i++) {
         const struct tv_owned_piece *piece = &tr->sharding.pieces[i];
-        const int64_t first = tr->weights.is_compact ? piece->place : piece->first;
-        const struct tv_to_bf16_args round = {piece->count,
-                                              tr->params.data + tv_piece_offset(&tr->params, piece),
-                                              tv_at(tr->weights.data, first, TV_BF16)};
+        const struct tv_to_bf16_args round = {
+            piece->count, tr->params.data + tv_piece_offset(&tr->params, piece),
+            tv_at(tr->weights.data, tv_stored_offset(&tr->weights, piece), TV_BF16)};
         TV_TRY(kernels->to_bf16(tr->stream, &round));
     }
     return TV_OK;
@@ -174,6 +172,11 @@ tv_status_t tv_trainer_publish_params(struct tv_trainer *tr)
 {
     if (tr->weights.dtype == TV_BF16)
         TV_TRY(round_masters(tr));
+    return tv_trainer_gather_weights(tr);
+}
+
+tv_status_t tv_trainer_gather_weights(struct tv_trainer *tr)
+{
     if (tr->run->zero_stage == 0 || !tr->weights.is_whole)
         return TV_OK;
     return tv_buckets_gather(tr->zero.shards, tr->stream, &tr->sharding.shards, tr->weights.data,

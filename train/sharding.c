@@ -175,6 +175,11 @@ int64_t tv_piece_offset(const struct tv_weight_array *array, const struct tv_own
     return array->is_compact ? piece->place : piece->first;
 }
 
+int64_t tv_stored_offset(const struct tv_stored_weights *array, const struct tv_owned_piece *piece)
+{
+    return array->is_compact ? piece->place : piece->first;
+}
+
 int64_t tv_run_master_bytes(const struct tv_run *run, int64_t count)
 {
     return run->dtype == TV_F32 ? 0 : count * (int64_t)sizeof(float);

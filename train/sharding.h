@@ -57,6 +57,7 @@ struct tv_stored_weights {
     tv_dtype_t dtype;
     int is_compact, is_whole;
 };
+int64_t tv_stored_offset(const struct tv_stored_weights *array, const struct tv_owned_piece *piece);
 
 /* Bytes of optimizer state, masters of weights included, and of its room to work in, for this replica. */
 TV_MUST_CHECK tv_status_t tv_sharding_optimizer_bytes(const struct tv_run *run,

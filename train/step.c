@@ -131,9 +131,10 @@ static tv_status_t update_weights(struct tv_trainer *tr, int64_t step, double pe
     TV_TRY(tv_span_begin(tr->stream, "optimizer", &span));
     for (int g = 0; g < TV_NUM_LR_GROUPS; g++)
         lr[g] = tv_lr_at(&tr->run->lr[g], step);
-    TV_TRY(tv_optimizer_step(tr->optimizer, tr->params.data, tr->grads.data, lr, scale,
+    void *rounded = tr->weights.dtype == TV_BF16 ? tr->weights.data : NULL;
+    TV_TRY(tv_optimizer_step(tr->optimizer, tr->params.data, rounded, tr->grads.data, lr, scale,
                              ++tr->num_updates));
-    TV_TRY(tv_trainer_publish_params(tr));
+    TV_TRY(tv_trainer_gather_weights(tr));
     return tv_span_end(tr->stream, span);
 }
 

@@ -235,7 +235,8 @@ static tv_status_t create_optimizer(struct tv_trainer *tr)
             .count = piece->count,
             .has_decay = local.param->has_decay,
             .lr_group = local.param->is_vocabulary ? TV_LR_VOCABULARY : TV_LR_BODY,
-            .matrix = tv_run_is_matrix(tr->run, local.param) ? local.param : NULL};
+            .matrix = tv_run_is_matrix(tr->run, local.param) ? local.param : NULL,
+            .rounded = tv_stored_offset(&tr->weights, piece)};
     }
     struct tv_optimizer_args args = {.stream = tr->stream,
                                      .tensor = tv_mesh_comm(tr->mesh, TV_TENSOR),

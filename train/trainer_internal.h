@@ -105,9 +105,10 @@ TV_MUST_CHECK tv_status_t tv_trainer_kernels(const struct tv_trainer *tr, tv_dty
 /* setup.c: the initial weights, from a Hugging Face file or folder, or of the seed (path NULL). */
 TV_MUST_CHECK tv_status_t tv_trainer_fill_weights(struct tv_trainer *tr, const char *path);
 
-/* setup.c: after params have changed: the stored weights of what this rank owns, then of all it computes with.
- * Collective over the data axis. */
+/* setup.c: after params have changed: the stored weights of what this rank owns, then of all it computes with. The
+ * optimizer does the first part itself. Collective over the data axis. */
 TV_MUST_CHECK tv_status_t tv_trainer_publish_params(struct tv_trainer *tr);
+TV_MUST_CHECK tv_status_t tv_trainer_gather_weights(struct tv_trainer *tr);
 
 /* ramp.c: schedule and executor of the next step's batch; nothing to do where it is the last one's. Collective over
  * the pipe axis. */

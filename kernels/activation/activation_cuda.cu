@@ -34,9 +34,25 @@ template <typename T> tv_status_t gelu_forward(tv_stream *stream, const tv_gelu_
 template <typename T> struct gelu_slope_work {
     const T *x, *dy;
     T *dx;
+    int64_t cols; /* of rows whose sum is wanted */
+    /* dx as it is stored */
+    template <int N> __device__ void terms(int64_t row, int64_t col, float term[1][N]) const
+    {
+        slopes<N>(row * cols + col, term[0]);
+        tv_store_floats<N>(dx + row * cols + col, term[0]);
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            term[0][k] = tv_to_float(tv_from_float<T>(term[0][k]));
+    }
     template <int N> __device__ void run(int64_t, int64_t i) const
     {
-        float v[N], d[N];
+        float d[N];
+        slopes<N>(i, d);
+        tv_store_floats<N>(dx + i, d);
+    }
+    template <int N> __device__ void slopes(int64_t i, float d[N]) const
+    {
+        float v[N];
         tv_load_floats<N>(x + i, v);
         tv_load_floats<N>(dy + i, d);
 #pragma unroll
@@ -45,7 +61,6 @@ template <typename T> struct gelu_slope_work {
             const float du = 0.79788456f * (1 + 3 * 0.044715f * v[k] * v[k]);
             d[k] *= 0.5f * (1 + t) + 0.5f * v[k] * (1 - t * t) * du;
         }
-        tv_store_floats<N>(dx + i, d);
     }
 };
 
@@ -53,9 +68,12 @@ template <typename T> tv_status_t gelu_backward(tv_stream *stream, const tv_gelu
 {
     constexpr int width = tv_width<T>;
     const gelu_slope_work<T> work = {static_cast<const T *>(a->x), static_cast<const T *>(a->dy),
-                                     static_cast<T *>(a->dx)};
+                                     static_cast<T *>(a->dx), a->cols};
     const bool is_aligned = tv_is_aligned<width>(work.x) && tv_is_aligned<width>(work.dy) &&
                             tv_is_aligned<width>(work.dx);
+    if (a->dbias != nullptr)
+        return tv_add_column_sums<1, width>(stream, is_aligned && a->cols % width == 0,
+                                            a->count / a->cols, a->cols, work, {{a->dbias}});
     return tv_map<width>(stream, is_aligned, 1, a->count, work);
 }
 

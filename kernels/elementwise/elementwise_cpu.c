@@ -64,7 +64,7 @@ tv_status_t TV_CPU(bias_backward)(struct tv_stream *stream, const struct tv_bias
 }
 
 /* Always 64 pieces, added in order: the same sum for any number of threads. */
-tv_status_t TV_CPU(square_sum)(struct tv_stream *stream, const struct tv_square_sum_args *a)
+static double square_sum(struct tv_stream *stream, const struct tv_square_sum_array *a)
 {
     const int threads = tv_threads_for(stream, a->count);
     double piece[PIECES], sum = 0;
@@ -76,6 +76,12 @@ tv_status_t TV_CPU(square_sum)(struct tv_stream *stream, const struct tv_square_
     }
     for (int i = 0; i < PIECES; i++)
         sum += piece[i];
-    *a->sum_out = sum;
+    return sum;
+}
+
+tv_status_t TV_CPU(square_sum)(struct tv_stream *stream, const struct tv_square_sum_args *a)
+{
+    for (int i = 0; i < a->num; i++)
+        a->sums_out[i] = square_sum(stream, &a->of[i]);
     return TV_OK;
 }

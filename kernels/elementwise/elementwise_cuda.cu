@@ -63,19 +63,39 @@ template <typename T> struct bias_work {
 template <typename T> tv_status_t bias_backward(tv_stream *stream, const tv_bias_backward_args *a)
 {
     const bias_work<T> work = {static_cast<const T *>(a->dy), a->ld_dy};
-    const bool is_aligned = tv_is_aligned<4>(work.dy, a->ld_dy) && a->cols % 4 == 0;
-    return tv_add_column_sums<1>(stream, is_aligned, a->rows, a->cols, work, {{a->dbias}});
+    constexpr int width = tv_width<T>;
+    const bool is_aligned = tv_is_aligned<width>(work.dy, a->ld_dy) && a->cols % width == 0;
+    return tv_add_column_sums<1, width>(stream, is_aligned, a->rows, a->cols, work, {{a->dbias}});
 }
 
-constexpr int square_threads = 256, square_blocks = 1024;
+constexpr int square_threads = 256, square_blocks = 1024, square_num = 128;
 
-/* Block b's sum; block by block the same elements whatever their alignment, for the same bits. */
-__global__ void __launch_bounds__(square_threads)
-    square_sums(const float *x, int64_t count, bool is_aligned, double *sums)
+struct squared {
+    const float *x;
+    int64_t count;
+    bool is_aligned;
+};
+typedef tv_batch<squared, square_num> squared_batch;
+static_assert(sizeof(squared_batch) + 2 * sizeof(double *) <= 4096, "arguments of a kernel");
+
+int64_t blocks_of(int64_t count)
 {
-    const int64_t step = (int64_t)gridDim.x * square_threads * 4;
+    const int64_t wanted = tv_ceil_div(count, square_threads * 16);
+    return wanted < square_blocks ? wanted : square_blocks;
+}
+
+/* A block's sum; block by block the same elements whatever their alignment, for the same bits. */
+__global__ void __launch_bounds__(square_threads)
+    square_sums(const __grid_constant__ squared_batch batch, double *sums)
+{
+    const int which = tv_batch_find(batch);
+    const unsigned first = batch.first_block[which];
+    const float *const x = batch.of[which].x;
+    const int64_t count = batch.of[which].count;
+    const int64_t step = (int64_t)(batch.first_block[which + 1] - first) * square_threads * 4;
+    const bool is_aligned = batch.of[which].is_aligned;
     double sum = 0;
-    for (int64_t i = ((int64_t)blockIdx.x * square_threads + threadIdx.x) * 4; i < count;
+    for (int64_t i = ((int64_t)(blockIdx.x - first) * square_threads + threadIdx.x) * 4; i < count;
          i += step) {
         float value[4] = {};
         if (is_aligned && i + 4 <= count)
@@ -92,34 +112,54 @@ __global__ void __launch_bounds__(square_threads)
         sums[blockIdx.x] = sum;
 }
 
-__global__ void __launch_bounds__(square_threads) total(double *sums, int count)
+/* Block b: the sum of array b's blocks. */
+__global__ void __launch_bounds__(square_threads)
+    square_totals(const __grid_constant__ squared_batch batch, const double *sums, double *totals)
 {
+    const unsigned first = batch.first_block[blockIdx.x], end = batch.first_block[blockIdx.x + 1];
     double sum = 0;
-    for (int i = (int)threadIdx.x; i < count; i += square_threads)
+    for (unsigned i = first + threadIdx.x; i < end; i += square_threads)
         sum += sums[i];
     sum = tv_block_sum(sum);
     if (threadIdx.x == 0)
-        sums[square_blocks] = sum;
+        totals[blockIdx.x] = sum;
+}
+
+/* The arrays from `first` on that a batch has room for. */
+squared_batch batch_from(const tv_square_sum_args *a, int first)
+{
+    squared_batch batch = {};
+    for (int i = first; i < a->num && batch.num < square_num; i++) {
+        const tv_square_sum_array &of = a->of[i];
+        tv_batch_add(batch, squared{of.x, of.count, tv_is_aligned<4>(of.x)}, blocks_of(of.count));
+    }
+    return batch;
 }
 
 tv_status_t square_sum(tv_stream *stream, const tv_square_sum_args *a)
 {
+    int64_t blocks = 0;
+    for (int i = 0; i < a->num; i++)
+        blocks += blocks_of(a->of[i].count);
+    if (a->num == 0)
+        return TV_OK;
     void *room;
-    TV_TRY(tv_cuda_workspace(stream, (square_blocks + 1) * sizeof(double), &room));
-    double *const sums = static_cast<double *>(room);
-    const int64_t wanted = tv_ceil_div(a->count, square_threads * 16);
-    const int blocks = (int)(wanted < square_blocks ? wanted : square_blocks);
-    TV_TRY(tv_launch(square_sums, (unsigned)blocks, square_threads, 0, stream, a->x, a->count,
-                     tv_is_aligned<4>(a->x), sums));
-    TV_TRY(tv_launch(total, 1, square_threads, 0, stream, sums, blocks));
+    TV_TRY(tv_cuda_workspace(stream, (size_t)(a->num + blocks) * sizeof(double), &room));
+    double *const totals = static_cast<double *>(room);
+    double *sums = totals + a->num;
+    for (int first = 0; first < a->num; first += square_num) {
+        const squared_batch batch = batch_from(a, first);
+        const unsigned end = batch.first_block[batch.num];
+        TV_TRY(tv_launch(square_sums, end, square_threads, 0, stream, batch, sums));
+        TV_TRY(tv_launch(square_totals, (unsigned)batch.num, square_threads, 0, stream, batch,
+                         static_cast<const double *>(sums), totals + first));
+        sums += end;
+    }
     const cudaStream_t queue = static_cast<cudaStream_t>(tv_cuda_stream(stream));
-    double sum = 0;
-    TV_TRY(tv_cuda_status(
-        cudaMemcpyAsync(&sum, sums + square_blocks, sizeof(sum), cudaMemcpyDeviceToHost, queue),
-        "the copy of a sum"));
-    TV_TRY(tv_cuda_status(cudaStreamSynchronize(queue), "the sum of squares"));
-    *a->sum_out = sum;
-    return TV_OK;
+    TV_TRY(tv_cuda_status(cudaMemcpyAsync(a->sums_out, totals, (size_t)a->num * sizeof(double),
+                                          cudaMemcpyDeviceToHost, queue),
+                          "the copy of sums"));
+    return tv_cuda_status(cudaStreamSynchronize(queue), "the sums of squares");
 }
 } // namespace
 

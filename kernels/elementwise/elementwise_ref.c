@@ -40,9 +40,12 @@ tv_status_t TV_REF(bias_backward)(struct tv_stream *stream, const struct tv_bias
 tv_status_t TV_REF(square_sum)(struct tv_stream *stream, const struct tv_square_sum_args *a)
 {
     (void)stream;
-    double sum = 0;
-    for (int64_t i = 0; i < a->count; i++)
-        sum += (double)a->x[i] * (double)a->x[i];
-    *a->sum_out = sum;
+    for (int k = 0; k < a->num; k++) {
+        const float *x = a->of[k].x;
+        double sum = 0;
+        for (int64_t i = 0; i < a->of[k].count; i++)
+            sum += (double)x[i] * (double)x[i];
+        a->sums_out[k] = sum;
+    }
     return TV_OK;
 }

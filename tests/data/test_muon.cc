@@ -152,14 +152,15 @@ void train_piece(tv_comm *tensor, tv_stream *stream, const tv_param &param,
         global[i] = (float)noise(i, 99);
     tv_param_scatter(&param, T, t, global.data(), params.data() + 16);
     const std::vector<tv_optimizer_range> ranges = {
-        {0, 0, 0, 16, 0, TV_LR_VOCABULARY, nullptr},
-        {16, 16, 16, piece, 1, TV_LR_BODY, &param},
-        {16 + piece, 16 + piece, 16 + piece, 3, 0, TV_LR_BODY, nullptr}};
+        {0, 0, 0, 16, 0, TV_LR_VOCABULARY, nullptr, piece},
+        {16, 16, 16, piece, 1, TV_LR_BODY, &param, 0},
+        {16 + piece, 16 + piece, 16 + piece, 3, 0, TV_LR_BODY, nullptr, piece + 16}};
     const tv_optimizer_args args = {
         stream,       tv_kernels_cpu(TV_F32),
         tensor,       {TV_OPTIMIZER_MUON, 0.9, 0.95, 1e-8, momentum, decay},
         count,        (int)ranges.size(),
         ranges.data()};
+    std::vector<uint16_t> rounded((size_t)count);
     tv_optimizer *optimizer = nullptr;
     ASSERT_EQ(tv_optimizer_create(&args, &optimizer), TV_OK) << tv_error_message();
     const tv_param *const matrix = &param;
@@ -176,9 +177,15 @@ void train_piece(tv_comm *tensor, tv_stream *stream, const tv_param &param,
             global[i] = grad_at(i, step);
         tv_param_scatter(&param, T, t, global.data(), grads.data() + 16);
         const double rates[TV_NUM_LR_GROUPS] = {lr, 0};
-        ASSERT_EQ(tv_optimizer_step(optimizer, params.data(), grads.data(), rates, scale, step),
+        ASSERT_EQ(tv_optimizer_step(optimizer, params.data(), rounded.data(), grads.data(), rates,
+                                    scale, step),
                   TV_OK);
     }
+    for (const tv_optimizer_range &r : ranges)
+        for (int64_t i = 0; i < r.count; i++)
+            ASSERT_EQ(rounded[(size_t)(r.rounded + i)],
+                      tv_bf16_from_f32(params[(size_t)(r.param + i)]))
+                << param.name << " T " << T << " range of " << r.count << " element " << i;
     std::vector<float> wanted((size_t)piece), whole_want(want.begin(), want.end());
     tv_param_scatter(&param, T, t, whole_want.data(), wanted.data());
     for (size_t i = 0; i < (size_t)piece; i++)

@@ -1,4 +1,5 @@
 // Each update rule against its definition in double; decay, gaps, memory.
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <gtest/gtest.h>
@@ -12,11 +13,12 @@
 
 namespace
 {
-constexpr int64_t count = 40;
+constexpr int64_t count = 40, shift = 3; // of the bf16 numbers
+constexpr uint16_t untouched = 7;
 
 tv_optimizer_range range(int64_t first, int64_t num, int has_decay, int group = TV_LR_BODY)
 {
-    return {first, first, first, num, has_decay, group, nullptr};
+    return {first, first, first, num, has_decay, group, nullptr, first + shift};
 }
 
 tv_optimizer_config adam(double eps)
@@ -73,11 +75,13 @@ class Optimizer : public ::testing::Test
                      double scale, int64_t k)
     {
         const double rates[TV_NUM_LR_GROUPS] = {lr, lr / 2};
-        return tv_optimizer_step(optimizer, params.data(), grads.data(), rates, scale, k);
+        return tv_optimizer_step(optimizer, params.data(), rounded.data(), grads.data(), rates,
+                                 scale, k);
     }
     tv_device *device = nullptr;
     tv_stream *stream = nullptr;
     tv_optimizer *optimizer = nullptr;
+    std::vector<uint16_t> rounded = std::vector<uint16_t>(count + shift, untouched);
 };
 } // namespace
 
@@ -110,6 +114,7 @@ TEST_F(Optimizer, EachRuleFollowsItsDefinitionAndLeavesGapsAlone)
         const std::vector<tv_optimizer_range> ranges = {range(0, 8, 1),
                                                         range(16, 16, 0, TV_LR_VOCABULARY)};
         ASSERT_EQ(create(ranges, config), TV_OK);
+        std::fill(rounded.begin(), rounded.end(), untouched);
         std::vector<float> params(count), grads(count);
         std::vector<Reference> want;
         for (int i = 0; i < count; i++) {
@@ -135,6 +140,8 @@ TEST_F(Optimizer, EachRuleFollowsItsDefinitionAndLeavesGapsAlone)
                 EXPECT_NEAR(params[i], want[i].p, 2e-6) << config.kind << " " << i;
             else
                 EXPECT_EQ(params[i], before[i]) << config.kind << " " << i;
+            EXPECT_EQ(rounded[i + shift], in_range ? tv_bf16_from_f32(params[i]) : untouched)
+                << config.kind << " " << i;
         }
         tv_optimizer_destroy(optimizer);
         optimizer = nullptr;

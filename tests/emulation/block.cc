@@ -17,7 +17,7 @@ namespace emulation
 {
 namespace
 {
-enum class State { ready, in_warp, in_block, done };
+enum class State { ready, in_warp, in_block, polling, done };
 
 struct Thread {
     Fiber fiber;
@@ -29,6 +29,7 @@ struct Thread {
     const void *work;
     const char *what;
     Site site;
+    const std::function<bool()> *condition; // while polling
 };
 
 // What one thread of the host needs to run blocks; kept, so that stacks are made once.
@@ -39,6 +40,7 @@ struct Machine {
     unsigned number = 0;       // of the running one
     unsigned arrived[32] = {}; // lanes of each warp that wait for others of it
     unsigned char *dynamic = nullptr;
+    size_t dynamic_bytes = 0;
     std::vector<unsigned> thread_order;
 };
 thread_local Machine storage;
@@ -96,7 +98,7 @@ void fail_stuck()
     const Thread *waiting = machine->threads[first].get(), *other = nullptr;
     for (unsigned i = 0; i < machine->count && other == nullptr; i++) {
         const Thread *t = machine->threads[i].get();
-        const bool is_awaited = waiting->state == State::in_block ||
+        const bool is_awaited = waiting->state != State::in_warp ||
                                 (i / 32 == first / 32 && (waiting->mask >> (i % 32) & 1) != 0);
         if (is_awaited && (t->state == State::done || !is_same_site(t->site, waiting->site)))
             other = t;
@@ -151,20 +153,27 @@ void run_block(const Launch &launch)
     for (;;) {
         bool progressed = false, alive = false;
         for (const unsigned i : machine->thread_order) {
-            if (machine->threads[i]->state == State::ready) {
+            const Thread &t = *machine->threads[i];
+            if (t.state == State::polling && (*t.condition)())
+                wake(i);
+            if (t.state == State::ready) {
                 resume(i);
                 progressed = true;
             }
-            if (has_failed())
+            if (has_failed()) {
+                end_hopper(machine->count);
                 return;
+            }
             alive |= machine->threads[i]->state != State::done;
         }
         if (!alive) {
             end_copies(machine->count);
+            end_hopper(machine->count);
             return;
         }
         if (!progressed && !open_barrier()) {
             fail_stuck();
+            end_hopper(machine->count);
             return;
         }
     }
@@ -230,9 +239,19 @@ int lane()
     return (int)(machine->number % 32);
 }
 
+unsigned thread_number()
+{
+    return machine->number;
+}
+
 void *dynamic_shared()
 {
     return machine->dynamic;
+}
+
+size_t dynamic_shared_bytes()
+{
+    return machine->dynamic_bytes;
 }
 
 // What the lanes of self's mask brought, where all of them wait for the same.
@@ -290,6 +309,17 @@ void meet_block(void *mine, BlockWork work, const char *what, Site site)
     wait_as(State::in_block);
 }
 
+void wait_until(const std::function<bool()> &condition, const char *what, Site site)
+{
+    if (condition())
+        return;
+    Thread &self = *machine->running;
+    self.condition = &condition;
+    self.what = what;
+    self.site = site;
+    wait_as(State::polling);
+}
+
 void fail(const char *format, ...)
 {
     char text[1024];
@@ -337,6 +367,7 @@ void run_grid(const Launch &launch)
             aligned_alloc(128, std::max<size_t>((dynamic_bytes + 127) / 128 * 128, 128))),
         &std::free);
     machine->dynamic = dynamic.get();
+    machine->dynamic_bytes = dynamic_bytes;
     const unsigned long long count = (unsigned long long)grid.x * grid.y * grid.z;
     for (unsigned long long i = 0; i < count && !has_failed(); i++) {
         const unsigned long long b = block_of(i, count);

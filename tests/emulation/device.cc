@@ -24,6 +24,7 @@ Settings from_environment()
     s.order = (unsigned)number_of("TRIVET_EMULATION_ORDER", s.order);
     s.schedule = (unsigned)number_of("TRIVET_EMULATION_SCHEDULE", s.schedule);
     s.gpus = (int)number_of("TRIVET_EMULATION_GPUS", (unsigned long long)s.gpus);
+    s.capability = (int)number_of("TRIVET_EMULATION_CAPABILITY", (unsigned long long)s.capability);
     s.memory = (size_t)number_of("TRIVET_EMULATION_MEMORY", s.memory);
     return s;
 }
@@ -105,7 +106,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int number)
     properties->sharedMemPerBlock = 48 * 1024;
     properties->sharedMemPerBlockOptin = 232448;
     properties->warpSize = warpSize;
-    properties->major = 9;
+    properties->major = settings().capability / 10;
+    properties->minor = settings().capability % 10;
     properties->multiProcessorCount = 4;
     properties->l2CacheSize = 1 << 20;
     properties->pciBusID = bus_of(number);

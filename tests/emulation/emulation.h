@@ -12,7 +12,8 @@
 // another stream waits for them. An order that no stream and no event gives shows as a wrong result. A copy from
 // pageable memory takes the bytes at the call and one to it is done when the call returns, as CUDA has it.
 //
-// Settings are the process's; from the environment: TRIVET_EMULATION_FILL, _ORDER, _SCHEDULE, _GPUS, _MEMORY (bytes).
+// Settings are the process's; from the environment: TRIVET_EMULATION_FILL, _ORDER, _SCHEDULE, _GPUS, _CAPABILITY,
+// _MEMORY (bytes).
 #ifndef TV_TESTS_EMULATION_EMULATION_H
 #define TV_TESTS_EMULATION_EMULATION_H
 #include <cuda_runtime.h>
@@ -28,6 +29,7 @@ struct Settings {
         0; // of threads and blocks: 0 ascending, 1 descending, else a permutation made from it
     unsigned schedule = 0; // 0: as late as may be; else operations also run at moments made from it
     int gpus = 1;
+    int capability = 90;             // of each GPU, ten times the major one and the minor one
     size_t memory = (size_t)1 << 30; // bytes of each GPU
 };
 Settings &settings();
@@ -72,6 +74,8 @@ void lose_wait(int nth);
 
 // block.cc, for streams.cc: runs all blocks of a launch, on the calling thread.
 void run_grid(const Launch &launch);
+// hopper.cc, for block.cc: the same of products, loads and stores of Hopper's kind.
+void end_hopper(unsigned num_threads);
 // copies.cc, for block.cc: a block of so many threads has ended; fails the launch where a copy was not waited for.
 void end_copies(unsigned num_threads);
 } // namespace emulation

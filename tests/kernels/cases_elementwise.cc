@@ -44,8 +44,28 @@ tv_status_t gelu_backward(Call &run, int64_t count, Alias alias)
                                        : run.in(1, count, count, -8, 8);
     Tensor &dy = alias == Alias::first ? run.updated(1, count, count) : run.in(1, count, count);
     Tensor &dx = alias == Alias::first ? dy : alias == Alias::second ? x : run.out(1, count, count);
-    const tv_gelu_backward_args args = {count, x.data(), dy.data(), dx.data()};
+    const tv_gelu_backward_args args = {count, x.data(), dy.data(), dx.data(), nullptr, 0};
     return run.kernels->gelu_backward(run.stream, &args);
+}
+
+// The sums are those of bias_backward over the dx that is stored, to the bit: the difference is 0.
+tv_status_t gelu_backward_with_bias(Call &run, int64_t rows, int64_t cols, Alias alias)
+{
+    Tensor &x = alias == Alias::second ? run.updated(rows, cols, cols, -8, 8)
+                                       : run.in(rows, cols, cols, -8, 8);
+    Tensor &dy = run.in(rows, cols, cols);
+    Tensor &dx = alias == Alias::second ? x : run.out(rows, cols, cols);
+    float *const dbias = run.room(cols), *const alone = run.room(cols);
+    std::fill(dbias, dbias + cols, 0.5f);
+    std::fill(alone, alone + cols, 0.5f);
+    const tv_gelu_backward_args args = {rows * cols, x.data(), dy.data(), dx.data(), dbias, cols};
+    TV_TRY(run.kernels->gelu_backward(run.stream, &args));
+    const tv_bias_backward_args bias = {rows, cols, cols, dx.data(), alone};
+    TV_TRY(run.kernels->bias_backward(run.stream, &bias));
+    Tensor &difference = run.out(1, cols, cols);
+    for (int64_t c = 0; c < cols; c++)
+        difference.at(0, c) = dbias[c] - alone[c];
+    return TV_OK;
 }
 
 // The strides differ, so that a mixed up pair shows.
@@ -88,22 +108,62 @@ tv_status_t swiglu_backward_in_place(Call &run, int64_t rows, int64_t cols, int6
     return run.kernels->swiglu_backward(run.stream, &args);
 }
 
-tv_status_t adamw(Call &run, int64_t count, int64_t step)
+tv_adamw_weight adamw_weight(Call &run, int64_t count, double lr)
 {
-    tv_adamw_args args = {};
-    args.count = count;
-    args.param = run.updated(1, count, count).data();
-    args.m = run.updated(1, count, count, -0.1f, 0.1f).data();
-    args.v = run.updated(1, count, count, 0, 0.01f).data();
-    args.grad = run.in(1, count, count).data();
-    args.lr = 1e-2;
-    args.beta1 = 0.9;
-    args.beta2 = 0.95;
-    args.eps = 1e-8;
-    args.weight_decay = 0.1;
-    args.grad_scale = 0.3;
-    args.step = step;
+    tv_adamw_weight weight = {};
+    weight.count = count;
+    weight.param = run.updated(1, count, count).data();
+    weight.m = run.updated(1, count, count, -0.1f, 0.1f).data();
+    weight.v = run.updated(1, count, count, 0, 0.01f).data();
+    weight.grad = run.in(1, count, count).data();
+    weight.lr = lr;
+    weight.weight_decay = 10 * lr;
+    return weight;
+}
+
+tv_status_t adamw(Call &run, const std::vector<tv_adamw_weight> &weights, int64_t step)
+{
+    const tv_adamw_args args = {(int)weights.size(), weights.data(), 0.9, 0.95, 1e-8, 0.3, step};
     return run.kernels->adamw(run.stream, &args);
+}
+
+// bf16 numbers in `room`, as floats.
+void unpack_bf16(const float *room, Tensor &y)
+{
+    for (int64_t i = 0; i < y.cols; i++) {
+        uint16_t bits;
+        std::memcpy(&bits, tv_const_at(room, i, TV_BF16), sizeof(bits));
+        y.at(0, i) = tv_bf16_to_f32(bits);
+    }
+}
+
+// The bf16 of the parameter are those of the fp32 number that is stored, to the bit: else NaN.
+tv_status_t adamw_rounded(Call &run, int64_t count)
+{
+    tv_adamw_weight weight = adamw_weight(run, count, 1e-2);
+    Tensor &param = run.tensors[0], &differs = run.out(1, count, count);
+    float *room = run.room(count);
+    weight.rounded = room;
+    const tv_status_t status = adamw(run, {weight}, 7);
+    unpack_bf16(room, differs);
+    for (int64_t i = 0; i < count; i++)
+        differs.at(0, i) -= tv_bf16_to_f32(tv_bf16_from_f32(param.at(0, i)));
+    return status;
+}
+
+// Arrays without elements too, and more of them than one launch takes.
+constexpr int many = 150;
+int64_t count_of(int i)
+{
+    return i % 7 == 3 ? 0 : (int64_t)i * i % 97 + (i == 5 ? 9000 : 0);
+}
+
+tv_status_t adamw_of_many(Call &run)
+{
+    std::vector<tv_adamw_weight> weights;
+    for (int i = 0; i < many; i++)
+        weights.push_back(adamw_weight(run, count_of(i), 1e-3 * (i % 5)));
+    return adamw(run, weights, 3);
 }
 
 tv_status_t lion(Call &run, int64_t count)
@@ -140,10 +200,32 @@ tv_status_t axpby_in_place(Call &run, int64_t rows, int64_t cols)
 tv_status_t square_sum(Call &run, int64_t count)
 {
     double sum = -1;
-    const tv_square_sum_args args = {count, run.in(1, count, count).data(), &sum};
+    const tv_square_sum_array array = {count, run.in(1, count, count).data()};
+    const tv_square_sum_args args = {1, &array, &sum};
     const tv_status_t status = run.kernels->square_sum(run.stream, &args);
     run.out(1, 1, 1).at(0, 0) = (float)sum;
     return status;
+}
+
+// Some of them once more alone, for the same bits.
+tv_status_t square_sum_of_many(Call &run)
+{
+    std::vector<tv_square_sum_array> arrays;
+    std::vector<double> sums(many, -1);
+    for (int i = 0; i < many; i++)
+        arrays.push_back({count_of(i), run.in(1, count_of(i), count_of(i)).data()});
+    const tv_square_sum_args args = {many, arrays.data(), sums.data()};
+    TV_TRY(run.kernels->square_sum(run.stream, &args));
+    Tensor &out = run.out(1, many, many);
+    for (int i = 0; i < many; i++)
+        out.at(0, i) = (float)sums[(size_t)i];
+    for (int i : {0, 3, 5, 77, many - 1}) {
+        double alone = -1;
+        const tv_square_sum_args one = {1, &arrays[(size_t)i], &alone};
+        TV_TRY(run.kernels->square_sum(run.stream, &one));
+        EXPECT_EQ(alone, sums[(size_t)i]) << i;
+    }
+    return TV_OK;
 }
 
 // bf16 numbers in every table: they lie in a room, or in place, and come back as floats.
@@ -155,11 +237,7 @@ tv_status_t to_bf16(Call &run, int64_t count, bool is_in_place)
     std::copy(x.floats(), x.floats() + count, room);
     const tv_to_bf16_args args = {count, is_in_place ? room : x.floats(), room};
     const tv_status_t status = run.kernels->to_bf16(run.stream, &args);
-    for (int64_t i = 0; i < count; i++) {
-        uint16_t bits;
-        std::memcpy(&bits, tv_const_at(room, i, TV_BF16), sizeof(bits));
-        y.at(0, i) = tv_bf16_to_f32(bits);
-    }
+    unpack_bf16(room, y);
     return status;
 }
 
@@ -206,8 +284,11 @@ void add_counts(std::vector<Case> &cases, int64_t n)
     cases.push_back({"gelu_backward", shape + "_onto_x", rounding,
                      [=](Call &run) { return gelu_backward(run, n, Alias::second); }});
     for (int64_t step : {1, 1000})
-        cases.push_back({"adamw", shape + "_step" + std::to_string(step), rounding,
-                         [=](Call &run) { return adamw(run, n, step); }});
+        cases.push_back({"adamw", shape + "_step" + std::to_string(step), rounding, [=](Call &run) {
+                             return adamw(run, {adamw_weight(run, n, 1e-2)}, step);
+                         }});
+    cases.push_back(
+        {"adamw", shape + "_rounded", rounding, [=](Call &run) { return adamw_rounded(run, n); }});
     for (bool is_in_place : {false, true}) {
         const std::string name = shape + (is_in_place ? "_in_place" : "");
         cases.push_back(
@@ -229,6 +310,10 @@ void add_matrices(std::vector<Case> &cases, int64_t rows, int64_t cols, int64_t 
                      [=](Call &run) { return axpby_in_place(run, rows, cols); }});
     cases.push_back({"bias_backward", shape, rounding,
                      [=](Call &run) { return bias_backward(run, rows, cols, gap); }});
+    for (Alias alias : {Alias::none, Alias::second})
+        cases.push_back(
+            {"gelu_backward", shape + "_bias" + (alias == Alias::none ? "" : "_onto_x"), rounding,
+             [=](Call &run) { return gelu_backward_with_bias(run, rows, cols, alias); }});
     cases.push_back({"dropout", shape, exact,
                      [=](Call &run) { return dropout(run, rows, cols, Alias::none); }});
     cases.push_back({"dropout", shape + "_in_place", exact,
@@ -246,6 +331,8 @@ void add_elementwise_cases(std::vector<Case> &cases)
 {
     for (int64_t n : counts)
         add_counts(cases, n);
+    cases.push_back({"adamw", "many", rounding, adamw_of_many});
+    cases.push_back({"square_sum", "many", rounding, square_sum_of_many});
     for (const auto &m : matrices)
         add_matrices(cases, m[0], m[1], m[2]);
 }

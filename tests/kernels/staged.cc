@@ -17,6 +17,8 @@ struct Stage {
     Call *call;
     bool is_aligned;
     std::vector<Piece> pieces;
+    std::vector<tv_adamw_weight> weights; // copies of lists, which lie in the host's memory
+    std::vector<tv_square_sum_array> arrays;
 };
 thread_local Stage *stage; // of the call at hand: entries of a table get no context
 
@@ -42,6 +44,8 @@ void list_pieces()
         add_piece(ids, 0);
     for (std::vector<float> &room : stage->call->rooms)
         add_piece(room, 0);
+    for (std::vector<double> &numbers : stage->call->doubles)
+        add_piece(numbers, 0);
 }
 
 tv_status_t upload(Piece &piece)
@@ -83,12 +87,33 @@ tv_status_t move_words(void *args, size_t bytes)
     return TV_OK;
 }
 
+template <typename Item>
+tv_status_t move_items(int num, const Item *&items, std::vector<Item> &room)
+{
+    room.assign(items, items + num);
+    items = room.data();
+    return move_words(room.data(), room.size() * sizeof(Item));
+}
+tv_status_t move_list(const void *)
+{
+    return TV_OK;
+}
+tv_status_t move_list(tv_adamw_args *args)
+{
+    return move_items(args->num, args->of, stage->weights);
+}
+tv_status_t move_list(tv_square_sum_args *args)
+{
+    return move_items(args->num, args->of, stage->arrays);
+}
+
 template <typename Args>
 tv_status_t call_staged(tv_status_t (*op)(tv_stream *, const Args *), const Args *a)
 {
     Args args = *a;
     list_pieces();
     TV_TRY(move_words(&args, sizeof(args)));
+    TV_TRY(move_list(&args));
     TV_TRY(op(stage->staged->stream, &args));
     TV_TRY(tv_stream_synchronize(stage->staged->stream));
     for (Piece &piece : stage->pieces)
@@ -128,7 +153,7 @@ Staged::~Staged()
 
 Call Staged::run(const Case &c, tv_dtype_t dtype, bool is_aligned)
 {
-    Stage here = {this, nullptr, is_aligned, {}};
+    Stage here = {this, nullptr, is_aligned, {}, {}, {}};
     stage = &here;
     const auto watch = [&](Call &call) {
         here.call = &call;

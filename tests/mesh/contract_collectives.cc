@@ -165,13 +165,11 @@ static void bits_are_pinned(struct tv_comm *world)
     }
 }
 
-/* A sum of as many blocks as there may be, of which the last rank has fewer: every element, and what is sent */
-static void many_blocks(struct tv_comm *world)
+/* A sum of any length, of values that repeat: every element, and what is sent. */
+static void check_long_sum(struct tv_comm *world, int64_t count)
 {
     const int rank = tv_comm_rank(world), size = tv_comm_size(world);
-    const int64_t of_a_block = (512 << 10) / sizeof(float), period = 997;
-    const int64_t num_blocks = size == 1 ? 2 : 16 / (size - 1) + 3;
-    const int64_t count = (num_blocks * of_a_block + 5) * size - of_a_block * 3 / 2;
+    const int64_t period = 997;
     const std::vector<float> own = values_of<float>(rank, period),
                              want = reduced<float>(size, period, TV_SUM);
     std::vector<float> buffer((size_t)count);
@@ -185,6 +183,15 @@ static void many_blocks(struct tv_comm *world)
     for (int64_t i = 0; i < count; i++)
         num_wrong += buffer[(size_t)i] != want[(size_t)(i % period)];
     EXPECT_EQ(0, num_wrong) << "of " << count << ", rank " << rank;
+}
+
+/* As many blocks as messages may have, of which the last rank has fewer. */
+static void many_blocks(struct tv_comm *world)
+{
+    const int size = tv_comm_size(world);
+    const int64_t of_a_block = (512 << 10) / sizeof(float);
+    const int64_t num_blocks = size == 1 ? 2 : 16 / (size - 1) + 3;
+    check_long_sum(world, (num_blocks * of_a_block + 5) * size - of_a_block * 3 / 2);
 }
 
 static void repeats_give_the_same_bits(struct tv_comm *world)
@@ -324,6 +331,45 @@ static void uneven_pieces(struct tv_comm *world)
                                                nullptr, &request));
 }
 
+/* Where ranks reach each other's memory, large sums need no messages; all ranks know it, and the other way is still
+ * there, with the same bits and the same account. */
+static void sums_by_messages_too(struct tv_comm *world)
+{
+    const int size = tv_comm_size(world);
+    struct tv_comm *other = nullptr;
+    ASSERT_OK(tv_comm_split(world, 0, tv_comm_rank(world), &other));
+    std::array<int32_t, 2> reaches = {tv_comm_reaches_peers(world), tv_comm_reaches_peers(other)};
+    EXPECT_EQ(reaches[0], reaches[1]);
+    if (size == 1 || tv_comm_backend(world) == std::string("thread")) {
+        EXPECT_EQ(size > 1, reaches[0] == 1);
+    }
+    int32_t most = reaches[0];
+    ASSERT_OK(tv_comm_all_reduce_now(world, &most, 1, TV_I32, TV_MAX));
+    EXPECT_EQ(most, reaches[0]);
+    tv_comm_forget_reach(other);
+    EXPECT_EQ(0, tv_comm_reaches_peers(other));
+    check_reductions<float>(other, 100003);
+    bf16_reductions(other);
+    bits_are_pinned(other);
+    many_blocks(other);
+    uneven_pieces(other);
+    tv_comm_destroy(other);
+}
+
+/* Sums on both sides of the least size that goes through memory, and of several of its blocks, uneven too. */
+static void sizes_around_blocks(struct tv_comm *world)
+{
+    const int size = tv_comm_size(world);
+    const int64_t least = 8193 / 4 + 1, block = (128 << 10) / sizeof(float);
+    for (int64_t count : {least - 1, least, (block - 1) * size, block * size, block * size + 1,
+                          3 * block * size + 7})
+        check_long_sum(world, count);
+    std::vector<int64_t> parts((size_t)size, 3);
+    parts[0] = block + 5;
+    parts.back() = block / 2;
+    check_uneven(world, parts);
+}
+
 const std::vector<RankCase> &collective_cases()
 {
     static const std::vector<RankCase> cases = {
@@ -335,6 +381,8 @@ const std::vector<RankCase> &collective_cases()
         {"nan_survives_max_and_min", nan_survives_max_and_min},
         {"bits_are_pinned", bits_are_pinned},
         {"many_blocks", many_blocks},
+        {"sums_by_messages_too", sums_by_messages_too},
+        {"sizes_around_blocks", sizes_around_blocks},
         {"repeats_give_the_same_bits", repeats_give_the_same_bits},
         {"many_in_flight", many_in_flight},
         {"groups_wait_in_any_order", groups_wait_in_any_order},

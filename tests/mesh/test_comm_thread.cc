@@ -2,7 +2,9 @@
 #include "mesh/links.h"
 #include "mesh/nodes.h"
 #include "mesh/ranks.h"
+#include <algorithm>
 #include <atomic>
+#include <memory>
 #include <string>
 
 class ThreadContract : public testing::TestWithParam<std::tuple<int, RankCase>>
@@ -152,6 +154,50 @@ TEST(CommThread, CollectivesOfDifferentCountsFail)
         std::vector<float> buffer(2000, 1.0f);
         const int64_t count = tv_comm_rank(world) == 1 ? 1001 : 1000;
         EXPECT_EQ(TV_PEER, tv_comm_all_reduce_now(world, buffer.data(), count, TV_F32, TV_SUM));
+    });
+}
+
+/* Rank 1 gives up and frees its buffer as soon as all others may look into it: they either have, or never do, and are
+ * told by the abort or by the deadline. What AddressSanitizer and ThreadSanitizer see is the test. */
+TEST(CommThread, NobodyLooksIntoMemoryThatWasGivenUp)
+{
+    for (int round = 0; round < 20; round++) {
+        std::atomic<int> num_started = 0;
+        run_threads(3, [&](struct tv_comm *world) {
+            const int rank = tv_comm_rank(world);
+            tv_comm_set_timeout(world, 10);
+            auto buffer = std::make_unique<std::vector<float>>(100003, 1.0f);
+            struct tv_request *request = nullptr;
+            ASSERT_OK(tv_comm_all_reduce(world, buffer->data(), 100003, TV_F32, TV_SUM, nullptr,
+                                         &request));
+            num_started++;
+            if (rank != 1) {
+                EXPECT_EQ(TV_PEER, tv_request_wait(&request));
+                return;
+            }
+            while (num_started < 3)
+                std::this_thread::yield();
+            tv_request_cancel(&request);
+            buffer.reset();
+            tv_comm_abort(world, 1);
+        });
+    }
+}
+
+/* Large sums tell their sizes to each other before anybody looks. */
+TEST(CommThread, LargeSumsOfDifferentCountsFail)
+{
+    run_threads(2, [](struct tv_comm *world) {
+        tv_comm_set_timeout(world, 0.5);
+        std::vector<float> buffer(20000, 1.0f);
+        const int rank = tv_comm_rank(world);
+        EXPECT_EQ(TV_PEER, tv_comm_all_reduce_now(world, buffer.data(), 10000 + 5000 * rank, TV_F32,
+                                                  TV_SUM));
+        const std::string message = tv_error_message(), own = std::to_string(40000 + 20000 * rank);
+        EXPECT_NE(std::string::npos,
+                  message.find("rank " + std::to_string(rank) + " expects " + own + " bytes"))
+            << message;
+        EXPECT_EQ(20000, std::count(buffer.begin(), buffer.end(), 1.0f));
     });
 }
 

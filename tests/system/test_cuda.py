@@ -37,6 +37,9 @@ class Cuda(trivet.Training):
         self.check(how=dict(pp=2, recompute="selective"), eod_token=3, reset_position_ids=True, reset_attention_mask=True,
                    eod_mask_loss=True)
 
+    def test_a_vocabulary_that_is_padded_to_whole_lines(self):
+        self.check(vocab_size=4100, **GPT2)
+
     def test_processes_give_the_bits_of_threads(self):
         flags = dict(device="cuda", tp=2, dp=2, zero_stage=3, sequence_parallel=True)
         self.assert_same_bits(self.train_and_export(mpi=True, **flags), self.train_and_export(**flags))

@@ -157,6 +157,24 @@ class Parity(trivet.Training):
                 run = train(data, tp=tp, lr=0, train_iters=1, vocab_size=vocabulary, init_from=zero)
                 self.assertAlmostEqual(run.losses()[0], loss, places=5)
 
+    def test_threads_same_count_same_bits_other_counts_within_rounding(self):
+        for model in ("gpt2", "llama"):
+            changes = {"model": model, "micro_batch_size": 8, "train_iters": 4, "clip_grad": 1.0,
+                       "untie_embeddings_and_output_weights": model == "llama" or None}
+            runs = {}
+            for threads in (1, 2, 3):
+                first, second = (self.train_and_export(threads=threads, **changes) for _ in range(2))
+                with self.subTest(model=model, threads=threads):
+                    self.assert_same_bits(second, first)
+                runs[threads] = first
+            for threads in (2, 3):
+                with self.subTest(model=model, threads=(1, threads)):
+                    for a, b in zip(runs[threads].steps, runs[1].steps, strict=True):
+                        self.assertLess(relative(a["loss"], b["loss"]), 1e-6)
+                        self.assertLess(relative(a["grad_norm"], b["grad_norm"]), 2e-5)
+                    weights = [trivet.read_safetensors(runs[n].export) for n in (1, threads)]
+                    self.assertLess(trivet.worst_difference(*weights), 1e-5)
+
     def test_same_mesh_twice_gives_the_same_bits(self):
         runs = [train(self.data, pp=2, dp=2, tp=2, train_iters=4) for _ in range(5)]
         for run in runs[1:]:

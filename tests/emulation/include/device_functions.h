@@ -29,8 +29,12 @@ void meet_warp(unsigned mask, void *mine, WarpWork work, const char *what, Site 
 // The same for all threads of the block, in the order of their numbers.
 using BlockWork = void (*)(void *const *threads, unsigned count);
 void meet_block(void *mine, BlockWork work, const char *what, Site site);
-int lane();             // of the calling thread in its warp
-void *dynamic_shared(); // the block's dynamic shared memory
+// The calling thread waits until the condition holds; the scheduler asks between the runs of other threads.
+void wait_until(const std::function<bool()> &condition, const char *what, Site site);
+int lane();               // of the calling thread in its warp
+unsigned thread_number(); // of the calling thread in its block
+void *dynamic_shared();   // the block's dynamic shared memory
+size_t dynamic_shared_bytes();
 void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 template <typename T> struct Shuffled {

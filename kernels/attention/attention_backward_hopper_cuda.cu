@@ -1,0 +1,411 @@
+/* attention_backward_hopper_cuda.cu -- backward of causal attention of bf16 on Hopper (wgmma, TMA), heads of 64 and 128
+ * columns: after FlashAttention-3 (Shah et al. 2024, arXiv:2407.08608). What it computes: attention_backward_cuda.cu.
+ *
+ * A block has 128 keys of one head of keys, and walks over the queries that see them, down to the diagonal, by tiles of
+ * 128 (h = 64) or 64 queries. One warp loads tiles ahead. Two warpgroups have 64 keys each: s^T = k q^T and dp^T = v
+ * do^T leave p^T and ds^T in registers as they must lie for dv += p^T do and dk += ds^T q, whose sums stay there; ds^T
+ * also goes to shared memory for dq = ds k of all 128 keys. Five products per pair.
+ *
+ * dq's sums are fp32 in global memory, added up by three warps in one order, so that the bits are always the same: of
+ * a tile of queries first come the first keys that it sees, which write, then tile by tile of keys the next ones, which
+ * add. The last ones, on the diagonal, add their part and store bf16. Blocks whose keys come first have the most to do
+ * and start first; one that starts together with the block before it waits for one step, once. Why none waits for ever:
+ * attention_backward_hopper_internal.h.
+ *
+ * 10 B heads h pairs FLOPs. Shared memory 200 KiB: one block per SM. */
+#include "kernels/attention/attention_backward_hopper_internal.h"
+#include "kernels/attention/attention_hopper_internal.h"
+
+namespace
+{
+using namespace tv_backward;
+
+/* What a thread knows of itself: warpgroup 0 or 1, row (of its first element; the other is 8 on) in the block's keys,
+ * lane % 4. */
+struct self {
+    int group, row, t;
+};
+
+/* s^T or dp^T [64, queries] of a warpgroup: keys or values from `rows` on with a tile of queries or do. */
+template <int h>
+TV_HOPPER void start_scores(float (&s)[queries<h> / 2], tv_shared_at rows, tv_shared_at columns)
+{
+    tv_wgmma_forget(s);
+    tv_wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < h / 16; i++) {
+        const uint32_t in = static_cast<uint32_t>(i % 4 * 32), panel = static_cast<uint32_t>(i / 4);
+        tv_wgmma_ss<tv_k_major, tv_k_major>(
+            s, tv_wgmma_k_major(rows + panel * keys * 128 + in),
+            tv_wgmma_k_major(columns + panel * queries<h> * 128 + in), i > 0);
+    }
+    tv_wgmma_commit();
+}
+
+/* The a fragments of the next product. */
+template <int n> struct fragments {
+    uint32_t word[n][4];
+};
+template <int n> TV_HOPPER void keep(fragments<n> &x)
+{
+#pragma unroll
+    for (int i = 0; i < 4 * n; i++)
+        tv_not_ahead(x.word[i / 4][i % 4]);
+}
+template <int n> TV_HOPPER void pack(fragments<n> &to, const float (&from)[8 * n])
+{
+#pragma unroll
+    for (int i = 0; i < 4 * n; i++)
+        to.word[i / 4][i % 4] = tv_pack_bf16(from[2 * i], from[2 * i + 1]);
+    keep(to);
+}
+
+/* sum [64, h] of a warpgroup += x [64, queries] times a tile of queries or do. */
+template <int h>
+TV_HOPPER void start_sum(float (&sum)[h / 2], fragments<queries<h> / 16> &x, tv_shared_at tile)
+{
+    tv_wgmma_keep(sum);
+    tv_wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < queries<h> / 16; i++)
+        tv_wgmma_rs<tv_mn_major>(
+            sum, x.word[i],
+            tv_wgmma_mn_major(tile + static_cast<uint32_t>(i) * 2048, queries<h> * 128), true);
+    tv_wgmma_commit();
+}
+
+/* A warpgroup's part of dq, [64, 64]: rows or columns 64 g on, over all keys. */
+template <int h>
+TV_HOPPER void start_dq(float (&dq)[32], tv_shared_at ds, tv_shared_at k, int group)
+{
+    const uint32_t of_ds = h == 64 ? static_cast<uint32_t>(group) * keys * 128 : 0;
+    const uint32_t of_k = h == 64 ? 0 : static_cast<uint32_t>(group) * keys * 128;
+    tv_wgmma_forget(dq);
+    tv_wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < keys / 16; i++)
+        tv_wgmma_ss<tv_mn_major, tv_mn_major>(
+            dq, tv_wgmma_mn_major(ds + of_ds + static_cast<uint32_t>(i) * 2048, keys * 128),
+            tv_wgmma_mn_major(k + of_k + static_cast<uint32_t>(i) * 2048, keys * 128), i > 0);
+    tv_wgmma_commit();
+}
+
+/* Scores of keys `key` and key + 8 with the queries of a tile: -inf where the query does not see the key. */
+template <int h>
+TV_HOPPER void hide(float (&s)[queries<h> / 2], const tile_terms<h> &terms, int query, int key,
+                    int t)
+{
+#pragma unroll
+    for (int i = 0; i < queries<h> / 2; i++) {
+        const int column = i / 4 * 8 + 2 * t + i % 2, k = key + i % 4 / 2 * 8;
+        const bool is_hidden = (k > query + column) | (k < terms.first_key[column]);
+        s[i] = is_hidden ? -INFINITY : s[i];
+    }
+}
+
+/* scores -> weights */
+template <int h>
+TV_HOPPER void soften(float (&s)[queries<h> / 2], const tile_terms<h> &terms, int t)
+{
+    constexpr float scale = tv_score_scale<h> * tv_log2_e;
+#pragma unroll
+    for (int j = 0; j < queries<h> / 8; j++) {
+        float lse[2];
+        tv_load_floats<2>(terms.lse + 8 * j + 2 * t, lse);
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            s[4 * j + e] = tv_exp2(s[4 * j + e] * scale - lse[e % 2]);
+    }
+}
+
+/* weights, and the products v.do -> gradients of scores in place of the latter */
+template <int h>
+TV_HOPPER void differentiate(float (&dp)[queries<h> / 2], const float (&p)[queries<h> / 2],
+                             const tile_terms<h> &terms, int t)
+{
+#pragma unroll
+    for (int j = 0; j < queries<h> / 8; j++) {
+        float delta[2];
+        tv_load_floats<2>(terms.delta + 8 * j + 2 * t, delta);
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            dp[4 * j + e] = p[4 * j + e] * (dp[4 * j + e] - delta[e % 2]);
+    }
+}
+
+/* ds^T into its tile, panels of [keys, 64]. */
+template <int h>
+TV_HOPPER void put_ds(uint16_t *tile, const fragments<queries<h> / 16> &ds, const self &me)
+{
+    uint32_t first = static_cast<uint32_t>(me.row);
+    tv_not_ahead(first); /* the places of all fragments */
+#pragma unroll
+    for (int j = 0; j < queries<h> / 8; j++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int row = static_cast<int>(first) + 8 * half;
+            uint16_t *to =
+                tile + j / 8 * keys * 64 + row * 64 + ((j % 8) ^ (row & 7)) * 8 + 2 * me.t;
+            *reinterpret_cast<uint32_t *>(to) = ds.word[j / 2][j % 2 * 2 + half];
+        }
+    }
+}
+
+/* The part of dq into its tile. */
+template <int h> TV_HOPPER void put_dq(float *tile, const float (&dq)[32], const self &me)
+{
+    uint32_t first = static_cast<uint32_t>(me.row - (h == 64 ? 0 : 64 * me.group));
+    tv_not_ahead(first);
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        const int row = static_cast<int>(first) + i % 2 * 8;
+        const int unit = i / 2 + (h == 64 ? 0 : 8 * me.group);
+        const float pair[2] = {dq[2 * i], dq[2 * i + 1]};
+        tv_store_floats<2>(tile + row * h + (unit ^ (row & 7)) * 8 + 2 * me.t, pair);
+    }
+}
+
+/* The part is complete: to those who add. */
+template <int h> TV_HOPPER void hand_over_dq(room<h> &shared, float (&dq)[32], const self &me)
+{
+    tv_wgmma_keep(dq);
+    tv_named_sync(dq_taken + me.group, 128 + adders);
+    put_dq<h>(shared.dq, dq, me);
+    tv_fence_async();
+    tv_named_arrive(dq_written, multipliers + adders);
+}
+
+/* A warp's 16 rows of dk or dv through a tile of the block's to where they belong. */
+template <int h>
+TV_HOPPER void finish(uint16_t *tile, const float (&sum)[h / 2], float scale,
+                      const tv_head_rows_out &to, const self &me)
+{
+    const int row = me.row - static_cast<int>(threadIdx.x % 32) / 4;
+    const float factor[1][2] = {{scale, scale}};
+    float fragment[1][h / 8][4];
+#pragma unroll
+    for (int i = 0; i < h / 2; i++)
+        fragment[0][i / 4][i % 4] = sum[i];
+    tv_tile_put<h, 1>(tile, row, fragment, factor);
+    tv_tile_store<h, 16>(tile, row, to);
+}
+
+/* What a warpgroup has in registers: sums; s^T, then p^T; dp^T, then ds^T; a part of dq. */
+template <int h> struct products {
+    float dk[h / 2], dv[h / 2], p[queries<h> / 2], ds[queries<h> / 2], dq[32];
+    fragments<queries<h> / 16> p_words, ds_words;
+};
+
+/* Scores, begun by the step before -> weights and their gradients as words; the products for dv and dk are under way.
+ * key: the warpgroup's first; query: the tile's */
+template <int h>
+TV_HOPPER void step(products<h> &x, tile_pair<h> &tile, const tile_terms<h> &terms, tv_shared_at v,
+                    int key, int query, const self &me)
+{
+    const tv_shared_at q = tv_shared_place(tile.q), d_o = tv_shared_place(tile.d_o);
+    tv_wgmma_wait<0>();
+    tv_wgmma_keep(x.p);
+    if (key + 63 > query || terms.first_key[queries<h> - 1] > key)
+        hide<h>(x.p, terms, query, key - 64 * me.group + me.row, me.t);
+    start_scores<h>(x.ds, v, d_o);
+    soften<h>(x.p, terms, me.t);
+    if (h == 128) { /* there are registers for weights as floats and as words */
+        pack(x.p_words, x.p);
+        start_sum<h>(x.dv, x.p_words, d_o);
+        tv_wgmma_wait<1>();
+    } else {
+        tv_wgmma_wait<0>();
+    }
+    tv_wgmma_keep(x.ds);
+    differentiate<h>(x.ds, x.p, terms, me.t);
+    if (h == 64) {
+        pack(x.p_words, x.p);
+        start_sum<h>(x.dv, x.p_words, d_o);
+    }
+    pack(x.ds_words, x.ds);
+    start_sum<h>(x.dk, x.ds_words, q);
+}
+
+/* The sums of dk and dv are complete. */
+template <int h>
+TV_HOPPER void finish_keys(products<h> &x, const sweep &s, room<h> &shared, const task &of,
+                           const self &me)
+{
+    tv_wgmma_keep(x.dk);
+    tv_wgmma_keep(x.dv);
+    tv_named_sync(ds_written, multipliers); /* nobody reads keys and values any more */
+    const int first = of.key_tile * keys, rows = s.a.seq_length - first;
+    const int64_t head_at = static_cast<int64_t>(of.kv) * h, row = of.base + first;
+    uint16_t *dk = static_cast<uint16_t *>(s.a.dk), *dv = static_cast<uint16_t *>(s.a.dv);
+    finish<h>(shared.k, x.dk, tv_score_scale<h>,
+              {dk + row * s.a.ld_dk + head_at, s.a.ld_dk, rows, true}, me);
+    finish<h>(shared.v, x.dv, 1, {dv + row * s.a.ld_dv + head_at, s.a.ld_dv, rows, true}, me);
+}
+
+template <int h> TV_HOPPER void multiply(const sweep &s, room<h> &shared, const task &of)
+{
+    const int thread = static_cast<int>(threadIdx.x) - 128, steps = of.tiles * of.group;
+    const self me = {__shfl_sync(0xffffffffu, thread / 128, 0), /* the compiler sees: of a warp */
+                     thread / 32 * 16 + thread % 32 / 4, thread % 4};
+    const int key = of.key_tile * keys + 64 * me.group;
+    const unsigned mine = static_cast<unsigned>(me.group) * 64 * 128;
+    const tv_shared_at k = tv_shared_place(shared.k), v = tv_shared_place(shared.v) + mine;
+    products<h> x = {};
+    tv_wgmma_keep(x.dk); /* zeros before the first product */
+    tv_wgmma_keep(x.dv);
+
+    place at = first_place(of);
+    tv_barrier_wait(&shared.has_keys, 0);
+    tv_barrier_wait(&shared.full[0], 0);
+    start_scores<h>(x.p, k + mine, tv_shared_place(shared.tiles[0].q));
+    for (int n = 0;; n++, at = next_place(of, at)) {
+        const int stage = n % stages, next = (n + 1) % stages;
+        step<h>(x, shared.tiles[stage], shared.terms[stage], v, key, at.tile * queries<h>, me);
+        put_ds<h>(shared.ds[n % 2], x.ds_words, me);
+        tv_fence_async();
+        tv_named_sync(ds_written, multipliers);
+        start_dq<h>(x.dq, tv_shared_place(shared.ds[n % 2]), k, me.group);
+        tv_wgmma_wait<0>();
+        keep(x.p_words);
+        keep(x.ds_words);
+        if (threadIdx.x % 32 == 0)
+            tv_barrier_arrive(&shared.empty[stage]);
+        __syncwarp();
+        if (n + 1 == steps)
+            break;
+        tv_barrier_wait(&shared.full[next], (n + 1) / stages & 1);
+        start_scores<h>(x.p, k + mine, tv_shared_place(shared.tiles[next].q));
+        hand_over_dq<h>(shared, x.dq, me);
+    }
+    hand_over_dq<h>(shared, x.dq, me);
+    finish_keys<h>(x, s, shared, of, me);
+}
+
+template <int h>
+__global__ void __launch_bounds__(threads, 1)
+    attention_backward_wgmma(const __grid_constant__ sweep s)
+{
+    TV_SHARED_DYNAMIC(unsigned char, bytes);
+    room<h> &shared = *reinterpret_cast<room<h> *>(tv_shared_1024(bytes));
+    if (threadIdx.x == 0) {
+        shared.ticket = atomicAdd(s.drawn, 1);
+        shared.num_tiles = count_tiles<h>(s, task_of<h>(s, shared.ticket));
+        for (int i = 0; i < stages; i++) {
+            tv_barrier_init(&shared.full[i], 2);
+            tv_barrier_init(&shared.empty[i], multipliers / 32);
+        }
+        tv_barrier_init(&shared.has_keys, 1);
+        tv_barriers_ready();
+    }
+    __syncthreads();
+    task of = task_of<h>(s, shared.ticket);
+    of.tiles = shared.num_tiles;
+    if (threadIdx.x < 128) {
+        tv_registers_fewer<56>();
+        if (threadIdx.x < 32)
+            load<h>(s, shared, of);
+        else
+            add<h>(s, shared, of);
+    } else {
+        tv_registers_more<224>();
+        multiply<h>(s, shared, of);
+    }
+}
+
+/* ---- before it ---- */
+
+/* The terms of all tiles; no tickets are drawn, and nothing is added. h / 8 threads for a row of a head; rows of the
+ * tiles behind the end of the sequence, too. */
+template <int h>
+__global__ void __launch_bounds__(256) attention_backward_terms(const __grid_constant__ sweep s)
+{
+    constexpr int lanes = h / 8;
+    const int64_t rows = static_cast<int64_t>(s.query_tiles) * queries<h>;
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * (256 / lanes) + threadIdx.x / lanes;
+    const bool is_there = i < rows * s.a.num_heads * s.a.batch;
+    const int64_t plane = is_there ? i / rows : 0; /* of a sequence's head */
+    const int row = static_cast<int>(is_there ? i % rows : 0),
+              lane = static_cast<int>(threadIdx.x) % lanes;
+    const int64_t sequence = plane / s.a.num_heads, at = sequence * s.a.seq_length + row;
+    const int64_t column = plane % s.a.num_heads * h + lane * 8;
+    const bool is_row = is_there && row < s.a.seq_length;
+    float delta = 0;
+    if (is_row) {
+        float o[8], d_o[8];
+        tv_load_floats<8>(static_cast<const __nv_bfloat16 *>(s.a.o) + at * s.a.ld_o + column, o);
+        tv_load_floats<8>(static_cast<const __nv_bfloat16 *>(s.a.d_o) + at * s.a.ld_do + column,
+                          d_o);
+#pragma unroll
+        for (int e = 0; e < 8; e++)
+            delta += o[e] * d_o[e];
+    }
+#pragma unroll
+    for (int bits = lanes / 2; bits > 0; bits /= 2)
+        delta += __shfl_xor_sync(0xffffffffu, delta, bits);
+    if (!is_there || lane != 0)
+        return;
+    const int64_t last = (sequence + 1) * s.a.seq_length - 1;
+    const int64_t tile = plane * s.query_tiles + row / queries<h>;
+    tile_terms<h> &terms = static_cast<tile_terms<h> *>(s.terms)[tile];
+    terms.lse[row % queries<h>] =
+        is_row ? s.a.lse[plane * s.a.seq_length + row] * tv_log2_e : INFINITY;
+    terms.delta[row % queries<h>] = delta;
+    terms.first_key[row % queries<h>] = tv_first_key_of(s.a.first_keys, is_row ? at : last);
+    if (row % queries<h> == 0)
+        s.counts[tile] = 0;
+    if (i == 0)
+        *s.drawn = 0;
+}
+
+/* Places in the stream's workspace, and what TMA reads. */
+template <int h>
+tv_status_t prepare(tv_stream *stream, const tv_attention_backward_args *a, sweep *s_out)
+{
+    sweep &s = *s_out;
+    s.a = *a;
+    s.key_tiles = static_cast<int>(tv_ceil_div(a->seq_length, keys));
+    s.query_tiles = static_cast<int>(tv_ceil_div(a->seq_length, queries<h>));
+    const size_t tiles = static_cast<size_t>(a->batch) * static_cast<size_t>(a->num_heads) *
+                         static_cast<size_t>(s.query_tiles);
+    TV_TRY(tv_cuda_workspace(stream, tiles * (sizeof(tile_terms<h>) + sizeof(int)) + sizeof(int),
+                             &s.terms));
+    s.counts = reinterpret_cast<int *>(static_cast<tile_terms<h> *>(s.terms) + tiles);
+    s.drawn = s.counts + tiles;
+    const int64_t cols = static_cast<int64_t>(a->num_heads) * h,
+                  kv_cols = static_cast<int64_t>(a->num_kv_heads) * h;
+    TV_TRY(tv_tensor_map(&s.q, a->q, cols, a->seq_length, a->batch, a->ld_q, queries<h>));
+    TV_TRY(tv_tensor_map(&s.d_o, a->d_o, cols, a->seq_length, a->batch, a->ld_do, queries<h>));
+    TV_TRY(tv_tensor_map(&s.k, a->k, kv_cols, a->seq_length, a->batch, a->ld_k, keys));
+    return tv_tensor_map(&s.v, a->v, kv_cols, a->seq_length, a->batch, a->ld_v, keys);
+}
+
+template <int h> tv_status_t launch(tv_stream *stream, const tv_attention_backward_args *a)
+{
+    sweep s = {};
+    TV_TRY(prepare<h>(stream, a, &s));
+    const int64_t rows = static_cast<int64_t>(a->batch) * a->num_heads * s.query_tiles * queries<h>;
+    TV_TRY(tv_launch(attention_backward_terms<h>,
+                     dim3(static_cast<unsigned>(tv_ceil_div(rows, 256 / (h / 8)))), dim3(256), 0,
+                     stream, s));
+    const unsigned blocks = static_cast<unsigned>(a->batch) *
+                            static_cast<unsigned>(a->num_kv_heads) *
+                            static_cast<unsigned>(s.key_tiles);
+    return tv_launch_shared(attention_backward_wgmma<h>, dim3(blocks), threads,
+                            static_cast<int>(sizeof(room<h>)) + 1024, stream, s);
+}
+} // namespace
+
+bool tv_attention_backward_is_for_hopper(const tv_attention_backward_args *a)
+{
+    return (a->head_dim == 64 || a->head_dim == 128) && a->dropout.threshold == 0 &&
+           tv_is_aligned_16(a->q, a->ld_q) && tv_is_aligned_16(a->k, a->ld_k) &&
+           tv_is_aligned_16(a->v, a->ld_v) && tv_is_aligned_16(a->o, a->ld_o) &&
+           tv_is_aligned_16(a->d_o, a->ld_do) && tv_is_aligned_16(a->dq, a->ld_dq) &&
+           tv_is_aligned_16(a->dk, a->ld_dk) && tv_is_aligned_16(a->dv, a->ld_dv) &&
+           tv_is_aligned<4>(a->work) && tv_is_hopper();
+}
+
+tv_status_t tv_attention_backward_hopper(tv_stream *stream, const tv_attention_backward_args *a)
+{
+    return a->head_dim == 64 ? launch<64>(stream, a) : launch<128>(stream, a);
+}
