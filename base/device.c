@@ -73,7 +73,7 @@ tv_status_t tv_device_open(tv_device_kind_t kind, int num_threads, struct tv_dev
 
 tv_status_t tv_device_open_gpu(const struct tv_gpu_choice *choice, struct tv_device **device_out)
 {
-    return open_driver(choice, 1, device_out);
+    return open_driver(choice, choice->num_threads > 0 ? choice->num_threads : 1, device_out);
 }
 
 const char *tv_device_pci(const struct tv_device *device)

@@ -33,7 +33,7 @@ struct tv_device; /* opaque; defined in device_internal.h */
 struct tv_stream;
 struct tv_event;
 
-/* num_threads: OpenMP threads of a CPU device's kernels (>= 1); ignored by CUDA.
+/* num_threads: OpenMP threads of a CPU device's kernels, and of what the host prepares for a GPU (>= 1).
  * Errors: TV_UNSUPPORTED (no CUDA library, no GPU), TV_INVALID, TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_device_open(tv_device_kind_t kind, int num_threads,
                                          struct tv_device **device_out);
@@ -42,6 +42,7 @@ enum { TV_GPU_PCI = 32 };
 struct tv_gpu_choice {
     char pci[TV_GPU_PCI]; /* address, as "0000:3b:00.0"; "": by number */
     int index;            /* among those that are visible, counted round */
+    int num_threads;      /* of the host, as above; 0: one */
     int uses_tf32;        /* products of fp32 matrices may round their factors to 10 bits */
 };
 TV_MUST_CHECK tv_status_t tv_device_open_gpu(const struct tv_gpu_choice *choice,

@@ -135,6 +135,13 @@ template <int N, typename T> __device__ inline void tv_store_floats(T *to, const
         pack.at[i] = tv_from_float<T>(in[i]);
     *reinterpret_cast<tv_pack<T, N> *>(to) = pack;
 }
+/* Memory at this address is read soon. */
+__device__ inline void tv_prefetch([[maybe_unused]] const void *data)
+{
+#ifdef __CUDA_ARCH__
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(data)));
+#endif
+}
 /* May N elements of T be read at once, at data and every ld elements behind it? NULL: yes. */
 template <int N, typename T> inline bool tv_is_aligned(const T *data, int64_t ld = 0)
 {

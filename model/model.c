@@ -90,7 +90,8 @@ static tv_status_t fill_params(struct tv_model *model)
         if (host == NULL)
             return TV_ERR(TV_NO_MEMORY, "initial values of %s", local->param->name);
         tv_param_init(local->param, s->T, s->t, args->seed, args->config.init_std,
-                      args->config.num_layers, host);
+                      args->config.num_layers,
+                      tv_device_num_threads(tv_stream_device(args->axis.stream)), host);
         tv_round_f32(host, local->count, model->layout.dtype, host);
         tv_status_t status = tv_stream_copy(
             args->axis.stream, tv_at(model->params.data, local->first, model->layout.dtype), host,
@@ -177,7 +178,7 @@ tv_status_t tv_model_create(const struct tv_model_args *args, struct tv_model **
                                         &model->layout);
     if (status == TV_OK)
         status = create_buffers(model);
-    if (status == TV_OK && args->store == NULL)
+    if (status == TV_OK && args->store == NULL && !args->leaves_params)
         status = fill_params(model);
     if (status == TV_OK)
         status = fill_positions(model);

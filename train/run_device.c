@@ -111,7 +111,7 @@ static int local_rank(const struct tv_comm *world, const struct tv_run *run)
 tv_status_t tv_run_open_device(const struct tv_comm *world, const struct tv_run *run,
                                int num_threads, struct tv_device **device_out)
 {
-    struct tv_gpu_choice choice = {.uses_tf32 = run->uses_tf32};
+    struct tv_gpu_choice choice = {.num_threads = num_threads, .uses_tf32 = run->uses_tf32};
     if (run->device_kind == TV_DEVICE_CPU)
         return tv_device_open(TV_DEVICE_CPU, num_threads, device_out);
     choice.index = local_rank(world, run);

@@ -12,7 +12,7 @@
  * and start first; one that starts together with the block before it waits for one step, once. Why none waits for ever:
  * attention_backward_hopper_internal.h.
  *
- * 10 B heads h pairs FLOPs. Shared memory 200 KiB: one block per SM. */
+ * 10 B heads h pairs FLOPs. Shared memory of 200 to 227 KiB: one block per SM. */
 #include "kernels/attention/attention_backward_hopper_internal.h"
 #include "kernels/attention/attention_hopper_internal.h"
 
@@ -175,17 +175,20 @@ template <int h> TV_HOPPER void hand_over_dq(room<h> &shared, float (&dq)[32], c
     tv_named_arrive(dq_written, multipliers + adders);
 }
 
-/* A warp's 16 rows of dk or dv through a tile of the block's to where they belong. */
+/* A warp's 16 rows of dk or dv through its rows of a tile to where they belong. */
 template <int h>
 TV_HOPPER void finish(uint16_t *tile, const float (&sum)[h / 2], float scale,
                       const tv_head_rows_out &to, const self &me)
 {
-    const int row = me.row - static_cast<int>(threadIdx.x % 32) / 4;
+    uint32_t first = static_cast<uint32_t>(me.row) - threadIdx.x % 32 / 4;
+    tv_not_ahead(first);
+    const int row = static_cast<int>(first);
     const float factor[1][2] = {{scale, scale}};
     float fragment[1][h / 8][4];
 #pragma unroll
     for (int i = 0; i < h / 2; i++)
         fragment[0][i / 4][i % 4] = sum[i];
+    __syncwarp();
     tv_tile_put<h, 1>(tile, row, fragment, factor);
     tv_tile_store<h, 16>(tile, row, to);
 }
@@ -199,8 +202,8 @@ template <int h> struct products {
 /* Scores, begun by the step before -> weights and their gradients as words; the products for dv and dk are under way.
  * key: the warpgroup's first; query: the tile's */
 template <int h>
-TV_HOPPER void step(products<h> &x, tile_pair<h> &tile, const tile_terms<h> &terms, tv_shared_at v,
-                    int key, int query, const self &me)
+TV_HOPPER void gradients(products<h> &x, tile_pair<h> &tile, const tile_terms<h> &terms,
+                         tv_shared_at v, int key, int query, const self &me)
 {
     const tv_shared_at q = tv_shared_place(tile.q), d_o = tv_shared_place(tile.d_o);
     tv_wgmma_wait<0>();
@@ -226,27 +229,28 @@ TV_HOPPER void step(products<h> &x, tile_pair<h> &tile, const tile_terms<h> &ter
     start_sum<h>(x.dk, x.ds_words, q);
 }
 
-/* The sums of dk and dv are complete. */
+/* The sums of dk and dv are complete; ds gives them room. */
 template <int h>
 TV_HOPPER void finish_keys(products<h> &x, const sweep &s, room<h> &shared, const task &of,
                            const self &me)
 {
     tv_wgmma_keep(x.dk);
     tv_wgmma_keep(x.dv);
-    tv_named_sync(ds_written, multipliers); /* nobody reads keys and values any more */
     const int first = of.key_tile * keys, rows = s.a.seq_length - first;
     const int64_t head_at = static_cast<int64_t>(of.kv) * h, row = of.base + first;
     uint16_t *dk = static_cast<uint16_t *>(s.a.dk), *dv = static_cast<uint16_t *>(s.a.dv);
-    finish<h>(shared.k, x.dk, tv_score_scale<h>,
+    tv_named_sync(ds_taken, multipliers);
+    finish<h>(shared.ds[0], x.dk, tv_score_scale<h>,
               {dk + row * s.a.ld_dk + head_at, s.a.ld_dk, rows, true}, me);
-    finish<h>(shared.v, x.dv, 1, {dv + row * s.a.ld_dv + head_at, s.a.ld_dv, rows, true}, me);
+    finish<h>(shared.ds[0], x.dv, 1, {dv + row * s.a.ld_dv + head_at, s.a.ld_dv, rows, true}, me);
+    tv_named_sync(ds_taken, multipliers);
 }
 
-template <int h> TV_HOPPER void multiply(const sweep &s, room<h> &shared, const task &of)
+/* The block's nth task, whose first step is the block's step number `step`. Returns the next one's. */
+template <int h>
+TV_HOPPER int multiply_task(const sweep &s, room<h> &shared, const task &of, int n, int step,
+                            const self &me)
 {
-    const int thread = static_cast<int>(threadIdx.x) - 128, steps = of.tiles * of.group;
-    const self me = {__shfl_sync(0xffffffffu, thread / 128, 0), /* the compiler sees: of a warp */
-                     thread / 32 * 16 + thread % 32 / 4, thread % 4};
     const int key = of.key_tile * keys + 64 * me.group;
     const unsigned mine = static_cast<unsigned>(me.group) * 64 * 128;
     const tv_shared_at k = tv_shared_place(shared.k), v = tv_shared_place(shared.v) + mine;
@@ -254,31 +258,55 @@ template <int h> TV_HOPPER void multiply(const sweep &s, room<h> &shared, const 
     tv_wgmma_keep(x.dk); /* zeros before the first product */
     tv_wgmma_keep(x.dv);
 
-    place at = first_place(of);
-    tv_barrier_wait(&shared.has_keys, 0);
-    tv_barrier_wait(&shared.full[0], 0);
-    start_scores<h>(x.p, k + mine, tv_shared_place(shared.tiles[0].q));
-    for (int n = 0;; n++, at = next_place(of, at)) {
-        const int stage = n % stages, next = (n + 1) % stages;
-        step<h>(x, shared.tiles[stage], shared.terms[stage], v, key, at.tile * queries<h>, me);
-        put_ds<h>(shared.ds[n % 2], x.ds_words, me);
+    tv_barrier_wait(&shared.has_keys, n & 1);
+    tv_barrier_wait(&shared.full[step % stages], step / stages & 1);
+    start_scores<h>(x.p, k + mine, tv_shared_place(shared.tiles[step % stages].q));
+    for (bool is_first = true;; is_first = false) {
+        const int stage = step % stages, query = shared.notes[stage].query;
+        uint16_t *ds = shared.ds[step % ds_tiles<h>];
+        gradients<h>(x, shared.tiles[stage], shared.terms[stage], v, key, query, me);
+        if (ds_tiles<h> == 1 && !is_first)
+            tv_named_sync(ds_read + 1 - me.group, multipliers);
+        put_ds<h>(ds, x.ds_words, me);
         tv_fence_async();
         tv_named_sync(ds_written, multipliers);
-        start_dq<h>(x.dq, tv_shared_place(shared.ds[n % 2]), k, me.group);
+        start_dq<h>(x.dq, tv_shared_place(ds), k, me.group);
         tv_wgmma_wait<0>();
         keep(x.p_words);
         keep(x.ds_words);
+        const bool is_last = shared.notes[stage].is_last;
+        __syncwarp();
         if (threadIdx.x % 32 == 0)
             tv_barrier_arrive(&shared.empty[stage]);
-        __syncwarp();
-        if (n + 1 == steps)
+        step++;
+        if (is_last)
             break;
-        tv_barrier_wait(&shared.full[next], (n + 1) / stages & 1);
-        start_scores<h>(x.p, k + mine, tv_shared_place(shared.tiles[next].q));
+        if (ds_tiles<h> == 1)
+            tv_named_arrive(ds_read + me.group, multipliers);
+        tv_barrier_wait(&shared.full[step % stages], step / stages & 1);
+        start_scores<h>(x.p, k + mine, tv_shared_place(shared.tiles[step % stages].q));
         hand_over_dq<h>(shared, x.dq, me);
     }
+    if (threadIdx.x % 32 == 0)
+        tv_barrier_arrive(&shared.needs_keys);
+    __syncwarp();
     hand_over_dq<h>(shared, x.dq, me);
     finish_keys<h>(x, s, shared, of, me);
+    return step;
+}
+
+template <int h> TV_HOPPER void multiply(const sweep &s, room<h> &shared)
+{
+    const int thread = static_cast<int>(threadIdx.x) - 128;
+    const self me = {__shfl_sync(0xffffffffu, thread / 128, 0), /* the compiler sees: of a warp */
+                     thread / 32 * 16 + thread % 32 / 4, thread % 4};
+    for (int n = 0, step = 0;; n++) {
+        const task &of = take_task(shared, n);
+        if (of.tiles == 0)
+            return;
+        step = multiply_task<h>(s, shared, of, n, step, me);
+        give_back_task(shared, n);
+    }
 }
 
 template <int h>
@@ -288,27 +316,28 @@ __global__ void __launch_bounds__(threads, 1)
     TV_SHARED_DYNAMIC(unsigned char, bytes);
     room<h> &shared = *reinterpret_cast<room<h> *>(tv_shared_1024(bytes));
     if (threadIdx.x == 0) {
-        shared.ticket = atomicAdd(s.drawn, 1);
-        shared.num_tiles = count_tiles<h>(s, task_of<h>(s, shared.ticket));
+        for (int i = 0; i < 2; i++) {
+            tv_barrier_init(&shared.has_task[i], 1);
+            tv_barrier_init(&shared.needs_task[i], (multipliers + adders) / 32);
+        }
         for (int i = 0; i < stages; i++) {
             tv_barrier_init(&shared.full[i], 2);
             tv_barrier_init(&shared.empty[i], multipliers / 32);
         }
         tv_barrier_init(&shared.has_keys, 1);
+        tv_barrier_init(&shared.needs_keys, multipliers / 32);
         tv_barriers_ready();
     }
     __syncthreads();
-    task of = task_of<h>(s, shared.ticket);
-    of.tiles = shared.num_tiles;
     if (threadIdx.x < 128) {
-        tv_registers_fewer<56>();
+        tv_registers_fewer<40>();
         if (threadIdx.x < 32)
-            load<h>(s, shared, of);
+            load<h>(s, shared);
         else
-            add<h>(s, shared, of);
+            add<h>(s, shared);
     } else {
-        tv_registers_more<224>();
-        multiply<h>(s, shared, of);
+        tv_registers_more<232>();
+        multiply<h>(s, shared);
     }
 }
 
@@ -365,6 +394,7 @@ tv_status_t prepare(tv_stream *stream, const tv_attention_backward_args *a, swee
     s.a = *a;
     s.key_tiles = static_cast<int>(tv_ceil_div(a->seq_length, keys));
     s.query_tiles = static_cast<int>(tv_ceil_div(a->seq_length, queries<h>));
+    s.num_tasks = a->batch * a->num_kv_heads * s.key_tiles;
     const size_t tiles = static_cast<size_t>(a->batch) * static_cast<size_t>(a->num_heads) *
                          static_cast<size_t>(s.query_tiles);
     TV_TRY(tv_cuda_workspace(stream, tiles * (sizeof(tile_terms<h>) + sizeof(int)) + sizeof(int),
@@ -387,11 +417,15 @@ template <int h> tv_status_t launch(tv_stream *stream, const tv_attention_backwa
     TV_TRY(tv_launch(attention_backward_terms<h>,
                      dim3(static_cast<unsigned>(tv_ceil_div(rows, 256 / (h / 8)))), dim3(256), 0,
                      stream, s));
-    const unsigned blocks = static_cast<unsigned>(a->batch) *
-                            static_cast<unsigned>(a->num_kv_heads) *
-                            static_cast<unsigned>(s.key_tiles);
-    return tv_launch_shared(attention_backward_wgmma<h>, dim3(blocks), threads,
-                            static_cast<int>(sizeof(room<h>)) + 1024, stream, s);
+    int device = 0, processors = 0;
+    TV_TRY(tv_cuda_status(cudaGetDevice(&device), "the device"));
+    TV_TRY(tv_cuda_status(
+        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "its SMs"));
+    const unsigned blocks =
+        static_cast<unsigned>(processors < s.num_tasks ? processors : s.num_tasks);
+    constexpr int bytes = static_cast<int>(sizeof(room<h>)) + 1024;
+    static_assert(bytes <= 232448, "what a block may have");
+    return tv_launch_shared(attention_backward_wgmma<h>, dim3(blocks), threads, bytes, stream, s);
 }
 } // namespace
 

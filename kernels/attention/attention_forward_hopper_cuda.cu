@@ -11,132 +11,13 @@
  * Blocks take the next tile when they are free: of planes (sequence and head) whose keys and values together stay in
  * the second-level cache, of those the longest tiles first. What a tile computes does not depend on who takes it.
  * 4 B heads h pairs FLOPs. */
-#include "kernels/attention/attention_cuda_internal.h"
+#include "kernels/attention/attention_forward_hopper_internal.h"
 #include "kernels/attention/attention_hopper_internal.h"
-#include "kernels/hopper_internal.h"
+
+using namespace tv_forward;
 
 namespace
 {
-constexpr int keys = 128;                  /* of a tile */
-constexpr int stages = 2;                  /* of keys, and of values */
-constexpr int64_t cached_bytes = 32 << 20; /* of keys and values that are worked on at a time */
-constexpr int warp_rows = 16, store_bytes = warp_rows * 128; /* a warp's rows of one panel */
-
-/* Heads of h columns, `groups` warpgroups that multiply. */
-template <int h_, int groups_> struct plan {
-    static constexpr int h = h_, groups = groups_, panels = h / 64;
-    static constexpr int queries = 64 * groups, threads = 128 * (groups + 1);
-    static constexpr int q_panel = queries * 128, kv_panel = keys * 128; /* bytes */
-    static constexpr int q_bytes = panels * q_panel, kv_bytes = panels * kv_panel;
-    /* queries, results, stages of keys, stages of values */
-    static constexpr int k_at = 2 * q_bytes, v_at = k_at + stages * kv_bytes;
-    static constexpr int shared_bytes = v_at + stages * kv_bytes + 1024;
-    static constexpr int copy_registers = groups == 2 ? 24 : 32;
-    static constexpr int multiply_registers = groups == 2 ? 240 : 160;
-    static_assert(128 * (copy_registers + groups * multiply_registers) <= 65536, "registers");
-};
-
-struct maps {
-    CUtensorMap q, k, v, o;
-};
-struct work {
-    float *lse;                /* [B, num_heads, S] */
-    const int32_t *first_keys; /* [B*S] or NULL */
-    int seq_length, num_heads, num_kv_heads;
-    int num_planes; /* B num_heads */
-    int at_once;    /* planes whose keys are cached together */
-    int tiles;      /* of queries in a plane */
-    int *taken;     /* of all tiles, behind the first of every block */
-};
-/* In shared memory, beside the tiles. */
-struct barriers {
-    int at; /* the tile whose queries are full; none: -1 */
-    uint64_t q_full, q_empty;
-    uint64_t k_full[stages], k_empty[stages], v_full[stages], v_empty[stages];
-};
-
-/* A tile of queries: blocks of keys from high - 1 down to low. */
-struct tile {
-    int plane, sequence, head, first, low, high;
-};
-
-/* Tile number `at` of all; at: less than their number. */
-template <typename P> TV_ATTENTION_DEVICE tile find_tile(const work &w, int at)
-{
-    tile t;
-    const int section = at / (w.at_once * w.tiles), before = section * w.at_once;
-    const int planes = tv_lesser(w.at_once, w.num_planes - before);
-    const int inside = at - before * w.tiles;
-    t.plane = before + inside % planes;
-    t.sequence = t.plane / w.num_heads;
-    t.head = t.plane % w.num_heads;
-    t.first = (w.tiles - 1 - inside / planes) * P::queries;
-    const int64_t row = static_cast<int64_t>(t.sequence) * w.seq_length + t.first;
-    t.low = tv_first_key_of(w.first_keys, row) / keys;
-    t.high = (tv_lesser(t.first + P::queries, w.seq_length) + keys - 1) / keys;
-    return t;
-}
-
-/* Stage and phase of the nth block of keys since the kernel began. */
-TV_ATTENTION_DEVICE int stage_of(unsigned nth)
-{
-    return static_cast<int>(nth % stages);
-}
-TV_ATTENTION_DEVICE unsigned phase_of(unsigned nth)
-{
-    return nth / stages % 2;
-}
-
-template <typename P>
-TV_ATTENTION_DEVICE void load_panels(const CUtensorMap *map, unsigned char *to, uint64_t *full,
-                                     int panel, int head, int row, int sequence)
-{
-    tv_barrier_arrive_expect(full, static_cast<uint32_t>(P::panels * panel));
-#pragma unroll
-    for (int i = 0; i < P::panels; i++)
-        tv_tma_load(map, to + i * panel, full, head * P::h + 64 * i, row, sequence);
-}
-
-/* One thread: all copies into shared memory. */
-template <typename P>
-TV_ATTENTION_DEVICE void copy(const maps &m, const work &w, unsigned char *shared, barriers &b)
-{
-    tv_tma_prefetch(&m.q);
-    tv_tma_prefetch(&m.k);
-    tv_tma_prefetch(&m.v);
-    unsigned nth = 0, phase = 0;
-    int at = static_cast<int>(blockIdx.x);
-    for (; at < w.num_planes * w.tiles; phase ^= 1) {
-        const tile t = find_tile<P>(w, at);
-        const int kv = t.head / (w.num_heads / w.num_kv_heads);
-        /* keys of a block, and values of the one before */
-#pragma unroll 1
-        for (int block = t.high - 1; block >= t.low - 1; block--, nth++) {
-            if (block >= t.low) {
-                const int stage = stage_of(nth);
-                tv_barrier_wait(&b.k_empty[stage], phase_of(nth) ^ 1);
-                load_panels<P>(&m.k, shared + P::k_at + stage * P::kv_bytes, &b.k_full[stage],
-                               P::kv_panel, kv, block * keys, t.sequence);
-            }
-            if (block == t.high - 1) {
-                tv_barrier_wait(&b.q_empty, phase ^ 1);
-                b.at = at;
-                load_panels<P>(&m.q, shared, &b.q_full, P::q_panel, t.head, t.first, t.sequence);
-                continue;
-            }
-            const int stage = stage_of(nth - 1);
-            tv_barrier_wait(&b.v_empty[stage], phase_of(nth - 1) ^ 1);
-            load_panels<P>(&m.v, shared + P::v_at + stage * P::kv_bytes, &b.v_full[stage],
-                           P::kv_panel, kv, (block + 1) * keys, t.sequence);
-        }
-        nth--; /* the last round had values alone */
-        at = static_cast<int>(gridDim.x) + atomicAdd(w.taken, 1);
-    }
-    tv_barrier_wait(&b.q_empty, phase ^ 1);
-    b.at = -1;
-    tv_barrier_arrive(&b.q_full);
-}
-
 /* A warpgroup that multiplies. */
 template <typename P> struct multiplier {
     float sum[P::h / 2];                /* [64, h]: weights times values */
@@ -255,15 +136,15 @@ template <typename P> TV_ATTENTION_DEVICE void shrink_sum(multiplier<P> &r)
         r.sum[i] *= r.shrink[i / 2 % 2];
 }
 
-/* The scores of a block of keys are there: to weights that are not packed yet. */
+/* The scores of a block of keys are there: to weights that are not packed yet. q_empty: NULL before the last block. */
 template <typename P>
-TV_ATTENTION_DEVICE void take_scores(multiplier<P> &r, barriers &b, unsigned nth, bool is_last,
+TV_ATTENTION_DEVICE void take_scores(multiplier<P> &r, uint64_t *k_empty, uint64_t *q_empty,
                                      bool hides, int block)
 {
     tv_wgmma_keep(r.scores);
-    release(&b.k_empty[stage_of(nth)]);
-    if (is_last)
-        release(&b.q_empty);
+    release(k_empty);
+    if (q_empty != nullptr)
+        release(q_empty);
     if (hides)
         hide(r, block * keys);
     soften(r);
@@ -283,7 +164,7 @@ TV_ATTENTION_DEVICE void finish(multiplier<P> &r, const maps &m, const work &w, 
         weight += __shfl_xor_sync(0xffffffffu, weight, 2);
         factor[half] = 1 / weight;
         const int row = r.row + 8 * half;
-        if (lane % 4 == 0 && row < w.seq_length)
+        if (lane % 4 == 0 && row < t.end)
             w.lse[static_cast<int64_t>(t.plane) * w.seq_length + row] =
                 r.top[half] * tv_score_scale<P::h> + logf(weight);
     }
@@ -301,25 +182,26 @@ TV_ATTENTION_DEVICE void finish(multiplier<P> &r, const maps &m, const work &w, 
     tv_fence_async();
     __syncwarp();
     if (lane == 0) {
+        const int sequence = t.plane / w.num_heads, head = t.plane % w.num_heads;
         for (int i = 0; i < P::panels; i++)
-            tv_tma_store(&m.o, room + i * store_bytes, t.head * P::h + 64 * i, r.row, t.sequence);
+            tv_tma_store(&m.o, room + i * store_bytes, head * P::h + 64 * i, r.row, sequence);
         tv_bulk_commit();
     }
 }
 
-/* Blocks of keys that hide from all of the warpgroup's queries: [from, t.high) downwards. */
+/* `count` blocks of keys that are hidden from all of the warpgroup's queries. */
 template <typename P>
-TV_ATTENTION_DEVICE void skip(barriers &b, unsigned &nth, int count, int group)
+TV_ATTENTION_DEVICE void skip(barriers<P> &b, unsigned &nth, int count, int group)
 {
 #pragma unroll 1
     for (; count > 0; count--, nth++) {
-        const int stage = stage_of(nth);
-        tv_barrier_wait(&b.k_full[stage], phase_of(nth));
+        const auto at = place<P::stages>::of(nth);
+        tv_barrier_wait(&b.k_full[at.stage], at.phase);
         await_turn<P>(group);
         pass_turn<P>(group);
-        release(&b.k_empty[stage]);
-        tv_barrier_wait(&b.v_full[stage], phase_of(nth));
-        release(&b.v_empty[stage]);
+        release(&b.k_empty[at.stage]);
+        tv_barrier_wait(&b.v_full[at.stage], at.phase);
+        release(&b.v_empty[at.stage]);
     }
 }
 
@@ -332,9 +214,7 @@ template <typename P> TV_ATTENTION_DEVICE void begin(multiplier<P> &r, const wor
     for (int half = 0; half < 2; half++) {
         r.top[half] = -INFINITY;
         r.weight[half] = 0;
-        r.first_key[half] =
-            tv_first_key_of(w.first_keys, static_cast<int64_t>(t.sequence) * w.seq_length +
-                                              tv_lesser(r.row + 8 * half, w.seq_length - 1));
+        r.first_key[half] = first_key_of(w, t.plane, tv_lesser(r.row + 8 * half, w.seq_length - 1));
     }
 #pragma unroll
     for (int i = 0; i < P::h / 2; i++)
@@ -344,60 +224,65 @@ template <typename P> TV_ATTENTION_DEVICE void begin(multiplier<P> &r, const wor
 /* A warpgroup's share of a tile. nth: of its first block of keys; afterwards of the next tile's. */
 template <typename P>
 TV_ATTENTION_DEVICE void multiply(multiplier<P> &r, const work &w, const tile &t,
-                                  const unsigned char *shared, barriers &b, unsigned &nth)
+                                  const unsigned char *shared, int q_stage, barriers<P> &b,
+                                  unsigned &nth)
 {
-    const int first = t.first + 64 * r.group, last = tv_lesser(first + 64, w.seq_length) - 1;
+    const int first = t.first + 64 * r.group, last = tv_lesser(first + 64, t.end) - 1;
     const int high = last < first ? t.low : last / keys + 1;
-    const int last_first =
-        tv_first_key_of(w.first_keys, static_cast<int64_t>(t.sequence) * w.seq_length + last);
-    const unsigned char *q = shared + 64 * 128 * r.group;
-    const unsigned char *k = shared + P::k_at, *v = shared + P::v_at;
+    const int last_first = first_key_of(w, t.plane, last);
+    const unsigned char *q = shared + q_stage * P::q_bytes + 64 * 128 * r.group;
+    const unsigned char *all_k = shared + P::k_at, *all_v = shared + P::v_at;
+    uint64_t *q_empty = &b.q_empty[q_stage];
     skip<P>(b, nth, t.high - high, r.group);
     if (high <= t.low) {
-        release(&b.q_empty);
+        release(q_empty);
         return;
     }
     int block = high - 1;
     const auto hides = [&] { return block * keys + keys - 1 > first || block * keys < last_first; };
-    tv_barrier_wait(&b.k_full[stage_of(nth)], phase_of(nth));
+    auto v = place<P::stages>::of(nth);
+    tv_barrier_wait(&b.k_full[v.stage], v.phase);
     await_turn<P>(r.group);
-    start_scores(r, q, k + stage_of(nth) * P::kv_bytes);
+    start_scores(r, q, all_k + v.stage * P::kv_bytes);
     pass_turn<P>(r.group);
     tv_wgmma_wait<0>();
-    take_scores(r, b, nth, block == t.low, hides(), block);
+    take_scores(r, &b.k_empty[v.stage], block == t.low ? q_empty : nullptr, hides(), block);
     pack(r);
-    for (block--; block >= t.low; block--, nth++) {
-        tv_barrier_wait(&b.k_full[stage_of(nth + 1)], phase_of(nth + 1));
+    for (block--, nth++; block >= t.low; block--, nth++) {
+        const auto k = place<P::stages>::of(nth);
+        tv_barrier_wait(&b.k_full[k.stage], k.phase);
         await_turn<P>(r.group);
-        start_scores(r, q, k + stage_of(nth + 1) * P::kv_bytes);
-        tv_barrier_wait(&b.v_full[stage_of(nth)], phase_of(nth));
-        start_sum(r, v + stage_of(nth) * P::kv_bytes);
+        start_scores(r, q, all_k + k.stage * P::kv_bytes);
+        tv_barrier_wait(&b.v_full[v.stage], v.phase);
+        start_sum(r, all_v + v.stage * P::kv_bytes);
         pass_turn<P>(r.group);
         tv_wgmma_wait<1>();
-        take_scores(r, b, nth + 1, block == t.low, hides(), block);
-        tv_wgmma_keep(r.scores);
-        /* over already: ptxas leaves the softening above the branch, behind the products under way */
-        tv_barrier_wait(&b.v_full[stage_of(nth)], phase_of(nth));
+        take_scores(r, &b.k_empty[k.stage], block == t.low ? q_empty : nullptr, hides(), block);
+        /* Over already, and sums are never negative: a branch that ptxas cannot take before all scores are softened, so
+         * that it leaves the softening behind the products under way. */
+        tv_barrier_wait(&b.v_full[v.stage], v.phase ^ (r.weight[0] + r.weight[1] < 0));
         tv_wgmma_wait<0>();
         tv_wgmma_keep(r.sum);
         tv_wgmma_keep(r.scores); /* packed from here on */
-        release(&b.v_empty[stage_of(nth)]);
+        release(&b.v_empty[v.stage]);
         shrink_sum(r);
         pack(r);
+        v = k;
     }
-    tv_barrier_wait(&b.v_full[stage_of(nth)], phase_of(nth));
-    start_sum(r, v + stage_of(nth) * P::kv_bytes);
+    tv_barrier_wait(&b.v_full[v.stage], v.phase);
+    start_sum(r, all_v + v.stage * P::kv_bytes);
     tv_wgmma_wait<0>();
     tv_wgmma_keep(r.sum);
-    release(&b.v_empty[stage_of(nth)]);
-    nth++;
+    release(&b.v_empty[v.stage]);
 }
 
-template <typename P> TV_ATTENTION_DEVICE void init(barriers &b)
+template <typename P> TV_ATTENTION_DEVICE void init(barriers<P> &b)
 {
-    tv_barrier_init(&b.q_full, 1);
-    tv_barrier_init(&b.q_empty, 4 * P::groups);
-    for (int i = 0; i < stages; i++) {
+    for (int i = 0; i < 2; i++) {
+        tv_barrier_init(&b.q_full[i], 1);
+        tv_barrier_init(&b.q_empty[i], 4 * P::groups);
+    }
+    for (int i = 0; i < P::stages; i++) {
         tv_barrier_init(&b.k_full[i], 1);
         tv_barrier_init(&b.v_full[i], 1);
         tv_barrier_init(&b.k_empty[i], 4 * P::groups);
@@ -406,12 +291,23 @@ template <typename P> TV_ATTENTION_DEVICE void init(barriers &b)
     tv_barriers_ready();
 }
 
+/* The compiler sees that a warp's lanes have the same. */
+TV_ATTENTION_DEVICE tile as_one(tile t)
+{
+    t.plane = __shfl_sync(0xffffffffu, t.plane, 0);
+    t.first = __shfl_sync(0xffffffffu, t.first, 0);
+    t.end = __shfl_sync(0xffffffffu, t.end, 0);
+    t.low = __shfl_sync(0xffffffffu, t.low, 0);
+    t.high = __shfl_sync(0xffffffffu, t.high, 0);
+    return t;
+}
+
 template <typename P>
 __global__ void __launch_bounds__(P::threads, 1)
     attention_forward_wgmma(const __grid_constant__ maps m, const work w)
 {
     TV_SHARED_DYNAMIC(unsigned char, dynamic);
-    __shared__ barriers b;
+    __shared__ barriers<P> b;
     unsigned char *shared = tv_shared_1024(dynamic);
     if (threadIdx.x == 0)
         init<P>(b);
@@ -427,19 +323,19 @@ __global__ void __launch_bounds__(P::threads, 1)
     /* the compiler sees that a warp's lanes go the same way */
     const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32 - 4, 0);
     r.group = warp / 4;
-    unsigned char *room = shared + P::q_bytes + warp * P::panels * store_bytes;
+    unsigned char *room = shared + P::o_at + warp * P::panels * store_bytes;
     if (r.group == P::groups - 1)
         pass_turn<P>(r.group); /* the first one begins */
-    unsigned nth = 0, phase = 0;
-    for (;; phase ^= 1) {
-        tv_barrier_wait(&b.q_full, phase);
-        const int at = __shfl_sync(0xffffffffu, b.at, 0);
-        if (at < 0)
+    unsigned nth = 0;
+    for (unsigned nth_q = 0;; nth_q++) {
+        const auto q = place<2>::of(nth_q);
+        tv_barrier_wait(&b.q_full[q.stage], q.phase);
+        const tile t = as_one(b.tiles[q.stage]);
+        if (t.plane < 0)
             break;
-        const tile t = find_tile<P>(w, at);
         begin(r, w, t);
-        multiply(r, w, t, shared, b, nth);
-        if (t.first + 64 * r.group < w.seq_length)
+        multiply(r, w, t, shared, q.stage, b, nth);
+        if (t.first + 64 * r.group < t.end)
             finish(r, m, w, t, room);
     }
     if (threadIdx.x % 32 == 0)
@@ -463,6 +359,7 @@ template <typename P> tv_status_t launch(tv_stream *stream, const tv_attention_a
     w.num_kv_heads = a->num_kv_heads;
     w.num_planes = a->batch * a->num_heads;
     w.tiles = static_cast<int>(tv_ceil_div(a->seq_length, P::queries));
+    w.shorter = static_cast<int>(64 * tv_ceil_div(a->seq_length - (w.tiles - 1) * P::queries, 64));
     const int64_t kv_heads = cached_bytes / (static_cast<int64_t>(a->seq_length) * P::h * 4);
     const int64_t planes = (kv_heads < 1 ? 1 : kv_heads) * (a->num_heads / a->num_kv_heads);
     w.at_once = static_cast<int>(planes < w.num_planes ? planes : w.num_planes);

@@ -237,13 +237,15 @@ template <typename T> struct slope {
     }
 };
 
-/* What a thread holds of a row in backward, as it is stored; `old` is what dx held. */
+/* What a thread holds of a row in backward, as it is stored; what dx held is read late, for want of registers. */
 template <int N, typename T> struct held {
     tv_pack<T, N> x[packs], dy[packs];
     __device__ void load(const slope<T> &a, int p, int64_t i)
     {
         x[p] = *reinterpret_cast<const tv_pack<T, N> *>(a.x + i);
         dy[p] = *reinterpret_cast<const tv_pack<T, N> *>(a.dy + i);
+        if (a.adds)
+            tv_prefetch(a.dx + i);
     }
     __device__ float normal(int p, int k, float shift, float rstd) const
     {

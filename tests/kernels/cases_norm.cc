@@ -134,3 +134,31 @@ void add_norm_cases(std::vector<Case> &cases)
                                  (inverse ? "_inverse" : ""),
                              rounding, [=](Call &run) { return rotary(run, r, inverse); }});
 }
+
+Case norm_of_sum(int has_mean, bool is_added_before, int64_t cols)
+{
+    const auto call = [=](Call &run) {
+        const int64_t rows = 5;
+        tv_norm_args args = {};
+        args.rows = rows;
+        args.cols = cols;
+        args.eps = 1e-5;
+        args.x = run.in(rows, cols, cols, -1, 3).data();
+        args.added = run.in(rows, cols, cols).data();
+        args.sum = run.out(rows, cols, cols).data();
+        args.weight = run.in(1, cols, cols).data();
+        args.bias = has_mean ? run.in(1, cols, cols).data() : Place{};
+        args.y = run.out(rows, cols, cols).data();
+        args.mean = has_mean ? run.out(1, rows, rows).data() : Place{};
+        args.rstd = run.out(1, rows, rows).data();
+        const tv_add_args add = {rows * cols, args.x, args.added, args.sum};
+        if (is_added_before) {
+            TV_TRY(run.kernels->add(run.stream, &add));
+            args.x = args.sum;
+            args.added = nullptr;
+        }
+        const auto op = has_mean ? run.kernels->layernorm_forward : run.kernels->rmsnorm_forward;
+        return op(run.stream, &args);
+    };
+    return {has_mean ? "layernorm_forward" : "rmsnorm_forward", shape_name({5, cols}), exact, call};
+}

@@ -106,6 +106,8 @@ void add_norm_cases(std::vector<Case> &cases);
 void add_attention_cases(std::vector<Case> &cases);
 void add_loss_cases(std::vector<Case> &cases);
 std::vector<Case> all_cases();
+// The norm of a sum of any numbers, which `add` makes first, or the norm on the way: the same bits in every table.
+Case norm_of_sum(int has_mean, bool is_added_before, int64_t cols);
 
 // Sizes as a part of the name of a case: shape_name({65, 33}) is "65x33".
 std::string shape_name(const std::vector<int64_t> &sizes);

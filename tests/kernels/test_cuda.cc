@@ -94,6 +94,19 @@ INSTANTIATE_TEST_SUITE_P(Kernels, Cuda, ::testing::ValuesIn(all_cases()),
                              return each.param.op + "_" + each.param.shape;
                          });
 
+// Rows for a warp, for a block, and longer.
+TEST(CudaNorm, OfASumHasTheBitsOfTheSumAndItsNorm)
+{
+    if (!has_device())
+        GTEST_SKIP() << tv_error_message();
+    Staged staged;
+    for (tv_dtype_t dtype : {TV_F32, TV_BF16})
+        for (int64_t cols : {72, 776, 2056})
+            for (bool is_aligned : {true, false})
+                expect_same_bits(staged.run(norm_of_sum(1, false, cols), dtype, is_aligned),
+                                 staged.run(norm_of_sum(1, true, cols), dtype, is_aligned));
+}
+
 // In place, more than goes through the workspace at once.
 TEST(CudaConversion, InPlaceByParts)
 {

@@ -1,5 +1,5 @@
-// Tensors of more than 2^31 elements on a GPU. A large tensor is a small one many times over, so that the result must be
-// the small result many times over, to the bit: looked at in its first copies, across element 2^31, and in its last.
+// Tensors of more than 2^31 elements on a GPU. A large tensor is a small one many times over, so that the result must
+// be the small result many times over, to the bit: looked at in its first copies, across element 2^31, and in its last.
 #include "kernels/staged.h"
 
 namespace
