@@ -221,8 +221,8 @@ static tv_status_t make_json(const struct tv_step_bench *bench, const struct tv_
     TV_TRY(parts_json(bench, &parts));
     const struct traffic traffic = traffic_of(bench);
     *root_out = json_pack(
-        "{s:o, s:i, s:i, s:I, s:f, s:o, s:o, s:o, s:o, s:o, s:{s:f, s:i, s:f, s:i}, s:{s:f, s:f, "
-        "s:f}, s:o, s:o, s:o, s:o}",
+        "{s:o, s:i, s:i, s:I, s:f, s:o, s:o, s:o, s:o, s:o, s:{s:f, s:i, s:f, s:i}, "
+        "s:{s:f, s:f, s:f}, s:o, s:o, s:o, s:o}",
         "sizes", sizes_json(bench, run), "steps", bench->num_steps, "warmup_steps",
         options->num_warmup, "tokens_per_step", (json_int_t)bench->tokens_per_step,
         "flops_per_token", bench->flops_per_token, "step_seconds", spread_json(step),

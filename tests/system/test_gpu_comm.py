@@ -78,6 +78,32 @@ class Comm(unittest.TestCase):
                 self.assertEqual(code, 2, said)
                 self.assertRegex(said, f"would share GPU {PCI[0]}: {ranks} rank.s. see the same {len(gpus)} GPU.*--comm mpi")
 
+    def test_the_timeline_has_what_the_gpus_did(self):
+        with tempfile.TemporaryDirectory() as folder:
+            trace = Path(folder) / "trace.json"
+            code, said = train(["--device", "cuda", "--comm", "nccl", "--local-ranks", "4", "--pp", "2", "--dp", "2",
+                                "--trace", str(trace)], 4)
+            self.assertEqual(code, 0, said)
+            events = json.loads(trace.read_text())["traceEvents"]
+        named = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
+        spans = [e for e in events if e.get("cat") == "gpu"]
+        for rank in range(4):
+            on_gpu = {}
+            for span in (span for span in spans if span["pid"] == rank):
+                on_gpu.setdefault(named[rank, span["tid"]], []).append(span)
+            compute = on_gpu.pop("GPU: compute")
+            # of the last step: two micro-batches forward and backward, then the sum, then the optimizer
+            order = ["F0", "F1", "B0", "B1"] if rank < 2 else ["F0", "B0", "F1", "B1"]
+            self.assertEqual([span["name"].split(",")[0] for span in compute], order + ["sum of gradients", "optimizer"])
+            for before, after in zip(compute, compute[1:]):
+                self.assertLessEqual(before["ts"] + before["dur"], after["ts"] + 20)  # microseconds
+            words = [span["name"] for of_stream in on_gpu.values() for span in of_stream]
+            self.assertTrue(any(word.startswith("data all_reduce") for word in words), words)
+            self.assertEqual(len([word for word in words if " send," in word]), 2, words)
+            self.assertEqual(len([word for word in words if " receive," in word or " recv," in word]), 2, words)
+            host = [e for e in events if e.get("cat") == "compute" and e["pid"] == rank]
+            self.assertEqual(len(host), 4)
+
     def test_memory_is_what_was_predicted(self):
         """Workspace of the kernels included."""
         lines, _ = self.lines(["--pp", "2", "--precision", "bf16", "--local-ranks", "2"], "mpi", 2)
