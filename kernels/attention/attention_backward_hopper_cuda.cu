@@ -343,21 +343,24 @@ __global__ void __launch_bounds__(threads, 1)
 
 /* ---- before it ---- */
 
+constexpr int terms_threads = 256;
+template <int h> constexpr int terms_rows = terms_threads / (h / 8);
+
 /* The terms of all tiles; no tickets are drawn, and nothing is added. h / 8 threads for a row of a head; rows of the
- * tiles behind the end of the sequence, too. */
+ * tiles behind the end of the sequence, too. Blocks: heads of all sequences, rows. */
 template <int h>
-__global__ void __launch_bounds__(256) attention_backward_terms(const __grid_constant__ sweep s)
+__global__ void __launch_bounds__(terms_threads)
+    attention_backward_terms(const __grid_constant__ sweep s)
 {
     constexpr int lanes = h / 8;
-    const int64_t rows = static_cast<int64_t>(s.query_tiles) * queries<h>;
-    const int64_t i = static_cast<int64_t>(blockIdx.x) * (256 / lanes) + threadIdx.x / lanes;
-    const bool is_there = i < rows * s.a.num_heads * s.a.batch;
-    const int64_t plane = is_there ? i / rows : 0; /* of a sequence's head */
-    const int row = static_cast<int>(is_there ? i % rows : 0),
-              lane = static_cast<int>(threadIdx.x) % lanes;
-    const int64_t sequence = plane / s.a.num_heads, at = sequence * s.a.seq_length + row;
-    const int64_t column = plane % s.a.num_heads * h + lane * 8;
-    const bool is_row = is_there && row < s.a.seq_length;
+    const int lane = static_cast<int>(threadIdx.x) % lanes,
+              row = static_cast<int>(blockIdx.y) * terms_rows<h> +
+                    static_cast<int>(threadIdx.x) / lanes;
+    const int sequence = static_cast<int>(blockIdx.x) / s.a.num_heads,
+              head = static_cast<int>(blockIdx.x) % s.a.num_heads;
+    const int64_t base = static_cast<int64_t>(sequence) * s.a.seq_length, at = base + row;
+    const int64_t column = static_cast<int64_t>(head) * h + lane * 8;
+    const bool is_row = row < s.a.seq_length;
     float delta = 0;
     if (is_row) {
         float o[8], d_o[8];
@@ -371,18 +374,18 @@ __global__ void __launch_bounds__(256) attention_backward_terms(const __grid_con
 #pragma unroll
     for (int bits = lanes / 2; bits > 0; bits /= 2)
         delta += __shfl_xor_sync(0xffffffffu, delta, bits);
-    if (!is_there || lane != 0)
+    if (lane != 0)
         return;
-    const int64_t last = (sequence + 1) * s.a.seq_length - 1;
-    const int64_t tile = plane * s.query_tiles + row / queries<h>;
+    const int64_t plane = blockIdx.x, tile = plane * s.query_tiles + row / queries<h>;
     tile_terms<h> &terms = static_cast<tile_terms<h> *>(s.terms)[tile];
     terms.lse[row % queries<h>] =
         is_row ? s.a.lse[plane * s.a.seq_length + row] * tv_log2_e : INFINITY;
     terms.delta[row % queries<h>] = delta;
-    terms.first_key[row % queries<h>] = tv_first_key_of(s.a.first_keys, is_row ? at : last);
+    terms.first_key[row % queries<h>] =
+        tv_first_key_of(s.a.first_keys, is_row ? at : base + s.a.seq_length - 1);
     if (row % queries<h> == 0)
         s.counts[tile] = 0;
-    if (i == 0)
+    if (blockIdx.x == 0 && row == 0)
         *s.drawn = 0;
 }
 
@@ -413,10 +416,10 @@ template <int h> tv_status_t launch(tv_stream *stream, const tv_attention_backwa
 {
     sweep s = {};
     TV_TRY(prepare<h>(stream, a, &s));
-    const int64_t rows = static_cast<int64_t>(a->batch) * a->num_heads * s.query_tiles * queries<h>;
-    TV_TRY(tv_launch(attention_backward_terms<h>,
-                     dim3(static_cast<unsigned>(tv_ceil_div(rows, 256 / (h / 8)))), dim3(256), 0,
-                     stream, s));
+    const dim3 heads_and_rows(static_cast<unsigned>(a->batch) * static_cast<unsigned>(a->num_heads),
+                              static_cast<unsigned>(s.query_tiles * queries<h> / terms_rows<h>));
+    TV_TRY(
+        tv_launch(attention_backward_terms<h>, heads_and_rows, dim3(terms_threads), 0, stream, s));
     int device = 0, processors = 0;
     TV_TRY(tv_cuda_status(cudaGetDevice(&device), "the device"));
     TV_TRY(tv_cuda_status(
