@@ -52,22 +52,27 @@ template <int n> TV_HOPPER void keep(fragments<n> &x)
     for (int i = 0; i < 4 * n; i++)
         tv_not_ahead(x.word[i / 4][i % 4]);
 }
-template <int n> TV_HOPPER void pack(fragments<n> &to, const float (&from)[8 * n])
+
+/* What follows goes by parts of 64 queries: 4 fragments, 32 elements of a thread. */
+template <int n> TV_HOPPER void pack(fragments<n> &to, const float (&from)[8 * n], int part)
 {
 #pragma unroll
-    for (int i = 0; i < 4 * n; i++)
+    for (int i = 16 * part; i < 16 * part + 16; i++) {
         to.word[i / 4][i % 4] = tv_pack_bf16(from[2 * i], from[2 * i + 1]);
-    keep(to);
+        tv_not_ahead(to.word[i / 4][i % 4]);
+    }
 }
 
-/* sum [64, h] of a warpgroup += x [64, queries] times a tile of queries or do. */
+/* sum [64, h] of a warpgroup += a part of x [64, queries] times a tile of queries or do. */
 template <int h>
-TV_HOPPER void start_sum(float (&sum)[h / 2], fragments<queries<h> / 16> &x, tv_shared_at tile)
+TV_HOPPER void start_sum(float (&sum)[h / 2], fragments<queries<h> / 16> &x, tv_shared_at tile,
+                         int part)
 {
-    tv_wgmma_keep(sum);
+    if (part == 0)
+        tv_wgmma_keep(sum);
     tv_wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < queries<h> / 16; i++)
+    for (int i = 4 * part; i < 4 * part + 4; i++)
         tv_wgmma_rs<tv_mn_major>(
             sum, x.word[i],
             tv_wgmma_mn_major(tile + static_cast<uint32_t>(i) * 2048, queries<h> * 128), true);
@@ -105,11 +110,11 @@ TV_HOPPER void hide(float (&s)[queries<h> / 2], const tile_terms<h> &terms, int 
 
 /* scores -> weights */
 template <int h>
-TV_HOPPER void soften(float (&s)[queries<h> / 2], const tile_terms<h> &terms, int t)
+TV_HOPPER void soften(float (&s)[queries<h> / 2], const tile_terms<h> &terms, int t, int part)
 {
     constexpr float scale = tv_score_scale<h> * tv_log2_e;
 #pragma unroll
-    for (int j = 0; j < queries<h> / 8; j++) {
+    for (int j = 8 * part; j < 8 * part + 8; j++) {
         float lse[2];
         tv_load_floats<2>(terms.lse + 8 * j + 2 * t, lse);
 #pragma unroll
@@ -121,10 +126,10 @@ TV_HOPPER void soften(float (&s)[queries<h> / 2], const tile_terms<h> &terms, in
 /* weights, and the products v.do -> gradients of scores in place of the latter */
 template <int h>
 TV_HOPPER void differentiate(float (&dp)[queries<h> / 2], const float (&p)[queries<h> / 2],
-                             const tile_terms<h> &terms, int t)
+                             const tile_terms<h> &terms, int t, int part)
 {
 #pragma unroll
-    for (int j = 0; j < queries<h> / 8; j++) {
+    for (int j = 8 * part; j < 8 * part + 8; j++) {
         float delta[2];
         tv_load_floats<2>(terms.delta + 8 * j + 2 * t, delta);
 #pragma unroll
@@ -211,22 +216,26 @@ TV_HOPPER void gradients(products<h> &x, tile_pair<h> &tile, const tile_terms<h>
     if (key + 63 > query || terms.first_key[queries<h> - 1] > key)
         hide<h>(x.p, terms, query, key - 64 * me.group + me.row, me.t);
     start_scores<h>(x.ds, v, d_o);
-    soften<h>(x.p, terms, me.t);
-    if (h == 128) { /* there are registers for weights as floats and as words */
-        pack(x.p_words, x.p);
-        start_sum<h>(x.dv, x.p_words, d_o);
-        tv_wgmma_wait<1>();
-    } else {
-        tv_wgmma_wait<0>();
+#pragma unroll
+    for (int part = 0; part < queries<h> / 64; part++) {
+        soften<h>(x.p, terms, me.t, part);
+        if (h == 128) { /* there are registers for weights as floats and as words */
+            pack(x.p_words, x.p, part);
+            start_sum<h>(x.dv, x.p_words, d_o, part);
+            tv_wgmma_wait<1>();
+        } else if (part == 0) {
+            tv_wgmma_wait<0>();
+        }
+        if (part == 0)
+            tv_wgmma_keep(x.ds);
+        differentiate<h>(x.ds, x.p, terms, me.t, part);
+        if (h == 64) {
+            pack(x.p_words, x.p, part);
+            start_sum<h>(x.dv, x.p_words, d_o, part);
+        }
+        pack(x.ds_words, x.ds, part);
+        start_sum<h>(x.dk, x.ds_words, q, part);
     }
-    tv_wgmma_keep(x.ds);
-    differentiate<h>(x.ds, x.p, terms, me.t);
-    if (h == 64) {
-        pack(x.p_words, x.p);
-        start_sum<h>(x.dv, x.p_words, d_o);
-    }
-    pack(x.ds_words, x.ds);
-    start_sum<h>(x.dk, x.ds_words, q);
 }
 
 /* The sums of dk and dv are complete; ds gives them room. */
