@@ -52,22 +52,27 @@ template <int n> TV_HOPPER void keep(fragments<n> &x)
     for (int i = 0; i < 4 * n; i++)
         tv_not_ahead(x.word[i / 4][i % 4]);
 }
-template <int n> TV_HOPPER void pack(fragments<n> &to, const float (&from)[8 * n])
+
+/* What follows goes by parts of 64 queries: 4 fragments, 32 elements of a thread. */
+template <int n> TV_HOPPER void pack(fragments<n> &to, const float (&from)[8 * n], int part)
 {
 #pragma unroll
-    for (int i = 0; i < 4 * n; i++)
+    for (int i = 16 * part; i < 16 * part + 16; i++) {
         to.word[i / 4][i % 4] = tv_pack_bf16(from[2 * i], from[2 * i + 1]);
-    keep(to);
+        tv_not_ahead(to.word[i / 4][i % 4]);
+    }
 }
 
-/* sum [64, h] of a warpgroup += x [64, queries] times a tile of queries or do. */
+/* sum [64, h] of a warpgroup += a part of x [64, queries] times a tile of queries or do. */
 template <int h>
-TV_HOPPER void start_sum(float (&sum)[h / 2], fragments<queries<h> / 16> &x, tv_shared_at tile)
+TV_HOPPER void start_sum(float (&sum)[h / 2], fragments<queries<h> / 16> &x, tv_shared_at tile,
+                         int part)
 {
-    tv_wgmma_keep(sum);
+    if (part == 0)
+        tv_wgmma_keep(sum);
     tv_wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < queries<h> / 16; i++)
+    for (int i = 4 * part; i < 4 * part + 4; i++)
         tv_wgmma_rs<tv_mn_major>(
             sum, x.word[i],
             tv_wgmma_mn_major(tile + static_cast<uint32_t>(i) * 2048, queries<h> * 128), true);
@@ -105,11 +110,11 @@ TV_HOPPER void hide(float (&s)[queries<h> / 2], const tile_terms<h> &terms, int 
 
 /* scores -> weights */
 template <int h>
-TV_HOPPER void soften(float (&s)[queries<h> / 2], const tile_terms<h> &terms, int t)
+TV_HOPPER void soften(float (&s)[queries<h> / 2], const tile_terms<h> &terms, int t, int part)
 {
     constexpr float scale = tv_score_scale<h> * tv_log2_e;
 #pragma unroll
-    for (int j = 0; j < queries<h> / 8; j++) {
+    for (int j = 8 * part; j < 8 * part + 8; j++) {
         float lse[2];
         tv_load_floats<2>(terms.lse + 8 * j + 2 * t, lse);
 #pragma unroll
@@ -121,10 +126,10 @@ TV_HOPPER void soften(float (&s)[queries<h> / 2], const tile_terms<h> &terms, in
 /* weights, and the products v.do -> gradients of scores in place of the latter */
 template <int h>
 TV_HOPPER void differentiate(float (&dp)[queries<h> / 2], const float (&p)[queries<h> / 2],
-                             const tile_terms<h> &terms, int t)
+                             const tile_terms<h> &terms, int t, int part)
 {
 #pragma unroll
-    for (int j = 0; j < queries<h> / 8; j++) {
+    for (int j = 8 * part; j < 8 * part + 8; j++) {
         float delta[2];
         tv_load_floats<2>(terms.delta + 8 * j + 2 * t, delta);
 #pragma unroll
@@ -211,22 +216,26 @@ TV_HOPPER void gradients(products<h> &x, tile_pair<h> &tile, const tile_terms<h>
     if (key + 63 > query || terms.first_key[queries<h> - 1] > key)
         hide<h>(x.p, terms, query, key - 64 * me.group + me.row, me.t);
     start_scores<h>(x.ds, v, d_o);
-    soften<h>(x.p, terms, me.t);
-    if (h == 128) { /* there are registers for weights as floats and as words */
-        pack(x.p_words, x.p);
-        start_sum<h>(x.dv, x.p_words, d_o);
-        tv_wgmma_wait<1>();
-    } else {
-        tv_wgmma_wait<0>();
+#pragma unroll
+    for (int part = 0; part < queries<h> / 64; part++) {
+        soften<h>(x.p, terms, me.t, part);
+        if (h == 128) { /* there are registers for weights as floats and as words */
+            pack(x.p_words, x.p, part);
+            start_sum<h>(x.dv, x.p_words, d_o, part);
+            tv_wgmma_wait<1>();
+        } else if (part == 0) {
+            tv_wgmma_wait<0>();
+        }
+        if (part == 0)
+            tv_wgmma_keep(x.ds);
+        differentiate<h>(x.ds, x.p, terms, me.t, part);
+        if (h == 64) {
+            pack(x.p_words, x.p, part);
+            start_sum<h>(x.dv, x.p_words, d_o, part);
+        }
+        pack(x.ds_words, x.ds, part);
+        start_sum<h>(x.dk, x.ds_words, q, part);
     }
-    tv_wgmma_keep(x.ds);
-    differentiate<h>(x.ds, x.p, terms, me.t);
-    if (h == 64) {
-        pack(x.p_words, x.p);
-        start_sum<h>(x.dv, x.p_words, d_o);
-    }
-    pack(x.ds_words, x.ds);
-    start_sum<h>(x.dk, x.ds_words, q);
 }
 
 /* The sums of dk and dv are complete; ds gives them room. */
@@ -343,21 +352,24 @@ __global__ void __launch_bounds__(threads, 1)
 
 /* ---- before it ---- */
 
+constexpr int terms_threads = 256;
+template <int h> constexpr int terms_rows = terms_threads / (h / 8);
+
 /* The terms of all tiles; no tickets are drawn, and nothing is added. h / 8 threads for a row of a head; rows of the
- * tiles behind the end of the sequence, too. */
+ * tiles behind the end of the sequence, too. Blocks: heads of all sequences, rows. */
 template <int h>
-__global__ void __launch_bounds__(256) attention_backward_terms(const __grid_constant__ sweep s)
+__global__ void __launch_bounds__(terms_threads)
+    attention_backward_terms(const __grid_constant__ sweep s)
 {
     constexpr int lanes = h / 8;
-    const int64_t rows = static_cast<int64_t>(s.query_tiles) * queries<h>;
-    const int64_t i = static_cast<int64_t>(blockIdx.x) * (256 / lanes) + threadIdx.x / lanes;
-    const bool is_there = i < rows * s.a.num_heads * s.a.batch;
-    const int64_t plane = is_there ? i / rows : 0; /* of a sequence's head */
-    const int row = static_cast<int>(is_there ? i % rows : 0),
-              lane = static_cast<int>(threadIdx.x) % lanes;
-    const int64_t sequence = plane / s.a.num_heads, at = sequence * s.a.seq_length + row;
-    const int64_t column = plane % s.a.num_heads * h + lane * 8;
-    const bool is_row = is_there && row < s.a.seq_length;
+    const int lane = static_cast<int>(threadIdx.x) % lanes,
+              row = static_cast<int>(blockIdx.y) * terms_rows<h> +
+                    static_cast<int>(threadIdx.x) / lanes;
+    const int sequence = static_cast<int>(blockIdx.x) / s.a.num_heads,
+              head = static_cast<int>(blockIdx.x) % s.a.num_heads;
+    const int64_t base = static_cast<int64_t>(sequence) * s.a.seq_length, at = base + row;
+    const int64_t column = static_cast<int64_t>(head) * h + lane * 8;
+    const bool is_row = row < s.a.seq_length;
     float delta = 0;
     if (is_row) {
         float o[8], d_o[8];
@@ -371,18 +383,18 @@ __global__ void __launch_bounds__(256) attention_backward_terms(const __grid_con
 #pragma unroll
     for (int bits = lanes / 2; bits > 0; bits /= 2)
         delta += __shfl_xor_sync(0xffffffffu, delta, bits);
-    if (!is_there || lane != 0)
+    if (lane != 0)
         return;
-    const int64_t last = (sequence + 1) * s.a.seq_length - 1;
-    const int64_t tile = plane * s.query_tiles + row / queries<h>;
+    const int64_t plane = blockIdx.x, tile = plane * s.query_tiles + row / queries<h>;
     tile_terms<h> &terms = static_cast<tile_terms<h> *>(s.terms)[tile];
     terms.lse[row % queries<h>] =
         is_row ? s.a.lse[plane * s.a.seq_length + row] * tv_log2_e : INFINITY;
     terms.delta[row % queries<h>] = delta;
-    terms.first_key[row % queries<h>] = tv_first_key_of(s.a.first_keys, is_row ? at : last);
+    terms.first_key[row % queries<h>] =
+        tv_first_key_of(s.a.first_keys, is_row ? at : base + s.a.seq_length - 1);
     if (row % queries<h> == 0)
         s.counts[tile] = 0;
-    if (i == 0)
+    if (blockIdx.x == 0 && row == 0)
         *s.drawn = 0;
 }
 
@@ -413,10 +425,10 @@ template <int h> tv_status_t launch(tv_stream *stream, const tv_attention_backwa
 {
     sweep s = {};
     TV_TRY(prepare<h>(stream, a, &s));
-    const int64_t rows = static_cast<int64_t>(a->batch) * a->num_heads * s.query_tiles * queries<h>;
-    TV_TRY(tv_launch(attention_backward_terms<h>,
-                     dim3(static_cast<unsigned>(tv_ceil_div(rows, 256 / (h / 8)))), dim3(256), 0,
-                     stream, s));
+    const dim3 heads_and_rows(static_cast<unsigned>(a->batch) * static_cast<unsigned>(a->num_heads),
+                              static_cast<unsigned>(s.query_tiles * queries<h> / terms_rows<h>));
+    TV_TRY(
+        tv_launch(attention_backward_terms<h>, heads_and_rows, dim3(terms_threads), 0, stream, s));
     int device = 0, processors = 0;
     TV_TRY(tv_cuda_status(cudaGetDevice(&device), "the device"));
     TV_TRY(tv_cuda_status(

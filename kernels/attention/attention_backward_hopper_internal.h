@@ -223,6 +223,13 @@ template <int h> TV_HOPPER void load_keys(const sweep &s, room<h> &shared, const
     __syncwarp();
 }
 
+/* Until the block's nth step has room for a tile of queries. */
+template <int h> TV_HOPPER void wait_for_room(room<h> &shared, int n)
+{
+    if (n >= stages)
+        tv_barrier_wait(&shared.empty[n % stages], (n / stages - 1) & 1);
+}
+
 /* The tile of queries of the block's nth step. */
 template <int h>
 TV_HOPPER void load_queries(const sweep &s, room<h> &shared, const task &of, place at, int n,
@@ -231,8 +238,6 @@ TV_HOPPER void load_queries(const sweep &s, room<h> &shared, const task &of, pla
     const int lane = static_cast<int>(threadIdx.x % 32), stage = n % stages;
     constexpr int chunks = static_cast<int>(sizeof(tile_terms<h>) / 16);
     uint64_t *full = &shared.full[stage];
-    if (n >= stages)
-        tv_barrier_wait(&shared.empty[stage], (n / stages - 1) & 1);
     if (lane == 0) {
         tile_pair<h> &to = shared.tiles[stage];
         const int row = at.tile * queries<h>;
@@ -253,9 +258,12 @@ TV_HOPPER void load_queries(const sweep &s, room<h> &shared, const task &of, pla
     __syncwarp();
 }
 
+/* A task is drawn when there is room for its first tile: a task that is drawn long before it begins keeps those waiting
+ * that come after it. */
 template <int h> TV_HOPPER void load(const sweep &s, room<h> &shared)
 {
     for (int n = 0, step = 0;; n++) {
+        wait_for_room(shared, step);
         if (threadIdx.x % 32 == 0) {
             if (n >= 2)
                 tv_barrier_wait(&shared.needs_task[n % 2], (n / 2 - 1) & 1);
@@ -268,6 +276,7 @@ template <int h> TV_HOPPER void load(const sweep &s, room<h> &shared)
             return;
         place at = first_place(of);
         for (int left = of.tiles * of.group; left > 0; left--, at = next_place(of, at)) {
+            wait_for_room(shared, step);
             load_queries<h>(s, shared, of, at, step++, left == 1);
             if (left == of.tiles * of.group)
                 load_keys<h>(s, shared, of, n);
@@ -322,8 +331,27 @@ TV_HOPPER void finish_dq(const sweep &s, const room<h> &shared, const task &of, 
     }
 }
 
-/* The block's part of a tile's dq, once it is in shared memory. */
-template <int h> TV_HOPPER void add_tile(const sweep &s, room<h> &shared, const task &of, place at)
+/* An addition under way: its tile's count, to be set to `number` when it is done. */
+struct addition {
+    int *count;
+    int number;
+};
+
+/* By the thread that began it. */
+TV_HOPPER void settle(addition &last)
+{
+    if (last.count == nullptr)
+        return;
+    tv_bulk_wait<0>();
+    tv_fence_async_global();
+    tv_count_set(last.count, last.number);
+    last.count = nullptr;
+}
+
+/* The block's part of a tile's dq, once it is in shared memory. The first thread adds, that of the next warp waits for
+ * the tasks before. */
+template <int h>
+TV_HOPPER void add_tile(const sweep &s, room<h> &shared, const task &of, place at, addition &last)
 {
     const int thread = static_cast<int>(threadIdx.x) - 32, first = at.tile * queries<h>,
               rows = tv_lesser(queries<h>, s.a.seq_length - first),
@@ -332,7 +360,7 @@ template <int h> TV_HOPPER void add_tile(const sweep &s, room<h> &shared, const 
     const int64_t head = static_cast<int64_t>(of.sequence) * s.a.num_heads + at.head;
     float *sums = s.a.work + (head * s.a.seq_length + first) * h;
     int *count = s.counts + tile_number(s, of, at);
-    if (thread == 0 && number > 0)
+    if (thread == 32 && number > 0)
         tv_count_wait(count, number);
     __syncwarp();
     if (is_last && number > 0) {
@@ -348,25 +376,22 @@ template <int h> TV_HOPPER void add_tile(const sweep &s, room<h> &shared, const 
         for (int i = thread; i < rows * h / 4; i += adders)
             reinterpret_cast<float4 *>(sums)[i] = from[i];
         tv_fence_async_global();
+        tv_named_sync(added, adders);
+        if (thread == 0)
+            tv_count_set(count, 1);
     } else if (thread == 0) {
         tv_fence_async_global();
         tv_bulk_add(sums, shared.dq, static_cast<uint32_t>(rows * h * 4));
         tv_bulk_commit();
-        tv_bulk_wait<0>();
+        tv_bulk_wait_read<0>();
+        last = {count, number + 1};
     }
     __syncwarp();
-    if (!is_last) {
-        tv_named_sync(added, adders);
-        if (thread == 0) {
-            tv_fence_async_global();
-            tv_count_set(count, number + 1);
-        }
-        __syncwarp();
-    }
 }
 
 template <int h> TV_HOPPER void add(const sweep &s, room<h> &shared)
 {
+    addition last = {};
     for (int n = 0;; n++) {
         const task &of = take_task(shared, n);
         if (of.tiles == 0)
@@ -375,8 +400,11 @@ template <int h> TV_HOPPER void add(const sweep &s, room<h> &shared)
         for (int i = 0; i < of.tiles * of.group; i++, at = next_place(of, at)) {
             for (int g = 0; g < 2; g++)
                 tv_named_arrive(dq_taken + g, 128 + adders);
-            add_tile<h>(s, shared, of, at);
+            settle(last);
+            __syncwarp();
+            add_tile<h>(s, shared, of, at, last);
         }
+        settle(last);
         give_back_task(shared, n);
     }
 }
