@@ -41,7 +41,8 @@ enum { DEEP_COUNT = 1 << 18 }; /* floats of all partial sums but the first: 1 Mi
 
 static int is_deep(const struct tv_matmul_args *a, int threads)
 {
-    return threads > 1 && a->k / threads >= a->m + a->n &&
+    enum { LEAST_DEPTH = 4096 };
+    return threads > 1 && a->k >= LEAST_DEPTH && a->k / 4 >= a->m + a->n &&
            a->m * a->n <= DEEP_COUNT / (threads - 1);
 }
 
