@@ -1,12 +1,18 @@
 /* activation_cuda.cu -- gelu (arXiv:1606.08415) and SwiGLU (arXiv:2002.05202), 16 bytes at a time; the formulas are in
- * activation_ref.c. Every element is read before it is written, so that results may replace inputs. */
+ * activation_ref.c. Every element is read before it is written, so that results may replace inputs.
+ *
+ * (1 + tanh u) / 2 is the sigmoid s of 2u, which takes an exponential and no branch: gelu y = x s, y' = s + x s (1 - s)
+ * (2u)', where 1 - s = e s with e = exp(-2u) does not cancel. */
 #include "kernels/cuda_internal.h"
 
 namespace
 {
-__device__ float gelu_tanh(float x)
+constexpr float root_8_over_pi = 1.595769122f, cubic = 0.044715f; /* (2u)' at 0 */
+
+/* exp(-2u), finite, so that its product with a sigmoid of 0 is one. */
+__device__ float gelu_exp(float x)
 {
-    return tanhf(0.79788456f * (x + 0.044715f * x * x * x));
+    return expf(fminf(-root_8_over_pi * x * (1 + cubic * x * x), 80.0f));
 }
 
 template <typename T> struct gelu_work {
@@ -18,7 +24,7 @@ template <typename T> struct gelu_work {
         tv_load_floats<N>(x + i, v);
 #pragma unroll
         for (int k = 0; k < N; k++)
-            v[k] = 0.5f * v[k] * (1 + gelu_tanh(v[k]));
+            v[k] = v[k] / (1 + gelu_exp(v[k]));
         tv_store_floats<N>(y + i, v);
     }
 };
@@ -57,9 +63,9 @@ template <typename T> struct gelu_slope_work {
         tv_load_floats<N>(dy + i, d);
 #pragma unroll
         for (int k = 0; k < N; k++) {
-            const float t = gelu_tanh(v[k]);
-            const float du = 0.79788456f * (1 + 3 * 0.044715f * v[k] * v[k]);
-            d[k] *= 0.5f * (1 + t) + 0.5f * v[k] * (1 - t * t) * du;
+            const float e = gelu_exp(v[k]), s = 1 / (1 + e);
+            const float slope = root_8_over_pi * (1 + 3 * cubic * v[k] * v[k]);
+            d[k] *= s + v[k] * s * (e * s) * slope;
         }
     }
 };
