@@ -235,8 +235,8 @@ TEST(CudaProducts, AreLookedForOncePerPlan)
     EXPECT_EQ(emulation::num_searches() - before, 2); // less aligned
 }
 
-// 2 x 180^3 FLOPs are enough to be measured in the emulation. Of three algorithms that can be used the quickest gives other
-// numbers; what c held is added once, however often they are tried.
+// 2 x 180^3 FLOPs are enough to be measured in the emulation. Of three algorithms that can be used the quickest gives
+// other numbers; what c held is added once, however often they are tried.
 TEST(CudaProducts, OfLargeSizesTakeTheFastestAlgorithmWithTheSameBits)
 {
     Gpu gpu;
