@@ -87,8 +87,8 @@ struct tv_vocab_chunks tv_vocab_chunks_of(int64_t rows, int64_t padded, tv_dtype
 {
     static const struct {
         int64_t bytes, multiple, least_multiple;
-    } of_device[] = {[TV_DEVICE_CPU] = {32 << 20, 64, 64},
-                     [TV_DEVICE_CUDA] = {512 << 20, 2048, 256}};
+    } of_device[] = {
+        [TV_DEVICE_CPU] = {32 << 20, 64, 64}, [TV_DEVICE_CUDA] = {512 << 20, 2048, 256}};
     const int64_t rows_fit = of_device[device].bytes / (padded * (int64_t)tv_dtype_bytes(dtype));
     int64_t multiple = of_device[device].multiple;
     while (multiple > of_device[device].least_multiple && multiple > rows_fit)
