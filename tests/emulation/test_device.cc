@@ -274,8 +274,8 @@ TEST(CudaProducts, OfLargeSizesTakeTheFastestAlgorithmWithTheSameBits)
             const int64_t before = emulation::num_products();
             ASSERT_EQ(kernels->matmul(gpu.stream, &args), TV_OK) << tv_error_message();
             EXPECT_EQ(gpu.get<float>(on[2], n * n), want) << accumulate << " " << cols;
-            // a plan: one launch of each of three and three more of two, where accumulate is 1 first
-            EXPECT_EQ(emulation::num_products() - before, accumulate ? 3 + 2 * 3 + 1 : 1);
+            // a plan: one launch of each of three and four more of two, where accumulate is 1 first
+            EXPECT_EQ(emulation::num_products() - before, accumulate ? 3 + 2 * 4 + 1 : 1);
         }
     for (tv_buffer &buffer : on)
         tv_buffer_destroy(&buffer);
