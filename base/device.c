@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/device_internal.h"
 #include "base/log.h"
+#include "base/span.h"
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,8 @@ struct tv_device {
     size_t bytes[TV_NUM_MEM_KINDS], kind_peaks[TV_NUM_MEM_KINDS];
     size_t total_bytes, peak_bytes;
     int64_t num_buffers;
+    int num_streams; /* made so far */
+    struct tv_spans *spans;
     tv_status_t (*look)(void *context, double waited_seconds);
     void *look_context;
 };
@@ -25,6 +28,8 @@ struct tv_stream {
     void *handle;
     void *reached;          /* an event for watched waits, made by the first */
     size_t workspace_bytes; /* counted as buffers */
+    int number;
+    char name[TV_STREAM_NAME];
 };
 
 struct tv_event {
@@ -80,6 +85,7 @@ void tv_device_close(struct tv_device *device)
 {
     if (device == NULL)
         return;
+    tv_spans_free(device->spans);
     for (int k = 0; k < TV_NUM_MEM_KINDS; k++) {
         if (device->bytes[k] != 0)
             tv_log(TV_LOG_WARN, "device %s closed with %zu bytes of %s still in use",
@@ -224,6 +230,7 @@ tv_status_t tv_stream_create(struct tv_device *device, struct tv_stream **stream
         free(stream);
         return status;
     }
+    stream->number = ++device->num_streams;
     *stream_out = stream;
     return TV_OK;
 }
@@ -243,6 +250,21 @@ void tv_stream_destroy(struct tv_stream *stream)
 struct tv_device *tv_stream_device(const struct tv_stream *stream)
 {
     return stream->device;
+}
+
+void tv_stream_set_name(struct tv_stream *stream, const char *name)
+{
+    snprintf(stream->name, sizeof(stream->name), "%s", name);
+}
+
+const char *tv_stream_name(const struct tv_stream *stream)
+{
+    return stream->name;
+}
+
+int tv_stream_number(const struct tv_stream *stream)
+{
+    return stream->number;
 }
 
 /* A driver frees the old workspace before it makes the larger one. */
@@ -340,21 +362,63 @@ tv_status_t tv_stream_zero(struct tv_stream *stream, void *dst, size_t bytes)
                 "clearing memory");
 }
 
-tv_status_t tv_event_create(struct tv_device *device, struct tv_event **event_out)
+static tv_status_t create_event(struct tv_device *device,
+                                tv_status_t (*create)(void *state, void **event_out),
+                                struct tv_event **event_out)
 {
     struct tv_event *event = calloc(1, sizeof(*event));
     if (event == NULL)
         return TV_ERR(TV_NO_MEMORY, "event: %zu bytes", sizeof(*event));
     event->device = device;
     const tv_status_t status =
-        said(device, device->driver.ops->event_create(device->driver.state, &event->handle),
-             "a new event");
+        said(device, create(device->driver.state, &event->handle), "a new event");
     if (status != TV_OK) {
         free(event);
         return status;
     }
     *event_out = event;
     return TV_OK;
+}
+
+tv_status_t tv_event_create(struct tv_device *device, struct tv_event **event_out)
+{
+    return create_event(device, device->driver.ops->event_create, event_out);
+}
+
+tv_status_t tv_event_create_timed(struct tv_device *device, struct tv_event **event_out)
+{
+    if (device->driver.ops->event_create_timed == NULL)
+        return TV_ERR(TV_UNSUPPORTED, "%s times no events", device->driver.name);
+    return create_event(device, device->driver.ops->event_create_timed, event_out);
+}
+
+tv_status_t tv_event_seconds_since(struct tv_event *event, struct tv_event *earlier,
+                                   double *seconds_out)
+{
+    const struct tv_device *device = event->device;
+    if (device->driver.ops->event_seconds_since == NULL)
+        return TV_ERR(TV_UNSUPPORTED, "%s times no events", device->driver.name);
+    return said(device,
+                device->driver.ops->event_seconds_since(device->driver.state, event->handle,
+                                                        earlier->handle, seconds_out),
+                "the time of an event");
+}
+
+struct tv_spans **tv_device_spans(struct tv_device *device)
+{
+    return &device->spans;
+}
+
+void tv_device_range_push(const struct tv_device *device, const char *name)
+{
+    if (device->driver.ops->range_push != NULL)
+        device->driver.ops->range_push(name);
+}
+
+void tv_device_range_pop(const struct tv_device *device)
+{
+    if (device->driver.ops->range_pop != NULL)
+        device->driver.ops->range_pop();
 }
 
 void tv_event_destroy(struct tv_event *event)

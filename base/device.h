@@ -92,6 +92,10 @@ void tv_buffer_destroy(struct tv_buffer *buffer); /* NULL, zeroed or destroyed: 
 
 TV_MUST_CHECK tv_status_t tv_stream_create(struct tv_device *device, struct tv_stream **stream_out);
 void tv_stream_destroy(struct tv_stream *stream);
+/* What its spans are shown under (base/span.h), "" at first; its number on the device, from 1. */
+void tv_stream_set_name(struct tv_stream *stream, const char *name);
+const char *tv_stream_name(const struct tv_stream *stream);
+int tv_stream_number(const struct tv_stream *stream);
 /* A stream for what may wait for peers: tv_buffer_destroy, which waits for all work that may use the
  * buffer, does not wait for this stream. Its users see to it that other streams wait for it first. */
 void tv_stream_set_aside(struct tv_stream *stream);
@@ -111,6 +115,12 @@ TV_MUST_CHECK tv_status_t tv_stream_copy(struct tv_stream *stream, void *dst, co
 TV_MUST_CHECK tv_status_t tv_stream_zero(struct tv_stream *stream, void *dst, size_t bytes);
 
 TV_MUST_CHECK tv_status_t tv_event_create(struct tv_device *device, struct tv_event **event_out);
+/* One that keeps the time at which it is reached. */
+TV_MUST_CHECK tv_status_t tv_event_create_timed(struct tv_device *device,
+                                                struct tv_event **event_out);
+/* Seconds on the device from `earlier` to `event`, both timed and done. Errors: TV_UNSUPPORTED (the CPU). */
+TV_MUST_CHECK tv_status_t tv_event_seconds_since(struct tv_event *event, struct tv_event *earlier,
+                                                 double *seconds_out);
 void tv_event_destroy(struct tv_event *event);
 TV_MUST_CHECK tv_status_t tv_event_record(struct tv_event *event, struct tv_stream *stream);
 /* Enqueue on `stream`: wait until `event`'s last record is reached. */

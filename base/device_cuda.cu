@@ -11,6 +11,7 @@
 #include <cuda_runtime.h>
 #include <map>
 #include <new>
+#include <nvtx3/nvToolsExt.h>
 #include <set>
 
 namespace
@@ -179,6 +180,36 @@ tv_status_t cuda_event_is_done(void *state, void *event, int *done_out)
     return TV_OK;
 }
 
+tv_status_t cuda_event_create_timed(void *state, void **event_out)
+{
+    (void)enter(state);
+    cudaEvent_t event;
+    const cudaError_t error = cudaEventCreateWithFlags(&event, cudaEventDefault);
+    if (error == cudaSuccess)
+        *event_out = event;
+    return to_status(error);
+}
+
+tv_status_t cuda_event_seconds_since(void *state, void *event, void *earlier, double *seconds_out)
+{
+    (void)enter(state);
+    float milliseconds = 0;
+    const cudaError_t error = cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(earlier),
+                                                   static_cast<cudaEvent_t>(event));
+    *seconds_out = 1e-3 * static_cast<double>(milliseconds);
+    return to_status(error);
+}
+
+void cuda_range_push(const char *name)
+{
+    nvtxRangePushA(name);
+}
+
+void cuda_range_pop()
+{
+    nvtxRangePop();
+}
+
 const char *cuda_reason(void *)
 {
     return cudaGetErrorString(last_error);
@@ -202,15 +233,27 @@ tv_status_t cuda_stream_reserve(void *state, void *stream, size_t bytes)
 }
 
 const tv_device_ops ops = {
-    cuda_close,          cuda_alloc,
-    cuda_release,        cuda_stream_create,
-    cuda_stream_destroy, cuda_stream_synchronize,
-    cuda_stream_copy,    cuda_stream_zero,
-    cuda_event_create,   cuda_event_destroy,
-    cuda_event_record,   cuda_stream_wait_event,
-    cuda_event_is_done,  cuda_reason,
-    cuda_copy_waits,     cuda_stream_set_aside,
+    cuda_close,
+    cuda_alloc,
+    cuda_release,
+    cuda_stream_create,
+    cuda_stream_destroy,
+    cuda_stream_synchronize,
+    cuda_stream_copy,
+    cuda_stream_zero,
+    cuda_event_create,
+    cuda_event_destroy,
+    cuda_event_record,
+    cuda_stream_wait_event,
+    cuda_event_is_done,
+    cuda_reason,
+    cuda_copy_waits,
+    cuda_stream_set_aside,
     cuda_stream_reserve,
+    cuda_event_create_timed,
+    cuda_event_seconds_since,
+    cuda_range_push,
+    cuda_range_pop,
 };
 
 cudaError_t count_devices(int *num_out)

@@ -37,6 +37,13 @@ struct tv_device_ops {
     void (*stream_set_aside)(void *state, void *stream);
     /* A workspace of at least `bytes`, see tv_stream_reserve; NULL: there is none. Errors as of alloc. */
     tv_status_t (*stream_reserve)(void *state, void *stream, size_t bytes);
+    /* Events that keep their time, and the seconds between two of them; NULL: there are none. */
+    tv_status_t (*event_create_timed)(void *state, void **event_out);
+    tv_status_t (*event_seconds_since)(void *state, void *event, void *earlier,
+                                       double *seconds_out);
+    /* A range of this thread for profilers, and the end of the last one; NULL: there are none. */
+    void (*range_push)(const char *name);
+    void (*range_pop)(void);
 };
 
 /* What a driver hands over when it opens. */
@@ -60,6 +67,13 @@ struct tv_device_host {
     void (*error_set)(const char *file, int line, const char *format, ...) TV_PRINTF(3, 4);
 };
 extern const struct tv_device_host tv_device_lent;
+
+/* For base/span.c: NULL where nothing is timed; owned by the device. */
+struct tv_spans;
+struct tv_spans **tv_device_spans(struct tv_device *device);
+void tv_spans_free(struct tv_spans *spans);
+void tv_device_range_push(const struct tv_device *device, const char *name);
+void tv_device_range_pop(const struct tv_device *device);
 
 TV_MUST_CHECK tv_status_t tv_device_cpu_driver(struct tv_device_driver *driver_out);
 TV_MUST_CHECK tv_status_t tv_device_cuda_load(const struct tv_gpu_choice *choice,

@@ -87,7 +87,7 @@ struct tv_vocab_chunks tv_vocab_chunks_of(int64_t rows, int64_t padded, tv_dtype
 {
     static const struct {
         int64_t bytes, multiple;
-    } of_device[] = {[TV_DEVICE_CPU] = {32 << 20, 64}, [TV_DEVICE_CUDA] = {512 << 20, 256}};
+    } of_device[] = {[TV_DEVICE_CPU] = {64 << 20, 64}, [TV_DEVICE_CUDA] = {512 << 20, 256}};
     const int64_t multiple = of_device[device].multiple;
     const int64_t of_a_row = padded * (int64_t)tv_dtype_bytes(dtype);
     const int64_t fit = of_device[device].bytes / of_a_row / multiple * multiple;

@@ -155,6 +155,7 @@ static tv_status_t create_device(struct tv_trainer *tr, int num_threads)
 {
     TV_TRY(tv_run_open_device(tr->world, tr->run, num_threads, &tr->device));
     TV_TRY(tv_stream_create(tr->device, &tr->stream));
+    tv_stream_set_name(tr->stream, "compute");
     return tv_stream_reserve(tr->stream, (size_t)tv_run_workspace_bytes(tr->run));
 }
 

@@ -1,18 +1,21 @@
 /* norm_cuda.cu -- LayerNorm (arXiv:1607.06450) and RMSNorm (arXiv:1910.07467). The formulas are in norm_ref.c.
  *
- * A team of threads takes a row, which its registers hold, so that memory is read once: a warp, of which a block then
- * has 8, or where rows are longer a block. In backward each thread adds up what its rows say of its columns' weights,
- * so that one pass makes all gradients; the sums of all blocks are then added up as those of columns are
- * (cuda_internal.h). Rows that no team can hold: norm_kernel and slope_kernel, a block for each row, whose later passes
- * find it in the cache; the gradients of weights are then column sums, before that of the input, which may replace
- * dy. */
+ * A team of threads takes a row: a warp, of which a block then has 8, or where rows are longer a block. In forward its
+ * registers hold the row, so that memory is read once. In backward rows come through shared memory, the next one while
+ * one is worked on, and each thread adds up what its rows say of its columns' weights, so that one pass makes all
+ * gradients; the sums of all blocks are then added up as those of columns are (cuda_internal.h). Rows that no team can
+ * hold: norm_kernel and slope_kernel, a block for each row, whose later passes find it in the cache; the gradients of
+ * weights are then column sums, before that of the input, which may replace dy. */
 #include "kernels/cuda_internal.h"
+#include "kernels/mma_internal.h"
 
 namespace
 {
 constexpr int packs = 3;       /* of N elements, that a thread holds of a row */
 constexpr int warp_teams = 8;  /* of one warp, in a block */
 constexpr int most_warps = 16; /* of a team that is a block */
+constexpr int slope_warps =
+    10; /* the same in backward, where each thread has rows in shared memory: below 96 KiB */
 /* Of all blocks together where each thread takes several rows: a few for each part of a large GPU. */
 constexpr int warps_at_once = 16 * 132;
 
@@ -44,7 +47,7 @@ template <int N, bool is_warp> struct place {
     }
 };
 
-/* Warps of a team that holds rows of `cols`, N elements at a time; more than most_warps: there is none. */
+/* Warps of a team that holds rows of `cols`, N elements at a time; if there are not too many, there is one. */
 int64_t warps_for(int64_t cols, int64_t n)
 {
     return tv_ceil_div(cols, n * 32 * packs);
@@ -218,38 +221,84 @@ template <typename T> tv_status_t rmsnorm_forward(tv_stream *stream, const tv_no
     return norm_forward<T>(stream, a, false);
 }
 
+struct row_numbers {
+    float shift, rstd; /* n = (x - shift) rstd */
+};
 template <typename T> struct slope {
     const T *dy, *x, *weight;
     const float *mean, *rstd; /* mean NULL: RMSNorm */
     T *dx;
     int64_t rows, cols;
     bool adds;
-    /* What row r adds to the gradients of weight and bias. */
-    template <int N> __device__ void terms(int64_t r, int64_t c, float term[2][N]) const
+    __device__ row_numbers numbers(int64_t r) const
+    {
+        if (r >= rows)
+            return {0, 0};
+        return {mean != nullptr ? mean[r] : 0, rstd[r]};
+    }
+    /* What a row adds to the gradients of weight and bias. */
+    static constexpr int at_once = 1;
+    template <int N> using held = tv_two_packs<T, N>;
+    template <int N> __device__ held<N> load(int64_t r, int64_t c) const
+    {
+        return {tv_load_pack<N>(x + r * cols + c), tv_load_pack<N>(dy + r * cols + c)};
+    }
+    template <int N>
+    __device__ void terms(int64_t r, int64_t, const held<N> &got, float term[2][N]) const
     {
         float v[N];
-        const float shift = mean != nullptr ? mean[r] : 0, scale = rstd[r];
-        tv_load_floats<N>(x + r * cols + c, v);
-        tv_load_floats<N>(dy + r * cols + c, term[1]);
+        const row_numbers row = numbers(r);
+        tv_unpack<N>(got.a, v);
+        tv_unpack<N>(got.b, term[1]);
 #pragma unroll
         for (int k = 0; k < N; k++)
-            term[0][k] = term[1][k] * ((v[k] - shift) * scale);
+            term[0][k] = term[1][k] * ((v[k] - row.shift) * row.rstd);
     }
 };
 
-/* What a thread holds of a row in backward, as it is stored; what dx held is read late, for want of registers. */
-template <int N, typename T> struct held {
-    tv_pack<T, N> x[packs], dy[packs];
-    __device__ void load(const slope<T> &a, int p, int64_t i)
+/* Rows on their way to a thread: two, the next one is copied while one is worked on. Each thread copies and reads its
+ * own packs alone. */
+template <int N, typename T> struct row_queue {
+    enum { X, DY, DX, num_tensors };
+    tv_pack<T, N> *room; /* [2, num_tensors, packs, threads] */
+    __device__ tv_pack<T, N> *at(int slot, int tensor, int p) const
     {
-        x[p] = *reinterpret_cast<const tv_pack<T, N> *>(a.x + i);
-        dy[p] = *reinterpret_cast<const tv_pack<T, N> *>(a.dy + i);
-        if (a.adds)
-            tv_prefetch(a.dx + i);
+        return room + ((slot * num_tensors + tensor) * packs + p) * (int)blockDim.x + threadIdx.x;
     }
-    __device__ float normal(int p, int k, float shift, float rstd) const
+    __device__ static void copy(tv_pack<T, N> *to, const T *from)
     {
-        return (tv_to_float(x[p].at[k]) - shift) * rstd;
+        if constexpr (sizeof(tv_pack<T, N>) == 16)
+            tv_copy_async_16(to, from, true);
+        else
+            *to = tv_load_pack<N>(from);
+    }
+    /* Row r, if it is one, as one group of copies. */
+    template <bool is_warp>
+    __device__ void fetch(const slope<T> &a, const place<N, is_warp> &here, int64_t r,
+                          int slot) const
+    {
+        if (r < a.rows)
+            here.for_packs(a.cols, [&](int p, int64_t c) {
+                const int64_t i = r * a.cols + c;
+                copy(at(slot, X, p), a.x + i);
+                copy(at(slot, DY, p), a.dy + i);
+                if (a.adds)
+                    copy(at(slot, DX, p), a.dx + i);
+            });
+        tv_copy_async_commit();
+    }
+    /* A thread's elements of a row: n and dy. */
+    __device__ void read(int slot, int p, const row_numbers &row, float n[N], float dy[N]) const
+    {
+        tv_unpack<N>(*at(slot, X, p), n);
+        tv_unpack<N>(*at(slot, DY, p), dy);
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            n[k] = (n[k] - row.shift) * row.rstd;
+    }
+    static constexpr int bytes(int threads)
+    {
+        return 2 * num_tensors * packs * threads * (int)sizeof(tv_pack<T, N>);
     }
 };
 
@@ -286,44 +335,51 @@ __device__ void write_sums(const place<N, is_warp> &here, const float part[packs
 
 /* chunks [2, grid, cols] */
 template <int N, bool is_warp, typename T>
-__global__ void __launch_bounds__(32 * (is_warp ? warp_teams : most_warps), is_warp ? 2 : 1)
+__global__ void __launch_bounds__(32 * (is_warp ? warp_teams : slope_warps), is_warp ? 2 : 1)
     slope_team_kernel(slope<T> a, float *chunks)
 {
+    typedef tv_pack<T, N> pack;
+    TV_SHARED_DYNAMIC(pack, room);
+    const row_queue<N, T> queue = {room};
     const place<N, is_warp> here;
     float dweight[packs][N] = {}, dbias[packs][N] = {};
-    for (int64_t r = here.first_row; r < a.rows; r += here.step) {
-        held<N, T> row = {};
+    row_numbers next = a.numbers(here.first_row);
+    int slot = 0;
+    queue.fetch(a, here, here.first_row, 0);
+    for (int64_t r = here.first_row; r < a.rows; r += here.step, slot ^= 1) {
+        const row_numbers row = next;
         float sum_g = 0, sum_gn = 0;
-        here.for_packs(a.cols, [&](int p, int64_t c) { row.load(a, p, r * a.cols + c); });
-        const float shift = a.mean != nullptr ? a.mean[r] : 0, rstd = a.rstd[r];
+        next = a.numbers(r + here.step);
+        queue.fetch(a, here, r + here.step, slot ^ 1);
+        tv_copy_async_wait<1>();
         here.for_packs(a.cols, [&](int p, int64_t c) {
-            float w[N];
+            float n[N], d[N], w[N];
+            queue.read(slot, p, row, n, d);
             tv_load_floats<N>(a.weight + c, w);
 #pragma unroll
             for (int k = 0; k < N; k++) {
-                const float n = row.normal(p, k, shift, rstd), d = tv_to_float(row.dy[p].at[k]);
-                const float g = d * w[k];
-                sum_g += g;
-                sum_gn += g * n;
-                dweight[p][k] += d * n;
-                dbias[p][k] += d;
+                sum_g += d[k] * w[k];
+                sum_gn += d[k] * w[k] * n[k];
+                dweight[p][k] += d[k] * n[k];
+                dbias[p][k] += d[k];
             }
         });
         const float mean_gn = here.sum(sum_gn) / (float)a.cols;
         const float mean_g = a.mean != nullptr ? here.sum(sum_g) / (float)a.cols : 0;
+        asm volatile("" ::: "memory"); /* the row is read again: registers are dear */
         here.for_packs(a.cols, [&](int p, int64_t c) {
-            float w[N], dx[N] = {};
+            float n[N], d[N], w[N], dx[N] = {};
+            queue.read(slot, p, row, n, d);
             tv_load_floats<N>(a.weight + c, w);
             if (a.adds)
-                tv_load_floats<N>(a.dx + r * a.cols + c, dx);
+                tv_unpack<N>(*queue.at(slot, queue.DX, p), dx);
 #pragma unroll
-            for (int k = 0; k < N; k++) {
-                const float g = tv_to_float(row.dy[p].at[k]) * w[k];
-                dx[k] += rstd * (g - mean_g - row.normal(p, k, shift, rstd) * mean_gn);
-            }
+            for (int k = 0; k < N; k++)
+                dx[k] += row.rstd * (d[k] * w[k] - mean_g - n[k] * mean_gn);
             tv_store_floats<N>(a.dx + r * a.cols + c, dx);
         });
     }
+    tv_copy_async_wait<0>();
     write_sums<N, is_warp>(here, dweight, a.cols, chunks + blockIdx.x * a.cols);
     write_sums<N, is_warp>(here, dbias, a.cols, chunks + (gridDim.x + blockIdx.x) * a.cols);
 }
@@ -375,9 +431,11 @@ tv_status_t slope_teams(tv_stream *stream, const slope<T> &work, int64_t warps,
     void *room;
     TV_TRY(tv_cuda_workspace(stream, (size_t)(2 * blocks * work.cols) * sizeof(float), &room));
     float *const chunks = static_cast<float *>(room);
-    TV_TRY(tv_launch(is_warp ? slope_team_kernel<N, true, T> : slope_team_kernel<N, false, T>,
-                     (unsigned)blocks, (unsigned)(32 * (is_warp ? warp_teams : warps)), 0, stream,
-                     work, chunks));
+    const int threads = (int)(32 * (is_warp ? warp_teams : warps));
+    TV_TRY(
+        tv_launch_shared(is_warp ? slope_team_kernel<N, true, T> : slope_team_kernel<N, false, T>,
+                         dim3((unsigned)blocks), (unsigned)threads, row_queue<N, T>::bytes(threads),
+                         stream, work, chunks));
     return tv_add_chunks<2>(stream, chunks, blocks, work.cols, out);
 }
 
@@ -401,7 +459,7 @@ tv_status_t norm_backward(tv_stream *stream, const tv_norm_backward_args *a, boo
     const int64_t warps = warps_for(a->cols, is_aligned ? width : 1);
     if (a->rows == 0 || a->cols == 0)
         return TV_OK;
-    if (warps <= most_warps)
+    if (warps <= slope_warps)
         return is_aligned ? slope_teams<width>(stream, work, warps, out)
                           : slope_teams<1>(stream, work, warps, out);
     TV_TRY((tv_add_column_sums<2, width>(stream, is_aligned, a->rows, a->cols, work, out)));

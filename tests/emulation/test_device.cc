@@ -1,6 +1,8 @@
 // The CUDA device over the emulated runtime: which GPU, memory used again and taken back, copies through pinned
 // memory, sentences; and products: one search per plan, tf32 by choice alone.
+#include "base/clock.h"
 #include "base/device.h"
+#include "base/span.h"
 #include "emulation.h"
 #include "kernels/kernels.h"
 #include <cstring>
@@ -231,6 +233,65 @@ TEST(CudaProducts, AreLookedForOncePerPlan)
     EXPECT_EQ(emulation::device_bytes(), taken); // the workspace too
     EXPECT_EQ(product.run(1), (std::vector<float>{2, 3, 5, 6}));
     EXPECT_EQ(emulation::num_searches() - before, 2); // less aligned
+}
+
+// Spans of two streams: profilers see them always, times are taken from the moment somebody asks, on the host's clock.
+TEST(CudaSpans, AreNamedAndTimedInTheOrderOfTheStreams)
+{
+    Gpu gpu;
+    tv_stream *other = nullptr;
+    tv_event *event = nullptr;
+    tv_span *spans = nullptr;
+    int first, second, inner, num = -1;
+    ASSERT_EQ(tv_stream_create(gpu.device, &other), TV_OK);
+    ASSERT_EQ(tv_event_create(gpu.device, &event), TV_OK);
+    tv_stream_set_name(other, "behind");
+    const tv_buffer memory = gpu.buffer(64);
+    (void)emulation::take_ranges();
+    ASSERT_EQ(tv_span_begin(gpu.stream, "not timed", &first), TV_OK);
+    ASSERT_EQ(tv_span_end(gpu.stream, first), TV_OK);
+    ASSERT_EQ(tv_spans_take(gpu.device, &spans, &num), TV_OK);
+    EXPECT_EQ(num, 0);
+    EXPECT_EQ(spans, nullptr);
+
+    const double started = tv_clock_seconds();
+    ASSERT_EQ(tv_spans_start(gpu.stream), TV_OK);
+    ASSERT_EQ(tv_span_begin(gpu.stream, "first", &first), TV_OK);
+    ASSERT_EQ(tv_span_begin(gpu.stream, "inner", &inner), TV_OK);
+    ASSERT_EQ(tv_stream_zero(gpu.stream, memory.data, 64), TV_OK);
+    ASSERT_EQ(tv_span_end(gpu.stream, inner), TV_OK);
+    ASSERT_EQ(tv_span_end(gpu.stream, first), TV_OK);
+    ASSERT_EQ(tv_event_record(event, gpu.stream), TV_OK);
+    ASSERT_EQ(tv_stream_wait_event(other, event), TV_OK);
+    ASSERT_EQ(tv_span_begin(other, "second", &second), TV_OK);
+    ASSERT_EQ(tv_stream_zero(other, memory.data, 64), TV_OK);
+    ASSERT_EQ(tv_span_end(other, second), TV_OK);
+    int under_way;
+    ASSERT_EQ(tv_stream_synchronize(other), TV_OK);
+    const double ended = tv_clock_seconds();
+    ASSERT_EQ(tv_span_begin(gpu.stream, "no end", &under_way), TV_OK);
+    ASSERT_EQ(tv_spans_take(gpu.device, &spans, &num), TV_OK);
+    ASSERT_EQ(num, 3);
+    EXPECT_STREQ(spans[0].name, "first");
+    EXPECT_STREQ(spans[1].name, "inner");
+    EXPECT_STREQ(spans[2].name, "second");
+    EXPECT_STREQ(spans[2].stream_name, "behind");
+    EXPECT_EQ(spans[0].stream, spans[1].stream);
+    EXPECT_EQ(spans[2].stream, tv_stream_number(other));
+    const double slack = 1e-5; // the device's clock has 32 bits of milliseconds
+    const double times[] = {started,      spans[0].start, spans[1].start, spans[1].end,
+                            spans[0].end, spans[2].start, spans[2].end,   ended};
+    for (int i = 1; i < 8; i++)
+        EXPECT_LE(times[i - 1], times[i] + slack) << i;
+    free(spans);
+    EXPECT_EQ(emulation::take_ranges(), (std::vector<std::string>{"not timed", "", "first", "inner",
+                                                                  "", "", "second", "", "no end"}));
+    ASSERT_EQ(tv_spans_take(gpu.device, &spans, &num), TV_OK);
+    EXPECT_EQ(num, 0);
+    tv_event_destroy(event);
+    tv_stream_destroy(other);
+    tv_buffer gone = memory;
+    tv_buffer_destroy(&gone);
 }
 
 TEST(CudaWorkspace, IsCountedAsBuffersUntilItsStreamGoes)

@@ -242,11 +242,11 @@ TEST(VocabChunks, AreFixedBySizes)
         int num;
         int64_t chunk_rows;
         tv_device_kind_t device = TV_DEVICE_CPU;
-    } cases[] = {{1024, 50304, TV_F32, 8, 128},  /* 166 fit, 128 is the multiple of 64 */
-                 {1024, 50304, TV_BF16, 4, 256}, /* 333 fit: 320, so 4, of 256 each */
-                 {1024, 25152, TV_F32, 4, 256},
-                 {1000, 50304, TV_F32, 8, 128},
-                 {300, 50304, TV_F32, 3, 128},
+    } cases[] = {{1024, 50304, TV_F32, 4, 256},  /* 333 fit: 320, so 4, of 256 each */
+                 {1024, 50304, TV_BF16, 2, 512}, /* 667 fit: 640, so 2, of 512 each */
+                 {1024, 25152, TV_F32, 2, 512},
+                 {1000, 50304, TV_F32, 4, 256},
+                 {330, 50304, TV_F32, 2, 192},
                  {65, 1 << 20, TV_F32, 2, 64},
                  {64, 1 << 20, TV_F32, 1, 64},
                  {7, 50304, TV_F32, 1, 7},
