@@ -261,8 +261,8 @@ tv_status_t tv_map(tv_stream *stream, bool is_aligned, int64_t rows, int64_t col
                      cols);
 }
 
-/* The same for arrays, where 16 bytes a thread are too little in flight: Work has held<N> = load<N>(i), of at_once packs
- * before the first of them goes on, and finish<N>(i, got). Every block takes at_once * 256 packs. */
+/* The same for arrays, where 16 bytes a thread are too little in flight: Work has held<N> = load<N>(i), of at_once
+ * packs before the first of them goes on, and finish<N>(i, got). Every block takes at_once * 256 packs. */
 template <int N, typename Work>
 __global__ void __launch_bounds__(256) tv_array_kernel(Work work, int64_t count)
 {
