@@ -83,18 +83,23 @@ template <typename P> TV_ATTENTION_DEVICE void hide(multiplier<P> &r, const work
 {
     const int column = r.block * keys + static_cast<int>(threadIdx.x % 4) * 2;
     const int row = row_of(r, t.first);
-    int first_key[2];
-    for (int half = 0; half < 2; half++)
-        first_key[half] = first_key_of(w, t.plane, tv_lesser(row + 8 * half, w.seq_length - 1));
+    const int last[2] = {row - column, row + 8 - column}; /* that is seen, from the lane's first */
 #pragma unroll
-    for (int i = 0; i < 64; i++) {
-        const int half = i / 2 % 2, at = column + i / 4 * 8 + i % 2;
-        if (at > row + 8 * half || at < first_key[half])
-            r.scores[i] = -INFINITY;
-    }
+    for (int i = 0; i < 64; i++)
+        r.scores[i] = i / 4 * 8 + i % 2 > last[i / 2 % 2] ? -INFINITY : r.scores[i];
+    if (w.first_keys == nullptr)
+        return;
+    int first[2];
+    for (int half = 0; half < 2; half++)
+        first[half] =
+            first_key_of(w, t.plane, tv_lesser(row + 8 * half, w.seq_length - 1)) - column;
+#pragma unroll
+    for (int i = 0; i < 64; i++)
+        r.scores[i] = i / 4 * 8 + i % 2 < first[i / 2 % 2] ? -INFINITY : r.scores[i];
 }
 
-/* Scores become weights under the new maximum; shrink: what sums under the old one are to be multiplied by. */
+/* Scores become weights: powers of 2 of their distance to `top`, a maximum that follows where a score is above it by so
+ * much that its weight were over 2^8, which is seldom; shrink: what sums under the old one are to be multiplied by. */
 template <typename P> TV_ATTENTION_DEVICE void soften(multiplier<P> &r)
 {
     const float scale = tv_score_scale<P::h> * tv_log2_e;
@@ -111,9 +116,11 @@ template <typename P> TV_ATTENTION_DEVICE void soften(multiplier<P> &r)
         float most = fmaxf(fmaxf(top[0], top[1]), fmaxf(top[2], top[3]));
         most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
         most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
-        most = fmaxf(most, r.top[half]);
+        const float old = r.top[half];
+        const bool rises = most * scale > old * scale + 8;
+        most = rises ? most : old;
         const float shift = most == -INFINITY ? 0 : most * scale;
-        r.shrink[half] = tv_exp2(r.top[half] * scale - shift);
+        r.shrink[half] = rises ? tv_exp2(old * scale - shift) : 1;
         r.top[half] = most;
         float weight[4] = {};
 #pragma unroll
@@ -139,7 +146,7 @@ template <typename P> TV_ATTENTION_DEVICE void pack(multiplier<P> &r)
 template <typename P> TV_ATTENTION_DEVICE void shrink_sum(multiplier<P> &r)
 {
     if (!__any_sync(0xffffffffu, r.shrink[0] != 1 || r.shrink[1] != 1))
-        return; /* mostly, behind the first tiles */
+        return; /* mostly */
 #pragma unroll
     for (int i = 0; i < P::h / 2; i++)
         r.sum[i] *= r.shrink[i / 2 % 2];
