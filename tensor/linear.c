@@ -1,10 +1,12 @@
 /* tensor/linear.c -- column- and row-parallel matrices (Shoeybi et al. 2019, arXiv:1909.08053). */
 #include "tensor/tensor.h"
 
-/* What of c is multiplied at once: some milliseconds of one core, and in no direction so little that a BLAS packs a
- * and b anew for nothing. Fixed by sizes. A GPU takes all of it: its messages move on without the host. */
+/* What is multiplied at once: some milliseconds of one core, and in no direction so little that a BLAS packs a and b
+ * anew for nothing. Where k is long beside both edges of c (the gradient into a head, whose k is the vocabulary) they
+ * are what keeps packing cheap, so k is cut, into parts of four times as much, where c has floats and can take one
+ * after the other. Fixed by sizes. A GPU takes all of it: its messages move on without the host. */
 struct block_shape {
-    int64_t rows, cols;
+    int64_t rows, cols, depth;
 };
 
 static int64_t half_of(int64_t edge)
@@ -14,18 +16,24 @@ static int64_t half_of(int64_t edge)
 }
 
 static struct block_shape shape_of_blocks(const struct tv_tensor_axis *axis,
-                                          const struct tv_matmul_args *args)
+                                          const struct tv_matmul_args *args, tv_dtype_t c_dtype)
 {
-    enum { MOST_PRODUCTS = 512 << 20, LEAST_EDGE = 256 };
-    struct block_shape block = {args->m, args->n};
+    enum { MOST_PRODUCTS = 512 << 20, LEAST_EDGE = 256, LEAST_DEPTH = 4096, PARTS = 4 };
+    struct block_shape block = {args->m, args->n, args->k};
+    const int is_deep =
+        c_dtype == TV_F32 && args->k > LEAST_DEPTH && args->k / 4 >= args->m + args->n;
     if (tv_device_kind(tv_stream_device(axis->stream)) == TV_DEVICE_CUDA)
         return block;
-    for (;;) {
+    while (is_deep && block.rows * block.cols * block.depth / PARTS > MOST_PRODUCTS &&
+           block.depth > LEAST_DEPTH)
+        block.depth = half_of(block.depth);
+    while (!is_deep && block.rows * block.cols * block.depth > MOST_PRODUCTS) {
         int64_t *longer = block.rows > block.cols ? &block.rows : &block.cols;
-        if (block.rows * block.cols * args->k <= MOST_PRODUCTS || *longer < 2 * LEAST_EDGE)
-            return block;
+        if (*longer < 2 * LEAST_EDGE)
+            break;
         *longer = half_of(*longer);
     }
+    return block;
 }
 
 static int64_t least(int64_t a, int64_t b)
@@ -33,33 +41,57 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* Rows i and columns j on of a product, as many as a block has. */
+/* Where a block begins. */
+struct block_place {
+    int64_t i, j, k;
+};
+
 static struct tv_matmul_args block_at(const struct tv_tensor_axis *axis,
                                       const struct tv_matmul_args *whole, tv_dtype_t c_dtype,
-                                      struct block_shape shape, int64_t i, int64_t j)
+                                      struct block_shape shape, struct block_place at)
 {
     struct tv_matmul_args block = *whole;
-    block.m = least(whole->m - i, shape.rows);
-    block.n = least(whole->n - j, shape.cols);
-    block.a = tv_tensor_const_at(axis, whole->a, whole->trans_a ? i : i * whole->ld_a);
-    block.b = tv_tensor_const_at(axis, whole->b, whole->trans_b ? j * whole->ld_b : j);
-    if (whole->bias != NULL)
-        block.bias = tv_tensor_const_at(axis, whole->bias, j);
-    block.c = tv_at(whole->c, i * whole->ld_c + j, c_dtype);
+    block.m = least(whole->m - at.i, shape.rows);
+    block.n = least(whole->n - at.j, shape.cols);
+    block.k = least(whole->k - at.k, shape.depth);
+    block.a = tv_tensor_const_at(
+        axis, whole->a, whole->trans_a ? at.k * whole->ld_a + at.i : at.i * whole->ld_a + at.k);
+    block.b = tv_tensor_const_at(
+        axis, whole->b, whole->trans_b ? at.j * whole->ld_b + at.k : at.k * whole->ld_b + at.j);
+    if (at.k > 0) {
+        block.bias = NULL;
+        block.accumulate = 1;
+    } else if (whole->bias != NULL) {
+        block.bias = tv_tensor_const_at(axis, whole->bias, at.j);
+    }
+    block.c = tv_at(whole->c, at.i * whole->ld_c + at.j, c_dtype);
     return block;
+}
+
+static tv_status_t multiply_block_at(const struct tv_tensor_axis *axis,
+                                     const struct tv_matmul_args *whole, tv_dtype_t c_dtype,
+                                     struct block_shape shape, struct block_place at)
+{
+    const struct tv_matmul_args block = block_at(axis, whole, c_dtype, shape, at);
+    TV_TRY(c_dtype == TV_F32 ? axis->kernels->matmul_to_f32(axis->stream, &block)
+                             : axis->kernels->matmul(axis->stream, &block));
+    tv_comm_progress(axis->comm);
+    return TV_OK;
 }
 
 /* One product in blocks, c of stored elements or of floats; between blocks what this rank has in flight moves on. */
 static tv_status_t multiply_by_blocks(const struct tv_tensor_axis *axis,
                                       const struct tv_matmul_args *whole, tv_dtype_t c_dtype)
 {
-    const struct block_shape shape = shape_of_blocks(axis, whole);
-    for (int64_t i = 0; i < whole->m; i += shape.rows) {
-        for (int64_t j = 0; j < whole->n; j += shape.cols) {
-            const struct tv_matmul_args block = block_at(axis, whole, c_dtype, shape, i, j);
-            TV_TRY(c_dtype == TV_F32 ? axis->kernels->matmul_to_f32(axis->stream, &block)
-                                     : axis->kernels->matmul(axis->stream, &block));
-            tv_comm_progress(axis->comm);
+    const struct block_shape shape = shape_of_blocks(axis, whole, c_dtype);
+    struct block_place at;
+    for (at.i = 0; at.i < whole->m; at.i += shape.rows) {
+        for (at.j = 0; at.j < whole->n; at.j += shape.cols) {
+            at.k = 0;
+            do { /* without a depth too: c is cleared */
+                TV_TRY(multiply_block_at(axis, whole, c_dtype, shape, at));
+                at.k += shape.depth;
+            } while (at.k < whole->k);
         }
     }
     return TV_OK;

@@ -1,9 +1,10 @@
 /* train/bench_peak.c -- rounds that all ranks begin together. */
 #include "train/bench_peak.h"
 #include "base/clock.h"
+#include "train/schedule_run.h"
 #include <math.h>
 
-enum { LEAST_ROUNDS = 3, CALLS_OF_A_GPU = 8 };
+enum { LEAST_ROUNDS = 3, MOST_ROUNDS = 4096, CALLS_OF_A_GPU = 8 };
 
 /* What a round does; `data` are three tensors of `count` elements, one behind the other. */
 struct peak_round {
@@ -85,22 +86,29 @@ static tv_status_t time_round(const struct peak_round *round, double first, doub
     return tv_comm_all_reduce_now(round->args->world, times, NUM_TIMES, TV_F64, TV_MAX);
 }
 
-static tv_status_t best_rate(const struct peak_round *round, double *rate_out)
+/* Work per second in the best round, and in the median one. */
+struct rates {
+    double best, median;
+};
+
+static tv_status_t find_rates(const struct peak_round *round, struct rates *rates_out)
 {
-    double times[NUM_TIMES], first = tv_clock_seconds();
+    double rounds[MOST_ROUNDS], times[NUM_TIMES], first = tv_clock_seconds();
     TV_TRY(time_round(round, first, times)); /* to warm up */
-    double best = times[ROUND];
+    int num = 0;
     first = tv_clock_seconds();
-    for (int i = 0; i < LEAST_ROUNDS || times[SINCE_FIRST] < round->args->seconds; i++) {
+    while (num < MOST_ROUNDS && (num < LEAST_ROUNDS || times[SINCE_FIRST] < round->args->seconds)) {
         TV_TRY(time_round(round, first, times));
-        best = fmin(best, times[ROUND]);
+        rounds[num++] = times[ROUND];
     }
-    *rate_out = tv_comm_size(round->args->world) * round->work / best;
+    const double work = tv_comm_size(round->args->world) * round->work;
+    rates_out->median = work / tv_median(rounds, num); /* sorts */
+    rates_out->best = work / rounds[0];
     return TV_OK;
 }
 
 /* Memory that one rank lacks, all ranks lack. */
-static tv_status_t measure(struct peak_round *round, double *rate_out)
+static tv_status_t measure(struct peak_round *round, struct rates *rates_out)
 {
     struct tv_buffer buffer = {0};
     int first_failed;
@@ -113,7 +121,7 @@ static tv_status_t measure(struct peak_round *round, double *rate_out)
         status = tv_bench_fill(round->args->stream, round->data, 3 * round->count, dtype);
     status = tv_comm_agree(round->args->world, status, &first_failed);
     if (status == TV_OK)
-        status = best_rate(round, rate_out);
+        status = find_rates(round, rates_out);
     tv_buffer_destroy(&buffer);
     return status;
 }
@@ -125,16 +133,15 @@ tv_status_t tv_peak_raise(const struct tv_peak_args *args, struct tv_peak *peak)
     const double cube = (double)n * (double)n * (double)n;
     const int is_gpu = tv_device_kind(tv_stream_device(args->stream)) == TV_DEVICE_CUDA;
     const int num_calls = is_gpu ? CALLS_OF_A_GPU : 1;
-    struct tv_peak now = {0};
-    double copied_bytes_per_second;
+    struct rates flops, bytes, copies;
     struct peak_round product = {args, NULL, n * n, multiply, 2 * cube, num_calls};
     struct peak_round sum = {args, NULL, count, add, 3.0 * (double)(count * width), num_calls};
     struct peak_round copied = {args, NULL, count, copy, 2.0 * (double)(count * width), num_calls};
-    TV_TRY(measure(&product, &now.flops_per_second));
-    TV_TRY(measure(&sum, &now.bytes_per_second));
-    TV_TRY(measure(&copied, &copied_bytes_per_second));
-    now.bytes_per_second = fmax(now.bytes_per_second, copied_bytes_per_second);
-    peak->flops_per_second = fmax(peak->flops_per_second, now.flops_per_second);
-    peak->bytes_per_second = fmax(peak->bytes_per_second, now.bytes_per_second);
+    TV_TRY(measure(&product, &flops));
+    TV_TRY(measure(&sum, &bytes));
+    TV_TRY(measure(&copied, &copies));
+    peak->flops_per_second = fmax(peak->flops_per_second, flops.best);
+    peak->median_flops_per_second = fmax(peak->median_flops_per_second, flops.median);
+    peak->bytes_per_second = fmax(peak->bytes_per_second, fmax(bytes.best, copies.best));
     return TV_OK;
 }

@@ -65,6 +65,9 @@ static void print_rates(FILE *out, const struct tv_step_bench *bench, struct tv_
     print_spread(out, "% of the matrix peak", share, "%.2f");
     fprintf(out, "%-24s %12.2f  GFLOP/s, %d x %d x %d, all ranks\n", "matrix peak", peak,
             matrix_size, matrix_size, matrix_size);
+    fprintf(out, "%-24s %12.2f  GFLOP/s, median round: %.2f %% of it\n", "",
+            bench->peak.median_flops_per_second / 1e9,
+            1e11 * flops.median / bench->peak.median_flops_per_second);
     fprintf(out, "%-24s %12.2f  GB/s, y = a + b or a copy, all ranks\n", "memory peak",
             bench->peak.bytes_per_second / 1e9);
     const struct traffic traffic = traffic_of(bench);
@@ -221,14 +224,15 @@ static tv_status_t make_json(const struct tv_step_bench *bench, const struct tv_
     TV_TRY(parts_json(bench, &parts));
     const struct traffic traffic = traffic_of(bench);
     *root_out = json_pack(
-        "{s:o, s:i, s:i, s:I, s:f, s:o, s:o, s:o, s:o, s:o, s:{s:f, s:i, s:f, s:i}, "
+        "{s:o, s:i, s:i, s:I, s:f, s:o, s:o, s:o, s:o, s:o, s:{s:f, s:f, s:i, s:f, s:i}, "
         "s:{s:f, s:f, s:f}, s:o, s:o, s:o, s:o}",
         "sizes", sizes_json(bench, run), "steps", bench->num_steps, "warmup_steps",
         options->num_warmup, "tokens_per_step", (json_int_t)bench->tokens_per_step,
         "flops_per_token", bench->flops_per_token, "step_seconds", spread_json(step),
         "timed_step_seconds", spread_json(timed), "tokens_per_second",
         spread_json(rate_of(step, tokens)), "model_flops_per_second", spread_json(flops),
-        "share_of_peak", spread_json(share), "peak", "flops_per_second", peak, "matrix_size",
+        "share_of_peak", spread_json(share), "peak", "flops_per_second", peak,
+        "median_flops_per_second", bench->peak.median_flops_per_second, "matrix_size",
         options->matrix_size, "bytes_per_second", bench->peak.bytes_per_second, "memory_mib",
         options->triad_mib, "memory_traffic", "bytes_per_step", traffic.bytes, "seconds_at_peak",
         traffic.seconds_at_peak, "share_of_step", traffic.seconds_at_peak / step.median, "parts",

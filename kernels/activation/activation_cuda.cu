@@ -4,15 +4,19 @@
  * (1 + tanh u) / 2 is the sigmoid s of 2u, which takes an exponential and no branch: gelu y = x s, y' = s + x s (1 - s)
  * (2u)', where 1 - s = e s with e = exp(-2u) does not cancel. */
 #include "kernels/cuda_internal.h"
+#include "kernels/mma_internal.h"
 
 namespace
 {
 constexpr float root_8_over_pi = 1.595769122f, cubic = 0.044715f; /* (2u)' at 0 */
+constexpr float log2_e = 1.442695041f;
 
-/* exp(-2u), finite, so that its product with a sigmoid of 0 is one. */
+/* exp(-2u) to 2 units in the last place where it is near 1; finite, so that its product with the sigmoid is 1 where
+ * that is next to 0. */
 __device__ float gelu_exp(float x)
 {
-    return expf(fminf(-root_8_over_pi * x * (1 + cubic * x * x), 80.0f));
+    const float t = x * (-root_8_over_pi * log2_e - root_8_over_pi * log2_e * cubic * (x * x));
+    return tv_exp2(fminf(t, 115.0f));
 }
 
 template <typename T> struct gelu_work {
@@ -24,7 +28,7 @@ template <typename T> struct gelu_work {
         tv_load_floats<N>(x + i, v);
 #pragma unroll
         for (int k = 0; k < N; k++)
-            v[k] = v[k] / (1 + gelu_exp(v[k]));
+            v[k] = __fdividef(v[k], 1 + gelu_exp(v[k]));
         tv_store_floats<N>(y + i, v);
     }
 };
@@ -41,10 +45,17 @@ template <typename T> struct gelu_slope_work {
     const T *x, *dy;
     T *dx;
     int64_t cols; /* of rows whose sum is wanted */
-    /* dx as it is stored */
-    template <int N> __device__ void terms(int64_t row, int64_t col, float term[1][N]) const
+    static constexpr int at_once = 2;
+    template <int N> using held = tv_two_packs<T, N>;
+    template <int N> __device__ held<N> load(int64_t row, int64_t col) const
     {
-        slopes<N>(row * cols + col, term[0]);
+        return {tv_load_pack<N>(x + row * cols + col), tv_load_pack<N>(dy + row * cols + col)};
+    }
+    /* dx as it is stored */
+    template <int N>
+    __device__ void terms(int64_t row, int64_t col, const held<N> &got, float term[1][N]) const
+    {
+        slopes<N>(got, term[0]);
         tv_store_floats<N>(dx + row * cols + col, term[0]);
 #pragma unroll
         for (int k = 0; k < N; k++)
@@ -53,19 +64,19 @@ template <typename T> struct gelu_slope_work {
     template <int N> __device__ void run(int64_t, int64_t i) const
     {
         float d[N];
-        slopes<N>(i, d);
+        slopes<N>(held<N>{tv_load_pack<N>(x + i), tv_load_pack<N>(dy + i)}, d);
         tv_store_floats<N>(dx + i, d);
     }
-    template <int N> __device__ void slopes(int64_t i, float d[N]) const
+    template <int N> __device__ void slopes(const held<N> &got, float d[N]) const
     {
         float v[N];
-        tv_load_floats<N>(x + i, v);
-        tv_load_floats<N>(dy + i, d);
+        tv_unpack<N>(got.a, v);
+        tv_unpack<N>(got.b, d);
 #pragma unroll
         for (int k = 0; k < N; k++) {
-            const float e = gelu_exp(v[k]), s = 1 / (1 + e);
-            const float slope = root_8_over_pi * (1 + 3 * cubic * v[k] * v[k]);
-            d[k] *= s + v[k] * s * (e * s) * slope;
+            const float e = gelu_exp(v[k]), s = __fdividef(1, 1 + e);
+            const float slope = root_8_over_pi * (1 + 3 * cubic * (v[k] * v[k]));
+            d[k] *= s + v[k] * slope * s * (e * s);
         }
     }
 };

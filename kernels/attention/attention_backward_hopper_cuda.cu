@@ -20,8 +20,7 @@ namespace
 {
 using namespace tv_backward;
 
-/* What a thread knows of itself: warpgroup 0 or 1, row (of its first element; the other is 8 on) in the block's keys,
- * lane % 4. */
+/* A thread: warpgroup 0 or 1, row (of its first element; the other is 8 on) in the block's keys, lane % 4. */
 struct self {
     int group, row, t;
 };
@@ -52,25 +51,32 @@ template <int n> TV_HOPPER void keep(fragments<n> &x)
     for (int i = 0; i < 4 * n; i++)
         tv_not_ahead(x.word[i / 4][i % 4]);
 }
-template <int n> TV_HOPPER void pack(fragments<n> &to, const float (&from)[8 * n])
+
+/* What follows goes by parts of 64 queries: 4 fragments, 32 elements of a thread. */
+template <int n> TV_HOPPER void pack(fragments<n> &to, const float (&from)[8 * n], int part)
 {
 #pragma unroll
-    for (int i = 0; i < 4 * n; i++)
+    for (int i = 16 * part; i < 16 * part + 16; i++) {
         to.word[i / 4][i % 4] = tv_pack_bf16(from[2 * i], from[2 * i + 1]);
-    keep(to);
+        tv_not_ahead(to.word[i / 4][i % 4]);
+    }
 }
 
-/* sum [64, h] of a warpgroup += x [64, queries] times a tile of queries or do. */
+/* sum [64, h] of a warpgroup += a part of x [64, queries] times a tile of queries or do; adds: else the first part
+ * begins the sum. */
 template <int h>
-TV_HOPPER void start_sum(float (&sum)[h / 2], fragments<queries<h> / 16> &x, tv_shared_at tile)
+TV_HOPPER void start_sum(float (&sum)[h / 2], fragments<queries<h> / 16> &x, tv_shared_at tile,
+                         int part, bool adds)
 {
-    tv_wgmma_keep(sum);
+    if (part == 0)
+        tv_wgmma_keep(sum);
     tv_wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < queries<h> / 16; i++)
+    for (int i = 4 * part; i < 4 * part + 4; i++)
         tv_wgmma_rs<tv_mn_major>(
             sum, x.word[i],
-            tv_wgmma_mn_major(tile + static_cast<uint32_t>(i) * 2048, queries<h> * 128), true);
+            tv_wgmma_mn_major(tile + static_cast<uint32_t>(i) * 2048, queries<h> * 128),
+            i > 0 || adds);
     tv_wgmma_commit();
 }
 
@@ -105,11 +111,11 @@ TV_HOPPER void hide(float (&s)[queries<h> / 2], const tile_terms<h> &terms, int 
 
 /* scores -> weights */
 template <int h>
-TV_HOPPER void soften(float (&s)[queries<h> / 2], const tile_terms<h> &terms, int t)
+TV_HOPPER void soften(float (&s)[queries<h> / 2], const tile_terms<h> &terms, int t, int part)
 {
     constexpr float scale = tv_score_scale<h> * tv_log2_e;
 #pragma unroll
-    for (int j = 0; j < queries<h> / 8; j++) {
+    for (int j = 8 * part; j < 8 * part + 8; j++) {
         float lse[2];
         tv_load_floats<2>(terms.lse + 8 * j + 2 * t, lse);
 #pragma unroll
@@ -121,10 +127,10 @@ TV_HOPPER void soften(float (&s)[queries<h> / 2], const tile_terms<h> &terms, in
 /* weights, and the products v.do -> gradients of scores in place of the latter */
 template <int h>
 TV_HOPPER void differentiate(float (&dp)[queries<h> / 2], const float (&p)[queries<h> / 2],
-                             const tile_terms<h> &terms, int t)
+                             const tile_terms<h> &terms, int t, int part)
 {
 #pragma unroll
-    for (int j = 0; j < queries<h> / 8; j++) {
+    for (int j = 8 * part; j < 8 * part + 8; j++) {
         float delta[2];
         tv_load_floats<2>(terms.delta + 8 * j + 2 * t, delta);
 #pragma unroll
@@ -199,34 +205,49 @@ template <int h> struct products {
     fragments<queries<h> / 16> p_words, ds_words;
 };
 
-/* Scores, begun by the step before -> weights and their gradients as words; the products for dv and dk are under way.
- * key: the warpgroup's first; query: the tile's */
+/* Where a warpgroup is: the block's nth task, the block's steps so far; is_first: of the task. */
+struct progress {
+    int n, step;
+    bool is_first;
+};
+
+/* Scores, begun by the step before -> weights and their gradients as words; the products for dv and dk are begun. */
 template <int h>
-TV_HOPPER void gradients(products<h> &x, tile_pair<h> &tile, const tile_terms<h> &terms,
-                         tv_shared_at v, int key, int query, const self &me)
+TV_HOPPER void gradients(products<h> &x, room<h> &shared, const progress &at, const self &me)
 {
-    const tv_shared_at q = tv_shared_place(tile.q), d_o = tv_shared_place(tile.d_o);
+    const int stage = at.step % stages, query = shared.notes[stage].query,
+              first = shared.tasks[at.n % 2].key_tile * keys, key = first + 64 * me.group;
+    const tile_terms<h> &terms = shared.terms[stage];
+    const tv_shared_at q = tv_shared_place(shared.tiles[stage].q),
+                       d_o = tv_shared_place(shared.tiles[stage].d_o),
+                       v = tv_shared_place(shared.v) + me.group * 64 * 128;
     tv_wgmma_wait<0>();
     tv_wgmma_keep(x.p);
     if (key + 63 > query || terms.first_key[queries<h> - 1] > key)
-        hide<h>(x.p, terms, query, key - 64 * me.group + me.row, me.t);
+        hide<h>(x.p, terms, query, first + me.row, me.t);
+    if (at.is_first)
+        tv_barrier_wait(&shared.has_values, at.n & 1);
     start_scores<h>(x.ds, v, d_o);
-    soften<h>(x.p, terms, me.t);
-    if (h == 128) { /* there are registers for weights as floats and as words */
-        pack(x.p_words, x.p);
-        start_sum<h>(x.dv, x.p_words, d_o);
-        tv_wgmma_wait<1>();
-    } else {
-        tv_wgmma_wait<0>();
+#pragma unroll
+    for (int part = 0; part < queries<h> / 64; part++) {
+        soften<h>(x.p, terms, me.t, part);
+        if (h == 128) { /* there are registers for weights as floats and as words */
+            pack(x.p_words, x.p, part);
+            start_sum<h>(x.dv, x.p_words, d_o, part, !at.is_first);
+            tv_wgmma_wait<1>();
+        } else if (part == 0) {
+            tv_wgmma_wait<0>();
+        }
+        if (part == 0)
+            tv_wgmma_keep(x.ds);
+        differentiate<h>(x.ds, x.p, terms, me.t, part);
+        if (h == 64) {
+            pack(x.p_words, x.p, part);
+            start_sum<h>(x.dv, x.p_words, d_o, part, !at.is_first);
+        }
+        pack(x.ds_words, x.ds, part);
+        start_sum<h>(x.dk, x.ds_words, q, part, !at.is_first);
     }
-    tv_wgmma_keep(x.ds);
-    differentiate<h>(x.ds, x.p, terms, me.t);
-    if (h == 64) {
-        pack(x.p_words, x.p);
-        start_sum<h>(x.dv, x.p_words, d_o);
-    }
-    pack(x.ds_words, x.ds);
-    start_sum<h>(x.dk, x.ds_words, q);
 }
 
 /* The sums of dk and dv are complete; ds gives them room. */
@@ -246,66 +267,95 @@ TV_HOPPER void finish_keys(products<h> &x, const sweep &s, room<h> &shared, cons
     tv_named_sync(ds_taken, multipliers);
 }
 
-/* The block's nth task, whose first step is the block's step number `step`. Returns the next one's. */
-template <int h>
-TV_HOPPER int multiply_task(const sweep &s, room<h> &shared, const task &of, int n, int step,
-                            const self &me)
+template <int h> TV_HOPPER tv_shared_at keys_of(room<h> &shared, int n)
 {
-    const int key = of.key_tile * keys + 64 * me.group;
-    const unsigned mine = static_cast<unsigned>(me.group) * 64 * 128;
-    const tv_shared_at k = tv_shared_place(shared.k), v = tv_shared_place(shared.v) + mine;
-    products<h> x = {};
-    tv_wgmma_keep(x.dk); /* zeros before the first product */
-    tv_wgmma_keep(x.dv);
-
-    tv_barrier_wait(&shared.has_keys, n & 1);
-    tv_barrier_wait(&shared.full[step % stages], step / stages & 1);
-    start_scores<h>(x.p, k + mine, tv_shared_place(shared.tiles[step % stages].q));
-    for (bool is_first = true;; is_first = false) {
-        const int stage = step % stages, query = shared.notes[stage].query;
-        uint16_t *ds = shared.ds[step % ds_tiles<h>];
-        gradients<h>(x, shared.tiles[stage], shared.terms[stage], v, key, query, me);
-        if (ds_tiles<h> == 1 && !is_first)
-            tv_named_sync(ds_read + 1 - me.group, multipliers);
-        put_ds<h>(ds, x.ds_words, me);
-        tv_fence_async();
-        tv_named_sync(ds_written, multipliers);
-        start_dq<h>(x.dq, tv_shared_place(ds), k, me.group);
-        tv_wgmma_wait<0>();
-        keep(x.p_words);
-        keep(x.ds_words);
-        const bool is_last = shared.notes[stage].is_last;
-        __syncwarp();
-        if (threadIdx.x % 32 == 0)
-            tv_barrier_arrive(&shared.empty[stage]);
-        step++;
-        if (is_last)
-            break;
-        if (ds_tiles<h> == 1)
-            tv_named_arrive(ds_read + me.group, multipliers);
-        tv_barrier_wait(&shared.full[step % stages], step / stages & 1);
-        start_scores<h>(x.p, k + mine, tv_shared_place(shared.tiles[step % stages].q));
-        hand_over_dq<h>(shared, x.dq, me);
-    }
-    if (threadIdx.x % 32 == 0)
-        tv_barrier_arrive(&shared.needs_keys);
-    __syncwarp();
-    hand_over_dq<h>(shared, x.dq, me);
-    finish_keys<h>(x, s, shared, of, me);
-    return step;
+    return tv_shared_place(shared.k[n % key_rooms<h>]);
 }
 
+/* Begin the scores of a step, once its queries are there. */
+template <int h>
+TV_HOPPER void start_step(products<h> &x, room<h> &shared, const progress &at, const self &me)
+{
+    const int stage = at.step % stages;
+    tv_barrier_wait(&shared.full[stage], at.step / stages & 1);
+    start_scores<h>(x.p, keys_of<h>(shared, at.n) + me.group * 64 * 128,
+                    tv_shared_place(shared.tiles[stage].q));
+}
+
+/* Is there an nth task? Its keys are there. */
+template <int h> TV_HOPPER bool begin_task(room<h> &shared, int n)
+{
+    if (take_task(shared, n).tiles == 0)
+        return false;
+    tv_barrier_wait(&shared.has_keys[n % key_rooms<h>], n / key_rooms<h> & 1);
+    return true;
+}
+
+/* A step but for what is done with its part of dq, which is complete. Returns whether it is the task's last one. */
+template <int h>
+TV_HOPPER bool take_step(products<h> &x, room<h> &shared, const progress &at, const self &me)
+{
+    const int stage = at.step % stages;
+    uint16_t *ds = shared.ds[at.step % ds_tiles<h>];
+    gradients<h>(x, shared, at, me);
+    if (ds_tiles<h> == 1 && !at.is_first)
+        tv_named_sync(ds_read + 1 - me.group, multipliers);
+    put_ds<h>(ds, x.ds_words, me);
+    tv_fence_async();
+    tv_named_sync(ds_written, multipliers);
+    start_dq<h>(x.dq, tv_shared_place(ds), keys_of<h>(shared, at.n), me.group);
+    tv_wgmma_wait<0>();
+    keep(x.p_words);
+    keep(x.ds_words);
+    const bool is_last = shared.notes[stage].is_last;
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) {
+        tv_barrier_arrive(&shared.empty[stage]);
+        if (is_last)
+            tv_barrier_arrive(&shared.needs_keys);
+    }
+    __syncwarp();
+    if (ds_tiles<h> == 1 && !is_last)
+        tv_named_arrive(ds_read + me.group, multipliers);
+    return is_last;
+}
+
+/* Where there is room for two tasks' keys, the next task's first scores are begun before this one's sums are stored. */
 template <int h> TV_HOPPER void multiply(const sweep &s, room<h> &shared)
 {
     const int thread = static_cast<int>(threadIdx.x) - 128;
     const self me = {__shfl_sync(0xffffffffu, thread / 128, 0), /* the compiler sees: of a warp */
                      thread / 32 * 16 + thread % 32 / 4, thread % 4};
-    for (int n = 0, step = 0;; n++) {
-        const task &of = take_task(shared, n);
-        if (of.tiles == 0)
-            return;
-        step = multiply_task<h>(s, shared, of, n, step, me);
+    products<h> x = {};
+    tv_wgmma_keep(x.dk);
+    tv_wgmma_keep(x.dv);
+    progress at = {0, 0, true};
+    if (!begin_task<h>(shared, 0))
+        return;
+    start_step<h>(x, shared, at, me);
+    for (;;) {
+        const bool is_last = take_step<h>(x, shared, at, me);
+        at.step++;
+        at.is_first = is_last;
+        if (!is_last) {
+            start_step<h>(x, shared, at, me);
+            hand_over_dq<h>(shared, x.dq, me);
+            continue;
+        }
+        const int n = at.n++;
+        if (key_rooms<h> == 2 && begin_task<h>(shared, at.n)) {
+            start_step<h>(x, shared, at, me);
+            hand_over_dq<h>(shared, x.dq, me);
+            finish_keys<h>(x, s, shared, shared.tasks[n % 2], me);
+            give_back_task(shared, n);
+            continue;
+        }
+        hand_over_dq<h>(shared, x.dq, me);
+        finish_keys<h>(x, s, shared, shared.tasks[n % 2], me);
         give_back_task(shared, n);
+        if (key_rooms<h> == 2 || !begin_task<h>(shared, at.n))
+            return;
+        start_step<h>(x, shared, at, me);
     }
 }
 
@@ -324,7 +374,9 @@ __global__ void __launch_bounds__(threads, 1)
             tv_barrier_init(&shared.full[i], 2);
             tv_barrier_init(&shared.empty[i], multipliers / 32);
         }
-        tv_barrier_init(&shared.has_keys, 1);
+        for (int i = 0; i < key_rooms<h>; i++)
+            tv_barrier_init(&shared.has_keys[i], 1);
+        tv_barrier_init(&shared.has_values, 1);
         tv_barrier_init(&shared.needs_keys, multipliers / 32);
         tv_barriers_ready();
     }
@@ -343,21 +395,24 @@ __global__ void __launch_bounds__(threads, 1)
 
 /* ---- before it ---- */
 
+constexpr int terms_threads = 256;
+template <int h> constexpr int terms_rows = terms_threads / (h / 8);
+
 /* The terms of all tiles; no tickets are drawn, and nothing is added. h / 8 threads for a row of a head; rows of the
- * tiles behind the end of the sequence, too. */
+ * tiles behind the end of the sequence, too. Blocks: heads of all sequences, rows. */
 template <int h>
-__global__ void __launch_bounds__(256) attention_backward_terms(const __grid_constant__ sweep s)
+__global__ void __launch_bounds__(terms_threads)
+    attention_backward_terms(const __grid_constant__ sweep s)
 {
     constexpr int lanes = h / 8;
-    const int64_t rows = static_cast<int64_t>(s.query_tiles) * queries<h>;
-    const int64_t i = static_cast<int64_t>(blockIdx.x) * (256 / lanes) + threadIdx.x / lanes;
-    const bool is_there = i < rows * s.a.num_heads * s.a.batch;
-    const int64_t plane = is_there ? i / rows : 0; /* of a sequence's head */
-    const int row = static_cast<int>(is_there ? i % rows : 0),
-              lane = static_cast<int>(threadIdx.x) % lanes;
-    const int64_t sequence = plane / s.a.num_heads, at = sequence * s.a.seq_length + row;
-    const int64_t column = plane % s.a.num_heads * h + lane * 8;
-    const bool is_row = is_there && row < s.a.seq_length;
+    const int lane = static_cast<int>(threadIdx.x) % lanes,
+              row = static_cast<int>(blockIdx.y) * terms_rows<h> +
+                    static_cast<int>(threadIdx.x) / lanes;
+    const int sequence = static_cast<int>(blockIdx.x) / s.a.num_heads,
+              head = static_cast<int>(blockIdx.x) % s.a.num_heads;
+    const int64_t base = static_cast<int64_t>(sequence) * s.a.seq_length, at = base + row;
+    const int64_t column = static_cast<int64_t>(head) * h + lane * 8;
+    const bool is_row = row < s.a.seq_length;
     float delta = 0;
     if (is_row) {
         float o[8], d_o[8];
@@ -371,18 +426,18 @@ __global__ void __launch_bounds__(256) attention_backward_terms(const __grid_con
 #pragma unroll
     for (int bits = lanes / 2; bits > 0; bits /= 2)
         delta += __shfl_xor_sync(0xffffffffu, delta, bits);
-    if (!is_there || lane != 0)
+    if (lane != 0)
         return;
-    const int64_t last = (sequence + 1) * s.a.seq_length - 1;
-    const int64_t tile = plane * s.query_tiles + row / queries<h>;
+    const int64_t plane = blockIdx.x, tile = plane * s.query_tiles + row / queries<h>;
     tile_terms<h> &terms = static_cast<tile_terms<h> *>(s.terms)[tile];
     terms.lse[row % queries<h>] =
         is_row ? s.a.lse[plane * s.a.seq_length + row] * tv_log2_e : INFINITY;
     terms.delta[row % queries<h>] = delta;
-    terms.first_key[row % queries<h>] = tv_first_key_of(s.a.first_keys, is_row ? at : last);
+    terms.first_key[row % queries<h>] =
+        tv_first_key_of(s.a.first_keys, is_row ? at : base + s.a.seq_length - 1);
     if (row % queries<h> == 0)
         s.counts[tile] = 0;
-    if (i == 0)
+    if (blockIdx.x == 0 && row == 0)
         *s.drawn = 0;
 }
 
@@ -413,10 +468,10 @@ template <int h> tv_status_t launch(tv_stream *stream, const tv_attention_backwa
 {
     sweep s = {};
     TV_TRY(prepare<h>(stream, a, &s));
-    const int64_t rows = static_cast<int64_t>(a->batch) * a->num_heads * s.query_tiles * queries<h>;
-    TV_TRY(tv_launch(attention_backward_terms<h>,
-                     dim3(static_cast<unsigned>(tv_ceil_div(rows, 256 / (h / 8)))), dim3(256), 0,
-                     stream, s));
+    const dim3 heads_and_rows(static_cast<unsigned>(a->batch) * static_cast<unsigned>(a->num_heads),
+                              static_cast<unsigned>(s.query_tiles * queries<h> / terms_rows<h>));
+    TV_TRY(
+        tv_launch(attention_backward_terms<h>, heads_and_rows, dim3(terms_threads), 0, stream, s));
     int device = 0, processors = 0;
     TV_TRY(tv_cuda_status(cudaGetDevice(&device), "the device"));
     TV_TRY(tv_cuda_status(

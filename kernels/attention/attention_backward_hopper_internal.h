@@ -65,6 +65,7 @@ constexpr int multipliers = 256, adders = 96, threads = 128 + multipliers;
 template <int h> constexpr int queries = h == 64 ? 128 : 64;
 template <int h> constexpr int panels = h / 64;
 template <int h> constexpr int ds_tiles = h == 64 ? 1 : 2;
+template <int h> constexpr int key_rooms = h == 64 ? 2 : 1;
 
 /* Named barriers. Of each of the two warpgroups: dq_taken and the next, ds_read and the next. */
 constexpr int ds_written = 1, dq_written = 2, dq_taken = 3, added = 5, ds_taken = 6, ds_read = 7;
@@ -94,14 +95,15 @@ struct tile_note {
 /* Shared memory, at a multiple of 1024 bytes. Tiles are panels: hopper_internal.h. dq: row by row; 8 columns of row r,
  * which start at 8 u, are at 8 (u ^ (r % 8)). */
 template <int h> struct room {
-    uint16_t k[keys * h], v[keys * h];
+    uint16_t k[key_rooms<h>][keys * h], v[keys * h];
     tile_pair<h> tiles[stages];
     uint16_t ds[ds_tiles<h>][keys * queries<h>]; /* transposed */
     float dq[queries<h> * h], sums[queries<h> * h];
     tile_terms<h> terms[stages];
     tile_note notes[stages];
     task tasks[2]; /* the one at work and the next */
-    uint64_t has_task[2], needs_task[2], has_keys, needs_keys, full[stages], empty[stages];
+    uint64_t has_task[2], needs_task[2], has_keys[key_rooms<h>], has_values, needs_keys,
+        full[stages], empty[stages];
 };
 
 struct sweep {
@@ -209,18 +211,33 @@ TV_HOPPER void load_tile(const CUtensorMap *map, uint16_t *tile, uint64_t *barri
         tv_tma_load(map, tile + p * rows * 64, barrier, head * h + p * 64, row, sequence);
 }
 
-/* Keys and values of the nth task. */
+/* Keys and values of the nth task. A second room for keys is free when the values of the task before have come: they
+ * have waited for the end of the one before that. */
 template <int h> TV_HOPPER void load_keys(const sweep &s, room<h> &shared, const task &of, int n)
 {
-    if (n > 0)
+    const int room_number = n % key_rooms<h>, first = of.key_tile * keys;
+    uint64_t *has_keys = &shared.has_keys[room_number];
+    const bool is_one = threadIdx.x % 32 == 0;
+    if (key_rooms<h> == 1 && n > 0)
         tv_barrier_wait(&shared.needs_keys, (n - 1) & 1);
-    if (threadIdx.x % 32 == 0) {
-        const int first = of.key_tile * keys;
-        tv_barrier_arrive_expect(&shared.has_keys, 2 * 2 * keys * h);
-        load_tile<h, keys>(&s.k, shared.k, &shared.has_keys, of.kv, first, of.sequence);
-        load_tile<h, keys>(&s.v, shared.v, &shared.has_keys, of.kv, first, of.sequence);
+    if (is_one) {
+        tv_barrier_arrive_expect(has_keys, 2 * keys * h);
+        load_tile<h, keys>(&s.k, shared.k[room_number], has_keys, of.kv, first, of.sequence);
+    }
+    if (key_rooms<h> == 2 && n > 0)
+        tv_barrier_wait(&shared.needs_keys, (n - 1) & 1);
+    if (is_one) {
+        tv_barrier_arrive_expect(&shared.has_values, 2 * keys * h);
+        load_tile<h, keys>(&s.v, shared.v, &shared.has_values, of.kv, first, of.sequence);
     }
     __syncwarp();
+}
+
+/* Until the block's nth step has room for a tile of queries. */
+template <int h> TV_HOPPER void wait_for_room(room<h> &shared, int n)
+{
+    if (n >= stages)
+        tv_barrier_wait(&shared.empty[n % stages], (n / stages - 1) & 1);
 }
 
 /* The tile of queries of the block's nth step. */
@@ -231,8 +248,6 @@ TV_HOPPER void load_queries(const sweep &s, room<h> &shared, const task &of, pla
     const int lane = static_cast<int>(threadIdx.x % 32), stage = n % stages;
     constexpr int chunks = static_cast<int>(sizeof(tile_terms<h>) / 16);
     uint64_t *full = &shared.full[stage];
-    if (n >= stages)
-        tv_barrier_wait(&shared.empty[stage], (n / stages - 1) & 1);
     if (lane == 0) {
         tile_pair<h> &to = shared.tiles[stage];
         const int row = at.tile * queries<h>;
@@ -253,9 +268,12 @@ TV_HOPPER void load_queries(const sweep &s, room<h> &shared, const task &of, pla
     __syncwarp();
 }
 
+/* A task is drawn when there is room for its first tile: a task that is drawn long before it begins keeps those waiting
+ * that come after it. */
 template <int h> TV_HOPPER void load(const sweep &s, room<h> &shared)
 {
     for (int n = 0, step = 0;; n++) {
+        wait_for_room(shared, step);
         if (threadIdx.x % 32 == 0) {
             if (n >= 2)
                 tv_barrier_wait(&shared.needs_task[n % 2], (n / 2 - 1) & 1);
@@ -268,6 +286,7 @@ template <int h> TV_HOPPER void load(const sweep &s, room<h> &shared)
             return;
         place at = first_place(of);
         for (int left = of.tiles * of.group; left > 0; left--, at = next_place(of, at)) {
+            wait_for_room(shared, step);
             load_queries<h>(s, shared, of, at, step++, left == 1);
             if (left == of.tiles * of.group)
                 load_keys<h>(s, shared, of, n);
@@ -322,8 +341,27 @@ TV_HOPPER void finish_dq(const sweep &s, const room<h> &shared, const task &of, 
     }
 }
 
-/* The block's part of a tile's dq, once it is in shared memory. */
-template <int h> TV_HOPPER void add_tile(const sweep &s, room<h> &shared, const task &of, place at)
+/* An addition under way: its tile's count, to be set to `number` when it is done. */
+struct addition {
+    int *count;
+    int number;
+};
+
+/* By the thread that began it. */
+TV_HOPPER void settle(addition &last)
+{
+    if (last.count == nullptr)
+        return;
+    tv_bulk_wait<0>();
+    tv_fence_async_global();
+    tv_count_set(last.count, last.number);
+    last.count = nullptr;
+}
+
+/* The block's part of a tile's dq, once it is in shared memory. The first thread adds, that of the next warp waits for
+ * the tasks before. */
+template <int h>
+TV_HOPPER void add_tile(const sweep &s, room<h> &shared, const task &of, place at, addition &last)
 {
     const int thread = static_cast<int>(threadIdx.x) - 32, first = at.tile * queries<h>,
               rows = tv_lesser(queries<h>, s.a.seq_length - first),
@@ -332,7 +370,7 @@ template <int h> TV_HOPPER void add_tile(const sweep &s, room<h> &shared, const 
     const int64_t head = static_cast<int64_t>(of.sequence) * s.a.num_heads + at.head;
     float *sums = s.a.work + (head * s.a.seq_length + first) * h;
     int *count = s.counts + tile_number(s, of, at);
-    if (thread == 0 && number > 0)
+    if (thread == 32 && number > 0)
         tv_count_wait(count, number);
     __syncwarp();
     if (is_last && number > 0) {
@@ -348,25 +386,22 @@ template <int h> TV_HOPPER void add_tile(const sweep &s, room<h> &shared, const 
         for (int i = thread; i < rows * h / 4; i += adders)
             reinterpret_cast<float4 *>(sums)[i] = from[i];
         tv_fence_async_global();
+        tv_named_sync(added, adders);
+        if (thread == 0)
+            tv_count_set(count, 1);
     } else if (thread == 0) {
         tv_fence_async_global();
         tv_bulk_add(sums, shared.dq, static_cast<uint32_t>(rows * h * 4));
         tv_bulk_commit();
-        tv_bulk_wait<0>();
+        tv_bulk_wait_read<0>();
+        last = {count, number + 1};
     }
     __syncwarp();
-    if (!is_last) {
-        tv_named_sync(added, adders);
-        if (thread == 0) {
-            tv_fence_async_global();
-            tv_count_set(count, number + 1);
-        }
-        __syncwarp();
-    }
 }
 
 template <int h> TV_HOPPER void add(const sweep &s, room<h> &shared)
 {
+    addition last = {};
     for (int n = 0;; n++) {
         const task &of = take_task(shared, n);
         if (of.tiles == 0)
@@ -375,8 +410,11 @@ template <int h> TV_HOPPER void add(const sweep &s, room<h> &shared)
         for (int i = 0; i < of.tiles * of.group; i++, at = next_place(of, at)) {
             for (int g = 0; g < 2; g++)
                 tv_named_arrive(dq_taken + g, 128 + adders);
-            add_tile<h>(s, shared, of, at);
+            settle(last);
+            __syncwarp();
+            add_tile<h>(s, shared, of, at, last);
         }
+        settle(last);
         give_back_task(shared, n);
     }
 }

@@ -54,9 +54,16 @@ tv_status_t axpby(tv_stream *stream, const tv_axpby_args *a)
 template <typename T> struct bias_work {
     const T *dy;
     int64_t ld;
-    template <int N> __device__ void terms(int64_t row, int64_t col, float term[1][N]) const
+    static constexpr int at_once = 4;
+    template <int N> using held = tv_pack<T, N>;
+    template <int N> __device__ held<N> load(int64_t row, int64_t col) const
     {
-        tv_load_floats<N>(dy + row * ld + col, term[0]);
+        return tv_load_pack<N>(dy + row * ld + col);
+    }
+    template <int N>
+    __device__ void terms(int64_t, int64_t, const held<N> &got, float term[1][N]) const
+    {
+        tv_unpack<N>(got, term[0]);
     }
 };
 

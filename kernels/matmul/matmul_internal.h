@@ -26,10 +26,8 @@ static inline int tv_grid_rows(int64_t m, int64_t n, int threads)
     return best;
 }
 
-/* Every thread one block of c. */
-static inline tv_status_t tv_matmul_by_threads(struct tv_stream *stream,
-                                               const struct tv_matmul_args *a,
-                                               tv_matmul_block_fn block)
+/* Errors: TV_UNSUPPORTED, a size that the library cannot count. */
+static inline tv_status_t tv_matmul_check(const struct tv_matmul_args *a)
 {
     const int64_t largest = INT32_MAX;
     if (a->m > largest || a->n > largest || a->k > largest || a->ld_a > largest ||
@@ -37,7 +35,21 @@ static inline tv_status_t tv_matmul_by_threads(struct tv_stream *stream,
         return TV_ERR(TV_UNSUPPORTED,
                       "a matrix product of %" PRId64 " x %" PRId64 " x %" PRId64 " is beyond 2^31",
                       a->m, a->n, a->k);
-    const int threads = tv_threads_for(stream, (a->m * a->n + 15) / 16 * a->k);
+    return TV_OK;
+}
+
+static inline int tv_matmul_threads(const struct tv_stream *stream, const struct tv_matmul_args *a)
+{
+    return tv_threads_for(stream, (a->m * a->n + 15) / 16 * a->k);
+}
+
+/* Every thread one block of c. */
+static inline tv_status_t tv_matmul_by_threads(struct tv_stream *stream,
+                                               const struct tv_matmul_args *a,
+                                               tv_matmul_block_fn block)
+{
+    TV_TRY(tv_matmul_check(a));
+    const int threads = tv_matmul_threads(stream, a);
     if (threads == 1) {
         block(a, 0, 0, a->m, a->n);
         return TV_OK;

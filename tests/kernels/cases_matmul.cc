@@ -52,7 +52,7 @@ void add(std::vector<Case> &cases, const Product &p)
 
 void add_matmul_cases(std::vector<Case> &cases)
 {
-    // one element; a row; a column; odd; cut over threads by columns, by rows, and too thin to cut
+    // one element; a row; a column; odd; cut over threads by columns, by rows, and by a long k
     const int64_t sizes[][3] = {{1, 1, 1},     {1, 257, 65},  {257, 1, 31},  {31, 33, 65},
                                 {33, 257, 65}, {257, 33, 65}, {10, 10, 4097}};
     for (const auto &s : sizes)

@@ -17,7 +17,7 @@ StepCase large_step(int T, bool is_tied)
     config.hidden_size = 8;
     config.num_heads = config.num_kv_heads = 4;
     config.ffn_size = 8;
-    config.vocab_size = 65599 * T + (T > 1);
+    config.vocab_size = 131135 * T + (T > 1);
     config.max_positions = 48;
     StepCase step = some_step(config);
     step.kernels = tv_kernels_cpu(TV_F32);
@@ -116,10 +116,10 @@ TEST(Memory, OfAHeadByHand)
 {
     for (const auto recompute : {TV_RECOMPUTE_NONE, TV_RECOMPUTE_SELECTIVE, TV_RECOMPUTE_FULL}) {
         const auto bytes = bytes_of_a_head(50257, 8, recompute);
-        const int64_t R = 512, logits = 128 * 50304;
+        const int64_t R = 512, logits = 256 * 50304;
         EXPECT_EQ(0, bytes[TV_MEM_ACTIVATIONS]);
         /* two residual gradients before them; positions, ids and targets of 3 slots behind */
-        EXPECT_EQ(4 * (2 * R * 32 + R * 32 + 2 * R + logits + 5 * 128 + 2 * R + 7 * R),
+        EXPECT_EQ(4 * (2 * R * 32 + R * 32 + 2 * R + logits + 5 * 256 + 2 * R + 7 * R),
                   bytes[TV_MEM_BUFFERS]);
         /* few columns: what a layer needs is more */
         EXPECT_EQ(4 * (2 * R * 32 + R * (128 + 96 + 32) + 7 * R),

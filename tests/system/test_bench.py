@@ -65,6 +65,7 @@ class BenchStep(unittest.TestCase):
         self.assertAlmostEqual(out["model_flops_per_second"]["median"] * slowest[1], flops, delta=1e-6 * flops)
         share = out["model_flops_per_second"]["median"] / out["peak"]["flops_per_second"]
         self.assertAlmostEqual(out["share_of_peak"]["median"], share, delta=1e-9 * share)
+        self.assertTrue(0 < out["peak"]["median_flops_per_second"] <= out["peak"]["flops_per_second"])
         traffic, moved = out["memory_traffic"], sum(kernel["bytes"] for kernel in out["kernels"]) / 3
         self.assertGreater(moved, 4 * out["tokens_per_step"])
         self.assertAlmostEqual(traffic["bytes_per_step"], moved, delta=1e-9 * moved)

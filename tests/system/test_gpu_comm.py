@@ -57,14 +57,15 @@ class Comm(unittest.TestCase):
 
     def test_ranks_share_the_gpus_that_the_driver_lists(self):
         """As on a machine with a driver, where ranks take the GPUs that NVML lists (a made-up one)."""
-        alone = self.steps(["--global-batch-size", "12"], "mpi", 1)
+        small = ["--num-layers", "1", "--global-batch-size", "12"]
+        alone = self.steps(small, "mpi", 1)
         for ranks, gpus, taken in ((4, PCI[:1], PCI[:1] * 4), (3, PCI, [PCI[0], PCI[1], PCI[0]])):
             with self.subTest(ranks=ranks), tempfile.TemporaryDirectory() as folder:
                 listed = Path(folder) / "nvml"
                 listed.write_text("".join(f"gpu {pci} GPU-{pci} 0 0 NVIDIA H100\n" for pci in gpus))
                 libraries = f"{os.environ['TRIVET_FAKE_NVML']}:{os.environ['LD_LIBRARY_PATH']}"
                 there = {"FAKE_NVML": str(listed), "LD_LIBRARY_PATH": libraries}
-                flags = ["--topology", "live", "--local-ranks", str(ranks), "--global-batch-size", "12"]
+                flags = ["--topology", "live", "--local-ranks", str(ranks)] + small
                 for comm in ("mpi", "auto") if ranks == 3 else ("auto",):
                     lines, said = self.lines(flags, comm, len(gpus), **there)
                     placement = next(line for line in lines if line["type"] == "placement")
@@ -82,7 +83,7 @@ class Comm(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             trace = Path(folder) / "trace.json"
             code, said = train(["--device", "cuda", "--comm", "nccl", "--local-ranks", "4", "--pp", "2", "--dp", "2",
-                                "--trace", str(trace)], 4)
+                                "--num-layers", "2", "--train-iters", "1", "--trace", str(trace)], 4)
             self.assertEqual(code, 0, said)
             events = json.loads(trace.read_text())["traceEvents"]
         named = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}

@@ -36,29 +36,53 @@ void run(const std::function<void(const struct tv_tensor_axis &)> &body)
     run_axis(1, &kernels, body);
 }
 
-/* Every element of c [m, n] in one block, whose rows of a and columns of b and of the bias are its own. */
-void expect_blocks_of(int64_t m, int64_t n, const float *a, const float *b, const float *c)
+/* Every element of c [m, n] gets all of k, part after part; a block's rows of a and columns of b and of the bias are
+ * its own, the bias comes once, and only parts behind the first add to what is there (but in a gradient that adds). */
+void expect_blocks_of(int64_t m, int64_t n, int64_t k, const float *a, const float *b,
+                      const float *c, bool adds = false)
 {
-    std::vector<int> times((size_t)(m * n));
+    std::vector<int64_t> depth((size_t)(m * n));
     for (const struct tv_matmul_args &block : blocks) {
         const int64_t i = place(block.c, c) / block.ld_c, j = place(block.c, c) % block.ld_c;
         ASSERT_LE(i + block.m, m);
         ASSERT_LE(j + block.n, n);
-        EXPECT_EQ(block.trans_a ? i : i * block.ld_a, place(block.a, a));
-        EXPECT_EQ(block.trans_b ? j * block.ld_b : j, place(block.b, b));
+        const int64_t done = depth[(size_t)(i * n + j)];
+        EXPECT_EQ(block.trans_a ? done * block.ld_a + i : i * block.ld_a + done, place(block.a, a));
+        EXPECT_EQ(block.trans_b ? j * block.ld_b + done : done * block.ld_b + j, place(block.b, b));
+        EXPECT_EQ(done > 0 || adds, block.accumulate == 1);
         if (block.bias != nullptr) {
+            EXPECT_EQ(0, done);
             EXPECT_EQ(j, place(block.bias, bias));
         }
         for (int64_t r = i; r < i + block.m; r++)
-            for (int64_t s = j; s < j + block.n; s++)
-                times[(size_t)(r * n + s)]++;
+            for (int64_t s = j; s < j + block.n; s++) {
+                EXPECT_EQ(done, depth[(size_t)(r * n + s)]);
+                depth[(size_t)(r * n + s)] += block.k;
+            }
     }
-    EXPECT_EQ(times, std::vector<int>(times.size(), 1));
+    EXPECT_EQ(depth, std::vector<int64_t>(depth.size(), k));
 }
 
 class Blocks : public testing::TestWithParam<tv_weight_layout_t>
 {
 };
+
+/* The gradient into a head: the vocabulary is cut, not the rows and channels that keep packing cheap. */
+TEST_P(Blocks, CutALongDepthFirst)
+{
+    const int64_t chunk = 256, channels = 384, vocabulary = 50304;
+    const struct tv_linear linear = {channels, vocabulary, GetParam(), weight,
+                                     nullptr,  dweight,    nullptr};
+    run([&](const struct tv_tensor_axis &axis) {
+        ASSERT_OK(tv_column_linear_backward_input(&axis, &linear, chunk, y, vocabulary, 0, x));
+    });
+    EXPECT_EQ(4U, blocks.size());
+    for (const struct tv_matmul_args &block : blocks) {
+        EXPECT_EQ(chunk * channels, block.m * block.n);
+        EXPECT_LE(block.m * block.n * block.k, (int64_t)4 * (512 << 20));
+    }
+    expect_blocks_of(chunk, channels, vocabulary, y, weight, x);
+}
 
 TEST_P(Blocks, CoverTheProductOfForward)
 {
@@ -66,7 +90,7 @@ TEST_P(Blocks, CoverTheProductOfForward)
     run([&](const struct tv_tensor_axis &axis) {
         ASSERT_OK(tv_column_linear_forward(&axis, &linear, rows, x, y, ld_y));
     });
-    expect_blocks_of(rows, out, x, weight, y);
+    expect_blocks_of(rows, out, in, x, weight, y);
     EXPECT_NE(nullptr, blocks[0].bias);
 }
 
@@ -76,7 +100,7 @@ TEST_P(Blocks, CoverTheInputsGradient)
     run([&](const struct tv_tensor_axis &axis) {
         ASSERT_OK(tv_column_linear_backward_input(&axis, &linear, rows, y, ld_y, 1, x));
     });
-    expect_blocks_of(rows, in, y, weight, x);
+    expect_blocks_of(rows, in, out, y, weight, x, true);
     for (const struct tv_matmul_args &block : blocks)
         EXPECT_EQ(1, block.accumulate);
 }
@@ -89,9 +113,9 @@ TEST_P(Blocks, CoverTheWeightsGradient)
         ASSERT_OK(tv_column_linear_backward_weight(&axis, &linear, rows, x, y, ld_y));
     });
     if (is_out_in)
-        expect_blocks_of(out, in, y, x, dweight);
+        expect_blocks_of(out, in, rows, y, x, dweight, true);
     else
-        expect_blocks_of(in, out, x, y, dweight);
+        expect_blocks_of(in, out, rows, x, y, dweight, true);
 }
 
 INSTANTIATE_TEST_SUITE_P(Layouts, Blocks, testing::Values(TV_WEIGHT_IN_OUT, TV_WEIGHT_OUT_IN));
