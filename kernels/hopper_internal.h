@@ -64,13 +64,22 @@ TV_HOPPER uint64_t tv_wgmma_mn_major(tv_shared_at at, uint32_t panel)
            uint64_t(64) << 32 | uint64_t(1) << 62;
 }
 
-/* The same operand `bytes` further on. */
+/* The same operand `bytes` further on. The upper half, a constant, stays out of the sum. */
 TV_HOPPER uint64_t tv_wgmma_on(uint64_t operand, uint32_t bytes)
 {
-    return operand + (bytes >> 4);
+    const uint32_t low = static_cast<uint32_t>(operand) + (bytes >> 4);
+    return (operand >> 32) << 32 | low;
 }
 
 #ifdef __CUDACC__
+/* x, the same in all lanes, in a register of the warp: descriptors that are made from it need no moves there. */
+TV_HOPPER uint32_t tv_uniform(uint32_t x)
+{
+    uint32_t y;
+    asm volatile("redux.sync.or.b32 %0, %1, 0xffffffff;\n" : "=r"(y) : "r"(x));
+    return y;
+}
+
 /* ---- products ---- */
 TV_HOPPER void tv_wgmma_fence(void)
 {

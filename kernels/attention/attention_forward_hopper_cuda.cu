@@ -55,30 +55,26 @@ template <typename P> TV_ATTENTION_DEVICE void pass_turn(int group)
     tv_named_arrive(1 + (group + 1) % P::groups, 256);
 }
 
-/* scores = q k^T: starts it. */
+/* scores = q k^T: starts it. q, k: operands from their first row and column */
 template <typename P>
-TV_ATTENTION_DEVICE void start_scores(multiplier<P> &r, const unsigned char *q,
-                                      const unsigned char *k)
+TV_ATTENTION_DEVICE void start_scores(multiplier<P> &r, uint64_t q, uint64_t k)
 {
-    const uint64_t of_q = tv_wgmma_k_major(tv_shared_place(q));
-    const uint64_t of_k = tv_wgmma_k_major(tv_shared_place(k));
     tv_wgmma_fence();
 #pragma unroll
     for (int i = 0; i < P::h / 16; i++)
         tv_wgmma_ss<tv_k_major, tv_k_major>(
-            r.scores, tv_wgmma_on(of_q, i / 4 * P::q_panel + i % 4 * 32),
-            tv_wgmma_on(of_k, i / 4 * P::kv_panel + i % 4 * 32), i > 0);
+            r.scores, tv_wgmma_on(q, i / 4 * P::q_panel + i % 4 * 32),
+            tv_wgmma_on(k, i / 4 * P::kv_panel + i % 4 * 32), i > 0);
     tv_wgmma_commit();
 }
 
 /* sum += weights v: starts it. */
-template <typename P> TV_ATTENTION_DEVICE void start_sum(multiplier<P> &r, const unsigned char *v)
+template <typename P> TV_ATTENTION_DEVICE void start_sum(multiplier<P> &r, uint64_t v)
 {
-    const uint64_t of_v = tv_wgmma_mn_major(tv_shared_place(v), P::kv_panel);
     tv_wgmma_fence();
 #pragma unroll
     for (int i = 0; i < keys / 16; i++)
-        tv_wgmma_rs<tv_mn_major>(r.sum, r.weights[i], tv_wgmma_on(of_v, i * 2048), true);
+        tv_wgmma_rs<tv_mn_major>(r.sum, r.weights[i], tv_wgmma_on(v, i * 2048), true);
     tv_wgmma_commit();
 }
 
@@ -87,18 +83,23 @@ template <typename P> TV_ATTENTION_DEVICE void hide(multiplier<P> &r, const work
 {
     const int column = r.block * keys + static_cast<int>(threadIdx.x % 4) * 2;
     const int row = row_of(r, t.first);
-    int first_key[2];
-    for (int half = 0; half < 2; half++)
-        first_key[half] = first_key_of(w, t.plane, tv_lesser(row + 8 * half, w.seq_length - 1));
+    const int last[2] = {row - column, row + 8 - column}; /* that is seen, from the lane's first */
 #pragma unroll
-    for (int i = 0; i < 64; i++) {
-        const int half = i / 2 % 2, at = column + i / 4 * 8 + i % 2;
-        if (at > row + 8 * half || at < first_key[half])
-            r.scores[i] = -INFINITY;
-    }
+    for (int i = 0; i < 64; i++)
+        r.scores[i] = i / 4 * 8 + i % 2 > last[i / 2 % 2] ? -INFINITY : r.scores[i];
+    if (w.first_keys == nullptr)
+        return;
+    int first[2];
+    for (int half = 0; half < 2; half++)
+        first[half] =
+            first_key_of(w, t.plane, tv_lesser(row + 8 * half, w.seq_length - 1)) - column;
+#pragma unroll
+    for (int i = 0; i < 64; i++)
+        r.scores[i] = i / 4 * 8 + i % 2 < first[i / 2 % 2] ? -INFINITY : r.scores[i];
 }
 
-/* Scores become weights under the new maximum; shrink: what sums under the old one are to be multiplied by. */
+/* Scores become weights: powers of 2 of their distance to `top`, a maximum that follows where a score is above it by so
+ * much that its weight were over 2^8, which is seldom; shrink: what sums under the old one are to be multiplied by. */
 template <typename P> TV_ATTENTION_DEVICE void soften(multiplier<P> &r)
 {
     const float scale = tv_score_scale<P::h> * tv_log2_e;
@@ -115,9 +116,11 @@ template <typename P> TV_ATTENTION_DEVICE void soften(multiplier<P> &r)
         float most = fmaxf(fmaxf(top[0], top[1]), fmaxf(top[2], top[3]));
         most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
         most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
-        most = fmaxf(most, r.top[half]);
+        const float old = r.top[half];
+        const bool rises = most * scale > old * scale + 8;
+        most = rises ? most : old;
         const float shift = most == -INFINITY ? 0 : most * scale;
-        r.shrink[half] = tv_exp2(r.top[half] * scale - shift);
+        r.shrink[half] = rises ? tv_exp2(old * scale - shift) : 1;
         r.top[half] = most;
         float weight[4] = {};
 #pragma unroll
@@ -143,7 +146,7 @@ template <typename P> TV_ATTENTION_DEVICE void pack(multiplier<P> &r)
 template <typename P> TV_ATTENTION_DEVICE void shrink_sum(multiplier<P> &r)
 {
     if (!__any_sync(0xffffffffu, r.shrink[0] != 1 || r.shrink[1] != 1))
-        return; /* mostly, behind the first tiles */
+        return; /* mostly */
 #pragma unroll
     for (int i = 0; i < P::h / 2; i++)
         r.sum[i] *= r.shrink[i / 2 % 2];
@@ -245,20 +248,33 @@ TV_ATTENTION_DEVICE bool next_tile(multiplier<P> &r, const work &w, barriers<P> 
     return true;
 }
 
+/* Operands of the present tile's queries, and of a stage of keys and of values. */
+template <typename P> TV_ATTENTION_DEVICE uint64_t q_of(const multiplier<P> &r, tv_shared_at at)
+{
+    return tv_wgmma_k_major(tv_uniform(at + 64 * 128 * r.group + r.nth_q % 2 * P::q_bytes));
+}
+template <typename P> TV_ATTENTION_DEVICE uint64_t k_of(tv_shared_at at, int stage)
+{
+    return tv_wgmma_k_major(tv_uniform(at + P::k_at + stage * P::kv_bytes));
+}
+template <typename P> TV_ATTENTION_DEVICE uint64_t v_of(tv_shared_at at, int stage)
+{
+    return tv_wgmma_mn_major(tv_uniform(at + P::v_at + stage * P::kv_bytes), P::kv_panel);
+}
+
 /* All tiles. Scores of a block are made and softened while the values of the block before are added, also where
  * another tile begins between the two. */
 template <typename P>
 TV_ATTENTION_DEVICE void multiply(multiplier<P> &r, const maps &m, const work &w,
                                   unsigned char *shared, barriers<P> &b, unsigned char *room)
 {
-    const unsigned char *all_q = shared + 64 * 128 * r.group;
-    const unsigned char *all_k = shared + P::k_at, *all_v = shared + P::v_at;
+    const tv_shared_at at = tv_shared_place(shared);
     float factor[2];
     next_tile(r, w, b); /* there is one for every block */
     auto v = place<P::stages>::of(r.nth);
     tv_barrier_wait(&b.k_full[v.stage], v.phase);
     await_turn<P>(r.group);
-    start_scores(r, all_q, all_k + v.stage * P::kv_bytes);
+    start_scores(r, q_of(r, at), k_of<P>(at, v.stage));
     pass_turn<P>(r.group);
     tv_wgmma_wait<0>();
     take_scores(r, w, b);
@@ -272,11 +288,12 @@ TV_ATTENTION_DEVICE void multiply(multiplier<P> &r, const maps &m, const work &w
         else if (r.nth_q++, !next_tile(r, w, b))
             break;
         const auto k = place<P::stages>::of(r.nth);
+        const uint64_t of_q = q_of(r, at), of_k = k_of<P>(at, k.stage), of_v = v_of<P>(at, v.stage);
         tv_barrier_wait(&b.k_full[k.stage], k.phase);
         await_turn<P>(r.group);
-        start_scores(r, all_q + r.nth_q % 2 * P::q_bytes, all_k + k.stage * P::kv_bytes);
+        start_scores(r, of_q, of_k);
         tv_barrier_wait(&b.v_full[v.stage], v.phase);
-        start_sum(r, all_v + v.stage * P::kv_bytes);
+        start_sum(r, of_v);
         pass_turn<P>(r.group);
         tv_wgmma_wait<1>();
         take_scores(r, w, b);
@@ -298,7 +315,7 @@ TV_ATTENTION_DEVICE void multiply(multiplier<P> &r, const maps &m, const work &w
         v = k;
     }
     tv_barrier_wait(&b.v_full[v.stage], v.phase);
-    start_sum(r, all_v + v.stage * P::kv_bytes);
+    start_sum(r, v_of<P>(at, v.stage));
     settle(r, w, b.tiles[(r.nth_q - 1) % 4], factor);
     tv_wgmma_wait<0>();
     tv_wgmma_keep(r.sum);

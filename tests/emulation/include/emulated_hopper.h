@@ -42,6 +42,10 @@ void set_registers(int registers, Site site);
 void name_barrier(int id, int threads, bool waits, Site site);
 } // namespace emulation
 
+inline uint32_t tv_uniform(uint32_t x)
+{
+    return x;
+}
 inline void tv_wgmma_fence()
 {
     emulation::fence_products();
