@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/device_internal.h"
 #include "base/log.h"
+#include "base/span.h"
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,8 @@ struct tv_device {
     size_t bytes[TV_NUM_MEM_KINDS], kind_peaks[TV_NUM_MEM_KINDS];
     size_t total_bytes, peak_bytes;
     int64_t num_buffers;
+    int num_streams; /* made so far */
+    struct tv_spans *spans;
     tv_status_t (*look)(void *context, double waited_seconds);
     void *look_context;
 };
@@ -23,7 +26,10 @@ struct tv_device {
 struct tv_stream {
     struct tv_device *device;
     void *handle;
-    void *reached; /* an event for watched waits, made by the first */
+    void *reached;          /* an event for watched waits, made by the first */
+    size_t workspace_bytes; /* counted as buffers */
+    int number;
+    char name[TV_STREAM_NAME];
 };
 
 struct tv_event {
@@ -67,7 +73,7 @@ tv_status_t tv_device_open(tv_device_kind_t kind, int num_threads, struct tv_dev
 
 tv_status_t tv_device_open_gpu(const struct tv_gpu_choice *choice, struct tv_device **device_out)
 {
-    return open_driver(choice, 1, device_out);
+    return open_driver(choice, choice->num_threads > 0 ? choice->num_threads : 1, device_out);
 }
 
 const char *tv_device_pci(const struct tv_device *device)
@@ -79,6 +85,7 @@ void tv_device_close(struct tv_device *device)
 {
     if (device == NULL)
         return;
+    tv_spans_free(device->spans);
     for (int k = 0; k < TV_NUM_MEM_KINDS; k++) {
         if (device->bytes[k] != 0)
             tv_log(TV_LOG_WARN, "device %s closed with %zu bytes of %s still in use",
@@ -114,8 +121,10 @@ static void *stream_state(const struct tv_stream *stream)
     return stream->device->driver.state;
 }
 
-const struct tv_device_host tv_device_lent = {
-    .stream_handle = tv_stream_handle, .stream_state = stream_state, .error_set = tv_error_set};
+const struct tv_device_host tv_device_lent = {.stream_handle = tv_stream_handle,
+                                              .stream_state = stream_state,
+                                              .stream_reserve = tv_stream_reserve,
+                                              .error_set = tv_error_set};
 
 size_t tv_device_bytes(const struct tv_device *device, tv_mem_kind_t kind)
 {
@@ -164,6 +173,22 @@ static tv_status_t out_of_memory(const struct tv_device *device, size_t bytes, t
                   tv_mem_kind_name(kind), device->driver.name, breakdown);
 }
 
+static void count_more(struct tv_device *device, size_t bytes, tv_mem_kind_t kind)
+{
+    device->bytes[kind] += bytes;
+    if (device->bytes[kind] > device->kind_peaks[kind])
+        device->kind_peaks[kind] = device->bytes[kind];
+    device->total_bytes += bytes;
+    if (device->total_bytes > device->peak_bytes)
+        device->peak_bytes = device->total_bytes;
+}
+
+static void count_less(struct tv_device *device, size_t bytes, tv_mem_kind_t kind)
+{
+    device->bytes[kind] -= bytes;
+    device->total_bytes -= bytes;
+}
+
 tv_status_t tv_buffer_create(struct tv_device *device, size_t bytes, tv_mem_kind_t kind,
                              struct tv_buffer *buffer_out)
 {
@@ -176,12 +201,7 @@ tv_status_t tv_buffer_create(struct tv_device *device, size_t bytes, tv_mem_kind
         TV_TRY(said(device, status, "new memory"));
         device->num_buffers++;
     }
-    device->bytes[kind] += bytes;
-    if (device->bytes[kind] > device->kind_peaks[kind])
-        device->kind_peaks[kind] = device->bytes[kind];
-    device->total_bytes += bytes;
-    if (device->total_bytes > device->peak_bytes)
-        device->peak_bytes = device->total_bytes;
+    count_more(device, bytes, kind);
     *buffer_out = buffer;
     return TV_OK;
 }
@@ -193,8 +213,7 @@ void tv_buffer_destroy(struct tv_buffer *buffer)
     struct tv_device *device = buffer->device;
     if (buffer->data != NULL)
         device->driver.ops->release(device->driver.state, buffer->data);
-    device->bytes[buffer->kind] -= buffer->bytes;
-    device->total_bytes -= buffer->bytes;
+    count_less(device, buffer->bytes, buffer->kind);
     *buffer = (struct tv_buffer){0};
 }
 
@@ -211,6 +230,7 @@ tv_status_t tv_stream_create(struct tv_device *device, struct tv_stream **stream
         free(stream);
         return status;
     }
+    stream->number = ++device->num_streams;
     *stream_out = stream;
     return TV_OK;
 }
@@ -223,12 +243,46 @@ void tv_stream_destroy(struct tv_stream *stream)
     if (stream->reached != NULL)
         driver->ops->event_destroy(driver->state, stream->reached);
     driver->ops->stream_destroy(driver->state, stream->handle);
+    count_less(stream->device, stream->workspace_bytes, TV_MEM_BUFFERS);
     free(stream);
 }
 
 struct tv_device *tv_stream_device(const struct tv_stream *stream)
 {
     return stream->device;
+}
+
+void tv_stream_set_name(struct tv_stream *stream, const char *name)
+{
+    snprintf(stream->name, sizeof(stream->name), "%s", name);
+}
+
+const char *tv_stream_name(const struct tv_stream *stream)
+{
+    return stream->name;
+}
+
+int tv_stream_number(const struct tv_stream *stream)
+{
+    return stream->number;
+}
+
+/* A driver frees the old workspace before it makes the larger one. */
+tv_status_t tv_stream_reserve(struct tv_stream *stream, size_t bytes)
+{
+    struct tv_device *device = stream->device;
+    const struct tv_device_driver *driver = &device->driver;
+    if (driver->ops->stream_reserve == NULL || bytes <= stream->workspace_bytes)
+        return TV_OK;
+    count_less(device, stream->workspace_bytes, TV_MEM_BUFFERS);
+    stream->workspace_bytes = 0;
+    const tv_status_t status = driver->ops->stream_reserve(driver->state, stream->handle, bytes);
+    if (status == TV_NO_MEMORY)
+        return out_of_memory(device, bytes, TV_MEM_BUFFERS);
+    TV_TRY(said(device, status, "a workspace"));
+    stream->workspace_bytes = bytes;
+    count_more(device, bytes, TV_MEM_BUFFERS);
+    return TV_OK;
 }
 
 void tv_stream_set_aside(struct tv_stream *stream)
@@ -308,21 +362,63 @@ tv_status_t tv_stream_zero(struct tv_stream *stream, void *dst, size_t bytes)
                 "clearing memory");
 }
 
-tv_status_t tv_event_create(struct tv_device *device, struct tv_event **event_out)
+static tv_status_t create_event(struct tv_device *device,
+                                tv_status_t (*create)(void *state, void **event_out),
+                                struct tv_event **event_out)
 {
     struct tv_event *event = calloc(1, sizeof(*event));
     if (event == NULL)
         return TV_ERR(TV_NO_MEMORY, "event: %zu bytes", sizeof(*event));
     event->device = device;
     const tv_status_t status =
-        said(device, device->driver.ops->event_create(device->driver.state, &event->handle),
-             "a new event");
+        said(device, create(device->driver.state, &event->handle), "a new event");
     if (status != TV_OK) {
         free(event);
         return status;
     }
     *event_out = event;
     return TV_OK;
+}
+
+tv_status_t tv_event_create(struct tv_device *device, struct tv_event **event_out)
+{
+    return create_event(device, device->driver.ops->event_create, event_out);
+}
+
+tv_status_t tv_event_create_timed(struct tv_device *device, struct tv_event **event_out)
+{
+    if (device->driver.ops->event_create_timed == NULL)
+        return TV_ERR(TV_UNSUPPORTED, "%s times no events", device->driver.name);
+    return create_event(device, device->driver.ops->event_create_timed, event_out);
+}
+
+tv_status_t tv_event_seconds_since(struct tv_event *event, struct tv_event *earlier,
+                                   double *seconds_out)
+{
+    const struct tv_device *device = event->device;
+    if (device->driver.ops->event_seconds_since == NULL)
+        return TV_ERR(TV_UNSUPPORTED, "%s times no events", device->driver.name);
+    return said(device,
+                device->driver.ops->event_seconds_since(device->driver.state, event->handle,
+                                                        earlier->handle, seconds_out),
+                "the time of an event");
+}
+
+struct tv_spans **tv_device_spans(struct tv_device *device)
+{
+    return &device->spans;
+}
+
+void tv_device_range_push(const struct tv_device *device, const char *name)
+{
+    if (device->driver.ops->range_push != NULL)
+        device->driver.ops->range_push(name);
+}
+
+void tv_device_range_pop(const struct tv_device *device)
+{
+    if (device->driver.ops->range_pop != NULL)
+        device->driver.ops->range_pop();
 }
 
 void tv_event_destroy(struct tv_event *event)

@@ -33,7 +33,7 @@ struct tv_device; /* opaque; defined in device_internal.h */
 struct tv_stream;
 struct tv_event;
 
-/* num_threads: OpenMP threads of a CPU device's kernels (>= 1); ignored by CUDA.
+/* num_threads: OpenMP threads of a CPU device's kernels, and of what the host prepares for a GPU (>= 1).
  * Errors: TV_UNSUPPORTED (no CUDA library, no GPU), TV_INVALID, TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_device_open(tv_device_kind_t kind, int num_threads,
                                          struct tv_device **device_out);
@@ -42,6 +42,7 @@ enum { TV_GPU_PCI = 32 };
 struct tv_gpu_choice {
     char pci[TV_GPU_PCI]; /* address, as "0000:3b:00.0"; "": by number */
     int index;            /* among those that are visible, counted round */
+    int num_threads;      /* of the host, as above; 0: one */
     int uses_tf32;        /* products of fp32 matrices may round their factors to 10 bits */
 };
 TV_MUST_CHECK tv_status_t tv_device_open_gpu(const struct tv_gpu_choice *choice,
@@ -91,9 +92,18 @@ void tv_buffer_destroy(struct tv_buffer *buffer); /* NULL, zeroed or destroyed: 
 
 TV_MUST_CHECK tv_status_t tv_stream_create(struct tv_device *device, struct tv_stream **stream_out);
 void tv_stream_destroy(struct tv_stream *stream);
+/* What its spans are shown under (base/span.h), "" at first; its number on the device, from 1. */
+void tv_stream_set_name(struct tv_stream *stream, const char *name);
+const char *tv_stream_name(const struct tv_stream *stream);
+int tv_stream_number(const struct tv_stream *stream);
 /* A stream for what may wait for peers: tv_buffer_destroy, which waits for all work that may use the
  * buffer, does not wait for this stream. Its users see to it that other streams wait for it first. */
 void tv_stream_set_aside(struct tv_stream *stream);
+/* Room for what kernels on this stream work in, made before the first that needs it: on a GPU, where a product may want
+ * TV_GPU_WORKSPACE_BYTES and a kernel that wants more makes it grow; on the CPU there is none. Counted as buffers, as
+ * growth is, until the stream goes. Errors: TV_NO_MEMORY, with what is open by kind. */
+enum { TV_GPU_WORKSPACE_BYTES = 32 << 20 };
+TV_MUST_CHECK tv_status_t tv_stream_reserve(struct tv_stream *stream, size_t bytes);
 struct tv_device *tv_stream_device(const struct tv_stream *stream);
 /* The driver's own stream, for those who enqueue there themselves: a cudaStream_t under CUDA. */
 void *tv_stream_handle(const struct tv_stream *stream);
@@ -105,6 +115,12 @@ TV_MUST_CHECK tv_status_t tv_stream_copy(struct tv_stream *stream, void *dst, co
 TV_MUST_CHECK tv_status_t tv_stream_zero(struct tv_stream *stream, void *dst, size_t bytes);
 
 TV_MUST_CHECK tv_status_t tv_event_create(struct tv_device *device, struct tv_event **event_out);
+/* One that keeps the time at which it is reached. */
+TV_MUST_CHECK tv_status_t tv_event_create_timed(struct tv_device *device,
+                                                struct tv_event **event_out);
+/* Seconds on the device from `earlier` to `event`, both timed and done. Errors: TV_UNSUPPORTED (the CPU). */
+TV_MUST_CHECK tv_status_t tv_event_seconds_since(struct tv_event *event, struct tv_event *earlier,
+                                                 double *seconds_out);
 void tv_event_destroy(struct tv_event *event);
 TV_MUST_CHECK tv_status_t tv_event_record(struct tv_event *event, struct tv_stream *stream);
 /* Enqueue on `stream`: wait until `event`'s last record is reached. */

@@ -11,6 +11,7 @@
 #include <cuda_runtime.h>
 #include <map>
 #include <new>
+#include <nvtx3/nvToolsExt.h>
 #include <set>
 
 namespace
@@ -18,7 +19,6 @@ namespace
 /* Of each stream that needs them. */
 struct stream_room {
     void *workspace = nullptr;
-    size_t bytes = 0;
     tv_cuda_companion companion = {nullptr, nullptr};
 };
 
@@ -180,6 +180,36 @@ tv_status_t cuda_event_is_done(void *state, void *event, int *done_out)
     return TV_OK;
 }
 
+tv_status_t cuda_event_create_timed(void *state, void **event_out)
+{
+    (void)enter(state);
+    cudaEvent_t event;
+    const cudaError_t error = cudaEventCreateWithFlags(&event, cudaEventDefault);
+    if (error == cudaSuccess)
+        *event_out = event;
+    return to_status(error);
+}
+
+tv_status_t cuda_event_seconds_since(void *state, void *event, void *earlier, double *seconds_out)
+{
+    (void)enter(state);
+    float milliseconds = 0;
+    const cudaError_t error = cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(earlier),
+                                                   static_cast<cudaEvent_t>(event));
+    *seconds_out = 1e-3 * static_cast<double>(milliseconds);
+    return to_status(error);
+}
+
+void cuda_range_push(const char *name)
+{
+    nvtxRangePushA(name);
+}
+
+void cuda_range_pop()
+{
+    nvtxRangePop();
+}
+
 const char *cuda_reason(void *)
 {
     return cudaGetErrorString(last_error);
@@ -190,15 +220,40 @@ int cuda_copy_waits(void *state, const void *dst, const void *src)
     return enter(state)->staging.waits(dst, src);
 }
 
+tv_status_t cuda_stream_reserve(void *state, void *stream, size_t bytes)
+{
+    cuda_state *here = enter(state);
+    stream_room *room = &here->rooms[stream];
+    if (room->workspace != nullptr) {
+        cudaStreamSynchronize(static_cast<cudaStream_t>(stream));
+        (void)here->pool.give_back(room->workspace);
+    }
+    room->workspace = nullptr;
+    return to_status(here->pool.take(bytes, &room->workspace));
+}
+
 const tv_device_ops ops = {
-    cuda_close,          cuda_alloc,
-    cuda_release,        cuda_stream_create,
-    cuda_stream_destroy, cuda_stream_synchronize,
-    cuda_stream_copy,    cuda_stream_zero,
-    cuda_event_create,   cuda_event_destroy,
-    cuda_event_record,   cuda_stream_wait_event,
-    cuda_event_is_done,  cuda_reason,
-    cuda_copy_waits,     cuda_stream_set_aside,
+    cuda_close,
+    cuda_alloc,
+    cuda_release,
+    cuda_stream_create,
+    cuda_stream_destroy,
+    cuda_stream_synchronize,
+    cuda_stream_copy,
+    cuda_stream_zero,
+    cuda_event_create,
+    cuda_event_destroy,
+    cuda_event_record,
+    cuda_stream_wait_event,
+    cuda_event_is_done,
+    cuda_reason,
+    cuda_copy_waits,
+    cuda_stream_set_aside,
+    cuda_stream_reserve,
+    cuda_event_create_timed,
+    cuda_event_seconds_since,
+    cuda_range_push,
+    cuda_range_pop,
 };
 
 cudaError_t count_devices(int *num_out)
@@ -259,20 +314,10 @@ tv_cuda_companion *tv_cuda_companion_of(tv_stream *stream)
 
 tv_status_t tv_cuda_workspace(tv_stream *stream, size_t bytes, void **data_out)
 {
-    cuda_state *state = state_of(stream);
-    stream_room *room = &state->rooms[host->stream_handle(stream)];
-    if (room->bytes < bytes) {
-        if (room->workspace != nullptr) {
-            cudaStreamSynchronize(static_cast<cudaStream_t>(host->stream_handle(stream)));
-            (void)state->pool.give_back(room->workspace);
-        }
-        room->workspace = nullptr;
-        room->bytes = 0;
-        if (state->pool.take(bytes, &room->workspace) != cudaSuccess)
-            return TV_ERR(TV_NO_MEMORY, "no room for a workspace of %zu bytes on the GPU", bytes);
-        room->bytes = bytes;
-    }
-    *data_out = room->workspace;
+    const cuda_state *state = state_of(stream);
+    TV_TRY(host->stream_reserve(stream, bytes));
+    const auto room = state->rooms.find(host->stream_handle(stream));
+    *data_out = room == state->rooms.end() ? nullptr : room->second.workspace;
     return TV_OK;
 }
 

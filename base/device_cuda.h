@@ -8,7 +8,7 @@ TV_BEGIN_C
 void *tv_cuda_stream(const struct tv_stream *stream);
 /* Device memory, 256-byte aligned, that the operations enqueued next on this stream may use: until the next call for
  * the same stream, whose operations run after them. Holds anything at first. Grows to the largest `bytes` so far, and
- * waits for the device then. Errors: TV_NO_MEMORY. */
+ * waits for the stream then; counted, see tv_stream_reserve. Errors: TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_cuda_workspace(struct tv_stream *stream, size_t bytes,
                                             void **data_out);
 /* Products of fp32 matrices may round their factors to tf32: struct tv_gpu_choice. */

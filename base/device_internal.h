@@ -9,7 +9,7 @@
 #include "base/device.h"
 
 TV_BEGIN_C
-enum { TV_DEVICE_ABI = 3, TV_DEVICE_MAX_NAME = 128 };
+enum { TV_DEVICE_ABI = 4, TV_DEVICE_MAX_NAME = 128 };
 
 /* `state` is the driver's own. Streams and events are the driver's own objects behind void
  * pointers. */
@@ -35,6 +35,15 @@ struct tv_device_ops {
     int (*copy_waits)(void *state, const void *dst, const void *src);
     /* tv_stream_set_aside; NULL: nothing to do. */
     void (*stream_set_aside)(void *state, void *stream);
+    /* A workspace of at least `bytes`, see tv_stream_reserve; NULL: there is none. Errors as of alloc. */
+    tv_status_t (*stream_reserve)(void *state, void *stream, size_t bytes);
+    /* Events that keep their time, and the seconds between two of them; NULL: there are none. */
+    tv_status_t (*event_create_timed)(void *state, void **event_out);
+    tv_status_t (*event_seconds_since)(void *state, void *event, void *earlier,
+                                       double *seconds_out);
+    /* A range of this thread for profilers, and the end of the last one; NULL: there are none. */
+    void (*range_push)(const char *name);
+    void (*range_pop)(void);
 };
 
 /* What a driver hands over when it opens. */
@@ -53,9 +62,18 @@ struct tv_device_driver {
 struct tv_device_host {
     void *(*stream_handle)(const struct tv_stream *stream); /* the driver's own stream */
     void *(*stream_state)(const struct tv_stream *stream);  /* the state of its device */
+    /* tv_stream_reserve, for a kernel that needs more than there is. */
+    tv_status_t (*stream_reserve)(struct tv_stream *stream, size_t bytes);
     void (*error_set)(const char *file, int line, const char *format, ...) TV_PRINTF(3, 4);
 };
 extern const struct tv_device_host tv_device_lent;
+
+/* For base/span.c: NULL where nothing is timed; owned by the device. */
+struct tv_spans;
+struct tv_spans **tv_device_spans(struct tv_device *device);
+void tv_spans_free(struct tv_spans *spans);
+void tv_device_range_push(const struct tv_device *device, const char *name);
+void tv_device_range_pop(const struct tv_device *device);
 
 TV_MUST_CHECK tv_status_t tv_device_cpu_driver(struct tv_device_driver *driver_out);
 TV_MUST_CHECK tv_status_t tv_device_cuda_load(const struct tv_gpu_choice *choice,

@@ -144,27 +144,25 @@ void tv_param_gather(const struct tv_param *param, int T, int t, const float *lo
     copy_piece(param, T, t, global, local, 1);
 }
 
-static float initial_value(const struct tv_param *param, uint64_t key, double std, int64_t index)
+/* Global elements [first, first + count), which lie together in the piece. */
+static void fill_run(const struct tv_param *param, uint64_t key, double std, int64_t first,
+                     int64_t count, float *out)
 {
-    switch (param->init) {
-    case TV_INIT_ONES:
-        return 1.0f;
-    case TV_INIT_ZEROS:
-        return 0.0f;
-    case TV_INIT_NORMAL:
-    case TV_INIT_NORMAL_RESIDUAL:
-        return (float)(std * tv_rng_normal(key, (uint64_t)index));
+    if (param->init == TV_INIT_NORMAL || param->init == TV_INIT_NORMAL_RESIDUAL) {
+        tv_rng_normals(key, (uint64_t)first, count, std, out);
+        return;
     }
-    return 0.0f;
+    for (int64_t i = 0; i < count; i++)
+        out[i] = param->init == TV_INIT_ONES ? 1.0f : 0.0f;
 }
 
 void tv_param_init(const struct tv_param *param, int T, int t, uint64_t seed, double std,
-                   int num_layers, float *local_out)
+                   int num_layers, int num_threads, float *local_out)
 {
+    enum { ENOUGH = 1 << 14 }; /* elements that are worth a team */
     struct tv_param_slice slices[MAX_BLOCKS];
     int64_t shape[2];
     tv_param_local_shape(param, T, shape);
-    memset(local_out, 0, (size_t)(shape[0] * shape[1]) * sizeof(float));
     const uint64_t key = tv_rng_key(seed, param->name);
     const int64_t global_cols = param->num_dims == 1 ? 1 : param->shape[1];
     if (param->init == TV_INIT_NORMAL_RESIDUAL)
@@ -172,9 +170,14 @@ void tv_param_init(const struct tv_param *param, int T, int t, uint64_t seed, do
     const int num = tv_param_slices(param, T, t, slices, MAX_BLOCKS);
     for (int s = 0; s < num; s++) {
         const struct tv_param_slice *c = &slices[s];
+#pragma omp parallel for num_threads(num_threads)                                                  \
+    schedule(static) if (c->num_rows * c->num_cols > ENOUGH)
         for (int64_t r = 0; r < c->num_rows; r++)
-            for (int64_t col = 0; col < c->num_cols; col++)
-                local_out[(c->local_row + r) * shape[1] + c->local_col + col] = initial_value(
-                    param, key, std, (c->global_row + r) * global_cols + c->global_col + col);
+            fill_run(param, key, std, (c->global_row + r) * global_cols + c->global_col,
+                     c->num_cols, local_out + (c->local_row + r) * shape[1] + c->local_col);
+    }
+    if (param->is_vocabulary) {
+        const int64_t held = (num > 0 ? slices[0].num_rows : 0) * shape[1];
+        memset(local_out + held, 0, (size_t)(shape[0] * shape[1] - held) * sizeof(float));
     }
 }

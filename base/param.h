@@ -91,9 +91,9 @@ void tv_param_scatter(const struct tv_param *param, int T, int t, const float *g
 void tv_param_gather(const struct tv_param *param, int T, int t, const float *local, float *global);
 
 /* Fill rank t's piece (host memory) with its initial values: a function of (seed, name, global
- * element index). std: --init-method-std; num_layers: L of the residual scaling. Padding stays
- * zero. */
+ * element index), whatever the threads. std: --init-method-std; num_layers: L of the residual scaling.
+ * Padding becomes zero. */
 void tv_param_init(const struct tv_param *param, int T, int t, uint64_t seed, double std,
-                   int num_layers, float *local_out);
+                   int num_layers, int num_threads, float *local_out);
 TV_END_C
 #endif

@@ -60,16 +60,49 @@ uint64_t tv_rng_below(uint64_t key, uint64_t index, uint64_t bound)
     }
 }
 
-double tv_rng_normal(uint64_t key, uint64_t index)
+static const double two_pi = 6.283185307179586476925286766559;
+
+/* What the two normal numbers of a block are made of. */
+struct polar {
+    double radius, angle;
+};
+
+static struct polar draw_polar(uint64_t key, uint64_t block)
 {
-    static const double two_pi = 6.283185307179586476925286766559;
     uint32_t word[4];
-    draw_block(key, index >> 1, 0, word);
+    draw_block(key, block, 0, word);
     const uint64_t bits0 = (uint64_t)word[0] | (uint64_t)word[1] << 32;
     const uint64_t bits1 = (uint64_t)word[2] | (uint64_t)word[3] << 32;
     const double u0 =
         ((double)(bits0 >> 11) + 1.0) * 0x1.0p-53; /* (0, 1]: its logarithm is finite */
     const double u1 = (double)(bits1 >> 11) * 0x1.0p-53;
-    const double radius = sqrt(-2.0 * log(u0));
-    return (index & 1) ? radius * sin(two_pi * u1) : radius * cos(two_pi * u1);
+    return (struct polar){sqrt(-2.0 * log(u0)), two_pi * u1};
+}
+
+double tv_rng_normal(uint64_t key, uint64_t index)
+{
+    const struct polar p = draw_polar(key, index >> 1);
+    return (index & 1) ? p.radius * sin(p.angle) : p.radius * cos(p.angle);
+}
+
+void tv_rng_normals(uint64_t key, uint64_t first, int64_t count, double scale, float *out)
+{
+    enum { PAIRS = 64 };
+    struct polar p[PAIRS];
+    int64_t i = 0;
+    if (count > 0 && (first & 1))
+        out[i++] = (float)(scale * tv_rng_normal(key, first));
+    while (count - i >= 2) {
+        const int64_t num = (count - i) / 2 < PAIRS ? (count - i) / 2 : PAIRS;
+        for (int64_t k = 0; k < num; k++)
+            p[k] = draw_polar(key, ((first + (uint64_t)i) >> 1) + (uint64_t)k);
+        /* apart, for a sincos of both may round otherwise */
+        for (int64_t k = 0; k < num; k++)
+            out[i + 2 * k] = (float)(scale * (p[k].radius * cos(p[k].angle)));
+        for (int64_t k = 0; k < num; k++)
+            out[i + 2 * k + 1] = (float)(scale * (p[k].radius * sin(p[k].angle)));
+        i += 2 * num;
+    }
+    if (i < count)
+        out[i] = (float)(scale * tv_rng_normal(key, first + (uint64_t)i));
 }

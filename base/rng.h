@@ -22,5 +22,8 @@ uint64_t tv_rng_bits(uint64_t key, uint64_t index);
 uint64_t tv_rng_below(uint64_t key, uint64_t index, uint64_t bound);
 /* Standard normal, Box-Muller in double from one Philox block per pair (2i, 2i+1) of indices. */
 double tv_rng_normal(uint64_t key, uint64_t index);
+/* out[i] = scale * tv_rng_normal(key, first + i), to the bit, for i in [0, count): a pair costs one block, one
+ * logarithm, one root. */
+void tv_rng_normals(uint64_t key, uint64_t first, int64_t count, double scale, float *out);
 TV_END_C
 #endif

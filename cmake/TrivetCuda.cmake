@@ -21,9 +21,15 @@ set(TRIVET_CUDA_SOURCES
   kernels/norm/norm_cuda.cu
   kernels/rotary/rotary_cuda.cu
 )
+# Kernels of Hopper's own instructions: sm_90a, which runs on compute capability 9.0 alone and is asked for there alone.
+set(TRIVET_HOPPER_SOURCES
+  kernels/attention/attention_backward_hopper_cuda.cu
+  kernels/attention/attention_forward_hopper_cuda.cu
+)
 # The same bits as in the other tables.
 set(TRIVET_CUDA_UNFUSED kernels/elementwise/elementwise_cuda.cu kernels/lion/lion_cuda.cu)
 list(TRANSFORM TRIVET_CUDA_SOURCES PREPEND ${PROJECT_SOURCE_DIR}/)
+list(TRANSFORM TRIVET_HOPPER_SOURCES PREPEND ${PROJECT_SOURCE_DIR}/)
 list(TRANSFORM TRIVET_CUDA_UNFUSED PREPEND ${PROJECT_SOURCE_DIR}/)
 
 # TRIVET_CUDA: AUTO (build it where nvcc is found), ON (it must be there), OFF.
@@ -60,10 +66,14 @@ endif()
 # trivet_add_cuda_library(sources...): libtrivet_cuda.so beside the program. Without NCCL it says so when it is
 # asked for.
 function(trivet_add_cuda_library)
-  add_library(trivet_cuda MODULE ${ARGN})
+  add_library(trivet_cuda_hopper OBJECT ${TRIVET_HOPPER_SOURCES})
+  set_target_properties(trivet_cuda_hopper PROPERTIES CUDA_ARCHITECTURES 90a-real POSITION_INDEPENDENT_CODE ON)
+  add_library(trivet_cuda MODULE ${ARGN} $<TARGET_OBJECTS:trivet_cuda_hopper>)
   set_source_files_properties(${TRIVET_CUDA_UNFUSED} PROPERTIES COMPILE_OPTIONS -fmad=false)
-  target_include_directories(trivet_cuda PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/include)
-  target_compile_options(trivet_cuda PRIVATE -Xcompiler=-Wall,-Wextra,-Werror -Werror=all-warnings)
+  foreach(target trivet_cuda trivet_cuda_hopper)
+    target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/include)
+    target_compile_options(${target} PRIVATE -Xcompiler=-Wall,-Wextra,-Werror -Werror=all-warnings)
+  endforeach()
   target_link_libraries(trivet_cuda PRIVATE CUDA::cudart_static CUDA::cublasLt)
   if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
     target_sources(trivet_cuda PRIVATE mesh/comm_nccl_cuda.cu)

@@ -62,8 +62,7 @@ inline tv_status_t tv_cuda_status(cudaError_t error, const char *what)
                   what, cudaGetErrorString(error));
 }
 
-/* Enqueue kernel(args...); a grid of no blocks is nothing to do. More than 48 KiB of shared memory need
- * cudaFuncSetAttribute first. */
+/* Enqueue kernel(args...); a grid of no blocks is nothing to do. */
 template <typename... Params, typename... Args>
 tv_status_t tv_launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
                       tv_stream *stream, Args &&...args)
@@ -77,6 +76,17 @@ tv_status_t tv_launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t s
     config.stream = static_cast<cudaStream_t>(tv_cuda_stream(stream));
     return tv_cuda_status(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...),
                           "a launch");
+}
+
+/* tv_launch of a kernel with more than 48 KiB of dynamic shared memory. */
+template <typename... Params>
+tv_status_t tv_launch_shared(void (*kernel)(Params...), dim3 grid, unsigned threads, int bytes,
+                             tv_stream *stream, const Params &...args)
+{
+    TV_TRY(tv_cuda_status(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+        "shared memory of a kernel"));
+    return tv_launch(kernel, grid, dim3(threads), static_cast<size_t>(bytes), stream, args...);
 }
 
 __host__ __device__ inline int64_t tv_ceil_div(int64_t a, int64_t b)
@@ -120,12 +130,20 @@ template <typename T, int N> struct alignas(sizeof(T) * N) tv_pack {
     T at[N];
 };
 /* N elements at an address that is a multiple of their bytes. */
-template <int N, typename T> __device__ inline void tv_load_floats(const T *from, float out[N])
+template <int N, typename T> __device__ inline tv_pack<T, N> tv_load_pack(const T *from)
 {
-    const tv_pack<T, N> pack = *reinterpret_cast<const tv_pack<T, N> *>(from);
+    return *reinterpret_cast<const tv_pack<T, N> *>(from);
+}
+template <int N, typename T>
+__device__ inline void tv_unpack(const tv_pack<T, N> &pack, float out[N])
+{
 #pragma unroll
     for (int i = 0; i < N; i++)
         out[i] = tv_to_float(pack.at[i]);
+}
+template <int N, typename T> __device__ inline void tv_load_floats(const T *from, float out[N])
+{
+    tv_unpack<N>(tv_load_pack<N>(from), out);
 }
 template <int N, typename T> __device__ inline void tv_store_floats(T *to, const float in[N])
 {
@@ -244,12 +262,17 @@ tv_status_t tv_map(tv_stream *stream, bool is_aligned, int64_t rows, int64_t col
 }
 
 /* ---- sums of columns ----
- * Work has a method terms<N>(row, col, term[K][N]): what row `row` adds to N neighbouring columns of each of K sums.
- * Strips of rows are added up in fp32, at most 32 (or rows / 2^15) by a thread, then in fixed orders: 8 strips of a
- * chunk in fp32, all chunks in double. */
+ * Work says what a row adds to N neighbouring columns of each of K sums, in two steps, each called once: held<N> =
+ * load<N>(row, col), of at_once rows before the first of them goes on; and terms<N>(row, col, got, term[K][N]), which
+ * may write where only it has read. Strips of rows are added up in fp32, at most 128 (or rows / 2^15) by a thread, then
+ * in fixed orders: 8 strips of a chunk in fp32, all chunks in double. Sizes alone say how rows are cut, for the same
+ * bits on every GPU. */
+template <typename T, int N> struct tv_two_packs {
+    tv_pack<T, N> a, b;
+};
 constexpr int tv_strips = 8;
 template <int K, int N, typename Work>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
     tv_column_chunks_kernel(Work work, int64_t rows, int64_t cols, int64_t chunk_rows,
                             float *chunks)
 {
@@ -258,13 +281,23 @@ __global__ void __launch_bounds__(256)
     const int64_t tile = (int64_t)blockIdx.x * 32 * N, col = tile + lane * N;
     const int64_t first = blockIdx.y * chunk_rows;
     const int64_t last = first + chunk_rows < rows ? first + chunk_rows : rows;
+    constexpr int at_once = Work::at_once;
     float sum[K][N] = {};
-    for (int64_t row = first + strip; row < last && col < cols; row += tv_strips) {
-        float term[K][N];
-        work.template terms<N>(row, col, term);
+    for (int64_t row = col < cols ? first + strip : last; row < last; row += at_once * tv_strips) {
+        typename Work::template held<N> got[at_once] = {};
 #pragma unroll
-        for (int i = 0; i < K * N; i++)
-            sum[i / N][i % N] += term[i / N][i % N];
+        for (int i = 0; i < at_once; i++)
+            if (row + i * tv_strips < last)
+                got[i] = work.template load<N>(row + i * tv_strips, col);
+#pragma unroll
+        for (int i = 0; i < at_once; i++)
+            if (row + i * tv_strips < last) {
+                float term[K][N];
+                work.template terms<N>(row + i * tv_strips, col, got[i], term);
+#pragma unroll
+                for (int j = 0; j < K * N; j++)
+                    sum[j / N][j % N] += term[j / N][j % N];
+            }
     }
 #pragma unroll
     for (int i = 0; i < K * N; i++)
@@ -282,40 +315,76 @@ __global__ void __launch_bounds__(256)
 template <int K> struct tv_columns {
     float *of[K]; /* [cols] each; NULL: not wanted */
 };
+/* A block adds up 32 columns of one sum: a warp every 16th chunk, then the warps in order. */
+constexpr int tv_total_warps = 16;
 template <int K>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(32 * tv_total_warps)
     tv_column_totals_kernel(const float *chunks, int64_t num_chunks, int64_t cols,
                             tv_columns<K> out)
 {
-    const int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; c < cols; c += step) {
-        for (int k = 0; k < K; k++) {
-            if (out.of[k] == nullptr)
-                continue;
-            double total = out.of[k][c];
-            for (int64_t i = 0; i < num_chunks; i++)
-                total += chunks[(k * num_chunks + i) * cols + c];
-            out.of[k][c] = (float)total;
+    constexpr int at_once = 8;
+    __shared__ double of_warp[tv_total_warps][32];
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    const int64_t col = (int64_t)blockIdx.x * 32 + lane;
+    float *const to = out.of[blockIdx.y];
+    const float *const from = chunks + (int64_t)blockIdx.y * num_chunks * cols + col;
+    const int64_t end = to != nullptr && col < cols ? num_chunks : 0;
+    double sum = 0;
+    for (int64_t first = warp; first < end; first += at_once * tv_total_warps) {
+        float part[at_once];
+#pragma unroll
+        for (int i = 0; i < at_once; i++) {
+            const int64_t chunk = first + i * tv_total_warps;
+            part[i] = chunk < end ? from[chunk * cols] : 0;
         }
+#pragma unroll
+        for (int i = 0; i < at_once; i++)
+            sum += part[i];
     }
+    of_warp[warp][lane] = sum;
+    __syncthreads();
+    if (warp > 0 || end == 0)
+        return;
+    double total = to[col];
+    for (int w = 0; w < tv_total_warps; w++)
+        total += of_warp[w][lane];
+    to[col] = (float)total;
 }
-/* out.of[k][c] += sum over the rows of term k. is_aligned: N = 4 may be used (cols % 4 == 0 too). */
-template <int K, typename Work>
+/* out.of[k][c] += sum over the chunks [K, num_chunks, cols] */
+template <int K>
+tv_status_t tv_add_chunks(tv_stream *stream, const float *chunks, int64_t num_chunks, int64_t cols,
+                          const tv_columns<K> &out)
+{
+    return tv_launch(tv_column_totals_kernel<K>, dim3((unsigned)tv_ceil_div(cols, 32), K),
+                     32 * tv_total_warps, 0, stream, chunks, num_chunks, cols, out);
+}
+/* Rows of a strip: such that large GPUs run all blocks at once, 4 on each of 132 processors, unless strips are too
+ * long then. */
+inline int64_t tv_strip_rows(int64_t rows, int64_t tiles)
+{
+    const int64_t most_chunks = 4096, blocks = 4 * 132, longest = 128;
+    const int64_t wanted = 4 * tv_ceil_div(rows * tiles, 4 * tv_strips * blocks);
+    const int64_t fair = wanted < 4 ? 4 : wanted < longest ? wanted : longest;
+    const int64_t least = tv_ceil_div(rows, most_chunks * tv_strips);
+    return fair > least ? fair : least;
+}
+/* out.of[k][c] += sum over the rows of term k. is_aligned: N may be used (cols % N == 0 too). */
+template <int K, int N, typename Work>
 tv_status_t tv_add_column_sums(tv_stream *stream, bool is_aligned, int64_t rows, int64_t cols,
                                const Work &work, const tv_columns<K> &out)
 {
     if (rows == 0 || cols == 0)
         return TV_OK;
-    const int64_t most_chunks = 4096, strip_rows = tv_ceil_div(rows, most_chunks * tv_strips);
-    const int64_t chunk_rows = tv_strips * (strip_rows < 32 ? 32 : strip_rows);
+    const int64_t tiles = tv_ceil_div(cols, is_aligned ? 32 * N : 32);
+    const int64_t chunk_rows = tv_strips * tv_strip_rows(rows, tiles);
     const int64_t num_chunks = tv_ceil_div(rows, chunk_rows);
-    void *chunks;
-    TV_TRY(tv_cuda_workspace(stream, (size_t)(K * num_chunks * cols) * sizeof(float), &chunks));
-    const dim3 grid((unsigned)tv_ceil_div(cols, is_aligned ? 128 : 32), (unsigned)num_chunks);
-    TV_TRY(tv_launch(
-        is_aligned ? tv_column_chunks_kernel<K, 4, Work> : tv_column_chunks_kernel<K, 1, Work>,
-        grid, 256, 0, stream, work, rows, cols, chunk_rows, static_cast<float *>(chunks)));
-    return tv_launch(tv_column_totals_kernel<K>, tv_grid(cols, 256), 256, 0, stream,
-                     static_cast<const float *>(chunks), num_chunks, cols, out);
+    void *room;
+    TV_TRY(tv_cuda_workspace(stream, (size_t)(K * num_chunks * cols) * sizeof(float), &room));
+    float *const chunks = static_cast<float *>(room);
+    const dim3 grid((unsigned)tiles, (unsigned)num_chunks);
+    TV_TRY(tv_launch(is_aligned ? tv_column_chunks_kernel<K, N, Work>
+                                : tv_column_chunks_kernel<K, 1, Work>,
+                     grid, 256, 0, stream, work, rows, cols, chunk_rows, chunks));
+    return tv_add_chunks<K>(stream, chunks, num_chunks, cols, out);
 }
 #endif

@@ -50,13 +50,17 @@ struct tv_add_args {
 };
 /* LayerNorm (Ba, Kiros, Hinton 2016) per row: y = (x - mean) rstd w + b, rstd = 1/sqrt(var + eps).
  * x, y [rows, cols]; weight, bias [cols]; mean, rstd [rows] kept for backward. RMSNorm (Zhang,
- * Sennrich 2019): y = w x rstd, rstd = 1/sqrt(mean(x^2) + eps); mean, bias unused (NULL). */
+ * Sennrich 2019): y = w x rstd, rstd = 1/sqrt(mean(x^2) + eps); mean, bias unused (NULL). With `added`
+ * [rows, cols] the norm is that of sum = x + added, which is written as `add` does; sum may be x or
+ * added. */
 struct tv_norm_args {
     int64_t rows, cols;
     double eps;
     const void *x, *weight, *bias;
     void *y;
     float *mean, *rstd;
+    const void *added; /* or NULL */
+    void *sum;         /* where added is */
 };
 /* dx = (add_dx: +=); dweight, dbias +=. */
 struct tv_norm_backward_args {
@@ -135,7 +139,8 @@ static inline int64_t tv_attention_work_count(tv_dtype_t dtype, int64_t rows, in
     return dtype == TV_F32 ? 0 : rows * cols;
 }
 /* gelu, tanh form (Hendrycks, Gimpel 2016): y = x/2 (1 + tanh(sqrt(2/pi)(x + 0.044715 x^3))).
- * backward: dx = dy y'(x). dx may be dy or x. */
+ * backward: dx = dy y'(x), and where dx is [count / cols, cols], dbias[cols] += its column sums, as
+ * bias_backward makes them. dx may be dy or x. */
 struct tv_gelu_args {
     int64_t count;
     const void *x;
@@ -145,6 +150,8 @@ struct tv_gelu_backward_args {
     int64_t count;
     const void *x, *dy;
     void *dx;
+    float *dbias; /* or NULL */
+    int64_t cols; /* where dbias is */
 };
 /* SwiGLU (Shazeer 2020): y = gate sigmoid(gate) up, all [rows, cols] with strides. d_gate, d_up may
  * be gate, up. */
@@ -175,25 +182,30 @@ struct tv_embedding_backward_args {
     float *dtable;
 };
 /* Softmax cross-entropy over a vocabulary that may be cut over ranks; this rank holds columns
- * [first, first + cols) as logits [rows, cols] with stride ld. In three steps, with reductions over
- * the ranks between them: max:      row_max[r] = max over columns (-inf when cols is 0) sum:
- * row_sum[r] = sum exp(logit - row_max[r]);  row_target[r] = logit of targets[r] if held here, else
- * 0 backward: logits become scale_r (exp(logit - row_lse[r]) - [column is targets[r]]), scale_r = 0
- * where targets[r] < 0 (not counted), else 1. Loss of row r = row_lse - target logit, with row_lse
- * = row_max + log(row_sum). Label smoothing s over V columns in all: sum also writes row_rest[r] =
- * sum (logit - row_max[r]), backward subtracts 1 - s at the target and s / V everywhere; loss of
- * row r = (1 - s)(row_lse - target logit) + s (row_lse - mean logit). */
+ * [first, first + cols) as logits [rows, cols] with stride ld. Four entries, which see:
+ *   forward   the logits, once. row_max[r] = row_base[r] = max over columns (-inf when cols is 0);
+ *             row_sum[r] = sum exp(logit - row_base[r]); row_target[r] = logit of targets[r] if held
+ *             here, else 0. The caller reduces row_max over the ranks.
+ *   rebase    row_sum and row_rest are made relative to row_max instead of row_base. The caller adds
+ *             row_sum, row_target and row_rest over the ranks.
+ *   loss      row_lse[r] = row_max[r] + log(row_sum[r]), and row_loss[r] = row_lse[r] - row_target[r],
+ *             in double; 0 where targets[r] < 0 (not counted).
+ *   backward  logits become scale_r (exp(logit - row_lse[r]) - [column is targets[r]]), scale_r = 0
+ *             where targets[r] < 0, else 1.
+ * Label smoothing s over V columns in all: forward also writes row_rest[r] = sum (logit -
+ * row_base[r]), backward subtracts 1 - s at the target and s / V everywhere; the loss of row r is
+ * (1 - s)(row_lse - target logit) + s (row_lse - mean logit). */
 struct tv_cross_entropy_args {
     int64_t rows, cols, ld, first;
     int64_t
         padded;   /* backward: columns [cols, padded) become 0; none where that is not above cols */
-    void *logits; /* read by max and sum, replaced by backward */
+    void *logits; /* read by forward, replaced by backward */
     const int32_t *targets;
-    float *row_max, *row_sum,
-        *row_target;      /* [rows]; max writes row_max, sum reads it and writes the others */
-    const float *row_lse; /* [rows], backward */
-    float *row_rest;      /* [rows], or NULL without smoothing */
-    double smoothing, smoothing_per_column; /* s, s / V; backward */
+    float *row_max, *row_base, *row_sum, *row_target; /* [rows] */
+    float *row_rest;                                  /* [rows], or NULL without smoothing */
+    float *row_lse;                         /* [rows]: written by loss, read by backward */
+    double *row_loss;                       /* [rows]: written by loss */
+    double smoothing, smoothing_per_column; /* s, s / V; loss and backward */
 };
 /* AdamW (Loshchilov, Hutter 2019), in place. g = grad * grad_scale; m, v moments; with bias
  * corrections c1 = 1 - beta1^step, c2 = 1 - beta2^step: param -= lr ((m/c1) / (sqrt(v/c2) + eps) +
@@ -275,8 +287,9 @@ struct tv_from_bf16_args {
     X(swiglu_backward, tv_swiglu_backward_args)                                                    \
     X(embedding_forward, tv_embedding_args)                                                        \
     X(embedding_backward, tv_embedding_backward_args)                                              \
-    X(cross_entropy_max, tv_cross_entropy_args)                                                    \
-    X(cross_entropy_sum, tv_cross_entropy_args)                                                    \
+    X(cross_entropy_forward, tv_cross_entropy_args)                                                \
+    X(cross_entropy_rebase, tv_cross_entropy_args)                                                 \
+    X(cross_entropy_loss, tv_cross_entropy_args)                                                   \
     X(cross_entropy_backward, tv_cross_entropy_args)                                               \
     X(adamw, tv_adamw_args)                                                                        \
     X(lion, tv_lion_args)                                                                          \

@@ -37,7 +37,8 @@ static struct tv_kernel_work work_add(const struct tv_add_args *a, int64_t s)
 
 static struct tv_kernel_work work_layernorm_forward(const struct tv_norm_args *a, int64_t s)
 {
-    return elements(2 * a->rows * a->cols + 2 * a->cols, s, 2 * a->rows);
+    const int64_t matrices = a->added != NULL ? 4 : 2;
+    return elements(matrices * a->rows * a->cols + 2 * a->cols, s, 2 * a->rows);
 }
 
 static struct tv_kernel_work work_layernorm_backward(const struct tv_norm_backward_args *a,
@@ -48,7 +49,8 @@ static struct tv_kernel_work work_layernorm_backward(const struct tv_norm_backwa
 
 static struct tv_kernel_work work_rmsnorm_forward(const struct tv_norm_args *a, int64_t s)
 {
-    return elements(2 * a->rows * a->cols + a->cols, s, a->rows);
+    const int64_t matrices = a->added != NULL ? 4 : 2;
+    return elements(matrices * a->rows * a->cols + a->cols, s, a->rows);
 }
 
 static struct tv_kernel_work work_rmsnorm_backward(const struct tv_norm_backward_args *a, int64_t s)
@@ -99,7 +101,7 @@ static struct tv_kernel_work work_gelu_forward(const struct tv_gelu_args *a, int
 
 static struct tv_kernel_work work_gelu_backward(const struct tv_gelu_backward_args *a, int64_t s)
 {
-    return elements(3 * a->count, s, 0);
+    return elements(3 * a->count, s, a->dbias != NULL ? 2 * a->cols : 0);
 }
 
 static struct tv_kernel_work work_swiglu_forward(const struct tv_swiglu_args *a, int64_t s)
@@ -129,18 +131,27 @@ static struct tv_kernel_work work_embedding_backward(const struct tv_embedding_b
     return work;
 }
 
-static struct tv_kernel_work work_cross_entropy_max(const struct tv_cross_entropy_args *a,
-                                                    int64_t s)
-{
-    return elements(a->rows * a->cols, s, a->rows);
-}
-
-static struct tv_kernel_work work_cross_entropy_sum(const struct tv_cross_entropy_args *a,
-                                                    int64_t s)
+static struct tv_kernel_work work_cross_entropy_forward(const struct tv_cross_entropy_args *a,
+                                                        int64_t s)
 {
     struct tv_kernel_work work =
-        elements(a->rows * a->cols, s, (a->row_rest != NULL ? 4 : 3) * a->rows);
+        elements(a->rows * a->cols, s, (a->row_rest != NULL ? 5 : 4) * a->rows);
     work.bytes += (double)ID * (double)a->rows;
+    return work;
+}
+
+static struct tv_kernel_work work_cross_entropy_rebase(const struct tv_cross_entropy_args *a,
+                                                       int64_t s)
+{
+    return elements(0, s, (a->row_rest != NULL ? 6 : 4) * a->rows);
+}
+
+/* row_loss is of doubles. */
+static struct tv_kernel_work work_cross_entropy_loss(const struct tv_cross_entropy_args *a,
+                                                     int64_t s)
+{
+    struct tv_kernel_work work = elements(0, s, (a->row_rest != NULL ? 5 : 4) * a->rows);
+    work.bytes += (double)(ID + 2 * FLOAT) * (double)a->rows;
     return work;
 }
 
@@ -234,8 +245,9 @@ tv_kernel_group_t tv_kernel_group(tv_kernel_t kernel)
         [TV_KERNEL_swiglu_backward] = TV_GROUP_NORM,
         [TV_KERNEL_embedding_forward] = TV_GROUP_EMBEDDING,
         [TV_KERNEL_embedding_backward] = TV_GROUP_EMBEDDING,
-        [TV_KERNEL_cross_entropy_max] = TV_GROUP_LOSS,
-        [TV_KERNEL_cross_entropy_sum] = TV_GROUP_LOSS,
+        [TV_KERNEL_cross_entropy_forward] = TV_GROUP_LOSS,
+        [TV_KERNEL_cross_entropy_rebase] = TV_GROUP_LOSS,
+        [TV_KERNEL_cross_entropy_loss] = TV_GROUP_LOSS,
         [TV_KERNEL_cross_entropy_backward] = TV_GROUP_LOSS,
         [TV_KERNEL_adamw] = TV_GROUP_OPTIMIZER,
         [TV_KERNEL_lion] = TV_GROUP_OPTIMIZER,

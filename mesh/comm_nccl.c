@@ -16,6 +16,7 @@
  * stream (tv_device_watch): it asks NCCL for errors and holds the deadline. MAX_AHEAD bounds how far it
  * runs ahead. */
 #include "base/clock.h"
+#include "base/span.h"
 #include "mesh/comm_nccl_internal.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -322,9 +323,13 @@ static tv_status_t enqueue(struct tv_device_side *side, struct tv_device_op *op,
                                       .dtype = s->dtype,
                                       .reduce = s->reduce,
                                       .root = is_link ? 1 - line->rank : s->root};
-    char message[TV_NCCL_MESSAGE] = "";
+    char message[TV_NCCL_MESSAGE] = "", name[TV_SPAN_NAME];
+    int span;
+    snprintf(name, sizeof(name), "%.16s %s, %" PRId64, side->comm->name, tv_op_name(s->op),
+             s->count);
     TV_TRY(tv_event_record(op->ready, op->stream));
     TV_TRY(tv_stream_wait_event(line->stream, op->ready));
+    TV_TRY(tv_span_begin(line->stream, name, &span));
     if (has_work(&call)) {
         const tv_status_t status =
             side->nccl->enqueue(line->handle, &call, tv_stream_handle(line->stream), message);
@@ -332,6 +337,7 @@ static tv_status_t enqueue(struct tv_device_side *side, struct tv_device_op *op,
             return tv_nccl_failed(side, status, tv_op_name(s->op), message);
         TV_TRY(tv_nccl_wait_ready(side, line->handle, tv_op_name(s->op)));
     }
+    TV_TRY(tv_span_end(line->stream, span));
     return tv_event_record(op->done, line->stream);
 }
 

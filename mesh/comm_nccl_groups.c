@@ -7,6 +7,7 @@
  * the last. */
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/span.h"
 #include "mesh/comm_nccl_internal.h"
 #include "mesh/nccl.h"
 #include "mesh/nodes.h"
@@ -84,6 +85,7 @@ static void free_side(struct tv_device_side *side)
 /* A side of comm without a communicator of NCCL yet. */
 static tv_status_t create_side(struct tv_comm *comm, struct tv_device *device)
 {
+    char name[TV_STREAM_NAME];
     struct tv_device_side *side = calloc(1, sizeof(*side));
     if (side == NULL)
         return TV_ERR(TV_NO_MEMORY, "%s axis: device side", comm->name);
@@ -99,6 +101,8 @@ static tv_status_t create_side(struct tv_comm *comm, struct tv_device *device)
         return status;
     }
     tv_stream_set_aside(side->whole.stream);
+    snprintf(name, sizeof(name), "%.16s collectives", comm->name);
+    tv_stream_set_name(side->whole.stream, name);
     side->next = comm->shared->sides;
     comm->shared->sides = side;
     comm->device_side = side;
@@ -216,9 +220,13 @@ static tv_status_t make_link(struct tv_comm *comm, int round, int to, int from)
                       is_send ? 0 : 1, LINK_CHANNELS, &handle));
     if (!is_send && !is_recv)
         return TV_OK;
+    char name[TV_STREAM_NAME];
     struct tv_nccl_line *link = &side->links[side->num_links];
     TV_TRY(tv_stream_create(side->device, &link->stream));
     tv_stream_set_aside(link->stream);
+    snprintf(name, sizeof(name), "%.16s %s %d", comm->name, is_send ? "to" : "from",
+             is_send ? to : from);
+    tv_stream_set_name(link->stream, name);
     side->num_links++;
     link->handle = handle;
     link->rank = is_send ? 0 : 1;

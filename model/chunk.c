@@ -73,6 +73,11 @@ static int is_head(const struct tv_pass *pass, const struct tv_unit *unit)
     return unit->index == pass->model->args.config.num_layers + 1;
 }
 
+static int is_layer(const struct tv_pass *pass, const struct tv_unit *unit)
+{
+    return unit->index > 0 && !is_head(pass, unit);
+}
+
 /* x: the chunk's own input */
 static const void *input_of(const struct tv_pass *pass, int u, const void *x)
 {
@@ -116,17 +121,23 @@ static tv_status_t forward_units(struct tv_pass *pass, const void *x, void *y, d
 {
     const struct tv_chunk_layout *chunk = pass->chunk;
     const int num = num_forward_units(pass, loss_sum_out != NULL);
+    struct tv_residual left = {0}; /* what a layer left to the next one to add */
     for (int u = 0; u < num; u++) {
         const int is_last = u + 1 == chunk->args.num_units;
         const void *in = input_of(pass, u, x);
         void *out = is_last ? y : tv_pass_at(pass, chunk->units[u + 1].input);
+        const int leaves_sum = u + 1 < num && is_layer(pass, &chunk->units[u + 1]);
         TV_TRY(enter(pass, u, u + 1 < num ? u + 1 : -1, TV_USE_FORWARD));
         if (pass->unit->index == 0)
             TV_TRY(tv_embedding_unit_forward(pass, out));
         else if (is_head(pass, pass->unit))
             TV_TRY(tv_head_loss(pass, in, loss_sum_out));
         else
-            TV_TRY(tv_layer_forward(pass, in, out));
+            TV_TRY(tv_layer_forward(pass, left.x != NULL ? left : tv_residual_of(in), leaves_sum,
+                                    out));
+        left = (struct tv_residual){0};
+        if (leaves_sum && is_layer(pass, pass->unit))
+            left = (struct tv_residual){tv_pass_at(pass, pass->unit->layer.mid), out, out};
         TV_TRY(leave(pass, TV_USE_FORWARD));
     }
     return TV_OK;

@@ -29,7 +29,8 @@ struct tv_weight tv_pass_output_matrix(const struct tv_pass *pass)
     return (struct tv_weight){pass->memory.tied_params, pass->memory.tied_grads};
 }
 
-tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use use, const void *x)
+tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use use,
+                                 struct tv_residual x)
 {
     const struct tv_model_sizes *s = pass->sizes;
     void *y = tv_pass_at(pass, use.places.y);
@@ -37,7 +38,9 @@ tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use 
         .rows = s->own.num,
         .cols = s->C,
         .eps = pass->model->args.config.norm_eps,
-        .x = x,
+        .x = x.x,
+        .added = x.added,
+        .sum = x.sum,
         .weight = tv_pass_weight(pass, use.weight).value,
         .y = tv_pass_element(pass, y, s->own.first * s->C),
         .rstd = tv_pass_at(pass, use.places.rstd),
@@ -151,7 +154,7 @@ static struct tv_norm_use final_norm(const struct tv_pass *pass)
  * with the rows that it has already. */
 static tv_status_t head_norm(const struct tv_pass *pass, const void *x)
 {
-    TV_TRY(tv_unit_norm_forward(pass, final_norm(pass), x));
+    TV_TRY(tv_unit_norm_forward(pass, final_norm(pass), tv_residual_of(x)));
     return tv_row_gather_finish(&pass->model->gather);
 }
 
@@ -174,6 +177,12 @@ struct head_chunk {
     struct tv_vocab_loss loss;
 };
 
+/* Of all rows of the micro-batch. */
+static double *row_losses(const struct tv_pass *pass)
+{
+    return tv_pass_at(pass, pass->model->layout.head.losses);
+}
+
 static struct head_chunk chunk_at(const struct tv_pass *pass, int index)
 {
     const struct tv_model_sizes *s = pass->sizes;
@@ -189,29 +198,32 @@ static struct head_chunk chunk_at(const struct tv_pass *pass, int index)
                  .logits = tv_pass_at(pass, h->logits),
                  .targets = pass->targets + first,
                  .row_lse = tv_pass_at(pass, h->lse),
+                 .row_loss = row_losses(pass) + first,
                  .label_smoothing = pass->step > 0 ? pass->model->args.label_smoothing : 0,
-                 .work = tv_pass_at(pass, h->work),
-                 .host = pass->model->host_rows}};
+                 .work = tv_pass_at(pass, h->work)}};
 }
 
-static tv_status_t add_chunk_loss(const struct tv_pass *pass, const struct head_chunk *chunk,
-                                  double *loss_sum)
+static tv_status_t chunk_loss(const struct tv_pass *pass, const struct head_chunk *chunk)
 {
     TV_TRY(tv_column_linear_forward(pass->axis, &chunk->linear, chunk->rows.num, chunk->n,
                                     chunk->loss.logits, pass->sizes->vocab.padded));
-    return tv_vocab_cross_entropy_forward(pass->axis, &chunk->loss, loss_sum);
+    return tv_vocab_cross_entropy_forward(pass->axis, &chunk->loss);
+}
+
+static tv_status_t sum_losses(const struct tv_pass *pass, double *loss_sum_out)
+{
+    return tv_vocab_loss_sum(pass->axis, pass->sizes->rows, row_losses(pass),
+                             pass->model->host_losses, loss_sum_out);
 }
 
 tv_status_t tv_head_loss(const struct tv_pass *pass, const void *x, double *loss_sum_out)
 {
-    double loss_sum = 0;
     TV_TRY(head_norm(pass, x));
     for (int i = 0; i < pass->model->layout.head.chunks.num; i++) {
         const struct head_chunk chunk = chunk_at(pass, i);
-        TV_TRY(add_chunk_loss(pass, &chunk, &loss_sum));
+        TV_TRY(chunk_loss(pass, &chunk));
     }
-    *loss_sum_out = loss_sum;
-    return TV_OK;
+    return sum_losses(pass, loss_sum_out);
 }
 
 /* The logits become their gradient, and that dn of the chunk's rows and a part of dW. The sum of all
@@ -233,16 +245,14 @@ static tv_status_t backward_chunk(const struct tv_pass *pass, const struct head_
 tv_status_t tv_head_backward(const struct tv_pass *pass, const void *x, void *grad,
                              double *loss_sum_out)
 {
-    double loss_sum = 0;
     TV_TRY(head_norm(pass, x));
     for (int i = 0; i < pass->model->layout.head.chunks.num; i++) {
         const struct head_chunk chunk = chunk_at(pass, i);
-        TV_TRY(add_chunk_loss(pass, &chunk, &loss_sum));
+        TV_TRY(chunk_loss(pass, &chunk));
         TV_TRY(backward_chunk(pass, &chunk));
     }
-    if (loss_sum_out != NULL)
-        *loss_sum_out = loss_sum;
-    return tv_unit_norm_backward(pass, final_norm(pass), x, 0, grad);
+    TV_TRY(tv_unit_norm_backward(pass, final_norm(pass), x, 0, grad));
+    return loss_sum_out != NULL ? sum_losses(pass, loss_sum_out) : TV_OK;
 }
 
 tv_status_t tv_head_logits(const struct tv_pass *pass, const void *x, int64_t row,

@@ -104,14 +104,19 @@ static tv_status_t activate(const struct tv_pass *pass)
     return pass->axis->kernels->swiglu_forward(pass->axis->stream, &swiglu);
 }
 
-/* d_act -> d_ff, in the place of ff */
+/* d_act -> d_ff, in the place of ff; of a whole backward also the gradient of the first matrix's bias */
 static tv_status_t activate_backward(const struct tv_pass *pass, const void *d_act)
 {
     const struct tv_model_sizes *s = pass->sizes;
     void *ff = tv_pass_at(pass, pass->unit->layer.ff), *up = tv_pass_element(pass, ff, s->F);
     if (!is_llama(pass)) {
         const struct tv_gelu_backward_args gelu = {
-            .count = s->rows * s->F, .x = ff, .dy = d_act, .dx = ff};
+            .count = s->rows * s->F,
+            .x = ff,
+            .dy = d_act,
+            .dx = ff,
+            .dbias = pass->is_split ? NULL : tv_pass_weight(pass, GPT2_FC_BIAS).grad,
+            .cols = s->F};
         return pass->axis->kernels->gelu_backward(pass->axis->stream, &gelu);
     }
     const struct tv_swiglu_backward_args swiglu = {.rows = s->rows,
@@ -176,12 +181,15 @@ static tv_status_t ff_up_backward(const struct tv_pass *pass, void *dn2)
     return TV_OK;
 }
 
-static tv_status_t ff_up_backward_weight(const struct tv_pass *pass)
+/* has_bias: its gradient, too */
+static tv_status_t ff_up_backward_weight(const struct tv_pass *pass, int has_bias)
 {
     const struct tv_model_sizes *s = pass->sizes;
-    const struct ff_up up = ff_up(pass);
+    struct ff_up up = ff_up(pass);
     const void *n2 = tv_pass_at(pass, pass->unit->layer.norm2.y);
     void *d_ff = tv_pass_at(pass, pass->unit->layer.ff);
+    if (!has_bias)
+        up.linears[0].dbias = NULL;
     for (int i = 0; i < up.num; i++)
         TV_TRY(tv_column_linear_backward_weight(pass->axis, &up.linears[i], s->rows, n2,
                                                 tv_pass_element(pass, d_ff, i * s->F),
@@ -230,7 +238,8 @@ static tv_status_t add(const struct tv_pass *pass, const void *a, void *y)
     return pass->axis->kernels->add(pass->axis->stream, &args);
 }
 
-tv_status_t tv_layer_forward(const struct tv_pass *pass, const void *x, void *y)
+tv_status_t tv_layer_forward(const struct tv_pass *pass, struct tv_residual x, int leaves_sum,
+                             void *y)
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_layer_places *l = &pass->unit->layer;
@@ -242,9 +251,9 @@ tv_status_t tv_layer_forward(const struct tv_pass *pass, const void *x, void *y)
     TV_TRY(tv_row_linear_forward(pass->axis, &proj, s->rows, tv_pass_at(pass, l->att), s->q_cols,
                                  room, mid));
     TV_TRY(tv_unit_drop(pass, TV_DROPOUT_MID, mid));
-    TV_TRY(add(pass, x, mid));
 
-    TV_TRY(tv_unit_norm_forward(pass, norm2(pass), mid));
+    const struct tv_residual sum = {x.added != NULL ? x.sum : x.x, mid, mid};
+    TV_TRY(tv_unit_norm_forward(pass, norm2(pass), sum));
     TV_TRY(ff_up_forward(pass));
     TV_TRY(activate(pass));
     if (y == NULL)
@@ -252,16 +261,17 @@ tv_status_t tv_layer_forward(const struct tv_pass *pass, const void *x, void *y)
     TV_TRY(
         tv_row_linear_forward(pass->axis, &down, s->rows, tv_pass_at(pass, l->act), s->F, room, y));
     TV_TRY(tv_unit_drop(pass, TV_DROPOUT_FF, y));
-    return add(pass, mid, y);
+    return leaves_sum ? TV_OK : add(pass, mid, y);
 }
 
 /* What selective recomputation did not keep. */
 static tv_status_t recompute(const struct tv_pass *pass, const void *x)
 {
     struct tv_row_gather *gather = &pass->model->gather;
-    TV_TRY(tv_unit_norm_forward(pass, norm1(pass), x));
+    const void *mid = tv_pass_at(pass, pass->unit->layer.mid);
+    TV_TRY(tv_unit_norm_forward(pass, norm1(pass), tv_residual_of(x)));
     TV_TRY(tv_row_gather_finish(gather));
-    TV_TRY(tv_unit_norm_forward(pass, norm2(pass), tv_pass_at(pass, pass->unit->layer.mid)));
+    TV_TRY(tv_unit_norm_forward(pass, norm2(pass), tv_residual_of(mid)));
     TV_TRY(activate(pass));
     return tv_row_gather_finish(gather);
 }
@@ -288,7 +298,7 @@ tv_status_t tv_layer_backward(const struct tv_pass *pass, const void *x, void *g
     TV_TRY(ff_up_backward(pass, dn));
     TV_TRY(tv_unit_start_norm_sum(pass));
     if (!pass->is_split)
-        TV_TRY(ff_up_backward_weight(pass));
+        TV_TRY(ff_up_backward_weight(pass, 0));
     TV_TRY(tv_unit_norm_backward(pass, norm2(pass), mid, 1, grad));
     if (!pass->is_split)
         TV_TRY(tv_pass_report(pass, 1));
@@ -314,7 +324,7 @@ tv_status_t tv_layer_backward_weight(const struct tv_pass *pass, const void *dy)
     struct tv_row_gather *gather = &pass->model->gather;
     /* Column matrices do not need the rows that are gathered beside them. */
     TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_FF, dy));
-    TV_TRY(ff_up_backward_weight(pass));
+    TV_TRY(ff_up_backward_weight(pass, 1));
     TV_TRY(tv_row_gather_finish(gather));
     TV_TRY(down_backward_weight(pass, gather->whole));
     TV_TRY(tv_pass_report(pass, 1));

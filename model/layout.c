@@ -115,7 +115,8 @@ static void place_head_scratch(const struct tv_model_args *args, struct tv_model
     h->chunks = tv_vocab_chunks_of(s->rows, s->vocab.padded, layout->dtype, args->device);
     h->logits = take_scratch(end, h->chunks.rows * s->vocab.padded, layout->dtype);
     h->lse = take_scratch(end, h->chunks.rows, TV_F32);
-    h->work = take_scratch(end, (args->label_smoothing > 0 ? 4 : 3) * h->chunks.rows, TV_F32);
+    h->work = take_scratch(end, tv_vocab_work_count(h->chunks.rows, args->label_smoothing), TV_F32);
+    h->losses = take_scratch(end, 2 * s->rows, TV_F32); /* doubles */
 }
 
 /* Every rank has a layer's, whatever its units. */

@@ -90,7 +90,8 @@ static tv_status_t fill_params(struct tv_model *model)
         if (host == NULL)
             return TV_ERR(TV_NO_MEMORY, "initial values of %s", local->param->name);
         tv_param_init(local->param, s->T, s->t, args->seed, args->config.init_std,
-                      args->config.num_layers, host);
+                      args->config.num_layers,
+                      tv_device_num_threads(tv_stream_device(args->axis.stream)), host);
         tv_round_f32(host, local->count, model->layout.dtype, host);
         tv_status_t status = tv_stream_copy(
             args->axis.stream, tv_at(model->params.data, local->first, model->layout.dtype), host,
@@ -139,11 +140,10 @@ static tv_status_t create_buffers(struct tv_model *model)
         return TV_ERR(TV_NO_MEMORY, "sums of squares of %d weights", l->num_local);
     if (!l->has_head)
         return TV_OK;
-    const size_t host_bytes = tv_vocab_host_bytes(l->head.chunks.rows);
-    model->host_rows = malloc(host_bytes);
-    return model->host_rows != NULL
+    model->host_losses = calloc((size_t)l->sizes.rows, sizeof(*model->host_losses));
+    return model->host_losses != NULL
                ? TV_OK
-               : TV_ERR(TV_NO_MEMORY, "rows of the loss: %zu bytes", host_bytes);
+               : TV_ERR(TV_NO_MEMORY, "losses of %" PRId64 " rows", l->sizes.rows);
 }
 
 /* Tensor ranks that hold the same kv heads; collective. */
@@ -178,7 +178,7 @@ tv_status_t tv_model_create(const struct tv_model_args *args, struct tv_model **
                                         &model->layout);
     if (status == TV_OK)
         status = create_buffers(model);
-    if (status == TV_OK && args->store == NULL)
+    if (status == TV_OK && args->store == NULL && !args->leaves_params)
         status = fill_params(model);
     if (status == TV_OK)
         status = fill_positions(model);
@@ -204,7 +204,7 @@ void tv_model_destroy(struct tv_model *model)
     tv_buffer_destroy(&model->activations);
     tv_buffer_destroy(&model->scratch);
     tv_buffer_destroy(&model->tokens);
-    free(model->host_rows);
+    free(model->host_losses);
     free(model->squared);
     free(model->squares);
     tv_model_layout_destroy(&model->layout);

@@ -87,6 +87,7 @@ struct tv_model_args {
     /* Who has weights and gradients, borrowed; the model then has no flat arrays, and the store fills
      * in the initial values. NULL: the model. */
     const struct tv_unit_store *store;
+    int leaves_params; /* weights stay zero: the caller fills them */
 };
 
 /* One weight's place in this rank's flat arrays; each starts at a multiple of 16 elements, gaps are
@@ -113,7 +114,8 @@ TV_MUST_CHECK tv_status_t tv_model_place_params(const struct tv_model_args *args
                                                 struct tv_local_params *params_out);
 void tv_local_params_destroy(struct tv_local_params *params);
 
-/* Weights are initialised by tv_param_init, rounded to their dtype. Errors: TV_INVALID, TV_NO_MEMORY. */
+/* Weights are initialised by tv_param_init, rounded to their dtype, unless they are left. Errors: TV_INVALID,
+ * TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_model_create(const struct tv_model_args *args,
                                           struct tv_model **model_out);
 void tv_model_destroy(struct tv_model *model);

@@ -54,7 +54,8 @@ struct tv_head_places { /* in scratch */
     struct tv_norm_places norm;
     struct tv_vocab_chunks chunks;
     struct tv_place logits;    /* [rows of a chunk, padded vocabulary] */
-    struct tv_place lse, work; /* [rows of a chunk], [3 or 4, rows of a chunk], floats */
+    struct tv_place lse, work; /* [rows of a chunk], [4 or 5, rows of a chunk], floats */
+    struct tv_place losses;    /* [rows], doubles */
 };
 
 /* A weight and its gradient; NULL where the family has none. */
@@ -110,7 +111,7 @@ struct tv_model {
     struct tv_param_table table;
     struct tv_model_layout layout;
     struct tv_buffer params, grads, activations, scratch, tokens;
-    void *host_rows;                     /* of a chunk of the loss; NULL without the head */
+    double *host_losses;                 /* [rows]; NULL without the head */
     struct tv_square_sum_array *squared; /* [num_local]; behind it, as many sums */
     double *squares;
     /* What is in flight over the tensor axis: rows on their way to the matrices behind a norm, or
@@ -159,12 +160,23 @@ struct tv_weight tv_pass_weight(const struct tv_pass *pass, int index);
 /* The head's output matrix: its own or the tied one. */
 struct tv_weight tv_pass_output_matrix(const struct tv_pass *pass);
 
+/* The residual stream where a norm reads it, [own rows, C]: x, or x + added, which the norm writes to sum. */
+struct tv_residual {
+    const void *x, *added; /* added NULL: x */
+    void *sum;
+};
+static inline struct tv_residual tv_residual_of(const void *x)
+{
+    return (struct tv_residual){x, NULL, NULL};
+}
+
 /* layer.c, attention.c, ends.c. x, y, dy, grad: [own rows, C].
- * forward: x -> y; y NULL: nobody reads it (recomputation).
+ * forward: x -> y; y NULL: nobody reads it (recomputation). leaves_sum: y is without mid, which who reads it adds.
  * backward: grad is dy and becomes dx in place; of the attention part dn1, partial, and d(qkv), which
  * its weight part reads: in scratch, of a split backward in the place of qkv.
  * backward_weight: what a split backward left out. */
-TV_MUST_CHECK tv_status_t tv_layer_forward(const struct tv_pass *pass, const void *x, void *y);
+TV_MUST_CHECK tv_status_t tv_layer_forward(const struct tv_pass *pass, struct tv_residual x,
+                                           int leaves_sum, void *y);
 TV_MUST_CHECK tv_status_t tv_layer_backward(const struct tv_pass *pass, const void *x, void *grad);
 TV_MUST_CHECK tv_status_t tv_layer_backward_weight(const struct tv_pass *pass, const void *dy);
 TV_MUST_CHECK tv_status_t tv_attention_part_forward(const struct tv_pass *pass);
@@ -206,7 +218,7 @@ struct tv_norm_use {
 /* x[own rows, C] -> all rows of y, for the column matrices behind it: starts the model's gather of
  * them, which the caller takes. */
 TV_MUST_CHECK tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use use,
-                                               const void *x);
+                                               struct tv_residual x);
 /* Start the sum of what the column matrices behind the norm gave, in scratch `whole`. Until
  * norm_backward waits for it there is time for their weights' gradients. */
 TV_MUST_CHECK tv_status_t tv_unit_start_norm_sum(const struct tv_pass *pass);

@@ -3,10 +3,12 @@
  * Every F takes a slot and an x, every B or W gives them back; executor_plan.c counts how many that
  * are, executor_messages.c keeps them. */
 #include "base/clock.h"
+#include "base/span.h"
 #include "mesh/nccl.h"
 #include "pipeline/executor_internal.h"
 #include "pipeline/schedule_internal.h"
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 static tv_status_t check_arguments(const struct tv_comm *pipe, const struct tv_schedule *schedule,
@@ -161,8 +163,9 @@ struct tv_comm_stats tv_executor_comm_stats(const struct tv_executor *e)
 
 /* ---- actions ---- */
 
-static tv_status_t call_stage(const struct tv_stage_functions *f, tv_action_kind_t kind,
-                              const struct tv_stage_call *call, struct tv_action_time *time)
+static tv_status_t call_stage(const struct tv_executor *e, const struct tv_stage_functions *f,
+                              tv_action_kind_t kind, const struct tv_stage_call *call,
+                              struct tv_action_time *time)
 {
     tv_status_t (*const functions[])(void *, const struct tv_stage_call *) = {
         [TV_ACT_FORWARD] = f->forward,
@@ -170,8 +173,16 @@ static tv_status_t call_stage(const struct tv_stage_functions *f, tv_action_kind
         [TV_ACT_BACKWARD_INPUT] = f->backward_input,
         [TV_ACT_BACKWARD_WEIGHT] = f->backward_weight,
     };
+    char name[TV_SPAN_NAME];
+    int span;
+    snprintf(name, sizeof(name), "%s%d, chunk %d", tv_action_kind_name(kind), call->micro,
+             call->chunk);
     time->start = tv_clock_seconds();
-    const tv_status_t status = functions[kind](f->context, call);
+    tv_status_t status = tv_span_begin(e->stream, name, &span);
+    if (status == TV_OK)
+        status = functions[kind](f->context, call);
+    if (status == TV_OK)
+        status = tv_span_end(e->stream, span);
     time->end = tv_clock_seconds();
     return status;
 }
@@ -196,7 +207,7 @@ static tv_status_t do_forward(struct tv_executor *e, const struct tv_action *a,
         call.y = tv_inbox_reserve(e, &e->x, chunk->next_chunk, a->micro);
     else if (chunk->next_stage >= 0)
         TV_TRY(tv_messages_reserve(e, &chunk->y, call.slot, &call.y));
-    TV_TRY(call_stage(f, a->kind, &call, time));
+    TV_TRY(call_stage(e, f, a->kind, &call, time));
     tv_seats_leave(&chunk->works, a->micro);
     return TV_OK;
 }
@@ -225,7 +236,7 @@ static tv_status_t do_backward(struct tv_executor *e, const struct tv_action *a,
         call.dx = tv_inbox_reserve(e, &e->dy, chunk->previous_chunk, a->micro);
     else if (chunk->previous_stage >= 0)
         TV_TRY(tv_messages_reserve(e, &chunk->dx, chunk->num_dx_made++ % chunk->dx.num, &call.dx));
-    TV_TRY(call_stage(f, a->kind, &call, time));
+    TV_TRY(call_stage(e, f, a->kind, &call, time));
     if (a->kind == TV_ACT_BACKWARD)
         release(e, a);
     return TV_OK;
@@ -240,7 +251,7 @@ static tv_status_t do_backward_weight(struct tv_executor *e, const struct tv_act
     call.work = tv_seats_find(&chunk->works, a->micro);
     call.dy = tv_inbox_data(e, &e->dy, a->chunk, a->micro);
     call.is_last_backward = ++chunk->num_weight_gradients == e->schedule->num_micro;
-    TV_TRY(call_stage(f, a->kind, &call, time));
+    TV_TRY(call_stage(e, f, a->kind, &call, time));
     release(e, a);
     return TV_OK;
 }

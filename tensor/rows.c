@@ -49,19 +49,19 @@ static struct tv_row_shard part_at(const struct tv_row_gather *gather, int index
     return tv_row_shard_of(gather->rows, n > 1, n, rank);
 }
 
-/* Own rows to the rank `index` behind this one, its part `index` from the one before. */
+/* Round a ring: to the next rank go the rows that came last, at first the own ones, and from the previous one come part
+ * `index`. All messages are between neighbours, as NCCL's links are. */
 static tv_status_t start_part(struct tv_row_gather *gather, int index)
 {
     const struct tv_tensor_axis *axis = gather->axis;
     const int T = gather->num_parts, t = tv_comm_rank(axis->comm);
-    const struct tv_row_shard own = part_at(gather, 0), part = part_at(gather, index);
+    const struct tv_row_shard last = part_at(gather, index - 1), part = part_at(gather, index);
     const tv_dtype_t dtype = tv_tensor_dtype(axis);
     TV_TRY(tv_comm_recv(axis->comm, tv_at(gather->room, part.first * gather->cols, dtype),
-                        part.num * gather->cols, dtype, (t - index + T) % T, axis->stream,
+                        part.num * gather->cols, dtype, (t + T - 1) % T, axis->stream,
                         &gather->recv));
-    return tv_comm_send(axis->comm, tv_at(gather->room, own.first * gather->cols, dtype),
-                        own.num * gather->cols, dtype, (t + index) % T, axis->stream,
-                        &gather->send);
+    return tv_comm_send(axis->comm, tv_at(gather->room, last.first * gather->cols, dtype),
+                        last.num * gather->cols, dtype, (t + 1) % T, axis->stream, &gather->send);
 }
 
 static tv_status_t wait_for_part(struct tv_row_gather *gather)

@@ -182,11 +182,11 @@ struct tv_vocab_loss {
     void *logits;           /* [rows, padded]: this rank's columns; padding is never read */
     const int32_t *targets; /* [rows]; those < 0 are not counted */
     float *row_lse;         /* [rows]: kept for backward */
+    double *row_loss;       /* [rows]: of each row; 0 where it is not counted */
     double label_smoothing; /* a, 0 <= a < 1; V >= 2 when it is not 0 */
-    float *work; /* [3, rows], with label smoothing [4, rows]: what ranks compare and sum */
-    void *host;  /* host memory, tv_vocab_host_bytes(rows): where rows are finished */
+    float *work;            /* [tv_vocab_work_count]: what ranks compare and sum */
 };
-size_t tv_vocab_host_bytes(int64_t rows);
+int64_t tv_vocab_work_count(int64_t rows, double label_smoothing);
 
 /* The rows of a loss are taken chunk by chunk, so that only the logits of one chunk exist: all of
  * `rows` rows but the last, which may be shorter. A chunk's logits are at most 64 MiB, but of 64
@@ -200,12 +200,15 @@ struct tv_vocab_chunks {
 struct tv_vocab_chunks tv_vocab_chunks_of(int64_t rows, int64_t padded, tv_dtype_t dtype,
                                           tv_device_kind_t device);
 
-/* loss_sum (double, the same on all ranks) += that of each counted row in turn: chunks of rows add up
- * to the same bits as all rows at once. */
+/* logits -> row_loss and row_lse, the same on all ranks and whatever the chunks. The host waits for nothing but
+ * messages. */
 TV_MUST_CHECK tv_status_t tv_vocab_cross_entropy_forward(const struct tv_tensor_axis *axis,
-                                                         const struct tv_vocab_loss *loss,
-                                                         double *loss_sum);
-/* logits become d(loss_sum)/d(logits); padding columns become 0. Local only. */
+                                                         const struct tv_vocab_loss *loss);
+/* The sum of row_loss [rows], row by row, in double; host [rows]: host memory for a copy. Waits for the stream. */
+TV_MUST_CHECK tv_status_t tv_vocab_loss_sum(const struct tv_tensor_axis *axis, int64_t rows,
+                                            const double *row_loss, double *host,
+                                            double *loss_sum_out);
+/* logits become d(sum of row_loss)/d(logits); padding columns become 0. Local only. */
 TV_MUST_CHECK tv_status_t tv_vocab_cross_entropy_backward(const struct tv_tensor_axis *axis,
                                                           const struct tv_vocab_loss *loss);
 TV_END_C

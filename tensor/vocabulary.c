@@ -1,12 +1,12 @@
 /* tensor/vocabulary.c -- embedding and cross-entropy with the vocabulary cut over the axis.
  *
  * The loss needs three numbers per row from all ranks: the largest logit, the sum of exponentials,
- * the target's logit (held by one rank); with label smoothing a fourth, the sum of logits. Padding
+ * the target's logit (held by one rank); with label smoothing a fourth, the sum of logits. Each rank
+ * reads its logits once, relative to its own largest; kernels move the sums to that of all. Padding
  * columns take no part in them: kernels read only the first `num` columns of each row. Their gradient
  * is 0, so that products may take them along with the table's rows of zeros. */
 #include "base/param.h"
 #include "tensor/tensor.h"
-#include <math.h>
 
 struct tv_vocab_shard tv_vocab_shard_of(int64_t vocab_size, int T, int t)
 {
@@ -56,55 +56,30 @@ static double smoothing_of(const struct tv_vocab_loss *loss)
 static struct tv_cross_entropy_args arguments_of(const struct tv_vocab_loss *loss)
 {
     const double s = smoothing_of(loss);
+    const int64_t rows = loss->rows;
     return (struct tv_cross_entropy_args){
-        .rows = loss->rows,
+        .rows = rows,
         .cols = loss->shard.num,
         .ld = loss->shard.padded,
         .padded = loss->shard.padded,
         .first = loss->shard.first,
         .logits = loss->logits,
         .targets = loss->targets,
+        .row_max = loss->work,
+        .row_base = loss->work + rows,
+        .row_sum = loss->work + 2 * rows, /* and behind it what is summed with it */
+        .row_target = loss->work + 3 * rows,
+        .row_rest = s > 0 ? loss->work + 4 * rows : NULL,
         .row_lse = loss->row_lse,
+        .row_loss = loss->row_loss,
         .smoothing = s,
         .smoothing_per_column = s / (double)loss->shard.vocab_size,
     };
 }
 
-/* Host memory of a loss. work: [row_max, row_sum, row_target, row_rest] of all rows. */
-enum { MAX_WORK = 4 };
-struct host_rows {
-    float *work, *lse;
-    int32_t *targets;
-};
-
-size_t tv_vocab_host_bytes(int64_t rows)
+int64_t tv_vocab_work_count(int64_t rows, double label_smoothing)
 {
-    return (size_t)rows * ((MAX_WORK + 1) * sizeof(float) + sizeof(int32_t));
-}
-
-static struct host_rows host_rows_of(const struct tv_vocab_loss *loss)
-{
-    float *work = loss->host, *lse = work + MAX_WORK * loss->rows;
-    return (struct host_rows){work, lse, (int32_t *)(void *)(lse + loss->rows)};
-}
-
-/* Adds the loss of counted rows, and works out row_lse of all. */
-static void finish_rows(const struct tv_vocab_loss *loss, const struct host_rows *host,
-                        double *loss_sum)
-{
-    const int64_t rows = loss->rows;
-    const float *work = host->work;
-    const double s = smoothing_of(loss), V = (double)loss->shard.vocab_size;
-    for (int64_t r = 0; r < rows; r++) {
-        const double max = (double)work[r], target = (double)work[2 * rows + r];
-        const double lse = max + log((double)work[rows + r]);
-        host->lse[r] = (float)lse;
-        if (host->targets[r] < 0)
-            continue;
-        *loss_sum += lse - target;
-        if (s > 0) /* both logits relative to the maximum */
-            *loss_sum += s * ((target - max) - (double)work[3 * rows + r] / V);
-    }
+    return (label_smoothing > 0 ? 5 : 4) * rows;
 }
 
 struct tv_vocab_chunks tv_vocab_chunks_of(int64_t rows, int64_t padded, tv_dtype_t dtype,
@@ -125,27 +100,27 @@ struct tv_vocab_chunks tv_vocab_chunks_of(int64_t rows, int64_t padded, tv_dtype
 }
 
 tv_status_t tv_vocab_cross_entropy_forward(const struct tv_tensor_axis *axis,
-                                           const struct tv_vocab_loss *loss, double *loss_sum)
+                                           const struct tv_vocab_loss *loss)
 {
+    const struct tv_cross_entropy_args args = arguments_of(loss);
     const int64_t rows = loss->rows;
-    const size_t row_bytes = (size_t)rows * sizeof(float);
-    const int is_smooth = loss->label_smoothing > 0;
-    const struct host_rows host = host_rows_of(loss);
-    struct tv_cross_entropy_args args = arguments_of(loss);
-    args.row_max = loss->work;
-    args.row_sum = loss->work + rows;
-    args.row_target = loss->work + 2 * rows;
-    args.row_rest = is_smooth ? loss->work + 3 * rows : NULL;
-    TV_TRY(axis->kernels->cross_entropy_max(axis->stream, &args));
+    TV_TRY(axis->kernels->cross_entropy_forward(axis->stream, &args));
     TV_TRY(tv_comm_all_reduce_wait(axis->comm, args.row_max, rows, TV_F32, TV_MAX, axis->stream));
-    TV_TRY(axis->kernels->cross_entropy_sum(axis->stream, &args));
-    TV_TRY(tv_tensor_sum(axis, args.row_sum, (is_smooth ? 3 : 2) * rows)); /* neighbours */
-    TV_TRY(tv_stream_copy(axis->stream, host.work, loss->work, (is_smooth ? 4 : 3) * row_bytes));
-    TV_TRY(tv_stream_copy(axis->stream, host.targets, loss->targets,
-                          (size_t)rows * sizeof(*host.targets)));
+    TV_TRY(axis->kernels->cross_entropy_rebase(axis->stream, &args));
+    TV_TRY(tv_tensor_sum(axis, args.row_sum, (args.row_rest != NULL ? 3 : 2) * rows));
+    return axis->kernels->cross_entropy_loss(axis->stream, &args);
+}
+
+tv_status_t tv_vocab_loss_sum(const struct tv_tensor_axis *axis, int64_t rows,
+                              const double *row_loss, double *host, double *loss_sum_out)
+{
+    double sum = 0;
+    TV_TRY(tv_stream_copy(axis->stream, host, row_loss, (size_t)rows * sizeof(*host)));
     TV_TRY(tv_stream_synchronize(axis->stream));
-    finish_rows(loss, &host, loss_sum);
-    return tv_stream_copy(axis->stream, loss->row_lse, host.lse, row_bytes);
+    for (int64_t r = 0; r < rows; r++)
+        sum += host[r];
+    *loss_sum_out = sum;
+    return TV_OK;
 }
 
 tv_status_t tv_vocab_cross_entropy_backward(const struct tv_tensor_axis *axis,

@@ -9,6 +9,7 @@ typedef enum {
     OPERATION_PIECES,  /* reduce-scatter or all-gather: `count` elements to every peer */
     OPERATION_SCATTER, /* reduce-scatter of pieces of any sizes: counts[peer] elements to each */
     OPERATION_GATHER,  /* all-gather of them: counts[this member] elements to every peer */
+    OPERATION_RING,    /* `count` elements to the next member, once for each peer */
     OPERATION_MESSAGE  /* `count` elements to the member `peer` */
 } operation_kind_t;
 
@@ -149,11 +150,13 @@ static tv_status_t add_row_traffic(struct plan *plan, struct row_traffic rows)
     const struct tv_run *run = plan->run;
     const int is_parallel = run->options.is_sequence_parallel;
     const int64_t own = tv_run_message_count(run); /* elements of this rank's rows */
-    if (is_parallel)
-        TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_PIECES, run->dtype, own,
-                                   rows.sums + rows.gathers)));
-    else
+    if (is_parallel) {
+        TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_PIECES, run->dtype, own, rows.sums)));
+        TV_TRY(
+            add(plan, over_axis(plan, TV_TENSOR, OPERATION_RING, run->dtype, own, rows.gathers)));
+    } else {
         TV_TRY(add(plan, over_axis(plan, TV_TENSOR, OPERATION_SUM, run->dtype, own, rows.sums)));
+    }
     return add_losses(plan, rows.losses);
 }
 
@@ -401,6 +404,8 @@ static int64_t sent_once(const struct tv_run *run, const struct operation *o,
         return tv_all_reduce_sent_bytes(count, o->dtype, o->num, member, peer);
     if (o->kind == OPERATION_MESSAGE)
         return peer < 0 || peer == o->peer ? bytes : 0;
+    if (o->kind == OPERATION_RING)
+        return peer < 0 || peer == (member + 1) % o->num ? bytes * (o->num - 1) : 0;
     return bytes * (peer < 0 ? o->num - 1 : peer != member);
 }
 

@@ -237,8 +237,10 @@ static void fill_gelu_backward(struct tv_room *room, const struct tv_kernel_size
                                struct tv_kernel_case *one)
 {
     const int64_t count = s->rows * s->ffn;
-    one->args.gelu_backward = (struct tv_gelu_backward_args){
-        count, tv_take(room, count), tv_take(room, count), tv_take(room, count)};
+    one->args.gelu_backward = (struct tv_gelu_backward_args){.count = count,
+                                                             .x = tv_take(room, count),
+                                                             .dy = tv_take(room, count),
+                                                             .dx = tv_take(room, count)};
 }
 
 static void fill_swiglu_forward(struct tv_room *room, const struct tv_kernel_sizes *s,
@@ -302,7 +304,8 @@ static void fill_embedding_backward(struct tv_room *room, const struct tv_kernel
                                             .dtable = tv_take_floats(room, s->vocab * s->hidden)};
 }
 
-/* All three read or write these; lse is high enough for logits that backward replaces again and again to stay small. */
+/* All of them read or write these; lse is high enough for logits that backward replaces again and again to stay
+ * small. */
 static void fill_loss(struct tv_room *room, const struct tv_kernel_sizes *s,
                       struct tv_cross_entropy_args *a)
 {
@@ -310,24 +313,33 @@ static void fill_loss(struct tv_room *room, const struct tv_kernel_sizes *s,
         .rows = s->head_rows,
         .cols = s->vocab,
         .ld = s->vocab,
+        .padded = s->vocab,
         .logits = tv_take(room, s->head_rows * s->vocab),
         .targets = tv_take_ids(room, s->head_rows, s->vocab),
         .row_max = tv_take_constant(room, s->head_rows, 1),
-        .row_sum = tv_take_floats(room, s->head_rows),
+        .row_base = tv_take_constant(room, s->head_rows, 1),
+        .row_sum = tv_take_constant(room, s->head_rows, 1),
         .row_target = tv_take_floats(room, s->head_rows),
-        .row_lse = tv_take_constant(room, s->head_rows, logf((float)s->vocab) + 2)};
+        .row_lse = tv_take_constant(room, s->head_rows, logf((float)s->vocab) + 2),
+        .row_loss = (double *)(void *)tv_take_floats(room, 2 * s->head_rows)};
 }
 
-static void fill_cross_entropy_max(struct tv_room *room, const struct tv_kernel_sizes *s,
-                                   struct tv_kernel_case *one)
+static void fill_cross_entropy_forward(struct tv_room *room, const struct tv_kernel_sizes *s,
+                                       struct tv_kernel_case *one)
 {
-    fill_loss(room, s, &one->args.cross_entropy_max);
+    fill_loss(room, s, &one->args.cross_entropy_forward);
 }
 
-static void fill_cross_entropy_sum(struct tv_room *room, const struct tv_kernel_sizes *s,
-                                   struct tv_kernel_case *one)
+static void fill_cross_entropy_rebase(struct tv_room *room, const struct tv_kernel_sizes *s,
+                                      struct tv_kernel_case *one)
 {
-    fill_loss(room, s, &one->args.cross_entropy_sum);
+    fill_loss(room, s, &one->args.cross_entropy_rebase);
+}
+
+static void fill_cross_entropy_loss(struct tv_room *room, const struct tv_kernel_sizes *s,
+                                    struct tv_kernel_case *one)
+{
+    fill_loss(room, s, &one->args.cross_entropy_loss);
 }
 
 static void fill_cross_entropy_backward(struct tv_room *room, const struct tv_kernel_sizes *s,

@@ -7,7 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { LEAST_ROUNDS = 3, MOST_ROUNDS = 1000, MOST_CALLS = 100 };
+enum { LEAST_ROUNDS = 3, MOST_ROUNDS = 1000, MOST_CALLS = 100, MOST_SETS = 32 };
 
 struct tv_kernel_sizes tv_kernel_sizes_of(const struct tv_run *run)
 {
@@ -65,32 +65,47 @@ static tv_status_t place_open(const struct tv_comm *world, const struct tv_run *
     return tv_kernels_open(place->device, run->dtype, &place->kernels);
 }
 
+/* The same case on several sets of tensors, which calls take in turn. */
+struct sets {
+    int num;
+    struct tv_kernel_case of[MOST_SETS];
+};
+
+/* On a GPU as many as its cache does not hold, of whatever size the case is. */
+static int num_sets(const struct place *place, int64_t num_bytes)
+{
+    const int64_t beyond_caches = 256 << 20, wanted = beyond_caches / (num_bytes + 1) + 1;
+    if (tv_device_kind(place->device) != TV_DEVICE_CUDA)
+        return 1;
+    return wanted < MOST_SETS ? (int)wanted : MOST_SETS;
+}
+
 /* Seconds of each of `num_calls`, one behind the other. */
-static tv_status_t time_calls(const struct tv_kernel_case *one, const struct place *place,
-                              int num_calls, double *seconds_out)
+static tv_status_t time_calls(const struct sets *sets, const struct place *place, int num_calls,
+                              double *seconds_out)
 {
     const double started = tv_clock_seconds();
     for (int i = 0; i < num_calls; i++)
-        TV_TRY(tv_kernel_case_run(one, place->kernels, place->stream));
+        TV_TRY(tv_kernel_case_run(&sets->of[i % sets->num], place->kernels, place->stream));
     TV_TRY(tv_stream_synchronize(place->stream));
     *seconds_out = (tv_clock_seconds() - started) / num_calls;
     return TV_OK;
 }
 
 /* On a GPU a round has enough calls for its launch and the wait for it to be a small part. */
-static tv_status_t time_case(const struct tv_kernel_case *one, const struct place *place,
-                             double enough, struct tv_kernel_result *result)
+static tv_status_t time_case(const struct sets *sets, const struct place *place, double enough,
+                             struct tv_kernel_result *result)
 {
     const double long_enough = 2e-3;
     double seconds[MOST_ROUNDS], spent = 0;
     int num = 0, num_calls = 1;
-    TV_TRY(time_calls(one, place, 1, &seconds[0])); /* to warm up */
+    TV_TRY(time_calls(sets, place, 1, &seconds[0])); /* to warm up */
     if (tv_device_kind(place->device) == TV_DEVICE_CUDA) {
-        TV_TRY(time_calls(one, place, 1, &seconds[0]));
+        TV_TRY(time_calls(sets, place, 1, &seconds[0]));
         num_calls = (int)fmin(fmax(ceil(long_enough / seconds[0]), 1), MOST_CALLS);
     }
     while (num < MOST_ROUNDS && (num < LEAST_ROUNDS || spent < enough)) {
-        TV_TRY(time_calls(one, place, num_calls, &seconds[num]));
+        TV_TRY(time_calls(sets, place, num_calls, &seconds[num]));
         spent += num_calls * seconds[num++];
     }
     result->rounds = num;
@@ -104,20 +119,25 @@ static tv_status_t measure_case(const struct tv_kernels_bench *bench, int index,
                                 const struct place *place, double enough,
                                 struct tv_kernel_result *result)
 {
-    struct tv_kernel_case one;
+    struct sets sets;
+    struct tv_kernel_case *one = &sets.of[0];
     struct tv_buffer memory = {0};
     int64_t num_bytes;
-    TV_TRY(tv_kernel_case_fill(&bench->sizes, index, place->stream, NULL, &one, &num_bytes));
-    TV_TRY(tv_buffer_create(place->device, (size_t)num_bytes, TV_MEM_BUFFERS, &memory));
-    tv_status_t status =
-        tv_kernel_case_fill(&bench->sizes, index, place->stream, memory.data, &one, &num_bytes);
+    TV_TRY(tv_kernel_case_fill(&bench->sizes, index, place->stream, NULL, one, &num_bytes));
+    sets.num = num_sets(place, num_bytes);
+    TV_TRY(
+        tv_buffer_create(place->device, (size_t)(sets.num * num_bytes), TV_MEM_BUFFERS, &memory));
+    tv_status_t status = TV_OK;
+    for (int i = 0; i < sets.num && status == TV_OK; i++)
+        status = tv_kernel_case_fill(&bench->sizes, index, place->stream,
+                                     (char *)memory.data + i * num_bytes, &sets.of[i], &num_bytes);
     if (status == TV_OK)
-        status = time_case(&one, place, enough, result);
+        status = time_case(&sets, place, enough, result);
     tv_buffer_destroy(&memory);
     TV_TRY(status);
-    snprintf(result->name, sizeof(result->name), "%s", one.name);
-    result->kernel = one.kernel;
-    result->work = tv_kernel_work_of(one.kernel, &one.args, bench->sizes.dtype);
+    snprintf(result->name, sizeof(result->name), "%s", one->name);
+    result->kernel = one->kernel;
+    result->work = tv_kernel_work_of(one->kernel, &one->args, bench->sizes.dtype);
     return TV_OK;
 }
 

@@ -2,6 +2,7 @@
 #include "train/bench_step.h"
 #include "base/clock.h"
 #include "train/loop.h"
+#include "train/run_device.h"
 #include "train/schedule_run.h"
 #include "train/trainer_internal.h"
 #include <stdlib.h>
@@ -101,8 +102,8 @@ static tv_status_t raise_peak(struct tv_trainer *tr, const struct tv_bench_step_
 {
     struct tv_device *device = NULL;
     struct tv_stream *stream = NULL;
-    tv_status_t status =
-        tv_device_open(tv_device_kind(tr->device), tv_device_num_threads(tr->device), &device);
+    tv_status_t status = tv_run_open_device(tv_mesh_world(tr->mesh), tr->run,
+                                            tv_device_num_threads(tr->device), &device);
     if (status == TV_OK)
         status = tv_stream_create(device, &stream);
     if (status == TV_OK)

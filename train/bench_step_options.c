@@ -11,10 +11,11 @@ static const struct tv_option step_rows[] = {
      "steps before them, which are not"},
     {"seconds", NULL, TV_OPTION_REAL, AT(seconds), TV_OPTION_TINY, 1e6, "1",
      "how long each peak is measured before and after the steps, about"},
-    {"matrix-size", NULL, TV_OPTION_INT, AT(matrix_size), 1, 32768, "2048",
-     "rows and columns of the product that is the peak"},
-    {"memory-size", NULL, TV_OPTION_INT, AT(triad_mib), 1, 65536, "128",
-     "MiB of each of the three tensors of the memory's peak, of all ranks together"},
+    {"matrix-size", NULL, TV_OPTION_INT, AT(matrix_size), 1, 32768, NULL,
+     "rows and columns of the product that is the peak: 2048, on a GPU 8192"},
+    {"memory-size", NULL, TV_OPTION_INT, AT(triad_mib), 1, 65536, NULL,
+     "MiB of each of the three tensors of the memory's peak, of all ranks together: 128, on GPUs "
+     "1024 for each rank"},
     {"json", NULL, TV_OPTION_SWITCH, AT(is_json), 0, 0, NULL,
      "print one JSON object and nothing else"},
 };
@@ -23,10 +24,10 @@ static const struct tv_option kernel_rows[] = {
     {"Measurement", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
     {"seconds", NULL, TV_OPTION_REAL, AT(seconds), TV_OPTION_TINY, 1e6, "0.2",
      "how long each kernel and each peak is measured, about"},
-    {"matrix-size", NULL, TV_OPTION_INT, AT(matrix_size), 1, 32768, "2048",
-     "rows and columns of the product that is the peak"},
-    {"memory-size", NULL, TV_OPTION_INT, AT(triad_mib), 1, 65536, "128",
-     "MiB of each of the three tensors of the memory's peak"},
+    {"matrix-size", NULL, TV_OPTION_INT, AT(matrix_size), 1, 32768, NULL,
+     "rows and columns of the product that is the peak: 2048, on a GPU 8192"},
+    {"memory-size", NULL, TV_OPTION_INT, AT(triad_mib), 1, 65536, NULL,
+     "MiB of each of the three tensors of the memory's peak: 128, on a GPU 1024"},
     {"json", NULL, TV_OPTION_SWITCH, AT(is_json), 0, 0, NULL,
      "print one JSON object and nothing else"},
 };
@@ -135,4 +136,14 @@ tv_status_t tv_bench_step_options_parse(const struct tv_train_rows *table, int a
         parsed.num_warmup + 2 * (int64_t)parsed.num_steps; /* twice on GPUs */
     *options_out = parsed;
     return TV_OK;
+}
+
+void tv_bench_step_options_complete(struct tv_bench_step_options *options, tv_device_kind_t device,
+                                    int num_ranks)
+{
+    const int is_gpu = device == TV_DEVICE_CUDA;
+    if (options->matrix_size == 0)
+        options->matrix_size = is_gpu ? 8192 : 2048;
+    if (options->triad_mib == 0)
+        options->triad_mib = is_gpu ? 1024 * num_ranks : 128;
 }

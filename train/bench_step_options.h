@@ -2,6 +2,7 @@
  * that say what is computed and where, and their own. */
 #ifndef TV_TRAIN_BENCH_STEP_OPTIONS_H
 #define TV_TRAIN_BENCH_STEP_OPTIONS_H
+#include "base/device.h"
 #include "train/train_rows.h"
 
 TV_BEGIN_C
@@ -11,8 +12,8 @@ struct tv_bench_step_options {
     const char *what;              /* the word of the table */
     int num_steps, num_warmup;     /* measured; before them */
     double seconds;                /* of each measurement of a peak, or of a kernel, about */
-    int matrix_size;               /* rows and columns of the matrices of the peak */
-    int triad_mib;                 /* MiB of each tensor of the memory's peak */
+    int matrix_size;               /* rows and columns of the matrices of the peak; 0: not given */
+    int triad_mib;                 /* MiB of each tensor of the memory's peak; 0: not given */
     int is_json;
 };
 
@@ -25,5 +26,8 @@ void tv_bench_kernels_table_fill(struct tv_train_rows *table_out);
 TV_MUST_CHECK tv_status_t tv_bench_step_options_parse(const struct tv_train_rows *table, int argc,
                                                       char **argv,
                                                       struct tv_bench_step_options *options_out);
+/* What was not given becomes what fills such a device. num_ranks: that share the memory's tensors. */
+void tv_bench_step_options_complete(struct tv_bench_step_options *options, tv_device_kind_t device,
+                                    int num_ranks);
 TV_END_C
 #endif

@@ -28,30 +28,32 @@ static tv_status_t measure_and_print(struct tv_comm *world, struct tv_run *run,
 
 static tv_status_t step_rank(struct tv_comm *world, void *context, int *is_common_out)
 {
-    const struct tv_bench_step_options *options = context;
+    struct tv_bench_step_options options = *(const struct tv_bench_step_options *)context;
     struct tv_run run = {0};
     int first_failed = -1;
-    tv_status_t status = tv_run_resolve(&options->train, tv_comm_size(world), &run);
+    tv_status_t status = tv_run_resolve(&options.train, tv_comm_size(world), &run);
     status = tv_comm_agree(world, status, &first_failed);
     *is_common_out = status != TV_OK && first_failed >= 0;
+    tv_bench_step_options_complete(&options, run.device_kind, tv_comm_size(world));
     if (status == TV_OK)
-        status = measure_and_print(world, &run, options, is_common_out);
+        status = measure_and_print(world, &run, &options, is_common_out);
     tv_run_free(&run);
     return status;
 }
 
 static tv_status_t kernels_rank(struct tv_comm *world, void *context, int *is_common_out)
 {
-    const struct tv_bench_step_options *options = context;
-    struct tv_train_options train = options->train;
+    struct tv_bench_step_options options = *(const struct tv_bench_step_options *)context;
+    struct tv_train_options train = options.train;
     struct tv_run run = {0};
     struct tv_kernels_bench bench = {0};
     *is_common_out = 1;   /* other ranks are refused */
     train.is_dry_run = 1; /* the mesh need not be there */
     TV_TRY(tv_run_resolve(&train, 0, &run));
-    tv_status_t status = tv_kernels_bench_measure(world, &run, options, &bench);
+    tv_bench_step_options_complete(&options, run.device_kind, 1);
+    tv_status_t status = tv_kernels_bench_measure(world, &run, &options, &bench);
     if (status == TV_OK)
-        status = flush(tv_kernels_bench_print(&bench, options, stdout));
+        status = flush(tv_kernels_bench_print(&bench, &options, stdout));
     tv_kernels_bench_free(&bench);
     tv_run_free(&run);
     return status;

@@ -124,10 +124,14 @@ static int is_stopped(const struct loop *loop, const struct tv_step_report *repo
 
 static tv_status_t one_step(struct loop *loop, int64_t step, struct tv_step_report *report)
 {
+    const int64_t first_traced = loop->run->train_iters - loop->run->options.trace_steps + 1;
+    const int is_traced = loop->trace != NULL && step >= first_traced;
+    if (is_traced)
+        TV_TRY(tv_step_trace_begin(loop->trace));
     TV_TRY(tv_train_step(loop->trainer, step, report));
     if (loop->run->options.log_sample_ids != NULL)
         TV_TRY(log_samples(loop->trainer, step));
-    if (loop->trace != NULL && step > loop->run->train_iters - loop->run->options.trace_steps)
+    if (is_traced)
         TV_TRY(tv_step_trace_add(loop->trace, step));
     if (loop->is_root) {
         if (loop->metrics)
@@ -199,6 +203,8 @@ static tv_status_t run_steps(struct loop *loop)
         if (is_stopped(loop, &report))
             return tell_stop(loop, &report);
     }
+    if (loop->trace != NULL)
+        TV_TRY(tv_step_trace_finish(loop->trace));
     TV_TRY(save_now(loop, last));
     if (run->options.export_hf != NULL)
         TV_TRY(tv_trainer_export(loop->trainer, run->options.export_hf));

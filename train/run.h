@@ -90,5 +90,7 @@ int tv_run_is_matrix(const struct tv_run *run, const struct tv_param *param);
 const char *tv_precision_name(tv_dtype_t dtype);
 /* Elements of a message between two stages: B S C, and 1/T of that under sequence parallelism. */
 int64_t tv_run_message_count(const struct tv_run *run);
+/* Of a rank's stream of kernels: tv_stream_reserve. */
+int64_t tv_run_workspace_bytes(const struct tv_run *run);
 TV_END_C
 #endif

@@ -111,7 +111,7 @@ static int local_rank(const struct tv_comm *world, const struct tv_run *run)
 tv_status_t tv_run_open_device(const struct tv_comm *world, const struct tv_run *run,
                                int num_threads, struct tv_device **device_out)
 {
-    struct tv_gpu_choice choice = {.uses_tf32 = run->uses_tf32};
+    struct tv_gpu_choice choice = {.num_threads = num_threads, .uses_tf32 = run->uses_tf32};
     if (run->device_kind == TV_DEVICE_CPU)
         return tv_device_open(TV_DEVICE_CPU, num_threads, device_out);
     choice.index = local_rank(world, run);
@@ -121,6 +121,12 @@ tv_status_t tv_run_open_device(const struct tv_comm *world, const struct tv_run 
     tv_log(TV_LOG_DEBUG, "rank %d: %s at %s", tv_comm_rank(world), tv_device_name(*device_out),
            tv_device_pci(*device_out));
     return TV_OK;
+}
+
+/* What other kernels want is less, unless a micro-batch has millions of tokens. */
+int64_t tv_run_workspace_bytes(const struct tv_run *run)
+{
+    return run->device_kind == TV_DEVICE_CUDA ? TV_GPU_WORKSPACE_BYTES : 0;
 }
 
 /* Can NCCL join these ranks? The same verdict on all. */
@@ -141,8 +147,12 @@ tv_status_t tv_run_connect_devices(struct tv_mesh *mesh, const struct tv_run *ru
     if (run->device_kind == TV_DEVICE_CPU || run->move == TV_MOVE_HOST || tv_comm_size(world) == 1)
         return TV_OK;
     const tv_status_t status = check_nccl(world, device);
-    if (status == TV_OK)
-        return tv_mesh_use_nccl(mesh, device);
+    if (status == TV_OK) {
+        TV_TRY(tv_mesh_use_nccl(mesh, device));
+        return run->options.is_sequence_parallel /* rows go round the ring of tensor ranks */
+                   ? tv_comm_use_nccl_messages(tv_mesh_comm(mesh, TV_TENSOR), TV_TO_NEXT)
+                   : TV_OK;
+    }
     if (status == TV_PEER)
         return status;
     if (run->move == TV_MOVE_NCCL)

@@ -197,7 +197,7 @@ static tv_status_t fill_local(struct tv_trainer *tr, struct tv_hf *file, int ind
         status = tv_hf_read_piece(file, param, T, t, host);
     else
         tv_param_init(param, T, t, (uint64_t)run->options.seed, run->model.init_std,
-                      run->model.num_layers, host);
+                      run->model.num_layers, tv_device_num_threads(tr->device), host);
     if (status == TV_OK)
         status = keep_local(tr, index, host);
     free(host);

@@ -256,7 +256,7 @@ static tv_status_t fill_stages(const struct tv_run *run, struct problem *p)
                 room = of[i].room;
         }
         p->stage_fixed_bytes[stage] = scratch - tokens + room + of[0].work +
-                                      run->message_bytes[stage] +
+                                      run->message_bytes[stage] + tv_run_workspace_bytes(run) +
                                       (shares_work(run, stage) ? p->units[1].work_bytes : 0);
     }
     for (int i = 0; i <= last; i++)
@@ -357,7 +357,7 @@ tv_status_t tv_run_stage_bytes(const struct tv_run *run, int stage, int64_t *byt
     const tv_status_t status = model_bytes(run, &args, &most);
     free(chunks);
     TV_TRY(status);
-    most.kinds[TV_MEM_BUFFERS] += run->message_bytes[stage];
+    most.kinds[TV_MEM_BUFFERS] += run->message_bytes[stage] + tv_run_workspace_bytes(run);
     memcpy(bytes_out, most.kinds, sizeof(most.kinds));
     return TV_OK;
 }

@@ -4,6 +4,7 @@
  * micro-batch; loss and gradients are sums over counted tokens until they are divided, once, by their number. */
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/span.h"
 #include "train/trainer_internal.h"
 #include <inttypes.h>
 #include <math.h>
@@ -54,6 +55,15 @@ static tv_status_t sync_shared(struct tv_trainer *tr)
                                            tr->stream));
     }
     return TV_OK;
+}
+
+static tv_status_t sum_gradients(struct tv_trainer *tr)
+{
+    int span;
+    TV_TRY(tv_span_begin(tr->stream, "sum of gradients", &span));
+    TV_TRY(tr->store != NULL ? tv_store_finish(tr->store) : tv_buckets_finish(tr->buckets));
+    TV_TRY(sync_shared(tr));
+    return tv_span_end(tr->stream, span);
 }
 
 static tv_status_t look_at_memory(struct tv_trainer *tr)
@@ -117,12 +127,15 @@ static tv_status_t update_weights(struct tv_trainer *tr, int64_t step, double pe
 {
     const double scale = per_token * tv_clip_factor(grad_norm, tr->run->options.clip_grad);
     double lr[TV_NUM_LR_GROUPS];
+    int span;
+    TV_TRY(tv_span_begin(tr->stream, "optimizer", &span));
     for (int g = 0; g < TV_NUM_LR_GROUPS; g++)
         lr[g] = tv_lr_at(&tr->run->lr[g], step);
     void *rounded = tr->weights.dtype == TV_BF16 ? tr->weights.data : NULL;
     TV_TRY(tv_optimizer_step(tr->optimizer, tr->params.data, rounded, tr->grads.data, lr, scale,
                              ++tr->num_updates));
-    return tv_trainer_gather_weights(tr);
+    TV_TRY(tv_trainer_gather_weights(tr));
+    return tv_span_end(tr->stream, span);
 }
 
 tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_report *report_out)
@@ -143,8 +156,7 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
 
     /* 2. Replicas agree, then whoever else shares a weight: tied embeddings, replicated key/value heads. */
     tv_trainer_say_phase(tr, "sum of gradients");
-    TV_TRY(tr->store != NULL ? tv_store_finish(tr->store) : tv_buckets_finish(tr->buckets));
-    TV_TRY(sync_shared(tr));
+    TV_TRY(sum_gradients(tr));
     end_phase(tr, TV_PHASE_GRADIENTS, walk.ended);
 
     /* 3. One decision, the same on every rank, before any weight is touched. */

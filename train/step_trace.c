@@ -1,14 +1,17 @@
 /* train/step_trace.c -- the last steps of a run as a timeline of all ranks on rank 0's clock.
  *
- * Each rank sends the times of its actions and of what follows them to rank 0, which writes them. */
+ * Each rank sends the times of its actions and of what follows them to rank 0, which writes them. These are the
+ * host's, who runs ahead of a GPU: what its streams did follows at the end, as threads of their own, so that no step
+ * waits for it. */
 #include "train/step_trace.h"
+#include "base/span.h"
 #include "train/schedule_trace.h"
 #include "train/trainer_internal.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TID_COMPUTE, TID_MESSAGES };
+enum { TID_COMPUTE, TID_MESSAGES, TID_STREAMS = 10 };
 
 static const char *const phase_names[TV_NUM_PHASES] = {"gradients", "sums", "optimizer"};
 
@@ -32,8 +35,9 @@ static void name_rank(struct tv_step_trace *trace, int rank)
     snprintf(name, sizeof(name), "rank %d: stage %d, replica %d, tensor %d", rank, at.at[TV_PIPE],
              at.at[TV_DATA], at.at[TV_TENSOR]);
     tv_trace_name_process(trace->file, rank, name);
-    tv_trace_name_thread(trace->file, rank, TID_COMPUTE, "compute");
-    tv_trace_name_thread(trace->file, rank, TID_MESSAGES, "messages");
+    const int is_gpu = tv_device_kind(trace->trainer->device) == TV_DEVICE_CUDA;
+    tv_trace_name_thread(trace->file, rank, TID_COMPUTE, is_gpu ? "host: compute" : "compute");
+    tv_trace_name_thread(trace->file, rank, TID_MESSAGES, is_gpu ? "host: messages" : "messages");
 }
 
 tv_status_t tv_step_trace_open(struct tv_trainer *tr, const char *path,
@@ -127,6 +131,93 @@ tv_status_t tv_step_trace_add(struct tv_step_trace *trace, int64_t step)
         add_rank(trace, r, step);
     }
     return TV_OK;
+}
+
+/* ---- GPUs ---- */
+
+tv_status_t tv_step_trace_begin(struct tv_step_trace *trace)
+{
+    return tv_spans_start(trace->trainer->stream);
+}
+
+/* Of one rank; times on rank 0's clock. */
+static void add_spans(struct tv_step_trace *trace, int rank, const struct tv_span *spans, int num)
+{
+    char name[TV_STREAM_NAME + 8];
+    for (int i = 0; i < num; i++) {
+        const struct tv_span *span = &spans[i];
+        int is_named = 0;
+        for (int k = 0; k < i && !is_named; k++)
+            is_named = spans[k].stream == span->stream;
+        snprintf(name, sizeof(name), "GPU: %s", span->stream_name);
+        if (!is_named)
+            tv_trace_name_thread(trace->file, rank, TID_STREAMS + span->stream, name);
+        const struct tv_trace_event event = {.name = span->name,
+                                             .category = "gpu",
+                                             .pid = rank,
+                                             .tid = TID_STREAMS + span->stream,
+                                             .start = span->start - trace->origin,
+                                             .duration = span->end - span->start};
+        tv_trace_add(trace->file, &event);
+    }
+}
+
+static tv_status_t take_spans(const struct tv_trainer *tr, struct tv_span **spans_out, int *num_out)
+{
+    TV_TRY(tv_stream_synchronize(tr->stream));
+    TV_TRY(tv_spans_take(tr->device, spans_out, num_out));
+    for (int i = 0; i < *num_out; i++) {
+        (*spans_out)[i].start += tr->clock_offset;
+        (*spans_out)[i].end += tr->clock_offset;
+    }
+    return TV_OK;
+}
+
+static tv_status_t send_spans(struct tv_comm *world, const struct tv_span *spans, int num)
+{
+    struct tv_request *request = NULL;
+    TV_TRY(tv_comm_send(world, &num, 1, TV_I32, 0, NULL, &request));
+    TV_TRY(tv_request_wait(&request));
+    TV_TRY(tv_comm_send(world, spans, num * (int64_t)sizeof(*spans), TV_U8, 0, NULL, &request));
+    return tv_request_wait(&request);
+}
+
+static tv_status_t receive_spans(struct tv_step_trace *trace, struct tv_comm *world, int rank)
+{
+    struct tv_request *request = NULL;
+    int num = 0;
+    TV_TRY(tv_comm_recv(world, &num, 1, TV_I32, rank, NULL, &request));
+    TV_TRY(tv_request_wait(&request));
+    struct tv_span *spans = calloc((size_t)num + 1, sizeof(*spans));
+    if (spans == NULL)
+        return TV_ERR(TV_NO_MEMORY, "--trace: %d spans of rank %d", num, rank);
+    tv_status_t status =
+        tv_comm_recv(world, spans, num * (int64_t)sizeof(*spans), TV_U8, rank, NULL, &request);
+    if (status == TV_OK)
+        status = tv_request_wait(&request);
+    if (status == TV_OK)
+        add_spans(trace, rank, spans, num);
+    free(spans);
+    return status;
+}
+
+tv_status_t tv_step_trace_finish(struct tv_step_trace *trace)
+{
+    struct tv_trainer *tr = trace->trainer;
+    struct tv_comm *world = tv_mesh_world(tr->mesh);
+    struct tv_span *spans = NULL;
+    int num = 0, first_failed;
+    if (tv_device_kind(tr->device) == TV_DEVICE_CPU)
+        return TV_OK;
+    tv_status_t status = tv_comm_agree(world, take_spans(tr, &spans, &num), &first_failed);
+    if (status == TV_OK && tv_comm_rank(world) != 0)
+        status = send_spans(world, spans, num);
+    if (status == TV_OK && tv_comm_rank(world) == 0)
+        add_spans(trace, 0, spans, num);
+    for (int r = 1; status == TV_OK && tv_comm_rank(world) == 0 && r < tv_comm_size(world); r++)
+        status = receive_spans(trace, world, r);
+    free(spans);
+    return status;
 }
 
 tv_status_t tv_step_trace_close(struct tv_step_trace *trace)

@@ -154,7 +154,9 @@ static tv_status_t create_params(struct tv_trainer *tr)
 static tv_status_t create_device(struct tv_trainer *tr, int num_threads)
 {
     TV_TRY(tv_run_open_device(tr->world, tr->run, num_threads, &tr->device));
-    return tv_stream_create(tr->device, &tr->stream);
+    TV_TRY(tv_stream_create(tr->device, &tr->stream));
+    tv_stream_set_name(tr->stream, "compute");
+    return tv_stream_reserve(tr->stream, (size_t)tv_run_workspace_bytes(tr->run));
 }
 
 static tv_status_t create_model(struct tv_trainer *tr)
@@ -170,6 +172,9 @@ static tv_status_t create_model(struct tv_trainer *tr)
     struct tv_model_args args = tv_run_model_args(tr->run, tr->here.at[TV_PIPE], chunks);
     args.axis = (struct tv_tensor_axis){
         .comm = tv_mesh_comm(tr->mesh, TV_TENSOR), .stream = tr->stream, .kernels = kernels};
+    const int model_fills = tr->run->dtype == TV_F32 && tr->run->options.init_from == NULL &&
+                            tr->run->checkpoint == NULL;
+    args.leaves_params = !model_fills;
     tv_status_t status = create_store(tr);
     args.store = tr->store != NULL ? tv_store_lender(tr->store) : NULL;
     if (status == TV_OK)
@@ -184,8 +189,8 @@ static tv_status_t create_model(struct tv_trainer *tr)
     TV_TRY(create_params(tr));
     if (tr->run->checkpoint != NULL)
         return TV_OK; /* they come from there, when the optimizer is there too */
-    if (tr->store == NULL && tr->run->dtype == TV_F32 && tr->run->options.init_from == NULL)
-        return TV_OK; /* the model has done it */
+    if (tr->store == NULL && model_fills)
+        return TV_OK;
     return tv_trainer_fill_weights(tr, tr->run->options.init_from);
 }
 

@@ -37,7 +37,11 @@ tv_status_t TV_CPU(gelu_backward)(struct tv_stream *stream, const struct tv_gelu
         const float e = tv_fast_exp(-twice_u), s = 1.0f / (1.0f + e);
         dx[i] = tv_store(tv_load(dy[i]) * (s + x * s * (e * s) * slope));
     }
-    return TV_OK;
+    if (a->dbias == NULL)
+        return TV_OK;
+    const struct tv_bias_backward_args bias = {
+        .rows = a->count / a->cols, .cols = a->cols, .ld_dy = a->cols, .dy = dx, .dbias = a->dbias};
+    return TV_CPU(bias_backward)(stream, &bias);
 }
 
 tv_status_t TV_CPU(swiglu_forward)(struct tv_stream *stream, const struct tv_swiglu_args *a)

@@ -1,12 +1,22 @@
 /* activation_cuda.cu -- gelu (arXiv:1606.08415) and SwiGLU (arXiv:2002.05202), 16 bytes at a time; the formulas are in
- * activation_ref.c. Every element is read before it is written, so that results may replace inputs. */
+ * activation_ref.c. Every element is read before it is written, so that results may replace inputs.
+ *
+ * (1 + tanh u) / 2 is the sigmoid s of 2u, which takes an exponential and no branch: gelu y = x s, y' = s + x s (1 - s)
+ * (2u)', where 1 - s = e s with e = exp(-2u) does not cancel. */
 #include "kernels/cuda_internal.h"
+#include "kernels/mma_internal.h"
 
 namespace
 {
-__device__ float gelu_tanh(float x)
+constexpr float root_8_over_pi = 1.595769122f, cubic = 0.044715f; /* (2u)' at 0 */
+constexpr float log2_e = 1.442695041f;
+
+/* exp(-2u) to 2 units in the last place where it is near 1; finite, so that its product with the sigmoid is 1 where
+ * that is next to 0. */
+__device__ float gelu_exp(float x)
 {
-    return tanhf(0.79788456f * (x + 0.044715f * x * x * x));
+    const float t = x * (-root_8_over_pi * log2_e - root_8_over_pi * log2_e * cubic * (x * x));
+    return tv_exp2(fminf(t, 115.0f));
 }
 
 template <typename T> struct gelu_work {
@@ -18,7 +28,7 @@ template <typename T> struct gelu_work {
         tv_load_floats<N>(x + i, v);
 #pragma unroll
         for (int k = 0; k < N; k++)
-            v[k] = 0.5f * v[k] * (1 + gelu_tanh(v[k]));
+            v[k] = __fdividef(v[k], 1 + gelu_exp(v[k]));
         tv_store_floats<N>(y + i, v);
     }
 };
@@ -34,18 +44,40 @@ template <typename T> tv_status_t gelu_forward(tv_stream *stream, const tv_gelu_
 template <typename T> struct gelu_slope_work {
     const T *x, *dy;
     T *dx;
+    int64_t cols; /* of rows whose sum is wanted */
+    static constexpr int at_once = 2;
+    template <int N> using held = tv_two_packs<T, N>;
+    template <int N> __device__ held<N> load(int64_t row, int64_t col) const
+    {
+        return {tv_load_pack<N>(x + row * cols + col), tv_load_pack<N>(dy + row * cols + col)};
+    }
+    /* dx as it is stored */
+    template <int N>
+    __device__ void terms(int64_t row, int64_t col, const held<N> &got, float term[1][N]) const
+    {
+        slopes<N>(got, term[0]);
+        tv_store_floats<N>(dx + row * cols + col, term[0]);
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            term[0][k] = tv_to_float(tv_from_float<T>(term[0][k]));
+    }
     template <int N> __device__ void run(int64_t, int64_t i) const
     {
-        float v[N], d[N];
-        tv_load_floats<N>(x + i, v);
-        tv_load_floats<N>(dy + i, d);
+        float d[N];
+        slopes<N>(held<N>{tv_load_pack<N>(x + i), tv_load_pack<N>(dy + i)}, d);
+        tv_store_floats<N>(dx + i, d);
+    }
+    template <int N> __device__ void slopes(const held<N> &got, float d[N]) const
+    {
+        float v[N];
+        tv_unpack<N>(got.a, v);
+        tv_unpack<N>(got.b, d);
 #pragma unroll
         for (int k = 0; k < N; k++) {
-            const float t = gelu_tanh(v[k]);
-            const float du = 0.79788456f * (1 + 3 * 0.044715f * v[k] * v[k]);
-            d[k] *= 0.5f * (1 + t) + 0.5f * v[k] * (1 - t * t) * du;
+            const float e = gelu_exp(v[k]), s = __fdividef(1, 1 + e);
+            const float slope = root_8_over_pi * (1 + 3 * cubic * (v[k] * v[k]));
+            d[k] *= s + v[k] * slope * s * (e * s);
         }
-        tv_store_floats<N>(dx + i, d);
     }
 };
 
@@ -53,9 +85,12 @@ template <typename T> tv_status_t gelu_backward(tv_stream *stream, const tv_gelu
 {
     constexpr int width = tv_width<T>;
     const gelu_slope_work<T> work = {static_cast<const T *>(a->x), static_cast<const T *>(a->dy),
-                                     static_cast<T *>(a->dx)};
+                                     static_cast<T *>(a->dx), a->cols};
     const bool is_aligned = tv_is_aligned<width>(work.x) && tv_is_aligned<width>(work.dy) &&
                             tv_is_aligned<width>(work.dx);
+    if (a->dbias != nullptr)
+        return tv_add_column_sums<1, width>(stream, is_aligned && a->cols % width == 0,
+                                            a->count / a->cols, a->cols, work, {{a->dbias}});
     return tv_map<width>(stream, is_aligned, 1, a->count, work);
 }
 

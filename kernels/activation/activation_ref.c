@@ -24,7 +24,6 @@ tv_status_t TV_REF(gelu_forward)(struct tv_stream *stream, const struct tv_gelu_
 
 tv_status_t TV_REF(gelu_backward)(struct tv_stream *stream, const struct tv_gelu_backward_args *a)
 {
-    (void)stream;
     const tv_element_t *in = a->x, *dy = a->dy;
     tv_element_t *dx = a->dx;
     for (int64_t i = 0; i < a->count; i++) {
@@ -34,7 +33,11 @@ tv_status_t TV_REF(gelu_backward)(struct tv_stream *stream, const struct tv_gelu
             0.5 * (1 + t) + 0.5 * x * (1 - t * t) * root_2_over_pi * (1 + 3 * cubic * x * x);
         dx[i] = tv_store((float)((double)tv_load(dy[i]) * slope));
     }
-    return TV_OK;
+    if (a->dbias == NULL)
+        return TV_OK;
+    const struct tv_bias_backward_args bias = {
+        .rows = a->count / a->cols, .cols = a->cols, .ld_dy = a->cols, .dy = dx, .dbias = a->dbias};
+    return TV_REF(bias_backward)(stream, &bias);
 }
 
 tv_status_t TV_REF(swiglu_forward)(struct tv_stream *stream, const struct tv_swiglu_args *a)

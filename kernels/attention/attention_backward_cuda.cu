@@ -9,9 +9,9 @@
  * products per pair in place of 5 and saves the traffic of dq's fp32 sums. The query heads of a group are added up
  * one after another.
  *
- * 14 B heads h pairs FLOPs (10 counted). What Hopper's full rate would need: attention_forward_cuda.cu. There the 128
- * keys would be two warp groups' and one kernel could keep all five products, with dq's sums in order of keys. */
+ * 14 B heads h pairs FLOPs (10 counted). On Hopper, without dropout: attention_backward_hopper_cuda.cu. */
 #include "kernels/attention/attention_cuda_internal.h"
+#include "kernels/attention/attention_hopper_internal.h"
 
 namespace
 {
@@ -397,6 +397,8 @@ extern "C" tv_status_t TV_CUDA_F32(attention_backward)(tv_stream *stream,
 extern "C" tv_status_t TV_CUDA_BF16(attention_backward)(tv_stream *stream,
                                                         const tv_attention_backward_args *a)
 {
+    if (tv_attention_backward_is_for_hopper(a))
+        return tv_attention_backward_hopper(stream, a);
     switch (a->head_dim) {
     case 64:
         return launch<64>(stream, a);

@@ -34,17 +34,6 @@ inline bool tv_is_aligned_16(const void *tensor, int64_t ld)
     return tv_is_aligned<8>(static_cast<const uint16_t *>(tensor), ld);
 }
 
-/* tv_launch of a kernel with more than 48 KiB of dynamic shared memory. */
-template <typename... Params>
-tv_status_t tv_launch_shared(void (*kernel)(Params...), dim3 grid, unsigned threads, int bytes,
-                             tv_stream *stream, const Params &...args)
-{
-    TV_TRY(tv_cuda_status(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-        "shared memory of a kernel"));
-    return tv_launch(kernel, grid, dim3(threads), static_cast<size_t>(bytes), stream, args...);
-}
-
 template <int h> TV_ATTENTION_DEVICE uint16_t *tv_tile_chunk(uint16_t *tile, int row, int chunk)
 {
     return tile + row * h + (chunk ^ (row & 7)) * 8;

@@ -7,9 +7,10 @@
  * barrier per tile. Tiles wholly behind the queries or before their document are skipped; blocks with the most keys
  * come first.
  *
- * 4 B heads h pairs FLOPs. For Hopper's full rate the products would have to be wgmma's, whose operands come from
- * shared memory, fed by TMA from a warp of its own; mma.sync does not reach it. */
+ * 4 B heads h pairs FLOPs. mma.sync does not reach Hopper's full rate: attention_forward_hopper_cuda.cu takes there
+ * what it can. */
 #include "kernels/attention/attention_cuda_internal.h"
+#include "kernels/attention/attention_hopper_internal.h"
 
 namespace
 {
@@ -194,6 +195,8 @@ extern "C" tv_status_t TV_CUDA_F32(attention_forward)(tv_stream *stream, const t
 extern "C" tv_status_t TV_CUDA_BF16(attention_forward)(tv_stream *stream,
                                                        const tv_attention_args *a)
 {
+    if (tv_attention_forward_is_for_hopper(a))
+        return tv_attention_forward_hopper(stream, a);
     switch (a->head_dim) {
     case 64:
         return launch<64>(stream, a);

@@ -39,29 +39,56 @@ static double rest_sum(const tv_element_t *x, int64_t cols, float top)
     return tv_fold(lanes);
 }
 
-tv_status_t TV_CPU(cross_entropy_max)(struct tv_stream *stream,
-                                      const struct tv_cross_entropy_args *a)
-{
-    const int threads = tv_threads_for(stream, a->rows * a->cols);
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t r = 0; r < a->rows; r++)
-        a->row_max[r] = tv_stored_row_max((const tv_element_t *)a->logits + r * a->ld, a->cols);
-    return TV_OK;
-}
-
-tv_status_t TV_CPU(cross_entropy_sum)(struct tv_stream *stream,
-                                      const struct tv_cross_entropy_args *a)
+/* The second and third look at a row find it in the core's cache. */
+tv_status_t TV_CPU(cross_entropy_forward)(struct tv_stream *stream,
+                                          const struct tv_cross_entropy_args *a)
 {
     const int threads = tv_threads_for(stream, a->rows * a->cols);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t r = 0; r < a->rows; r++) {
         const tv_element_t *logits = (const tv_element_t *)a->logits + r * a->ld;
         const int64_t target = a->targets[r] - a->first;
-        a->row_sum[r] = (float)exp_sum(logits, a->cols, a->row_max[r]);
+        const float top = tv_stored_row_max(logits, a->cols);
+        a->row_max[r] = a->row_base[r] = top;
+        a->row_sum[r] = (float)exp_sum(logits, a->cols, top);
         if (a->row_rest != NULL)
-            a->row_rest[r] = (float)rest_sum(logits, a->cols, a->row_max[r]);
+            a->row_rest[r] = (float)rest_sum(logits, a->cols, top);
         a->row_target[r] =
             a->targets[r] >= 0 && target >= 0 && target < a->cols ? tv_load(logits[target]) : 0;
+    }
+    return TV_OK;
+}
+
+tv_status_t TV_CPU(cross_entropy_rebase)(struct tv_stream *stream,
+                                         const struct tv_cross_entropy_args *a)
+{
+    const int threads = tv_threads_for(stream, a->rows);
+    if (a->cols == 0)
+        return TV_OK;
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int64_t r = 0; r < a->rows; r++) {
+        const double below = (double)a->row_base[r] - (double)a->row_max[r];
+        a->row_sum[r] = (float)((double)a->row_sum[r] * exp(below));
+        if (a->row_rest != NULL)
+            a->row_rest[r] = (float)((double)a->row_rest[r] + (double)a->cols * below);
+    }
+    return TV_OK;
+}
+
+tv_status_t TV_CPU(cross_entropy_loss)(struct tv_stream *stream,
+                                       const struct tv_cross_entropy_args *a)
+{
+    const int threads = tv_threads_for(stream, a->rows);
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int64_t r = 0; r < a->rows; r++) {
+        const double max = (double)a->row_max[r], target = (double)a->row_target[r];
+        const double lse = max + log((double)a->row_sum[r]);
+        double loss = lse - target;
+        if (a->row_rest != NULL)
+            loss +=
+                a->smoothing * (target - max) - a->smoothing_per_column * (double)a->row_rest[r];
+        a->row_lse[r] = (float)lse;
+        a->row_loss[r] = a->targets[r] < 0 ? 0 : loss;
     }
     return TV_OK;
 }

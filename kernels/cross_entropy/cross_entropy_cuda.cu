@@ -1,61 +1,90 @@
-/* cross_entropy_cuda.cu -- the three steps of softmax cross-entropy over this rank's columns: a block for each row of
- * maxima and sums, elementwise for the gradient. Each step reads the logits once. Sums: fp32 in a thread, double over
- * the block. */
+/* cross_entropy_cuda.cu -- softmax cross-entropy over this rank's columns: a block for each row, which reads the logits
+ * once for maximum and sum together (online softmax: Milakov, Gimelshein 2018, arXiv:1805.02867) and once more for the
+ * gradient. Sums: fp32 in a thread, double over the block. */
 #include "kernels/cuda_internal.h"
 
 namespace
 {
 constexpr int most_threads = 512;
 
-/* fn(value, column) for each thread's part of a row; by 16 bytes where the row allows it. */
-template <int N, typename T, typename Fn>
-__device__ void for_logits(const T *row, int64_t cols, Fn fn)
-{
-    const int64_t whole = cols / N * N;
-    float v[N];
-    for (int64_t c = (int64_t)threadIdx.x * N; c < whole; c += (int64_t)blockDim.x * N) {
-        tv_load_floats<N>(row + c, v);
+/* What a thread knows of a row: the largest logit, the sum of exp(logit - most), the sum of logits. */
+struct row_part {
+    float most = -INFINITY, sum = 0, total = 0;
+    template <int N> __device__ void take(const float (&v)[N])
+    {
+        float high = v[0];
 #pragma unroll
-        for (int k = 0; k < N; k++)
-            fn(v[k]);
+        for (int k = 1; k < N; k++)
+            high = tv_most()(high, v[k]);
+        if (!(high <= most)) { /* NaN too, which stays */
+            sum *= expf(most - high);
+            most = high;
+        }
+        const float base = most == -INFINITY ? 0 : most;
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            sum += expf(v[k] - base);
+            total += v[k];
+        }
     }
-    for (int64_t c = whole + threadIdx.x; c < cols; c += blockDim.x)
-        fn(tv_to_float(row[c]));
-}
+};
 
 template <int N, typename T>
-__global__ void __launch_bounds__(most_threads) max_kernel(tv_cross_entropy_args a)
+__global__ void __launch_bounds__(most_threads) forward_kernel(tv_cross_entropy_args a)
 {
-    for (int64_t r = blockIdx.x; r < a.rows; r += gridDim.x) {
-        float most = -INFINITY;
-        for_logits<N>(static_cast<const T *>(a.logits) + r * a.ld, a.cols,
-                      [&](float v) { most = tv_most()(most, v); });
-        most = tv_block_reduce(most, tv_most(), -INFINITY);
-        if (threadIdx.x == 0)
-            a.row_max[r] = most;
-    }
-}
-
-template <int N, typename T>
-__global__ void __launch_bounds__(most_threads) sum_kernel(tv_cross_entropy_args a)
-{
+    const int64_t whole = a.cols / N * N;
     for (int64_t r = blockIdx.x; r < a.rows; r += gridDim.x) {
         const T *const row = static_cast<const T *>(a.logits) + r * a.ld;
-        const float most = a.row_max[r];
-        float sum = 0, rest = 0;
-        for_logits<N>(row, a.cols, [&](float v) {
-            sum += expf(v - most);
-            rest += v - most;
-        });
-        const double row_sum = tv_block_sum((double)sum), row_rest = tv_block_sum((double)rest);
+        row_part part;
+        for (int64_t c = (int64_t)threadIdx.x * N; c < whole; c += (int64_t)blockDim.x * N) {
+            float v[N];
+            tv_load_floats<N>(row + c, v);
+            part.take(v);
+        }
+        for (int64_t c = whole + threadIdx.x; c < a.cols; c += blockDim.x) {
+            const float v[1] = {tv_to_float(row[c])};
+            part.take(v);
+        }
+        const float most = tv_block_reduce(part.most, tv_most(), -INFINITY);
+        if (part.most != most)
+            part.sum *= expf(part.most - most);
+        const double sum = tv_block_sum((double)part.sum);
+        const double total = a.row_rest == nullptr ? 0 : tv_block_sum((double)part.total);
         if (threadIdx.x != 0)
             continue;
         const int64_t target = a.targets[r] - a.first;
         const bool is_held = a.targets[r] >= 0 && target >= 0 && target < a.cols;
-        a.row_sum[r] = (float)row_sum;
+        a.row_max[r] = a.row_base[r] = most;
+        a.row_sum[r] = (float)sum;
         a.row_target[r] = is_held ? tv_to_float(row[target]) : 0;
         if (a.row_rest != nullptr)
-            a.row_rest[r] = (float)row_rest;
+            a.row_rest[r] = a.cols == 0 ? 0 : (float)(total - (double)a.cols * (double)most);
+    }
+}
+
+/* A thread for each row. */
+__global__ void __launch_bounds__(256) rebase_kernel(tv_cross_entropy_args a)
+{
+    const int64_t step = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t r = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; r < a.rows; r += step) {
+        const double below = (double)a.row_base[r] - (double)a.row_max[r];
+        a.row_sum[r] = (float)((double)a.row_sum[r] * exp(below));
+        if (a.row_rest != nullptr)
+            a.row_rest[r] = (float)((double)a.row_rest[r] + (double)a.cols * below);
+    }
+}
+
+__global__ void __launch_bounds__(256) loss_kernel(tv_cross_entropy_args a)
+{
+    const int64_t step = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t r = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; r < a.rows; r += step) {
+        const double max = (double)a.row_max[r], target = (double)a.row_target[r];
+        const double lse = max + log((double)a.row_sum[r]);
+        double loss = lse - target;
+        if (a.row_rest != nullptr)
+            loss += a.smoothing * (target - max) - a.smoothing_per_column * (double)a.row_rest[r];
+        a.row_lse[r] = (float)lse;
+        a.row_loss[r] = a.targets[r] < 0 ? 0 : loss;
     }
 }
 
@@ -100,15 +129,19 @@ tv_status_t launch_rows(void (*wide)(Params...), void (*narrow)(Params...), tv_s
 }
 
 template <typename T>
-tv_status_t cross_entropy_max(tv_stream *stream, const tv_cross_entropy_args *a)
+tv_status_t cross_entropy_forward(tv_stream *stream, const tv_cross_entropy_args *a)
 {
-    return launch_rows<T>(max_kernel<tv_width<T>, T>, max_kernel<1, T>, stream, a, a->cols);
+    return launch_rows<T>(forward_kernel<tv_width<T>, T>, forward_kernel<1, T>, stream, a, a->cols);
 }
 
-template <typename T>
-tv_status_t cross_entropy_sum(tv_stream *stream, const tv_cross_entropy_args *a)
+tv_status_t cross_entropy_rebase(tv_stream *stream, const tv_cross_entropy_args *a)
 {
-    return launch_rows<T>(sum_kernel<tv_width<T>, T>, sum_kernel<1, T>, stream, a, a->cols);
+    return tv_launch(rebase_kernel, a->cols == 0 ? 0 : tv_grid(a->rows, 256), 256, 0, stream, *a);
+}
+
+tv_status_t cross_entropy_loss(tv_stream *stream, const tv_cross_entropy_args *a)
+{
+    return tv_launch(loss_kernel, tv_grid(a->rows, 256), 256, 0, stream, *a);
 }
 
 template <typename T>
@@ -119,6 +152,7 @@ tv_status_t cross_entropy_backward(tv_stream *stream, const tv_cross_entropy_arg
 }
 } // namespace
 
-TV_CUDA_ENTRIES(cross_entropy_max, tv_cross_entropy_args, cross_entropy_max)
-TV_CUDA_ENTRIES(cross_entropy_sum, tv_cross_entropy_args, cross_entropy_sum)
+TV_CUDA_ENTRIES(cross_entropy_forward, tv_cross_entropy_args, cross_entropy_forward)
+TV_CUDA_ENTRIES_OF_FLOATS(cross_entropy_rebase, tv_cross_entropy_args, cross_entropy_rebase)
+TV_CUDA_ENTRIES_OF_FLOATS(cross_entropy_loss, tv_cross_entropy_args, cross_entropy_loss)
 TV_CUDA_ENTRIES(cross_entropy_backward, tv_cross_entropy_args, cross_entropy_backward)

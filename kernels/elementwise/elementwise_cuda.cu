@@ -54,17 +54,25 @@ tv_status_t axpby(tv_stream *stream, const tv_axpby_args *a)
 template <typename T> struct bias_work {
     const T *dy;
     int64_t ld;
-    template <int N> __device__ void terms(int64_t row, int64_t col, float term[1][N]) const
+    static constexpr int at_once = 4;
+    template <int N> using held = tv_pack<T, N>;
+    template <int N> __device__ held<N> load(int64_t row, int64_t col) const
     {
-        tv_load_floats<N>(dy + row * ld + col, term[0]);
+        return tv_load_pack<N>(dy + row * ld + col);
+    }
+    template <int N>
+    __device__ void terms(int64_t, int64_t, const held<N> &got, float term[1][N]) const
+    {
+        tv_unpack<N>(got, term[0]);
     }
 };
 
 template <typename T> tv_status_t bias_backward(tv_stream *stream, const tv_bias_backward_args *a)
 {
     const bias_work<T> work = {static_cast<const T *>(a->dy), a->ld_dy};
-    const bool is_aligned = tv_is_aligned<4>(work.dy, a->ld_dy) && a->cols % 4 == 0;
-    return tv_add_column_sums<1>(stream, is_aligned, a->rows, a->cols, work, {{a->dbias}});
+    constexpr int width = tv_width<T>;
+    const bool is_aligned = tv_is_aligned<width>(work.dy, a->ld_dy) && a->cols % width == 0;
+    return tv_add_column_sums<1, width>(stream, is_aligned, a->rows, a->cols, work, {{a->dbias}});
 }
 
 constexpr int square_threads = 256, square_blocks = 1024, square_num = 128;

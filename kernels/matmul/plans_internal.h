@@ -8,7 +8,7 @@
 #include <cuda_bf16.h>
 
 /* The most that an algorithm may want; NVIDIA's advice for Hopper. */
-enum { TV_LT_WORKSPACE_BYTES = 32 << 20, TV_LT_BIAS_ALIGNMENT = 16 };
+enum { TV_LT_WORKSPACE_BYTES = TV_GPU_WORKSPACE_BYTES, TV_LT_BIAS_ALIGNMENT = 16 };
 
 template <typename Element> constexpr cudaDataType_t tv_lt_type();
 template <> constexpr cudaDataType_t tv_lt_type<float>()

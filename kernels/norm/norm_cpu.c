@@ -25,10 +25,23 @@ static double square_sum(const tv_element_t *x, int64_t count, double shift)
     return tv_fold(lanes);
 }
 
+/* Row r of what is normalized: of x, or of the sum, which is written, and then in the cache. */
+static const tv_element_t *row_of(const struct tv_norm_args *a, int64_t r)
+{
+    const tv_element_t *x = (const tv_element_t *)a->x + r * a->cols;
+    if (a->added == NULL)
+        return x;
+    const tv_element_t *added = (const tv_element_t *)a->added + r * a->cols;
+    tv_element_t *sum = (tv_element_t *)a->sum + r * a->cols;
+#pragma omp simd
+    for (int64_t c = 0; c < a->cols; c++)
+        sum[c] = tv_store(tv_load(x[c]) + tv_load(added[c]));
+    return sum;
+}
+
 static void forward_row(const struct tv_norm_args *a, int64_t r, int has_mean)
 {
-    const tv_element_t *x = (const tv_element_t *)a->x + r * a->cols, *weight = a->weight,
-                       *bias = a->bias;
+    const tv_element_t *x = row_of(a, r), *weight = a->weight, *bias = a->bias;
     tv_element_t *y = (tv_element_t *)a->y + r * a->cols;
     const double n = (double)a->cols;
     const double mean = has_mean ? tv_stored_row_sum(x, a->cols) / n : 0;

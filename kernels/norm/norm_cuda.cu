@@ -1,24 +1,128 @@
-/* norm_cuda.cu -- LayerNorm (arXiv:1607.06450) and RMSNorm (arXiv:1910.07467): a block for each row, whose later passes
- * find the row in the cache. The formulas are in norm_ref.c. Gradients of weights: column sums (cuda_internal.h),
- * before the gradient of the input, which may replace dy. */
+/* norm_cuda.cu -- LayerNorm (arXiv:1607.06450) and RMSNorm (arXiv:1910.07467). The formulas are in norm_ref.c.
+ *
+ * A team of threads takes a row: a warp, of which a block then has 8, or where rows are longer a block. In forward its
+ * registers hold the row, so that memory is read once. In backward rows come through shared memory, the next one while
+ * one is worked on, and each thread adds up what its rows say of its columns' weights, so that one pass makes all
+ * gradients; the sums of all blocks are then added up as those of columns are (cuda_internal.h). Rows that no team can
+ * hold: norm_kernel and slope_kernel, a block for each row, whose later passes find it in the cache; the gradients of
+ * weights are then column sums, before that of the input, which may replace dy. */
 #include "kernels/cuda_internal.h"
+#include "kernels/mma_internal.h"
 
 namespace
 {
-/* Each thread's elements of a row: fn(col, N values at once). */
-template <int N, typename Fn> __device__ void for_row(int64_t cols, Fn fn)
+constexpr int packs = 3;       /* of N elements, that a thread holds of a row */
+constexpr int warp_teams = 8;  /* of one warp, in a block */
+constexpr int most_warps = 16; /* of a team that is a block */
+constexpr int slope_warps =
+    10; /* the same in backward, where each thread has rows in shared memory: below 96 KiB */
+/* Of all blocks together where each thread takes several rows: a few for each part of a large GPU. */
+constexpr int warps_at_once = 16 * 132;
+
+/* The place of a thread in its team, and its team's among all. */
+template <int N, bool is_warp> struct place {
+    int lane, size;
+    int64_t first_row, step;
+    __device__ place()
+        : lane(is_warp ? (int)threadIdx.x % 32 : (int)threadIdx.x),
+          size(is_warp ? 32 : (int)blockDim.x),
+          first_row(is_warp ? (int64_t)blockIdx.x * warp_teams + threadIdx.x / 32
+                            : (int64_t)blockIdx.x),
+          step((int64_t)gridDim.x * (is_warp ? warp_teams : 1))
+    {
+    }
+    /* fn(p, column) of the packs that lie in a row */
+    template <typename Fn> __device__ void for_packs(int64_t cols, Fn fn) const
+    {
+#pragma unroll
+        for (int p = 0; p < packs; p++) {
+            const int64_t c = (int64_t)(p * size + lane) * N;
+            if (c < cols)
+                fn(p, c);
+        }
+    }
+    __device__ float sum(float value) const
+    {
+        return is_warp ? tv_warp_sum(value) : tv_block_sum(value);
+    }
+};
+
+/* Warps of a team that holds rows of `cols`, N elements at a time; if there are not too many, there is one. */
+int64_t warps_for(int64_t cols, int64_t n)
 {
-    for (int64_t c = (int64_t)threadIdx.x * N; c < cols; c += (int64_t)blockDim.x * N)
-        fn(c);
+    return tv_ceil_div(cols, n * 32 * packs);
 }
 
 template <typename T> struct norm_row {
     const T *x, *weight, *bias;
     T *y;
     float *mean, *rstd; /* mean NULL: RMSNorm */
+    const T *added;     /* or NULL; teams alone take it */
+    T *total;
     int64_t rows, cols;
     float eps;
+    __device__ void keep(int64_t r, float mean_of_row, float rstd_of_row) const
+    {
+        rstd[r] = rstd_of_row;
+        if (mean != nullptr)
+            mean[r] = mean_of_row;
+    }
 };
+
+/* N elements of what is normalized: of x, or of the sum, which is written. */
+template <int N, typename T> __device__ void load_row(const norm_row<T> &a, int64_t i, float v[N])
+{
+    float other[N];
+    tv_load_floats<N>(a.x + i, v);
+    if (a.added == nullptr)
+        return;
+    tv_load_floats<N>(a.added + i, other);
+#pragma unroll
+    for (int k = 0; k < N; k++)
+        v[k] = tv_to_float(tv_from_float<T>(v[k] + other[k]));
+    tv_store_floats<N>(a.total + i, v);
+}
+
+template <int N, bool is_warp, typename T>
+__global__ void __launch_bounds__(32 * (is_warp ? warp_teams : most_warps))
+    norm_team_kernel(norm_row<T> a)
+{
+    const place<N, is_warp> here;
+    for (int64_t r = here.first_row; r < a.rows; r += here.step) {
+        float v[packs][N] = {}, mean = 0, squares = 0;
+        here.for_packs(a.cols, [&](int p, int64_t c) { load_row<N>(a, r * a.cols + c, v[p]); });
+        if (a.mean != nullptr) {
+            here.for_packs(a.cols, [&](int p, int64_t) {
+                for (int k = 0; k < N; k++)
+                    mean += v[p][k];
+            });
+            mean = here.sum(mean) / (float)a.cols;
+        }
+        here.for_packs(a.cols, [&](int p, int64_t) {
+            for (int k = 0; k < N; k++)
+                squares += (v[p][k] - mean) * (v[p][k] - mean);
+        });
+        const float rstd = 1 / sqrtf(here.sum(squares) / (float)a.cols + a.eps);
+        here.for_packs(a.cols, [&](int p, int64_t c) {
+            float w[N], b[N] = {};
+            tv_load_floats<N>(a.weight + c, w);
+            if (a.bias != nullptr)
+                tv_load_floats<N>(a.bias + c, b);
+            for (int k = 0; k < N; k++)
+                v[p][k] = (v[p][k] - mean) * rstd * w[k] + b[k];
+            tv_store_floats<N>(a.y + r * a.cols + c, v[p]);
+        });
+        if (here.lane == 0)
+            a.keep(r, mean, rstd);
+    }
+}
+
+/* Each thread's elements of a row: fn(col, N values at once). */
+template <int N, typename Fn> __device__ void for_row(int64_t cols, Fn fn)
+{
+    for (int64_t c = (int64_t)threadIdx.x * N; c < cols; c += (int64_t)blockDim.x * N)
+        fn(c);
+}
 
 template <int N, typename T> __global__ void __launch_bounds__(512) norm_kernel(norm_row<T> a)
 {
@@ -49,17 +153,38 @@ template <int N, typename T> __global__ void __launch_bounds__(512) norm_kernel(
                 v[k] = (v[k] - mean) * rstd * w[k] + b[k];
             tv_store_floats<N>(a.y + r * a.cols + c, v);
         });
-        if (threadIdx.x == 0) {
-            a.rstd[r] = rstd;
-            if (a.mean != nullptr)
-                a.mean[r] = mean;
-        }
+        if (threadIdx.x == 0)
+            a.keep(r, mean, rstd);
     }
 }
 
 unsigned threads_for(int64_t cols, int64_t n)
 {
     return tv_row_threads(tv_ceil_div(cols, n), 512);
+}
+
+/* The sum first, where no team makes it on the way. */
+template <typename T> tv_status_t norm_rows(tv_stream *stream, norm_row<T> row, bool is_aligned)
+{
+    constexpr int width = tv_width<T>;
+    if (row.added != nullptr) {
+        const tv_add_args add = {row.rows * row.cols, row.x, row.added, row.total};
+        const auto add_rows = sizeof(T) == sizeof(float) ? TV_CUDA_F32(add) : TV_CUDA_BF16(add);
+        TV_TRY(add_rows(stream, &add));
+        row.x = row.total;
+    }
+    return tv_launch(is_aligned ? norm_kernel<width, T> : norm_kernel<1, T>, tv_grid(row.rows, 1),
+                     threads_for(row.cols, is_aligned ? width : 1), 0, stream, row);
+}
+
+template <int N, typename T>
+tv_status_t norm_teams(tv_stream *stream, const norm_row<T> &row, int64_t warps)
+{
+    if (warps == 1)
+        return tv_launch(norm_team_kernel<N, true, T>, tv_grid(row.rows, warp_teams),
+                         32 * warp_teams, 0, stream, row);
+    return tv_launch(norm_team_kernel<N, false, T>, tv_grid(row.rows, 1), (unsigned)(32 * warps), 0,
+                     stream, row);
 }
 
 template <typename T>
@@ -72,15 +197,18 @@ tv_status_t norm_forward(tv_stream *stream, const tv_norm_args *a, bool has_mean
                              static_cast<T *>(a->y),
                              has_mean ? a->mean : nullptr,
                              a->rstd,
+                             static_cast<const T *>(a->added),
+                             static_cast<T *>(a->sum),
                              a->rows,
                              a->cols,
                              (float)a->eps};
     const bool is_aligned = tv_is_aligned<width>(row.x, a->cols) && tv_is_aligned<width>(row.y) &&
-                            tv_is_aligned<width>(row.weight) && tv_is_aligned<width>(row.bias);
-    return is_aligned ? tv_launch(norm_kernel<width, T>, tv_grid(a->rows, 1),
-                                  threads_for(a->cols, width), 0, stream, row)
-                      : tv_launch(norm_kernel<1, T>, tv_grid(a->rows, 1), threads_for(a->cols, 1),
-                                  0, stream, row);
+                            tv_is_aligned<width>(row.weight) && tv_is_aligned<width>(row.bias) &&
+                            tv_is_aligned<width>(row.added) && tv_is_aligned<width>(row.total);
+    const int64_t warps = warps_for(a->cols, is_aligned ? width : 1);
+    if (warps > most_warps)
+        return norm_rows(stream, row, is_aligned);
+    return is_aligned ? norm_teams<width>(stream, row, warps) : norm_teams<1>(stream, row, warps);
 }
 
 template <typename T> tv_status_t layernorm_forward(tv_stream *stream, const tv_norm_args *a)
@@ -93,24 +221,168 @@ template <typename T> tv_status_t rmsnorm_forward(tv_stream *stream, const tv_no
     return norm_forward<T>(stream, a, false);
 }
 
+struct row_numbers {
+    float shift, rstd; /* n = (x - shift) rstd */
+};
 template <typename T> struct slope {
     const T *dy, *x, *weight;
     const float *mean, *rstd; /* mean NULL: RMSNorm */
     T *dx;
     int64_t rows, cols;
     bool adds;
-    /* What row r adds to the gradients of weight and bias. */
-    template <int N> __device__ void terms(int64_t r, int64_t c, float term[2][N]) const
+    __device__ row_numbers numbers(int64_t r) const
+    {
+        if (r >= rows)
+            return {0, 0};
+        return {mean != nullptr ? mean[r] : 0, rstd[r]};
+    }
+    /* What a row adds to the gradients of weight and bias. */
+    static constexpr int at_once = 1;
+    template <int N> using held = tv_two_packs<T, N>;
+    template <int N> __device__ held<N> load(int64_t r, int64_t c) const
+    {
+        return {tv_load_pack<N>(x + r * cols + c), tv_load_pack<N>(dy + r * cols + c)};
+    }
+    template <int N>
+    __device__ void terms(int64_t r, int64_t, const held<N> &got, float term[2][N]) const
     {
         float v[N];
-        const float shift = mean != nullptr ? mean[r] : 0, scale = rstd[r];
-        tv_load_floats<N>(x + r * cols + c, v);
-        tv_load_floats<N>(dy + r * cols + c, term[1]);
+        const row_numbers row = numbers(r);
+        tv_unpack<N>(got.a, v);
+        tv_unpack<N>(got.b, term[1]);
 #pragma unroll
         for (int k = 0; k < N; k++)
-            term[0][k] = term[1][k] * ((v[k] - shift) * scale);
+            term[0][k] = term[1][k] * ((v[k] - row.shift) * row.rstd);
     }
 };
+
+/* Rows on their way to a thread: two, the next one is copied while one is worked on. Each thread copies and reads its
+ * own packs alone. */
+template <int N, typename T> struct row_queue {
+    enum { X, DY, DX, num_tensors };
+    tv_pack<T, N> *room; /* [2, num_tensors, packs, threads] */
+    __device__ tv_pack<T, N> *at(int slot, int tensor, int p) const
+    {
+        return room + ((slot * num_tensors + tensor) * packs + p) * (int)blockDim.x + threadIdx.x;
+    }
+    __device__ static void copy(tv_pack<T, N> *to, const T *from)
+    {
+        if constexpr (sizeof(tv_pack<T, N>) == 16)
+            tv_copy_async_16(to, from, true);
+        else
+            *to = tv_load_pack<N>(from);
+    }
+    /* Row r, if it is one, as one group of copies. */
+    template <bool is_warp>
+    __device__ void fetch(const slope<T> &a, const place<N, is_warp> &here, int64_t r,
+                          int slot) const
+    {
+        if (r < a.rows)
+            here.for_packs(a.cols, [&](int p, int64_t c) {
+                const int64_t i = r * a.cols + c;
+                copy(at(slot, X, p), a.x + i);
+                copy(at(slot, DY, p), a.dy + i);
+                if (a.adds)
+                    copy(at(slot, DX, p), a.dx + i);
+            });
+        tv_copy_async_commit();
+    }
+    /* A thread's elements of a row: n and dy. */
+    __device__ void read(int slot, int p, const row_numbers &row, float n[N], float dy[N]) const
+    {
+        tv_unpack<N>(*at(slot, X, p), n);
+        tv_unpack<N>(*at(slot, DY, p), dy);
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            n[k] = (n[k] - row.shift) * row.rstd;
+    }
+    static constexpr int bytes(int threads)
+    {
+        return 2 * num_tensors * packs * threads * (int)sizeof(tv_pack<T, N>);
+    }
+};
+
+/* The sums of a block's teams, which are warps, in their order: room [packs * 32 * N], column by column. */
+template <int N>
+__device__ void add_warps(const place<N, true> &here, const float part[packs][N], float *room)
+{
+    for (int t = 0; t < warp_teams; t++) {
+        if ((int)threadIdx.x / 32 == t)
+#pragma unroll
+            for (int i = 0; i < packs * N; i++) {
+                float *const to = &room[(i / N * 32 + here.lane) * N + i % N];
+                *to = (t == 0 ? 0 : *to) + part[i / N][i % N];
+            }
+        __syncthreads();
+    }
+}
+
+/* A block's sums for the gradients of weight and bias -> to [cols] */
+template <int N, bool is_warp>
+__device__ void write_sums(const place<N, is_warp> &here, const float part[packs][N], int64_t cols,
+                           float *to)
+{
+    if constexpr (is_warp) {
+        __shared__ float room[packs * 32 * N];
+        add_warps<N>(here, part, room);
+        for (int64_t c = threadIdx.x; c < cols; c += 32 * warp_teams)
+            to[c] = room[c];
+        __syncthreads(); /* room is free again */
+    } else {
+        here.for_packs(cols, [&](int p, int64_t c) { tv_store_floats<N>(to + c, part[p]); });
+    }
+}
+
+/* chunks [2, grid, cols] */
+template <int N, bool is_warp, typename T>
+__global__ void __launch_bounds__(32 * (is_warp ? warp_teams : slope_warps), is_warp ? 2 : 1)
+    slope_team_kernel(slope<T> a, float *chunks)
+{
+    typedef tv_pack<T, N> pack;
+    TV_SHARED_DYNAMIC(pack, room);
+    const row_queue<N, T> queue = {room};
+    const place<N, is_warp> here;
+    float dweight[packs][N] = {}, dbias[packs][N] = {};
+    row_numbers next = a.numbers(here.first_row);
+    int slot = 0;
+    queue.fetch(a, here, here.first_row, 0);
+    for (int64_t r = here.first_row; r < a.rows; r += here.step, slot ^= 1) {
+        const row_numbers row = next;
+        float sum_g = 0, sum_gn = 0;
+        next = a.numbers(r + here.step);
+        queue.fetch(a, here, r + here.step, slot ^ 1);
+        tv_copy_async_wait<1>();
+        here.for_packs(a.cols, [&](int p, int64_t c) {
+            float n[N], d[N], w[N];
+            queue.read(slot, p, row, n, d);
+            tv_load_floats<N>(a.weight + c, w);
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                sum_g += d[k] * w[k];
+                sum_gn += d[k] * w[k] * n[k];
+                dweight[p][k] += d[k] * n[k];
+                dbias[p][k] += d[k];
+            }
+        });
+        const float mean_gn = here.sum(sum_gn) / (float)a.cols;
+        const float mean_g = a.mean != nullptr ? here.sum(sum_g) / (float)a.cols : 0;
+        asm volatile("" ::: "memory"); /* the row is read again: registers are dear */
+        here.for_packs(a.cols, [&](int p, int64_t c) {
+            float n[N], d[N], w[N], dx[N] = {};
+            queue.read(slot, p, row, n, d);
+            tv_load_floats<N>(a.weight + c, w);
+            if (a.adds)
+                tv_unpack<N>(*queue.at(slot, queue.DX, p), dx);
+#pragma unroll
+            for (int k = 0; k < N; k++)
+                dx[k] += row.rstd * (d[k] * w[k] - mean_g - n[k] * mean_gn);
+            tv_store_floats<N>(a.dx + r * a.cols + c, dx);
+        });
+    }
+    tv_copy_async_wait<0>();
+    write_sums<N, is_warp>(here, dweight, a.cols, chunks + blockIdx.x * a.cols);
+    write_sums<N, is_warp>(here, dbias, a.cols, chunks + (gridDim.x + blockIdx.x) * a.cols);
+}
 
 template <int N, typename T> __global__ void __launch_bounds__(512) slope_kernel(slope<T> a)
 {
@@ -148,6 +420,25 @@ template <int N, typename T> __global__ void __launch_bounds__(512) slope_kernel
     }
 }
 
+template <int N, typename T>
+tv_status_t slope_teams(tv_stream *stream, const slope<T> &work, int64_t warps,
+                        const tv_columns<2> &out)
+{
+    const bool is_warp = warps == 1;
+    const int64_t most = warps_at_once / (is_warp ? warp_teams : warps);
+    const int64_t wanted = tv_ceil_div(work.rows, is_warp ? warp_teams : 1);
+    const int64_t blocks = wanted < most ? wanted : most;
+    void *room;
+    TV_TRY(tv_cuda_workspace(stream, (size_t)(2 * blocks * work.cols) * sizeof(float), &room));
+    float *const chunks = static_cast<float *>(room);
+    const int threads = (int)(32 * (is_warp ? warp_teams : warps));
+    TV_TRY(
+        tv_launch_shared(is_warp ? slope_team_kernel<N, true, T> : slope_team_kernel<N, false, T>,
+                         dim3((unsigned)blocks), (unsigned)threads, row_queue<N, T>::bytes(threads),
+                         stream, work, chunks));
+    return tv_add_chunks<2>(stream, chunks, blocks, work.cols, out);
+}
+
 template <typename T>
 tv_status_t norm_backward(tv_stream *stream, const tv_norm_backward_args *a, bool has_mean)
 {
@@ -161,15 +452,19 @@ tv_status_t norm_backward(tv_stream *stream, const tv_norm_backward_args *a, boo
                            a->rows,
                            a->cols,
                            a->add_dx != 0};
+    const tv_columns<2> out = {{a->dweight, has_mean ? a->dbias : nullptr}};
     const bool is_aligned = tv_is_aligned<width>(work.x, a->cols) &&
                             tv_is_aligned<width>(work.dy) && tv_is_aligned<width>(work.weight) &&
                             tv_is_aligned<width>(work.dx);
-    TV_TRY(tv_add_column_sums<2>(stream, is_aligned, a->rows, a->cols, work,
-                                 {{a->dweight, has_mean ? a->dbias : nullptr}}));
-    return is_aligned ? tv_launch(slope_kernel<width, T>, tv_grid(a->rows, 1),
-                                  threads_for(a->cols, width), 0, stream, work)
-                      : tv_launch(slope_kernel<1, T>, tv_grid(a->rows, 1), threads_for(a->cols, 1),
-                                  0, stream, work);
+    const int64_t warps = warps_for(a->cols, is_aligned ? width : 1);
+    if (a->rows == 0 || a->cols == 0)
+        return TV_OK;
+    if (warps <= slope_warps)
+        return is_aligned ? slope_teams<width>(stream, work, warps, out)
+                          : slope_teams<1>(stream, work, warps, out);
+    TV_TRY((tv_add_column_sums<2, width>(stream, is_aligned, a->rows, a->cols, work, out)));
+    return tv_launch(is_aligned ? slope_kernel<width, T> : slope_kernel<1, T>, tv_grid(a->rows, 1),
+                     threads_for(a->cols, is_aligned ? width : 1), 0, stream, work);
 }
 
 template <typename T>

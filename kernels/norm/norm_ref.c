@@ -7,12 +7,24 @@
 #include "kernels/kernels_internal.h"
 #include <math.h>
 
+/* Row r of what is normalized: of x, or of the sum, which is written. */
+static const tv_element_t *row_of(const struct tv_norm_args *a, int64_t r)
+{
+    const tv_element_t *x = (const tv_element_t *)a->x + r * a->cols;
+    if (a->added == NULL)
+        return x;
+    const tv_element_t *added = (const tv_element_t *)a->added + r * a->cols;
+    tv_element_t *sum = (tv_element_t *)a->sum + r * a->cols;
+    for (int64_t c = 0; c < a->cols; c++)
+        sum[c] = tv_store(tv_load(x[c]) + tv_load(added[c]));
+    return sum;
+}
+
 tv_status_t TV_REF(layernorm_forward)(struct tv_stream *stream, const struct tv_norm_args *a)
 {
     (void)stream;
     for (int64_t r = 0; r < a->rows; r++) {
-        const tv_element_t *x = (const tv_element_t *)a->x + r * a->cols, *weight = a->weight,
-                           *bias = a->bias;
+        const tv_element_t *x = row_of(a, r), *weight = a->weight, *bias = a->bias;
         tv_element_t *y = (tv_element_t *)a->y + r * a->cols;
         double sum = 0, squares = 0;
         for (int64_t c = 0; c < a->cols; c++)
@@ -35,7 +47,7 @@ tv_status_t TV_REF(rmsnorm_forward)(struct tv_stream *stream, const struct tv_no
 {
     (void)stream;
     for (int64_t r = 0; r < a->rows; r++) {
-        const tv_element_t *x = (const tv_element_t *)a->x + r * a->cols, *weight = a->weight;
+        const tv_element_t *x = row_of(a, r), *weight = a->weight;
         tv_element_t *y = (tv_element_t *)a->y + r * a->cols;
         double squares = 0;
         for (int64_t c = 0; c < a->cols; c++)

@@ -1,5 +1,6 @@
 // Cutting weights over the tensor axis: every element exactly once per set of holders, and the same initial values.
 #include "base/param.h"
+#include "base/rng.h"
 #include <cstring>
 #include <gtest/gtest.h>
 #include <vector>
@@ -88,17 +89,31 @@ TEST(Param, InitialValuesDoNotDependOnTheMesh)
     vocabulary.init = TV_INIT_NORMAL;
     for (const tv_param &p : {fused, vocabulary}) {
         std::vector<float> whole((size_t)tv_param_count(&p));
-        tv_param_init(&p, 1, 0, 1234, 0.02, 12, whole.data());
+        tv_param_init(&p, 1, 0, 1234, 0.02, 12, 1, whole.data());
         for (int T : {2, 4, 8}) {
             std::vector<float> back(whole.size());
             for (int t = 0; t < T; t++) {
                 std::vector<float> local((size_t)tv_param_local_count(&p, T), 7.0f);
-                tv_param_init(&p, T, t, 1234, 0.02, 12, local.data());
+                tv_param_init(&p, T, t, 1234, 0.02, 12, 2, local.data());
                 tv_param_gather(&p, T, t, local.data(), back.data());
             }
             EXPECT_EQ(back, whole) << p.name;
         }
     }
+}
+
+TEST(Param, InitialValuesDoNotDependOnTheThreads)
+{
+    tv_param table =
+        make("wpe.weight", 131, 301, 0); // more than one thread takes; rows of odd length
+    table.init = TV_INIT_NORMAL;
+    std::vector<float> one((size_t)tv_param_count(&table), 9.0f), three(one);
+    tv_param_init(&table, 1, 0, 7, 0.02, 12, 1, one.data());
+    tv_param_init(&table, 1, 0, 7, 0.02, 12, 3, three.data());
+    EXPECT_EQ(one, three);
+    const uint64_t key = tv_rng_key(7, "wpe.weight");
+    for (size_t i = 0; i < one.size(); i++)
+        ASSERT_EQ((float)(0.02 * tv_rng_normal(key, i)), one[i]) << i;
 }
 
 TEST(Param, PaddingRowsAreZeroAndBelongToNoSlice)
@@ -107,7 +122,8 @@ TEST(Param, PaddingRowsAreZeroAndBelongToNoSlice)
     vocabulary.is_vocabulary = 1;
     vocabulary.init = TV_INIT_ONES;
     std::vector<float> local(4, 9.0f);
-    tv_param_init(&vocabulary, 4, 2, 1, 0.02, 1, local.data()); // rows 4, 5: one true, one padding
+    tv_param_init(&vocabulary, 4, 2, 1, 0.02, 1, 1,
+                  local.data()); // rows 4, 5: one true, one padding
     EXPECT_EQ(local, (std::vector<float>{1, 1, 0, 0}));
     tv_param_slice slices[8];
     EXPECT_EQ(tv_param_slices(&vocabulary, 4, 3, slices, 8), 0);

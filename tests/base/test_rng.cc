@@ -52,6 +52,20 @@ TEST(Rng, NormalHasTheRightMomentsAndNoRepeats)
     EXPECT_NEAR(lag / n, 0, 0.01);
 }
 
+TEST(Rng, ManyNormalsAreThoseOneByOne)
+{
+    const uint64_t key = tv_rng_key(1, "many");
+    for (uint64_t first : {0, 1, 6, 7})
+        for (int64_t count : {0, 1, 2, 3, 127, 128, 129, 130, 1001}) {
+            std::vector<float> got((size_t)count + 1, 9);
+            tv_rng_normals(key, first, count, 0.02, got.data());
+            for (int64_t i = 0; i < count; i++)
+                ASSERT_EQ((float)(0.02 * tv_rng_normal(key, first + (uint64_t)i)), got[(size_t)i])
+                    << first << " + " << i << " of " << count;
+            ASSERT_EQ(9, got.back());
+        }
+}
+
 TEST(Rng, BelowStaysBelowAndReachesAll)
 {
     std::set<uint64_t> seen;

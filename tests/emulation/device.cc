@@ -2,6 +2,7 @@
 #include "emulation/emulation.h"
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 namespace emulation
 {
@@ -38,6 +39,23 @@ int bus_of(int number)
     return 16 * (number + 1);
 }
 } // namespace
+
+namespace
+{
+thread_local std::vector<std::string> ranges;
+
+void note_range(const char *name)
+{
+    const size_t most = 1000; // nobody may ask for them
+    if (ranges.size() < most)
+        ranges.emplace_back(name);
+}
+} // namespace
+
+std::vector<std::string> take_ranges()
+{
+    return std::exchange(ranges, {});
+}
 
 Settings &settings()
 {
@@ -202,4 +220,16 @@ const char *cudaGetErrorString(cudaError_t error)
     sentence =
         error == cudaErrorLaunchFailure && !failure().empty() ? failure() : cudaGetErrorName(error);
     return sentence.c_str();
+}
+
+extern "C" int nvtxRangePushA(const char *name)
+{
+    emulation::note_range(name);
+    return 0;
+}
+
+extern "C" int nvtxRangePop()
+{
+    emulation::note_range("");
+    return 0;
 }

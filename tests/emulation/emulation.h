@@ -66,6 +66,9 @@ struct Entry {
 void start_record();
 std::vector<Entry> take_record();
 int stream_number(cudaStream_t stream);
+// This thread's ranges for profilers since the last call, the first thousand: "NAME" where one begins, "" where the
+// last one ends.
+std::vector<std::string> take_ranges();
 // A planted fault: this thread's nth wait for an event from now is lost; 0: none.
 void lose_wait(int nth);
 

@@ -1,6 +1,8 @@
 // The CUDA device over the emulated runtime: which GPU, memory used again and taken back, copies through pinned
 // memory, sentences; and products: one search per plan, tf32 by choice alone.
+#include "base/clock.h"
 #include "base/device.h"
+#include "base/span.h"
 #include "emulation.h"
 #include "kernels/kernels.h"
 #include <cstring>
@@ -231,6 +233,104 @@ TEST(CudaProducts, AreLookedForOncePerPlan)
     EXPECT_EQ(emulation::device_bytes(), taken); // the workspace too
     EXPECT_EQ(product.run(1), (std::vector<float>{2, 3, 5, 6}));
     EXPECT_EQ(emulation::num_searches() - before, 2); // less aligned
+}
+
+// Spans of two streams: profilers see them always, times are taken from the moment somebody asks, on the host's clock.
+TEST(CudaSpans, AreNamedAndTimedInTheOrderOfTheStreams)
+{
+    Gpu gpu;
+    tv_stream *other = nullptr;
+    tv_event *event = nullptr;
+    tv_span *spans = nullptr;
+    int first, second, inner, num = -1;
+    ASSERT_EQ(tv_stream_create(gpu.device, &other), TV_OK);
+    ASSERT_EQ(tv_event_create(gpu.device, &event), TV_OK);
+    tv_stream_set_name(other, "behind");
+    const tv_buffer memory = gpu.buffer(64);
+    (void)emulation::take_ranges();
+    ASSERT_EQ(tv_span_begin(gpu.stream, "not timed", &first), TV_OK);
+    ASSERT_EQ(tv_span_end(gpu.stream, first), TV_OK);
+    ASSERT_EQ(tv_spans_take(gpu.device, &spans, &num), TV_OK);
+    EXPECT_EQ(num, 0);
+    EXPECT_EQ(spans, nullptr);
+
+    const double started = tv_clock_seconds();
+    ASSERT_EQ(tv_spans_start(gpu.stream), TV_OK);
+    ASSERT_EQ(tv_span_begin(gpu.stream, "first", &first), TV_OK);
+    ASSERT_EQ(tv_span_begin(gpu.stream, "inner", &inner), TV_OK);
+    ASSERT_EQ(tv_stream_zero(gpu.stream, memory.data, 64), TV_OK);
+    ASSERT_EQ(tv_span_end(gpu.stream, inner), TV_OK);
+    ASSERT_EQ(tv_span_end(gpu.stream, first), TV_OK);
+    ASSERT_EQ(tv_event_record(event, gpu.stream), TV_OK);
+    ASSERT_EQ(tv_stream_wait_event(other, event), TV_OK);
+    ASSERT_EQ(tv_span_begin(other, "second", &second), TV_OK);
+    ASSERT_EQ(tv_stream_zero(other, memory.data, 64), TV_OK);
+    ASSERT_EQ(tv_span_end(other, second), TV_OK);
+    int under_way;
+    ASSERT_EQ(tv_stream_synchronize(other), TV_OK);
+    const double ended = tv_clock_seconds();
+    ASSERT_EQ(tv_span_begin(gpu.stream, "no end", &under_way), TV_OK);
+    ASSERT_EQ(tv_spans_take(gpu.device, &spans, &num), TV_OK);
+    ASSERT_EQ(num, 3);
+    EXPECT_STREQ(spans[0].name, "first");
+    EXPECT_STREQ(spans[1].name, "inner");
+    EXPECT_STREQ(spans[2].name, "second");
+    EXPECT_STREQ(spans[2].stream_name, "behind");
+    EXPECT_EQ(spans[0].stream, spans[1].stream);
+    EXPECT_EQ(spans[2].stream, tv_stream_number(other));
+    const double slack = 1e-5; // the device's clock has 32 bits of milliseconds
+    const double times[] = {started,      spans[0].start, spans[1].start, spans[1].end,
+                            spans[0].end, spans[2].start, spans[2].end,   ended};
+    for (int i = 1; i < 8; i++)
+        EXPECT_LE(times[i - 1], times[i] + slack) << i;
+    free(spans);
+    EXPECT_EQ(emulation::take_ranges(), (std::vector<std::string>{"not timed", "", "first", "inner",
+                                                                  "", "", "second", "", "no end"}));
+    ASSERT_EQ(tv_spans_take(gpu.device, &spans, &num), TV_OK);
+    EXPECT_EQ(num, 0);
+    tv_event_destroy(event);
+    tv_stream_destroy(other);
+    tv_buffer gone = memory;
+    tv_buffer_destroy(&gone);
+}
+
+TEST(CudaWorkspace, IsCountedAsBuffersUntilItsStreamGoes)
+{
+    Gpu gpu;
+    tv_stream *stream = nullptr;
+    const size_t before = tv_device_bytes(gpu.device, TV_MEM_BUFFERS);
+    ASSERT_EQ(tv_stream_create(gpu.device, &stream), TV_OK);
+    ASSERT_EQ(tv_stream_reserve(stream, 1000), TV_OK);
+    EXPECT_EQ(tv_device_bytes(gpu.device, TV_MEM_BUFFERS), before + 1000);
+    ASSERT_EQ(tv_stream_reserve(stream, 500), TV_OK); // there is as much
+    EXPECT_EQ(tv_device_bytes(gpu.device, TV_MEM_BUFFERS), before + 1000);
+    ASSERT_EQ(tv_stream_reserve(stream, 3000), TV_OK);
+    EXPECT_EQ(tv_device_bytes(gpu.device, TV_MEM_BUFFERS), before + 3000);
+    EXPECT_EQ(tv_device_kind_peak_bytes(gpu.device, TV_MEM_BUFFERS), before + 3000);
+    EXPECT_EQ(tv_stream_reserve(stream, size_t{1} << 60), TV_NO_MEMORY);
+    EXPECT_NE(std::string(tv_error_message()).find("bytes of buffers on"), std::string::npos);
+    EXPECT_EQ(tv_device_bytes(gpu.device, TV_MEM_BUFFERS), before);
+    ASSERT_EQ(tv_stream_reserve(stream, 10), TV_OK);
+    tv_stream_destroy(stream);
+    EXPECT_EQ(tv_device_bytes(gpu.device, TV_MEM_BUFFERS), before);
+}
+
+// A kernel's own need goes the same way: a conversion in place copies its numbers there first.
+TEST(CudaWorkspace, GrowsWithWhatAKernelNeedsAndIsCounted)
+{
+    Gpu gpu;
+    const float x[4] = {1, 2, 3, 4};
+    tv_buffer data;
+    ASSERT_EQ(tv_buffer_create(gpu.device, sizeof(x), TV_MEM_PARAMS, &data), TV_OK);
+    ASSERT_EQ(tv_stream_copy(gpu.stream, data.data, x, sizeof(x)), TV_OK);
+    const tv_to_bf16_args args = {4, static_cast<float *>(data.data), data.data};
+    const tv_kernels *kernels = nullptr;
+    ASSERT_EQ(tv_kernels_open(gpu.device, TV_F32, &kernels), TV_OK);
+    const size_t before = tv_device_bytes(gpu.device, TV_MEM_BUFFERS);
+    ASSERT_EQ(kernels->to_bf16(gpu.stream, &args), TV_OK);
+    ASSERT_EQ(tv_stream_synchronize(gpu.stream), TV_OK);
+    EXPECT_EQ(tv_device_bytes(gpu.device, TV_MEM_BUFFERS), before + sizeof(x));
+    tv_buffer_destroy(&data);
 }
 
 TEST(CudaProducts, RoundFactorsToTf32ByChoiceAlone)

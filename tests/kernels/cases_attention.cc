@@ -152,6 +152,20 @@ void add_attention_cases(std::vector<Case> &cases)
         {1, 66, 4, 2, 128, true, 0, 8},
         {1, 140, 2, 1, 128, true, 60, 8},
         {1, 70, 1, 1, 128, true, 30},
+        // tiles of 64 queries a warpgroup and of 128 keys, taken by a block one after another
+        {3, 5, 2, 1, 64, false, 0, 8},
+        {1, 290, 2, 1, 64, false, 0, 8},
+        {1, 290, 1, 1, 128, false, 0, 8},
+        {1, 270, 2, 1, 64, false, 90, 8},
+        {2, 140, 1, 1, 128, false, 60, 8},
+#ifndef TV_TESTS_EMULATED // too long there
+        {1, 517, 4, 2, 64, false, 0, 8},
+        {1, 390, 2, 1, 128, false, 0, 8},
+        {1, 450, 2, 1, 128, false, 100, 8},
+        // more tiles than multiprocessors
+        {24, 200, 4, 2, 64, false, 0, 8},
+        {20, 150, 4, 2, 128, false, 0, 8},
+#endif
         // more threads than key heads, in heads that fill whole steps; tiles of 64 keys
         {1, 130, 1, 1, 16, false, 0},
         {1, 66, 1, 1, 132, true, 20}};

@@ -44,8 +44,28 @@ tv_status_t gelu_backward(Call &run, int64_t count, Alias alias)
                                        : run.in(1, count, count, -8, 8);
     Tensor &dy = alias == Alias::first ? run.updated(1, count, count) : run.in(1, count, count);
     Tensor &dx = alias == Alias::first ? dy : alias == Alias::second ? x : run.out(1, count, count);
-    const tv_gelu_backward_args args = {count, x.data(), dy.data(), dx.data()};
+    const tv_gelu_backward_args args = {count, x.data(), dy.data(), dx.data(), nullptr, 0};
     return run.kernels->gelu_backward(run.stream, &args);
+}
+
+// The sums are those of bias_backward over the dx that is stored, to the bit: the difference is 0.
+tv_status_t gelu_backward_with_bias(Call &run, int64_t rows, int64_t cols, Alias alias)
+{
+    Tensor &x = alias == Alias::second ? run.updated(rows, cols, cols, -8, 8)
+                                       : run.in(rows, cols, cols, -8, 8);
+    Tensor &dy = run.in(rows, cols, cols);
+    Tensor &dx = alias == Alias::second ? x : run.out(rows, cols, cols);
+    float *const dbias = run.room(cols), *const alone = run.room(cols);
+    std::fill(dbias, dbias + cols, 0.5f);
+    std::fill(alone, alone + cols, 0.5f);
+    const tv_gelu_backward_args args = {rows * cols, x.data(), dy.data(), dx.data(), dbias, cols};
+    TV_TRY(run.kernels->gelu_backward(run.stream, &args));
+    const tv_bias_backward_args bias = {rows, cols, cols, dx.data(), alone};
+    TV_TRY(run.kernels->bias_backward(run.stream, &bias));
+    Tensor &difference = run.out(1, cols, cols);
+    for (int64_t c = 0; c < cols; c++)
+        difference.at(0, c) = dbias[c] - alone[c];
+    return TV_OK;
 }
 
 // The strides differ, so that a mixed up pair shows.
@@ -290,6 +310,10 @@ void add_matrices(std::vector<Case> &cases, int64_t rows, int64_t cols, int64_t 
                      [=](Call &run) { return axpby_in_place(run, rows, cols); }});
     cases.push_back({"bias_backward", shape, rounding,
                      [=](Call &run) { return bias_backward(run, rows, cols, gap); }});
+    for (Alias alias : {Alias::none, Alias::second})
+        cases.push_back(
+            {"gelu_backward", shape + "_bias" + (alias == Alias::none ? "" : "_onto_x"), rounding,
+             [=](Call &run) { return gelu_backward_with_bias(run, rows, cols, alias); }});
     cases.push_back({"dropout", shape, exact,
                      [=](Call &run) { return dropout(run, rows, cols, Alias::none); }});
     cases.push_back({"dropout", shape + "_in_place", exact,

@@ -37,18 +37,51 @@ tv_status_t embedding_backward(Call &run, const Part &p)
     return run.kernels->embedding_backward(run.stream, &args);
 }
 
-enum class Step { max, sum, smooth_sum, backward, smooth_backward };
+enum class Step { forward, rebase, loss, backward };
 
 struct Logits {
     int64_t rows, cols, gap, first, padding = 0; // backward makes zeros of `padding` columns
 };
 
-// Targets from -2 (not counted) to beyond the columns held here. Maxima and log sums as a reduction
-// over several ranks would leave them: at least those of these columns.
-tv_status_t cross_entropy(Call &run, const Logits &s, Step step)
+// The numbers of each row that the step takes, as a reduction over several ranks would leave them.
+void take_rows(Call &run, int64_t rows, Step step, bool is_smooth, tv_cross_entropy_args &args)
 {
-    const bool is_backward = step == Step::backward || step == Step::smooth_backward;
-    const bool is_smooth = step == Step::smooth_sum || step == Step::smooth_backward;
+    const auto in = [&](float low, float high) -> float * {
+        return run.in(1, rows, rows, low, high).data();
+    };
+    const auto out = [&]() -> float * { return run.out(1, rows, rows).data(); };
+    switch (step) {
+    case Step::forward:
+        args.row_max = out();
+        args.row_base = out();
+        args.row_sum = out();
+        args.row_target = out();
+        args.row_rest = is_smooth ? out() : nullptr;
+        break;
+    case Step::rebase:
+        args.row_base = in(3, 6);
+        args.row_max = in(6, 7);
+        args.row_sum = run.updated(1, rows, rows, 1, 9).data();
+        if (is_smooth)
+            args.row_rest = run.updated(1, rows, rows, -40, -10).data();
+        break;
+    case Step::loss:
+        args.row_max = in(6, 7);
+        args.row_sum = in(1, 9);
+        args.row_target = in(-6, 6);
+        args.row_rest = is_smooth ? in(-40, -10) : nullptr;
+        args.row_lse = out();
+        args.row_loss = run.out_doubles(rows);
+        break;
+    case Step::backward:
+        args.row_lse = in(6, 12);
+        break;
+    }
+}
+
+// Targets from -2 (not counted) to beyond the columns held here.
+tv_status_t cross_entropy(Call &run, const Logits &s, Step step, bool is_smooth)
+{
     tv_cross_entropy_args args = {};
     args.rows = s.rows;
     args.cols = s.cols;
@@ -56,27 +89,18 @@ tv_status_t cross_entropy(Call &run, const Logits &s, Step step)
     args.ld = s.cols + s.padding + s.gap;
     args.padded = s.cols + s.padding;
     args.targets = run.indices(s.rows, -2, (int32_t)(s.first + s.cols + 3));
-    args.logits = (is_backward ? run.updated(s.rows, args.padded, args.ld, -6, 6)
-                               : run.in(s.rows, args.padded, args.ld, -6, 6))
-                      .data();
-    switch (step) {
-    case Step::max:
-        args.row_max = run.out(1, s.rows, s.rows).data();
-        return run.kernels->cross_entropy_max(run.stream, &args);
-    case Step::sum:
-    case Step::smooth_sum:
-        args.row_max = run.in(1, s.rows, s.rows, 6, 7).data();
-        args.row_sum = run.out(1, s.rows, s.rows).data();
-        args.row_target = run.out(1, s.rows, s.rows).data();
-        if (is_smooth)
-            args.row_rest = run.out(1, s.rows, s.rows).data();
-        return run.kernels->cross_entropy_sum(run.stream, &args);
-    default:
-        args.row_lse = run.in(1, s.rows, s.rows, 6, 12).data();
-        args.smoothing = is_smooth ? 0.11 : 0;
-        args.smoothing_per_column = args.smoothing / (double)(s.cols + s.first + 7);
-        return run.kernels->cross_entropy_backward(run.stream, &args);
-    }
+    if (step == Step::forward)
+        args.logits = run.in(s.rows, args.padded, args.ld, -6, 6).data();
+    if (step == Step::backward)
+        args.logits = run.updated(s.rows, args.padded, args.ld, -6, 6).data();
+    take_rows(run, s.rows, step, is_smooth, args);
+    args.smoothing = is_smooth ? 0.11 : 0;
+    args.smoothing_per_column = args.smoothing / (double)(s.cols + s.first + 7);
+    const tv_kernels *k = run.kernels;
+    return (step == Step::forward  ? k->cross_entropy_forward
+            : step == Step::rebase ? k->cross_entropy_rebase
+            : step == Step::loss   ? k->cross_entropy_loss
+                                   : k->cross_entropy_backward)(run.stream, &args);
 }
 
 void add_embedding(std::vector<Case> &cases, const Part &p)
@@ -93,16 +117,14 @@ void add_embedding(std::vector<Case> &cases, const Part &p)
 void add_cross_entropy(std::vector<Case> &cases, const Logits &s)
 {
     const std::string shape = shape_name({s.rows, s.cols}) + "_from" + std::to_string(s.first);
-    cases.push_back({"cross_entropy_max", shape, exact,
-                     [=](Call &run) { return cross_entropy(run, s, Step::max); }});
-    cases.push_back({"cross_entropy_sum", shape, rounding,
-                     [=](Call &run) { return cross_entropy(run, s, Step::sum); }});
-    cases.push_back({"cross_entropy_sum", shape + "_smooth", rounding,
-                     [=](Call &run) { return cross_entropy(run, s, Step::smooth_sum); }});
-    cases.push_back({"cross_entropy_backward", shape + "_smooth", rounding,
-                     [=](Call &run) { return cross_entropy(run, s, Step::smooth_backward); }});
-    cases.push_back({"cross_entropy_backward", shape, rounding,
-                     [=](Call &run) { return cross_entropy(run, s, Step::backward); }});
+    const std::pair<const char *, Step> steps[] = {{"cross_entropy_forward", Step::forward},
+                                                   {"cross_entropy_rebase", Step::rebase},
+                                                   {"cross_entropy_loss", Step::loss},
+                                                   {"cross_entropy_backward", Step::backward}};
+    for (const auto &[name, step] : steps)
+        for (bool is_smooth : {false, true})
+            cases.push_back({name, shape + (is_smooth ? "_smooth" : ""), rounding,
+                             [=](Call &run) { return cross_entropy(run, s, step, is_smooth); }});
 }
 } // namespace
 

@@ -1,19 +1,52 @@
 // cases_norm.cc -- LayerNorm, RMSNorm and the rotary embedding. 67 x 257 is enough for two threads; 4104 are more than
 // a block of a GPU takes at once, 260 rows more than it adds up.
 #include "kernels/harness.h"
+#include <cmath>
+#include <utility>
 
 namespace
 {
-const int64_t matrices[][2] = {{1, 1},    {1, 31},  {33, 65},  {31, 7},
-                               {67, 257}, {9, 136}, {3, 4104}, {260, 8}};
+const int64_t matrices[][2] = {{1, 1},   {1, 31},   {33, 65},  {31, 7}, {67, 257},
+                               {9, 136}, {11, 768}, {3, 4104}, {260, 8}};
 
-tv_status_t norm_forward(Call &run, int64_t rows, int64_t cols, int has_mean)
+enum class Added { none, elsewhere, onto_x, onto_added };
+
+// Multiples of 1/32, few enough that their sums are bf16 numbers, too.
+Tensor &coarse(Tensor &tensor)
+{
+    for (int64_t r = 0; r < tensor.rows; r++)
+        for (int64_t c = 0; c < tensor.cols; c++)
+            tensor.at(r, c) = std::round(32 * tensor.at(r, c)) / 32;
+    return tensor;
+}
+
+// What is normalized has the same bits in every table, of a sum too.
+void add_before(Call &run, tv_norm_args &args, Added added)
+{
+    const int64_t rows = args.rows, cols = args.cols;
+    Tensor &x = added == Added::onto_x ? run.updated(rows, cols, cols, -1, 3)
+                                       : run.in(rows, cols, cols, -1, 3);
+    if (added == Added::none) {
+        args.x = x.data();
+        return;
+    }
+    args.x = coarse(x).data();
+    Tensor &other =
+        added == Added::onto_added ? run.updated(rows, cols, cols) : run.in(rows, cols, cols);
+    args.added = coarse(other).data();
+    args.sum = (added == Added::onto_x       ? x
+                : added == Added::onto_added ? other
+                                             : run.out(rows, cols, cols))
+                   .data();
+}
+
+tv_status_t norm_forward(Call &run, int64_t rows, int64_t cols, int has_mean, Added added)
 {
     tv_norm_args args = {};
     args.rows = rows;
     args.cols = cols;
     args.eps = 1e-5;
-    args.x = run.in(rows, cols, cols, -1, 3).data(); // a mean well away from zero
+    add_before(run, args, added); // a mean well away from zero
     args.weight = run.in(1, cols, cols).data();
     args.bias = has_mean ? run.in(1, cols, cols).data() : Place{};
     args.y = run.out(rows, cols, cols).data();
@@ -64,8 +97,12 @@ void add_norms(std::vector<Case> &cases, int64_t rows, int64_t cols)
     const std::string shape = shape_name({rows, cols});
     for (int has_mean : {0, 1}) {
         const std::string op = has_mean ? "layernorm" : "rmsnorm";
-        cases.push_back({op + "_forward", shape, rounding,
-                         [=](Call &run) { return norm_forward(run, rows, cols, has_mean); }});
+        for (Added added : {Added::none, Added::elsewhere, Added::onto_x, Added::onto_added}) {
+            const char *names[] = {"", "_added", "_added_onto_x", "_added_onto_added"};
+            cases.push_back({op + "_forward", shape + names[(int)added], rounding, [=](Call &run) {
+                                 return norm_forward(run, rows, cols, has_mean, added);
+                             }});
+        }
         for (int add_dx : {0, 1})
             cases.push_back(
                 {op + "_backward", shape + (add_dx ? "_add" : ""), rounding,
@@ -78,6 +115,11 @@ void add_norm_cases(std::vector<Case> &cases)
 {
     for (const auto &m : matrices)
         add_norms(cases, m[0], m[1]);
+    // more rows than a GPU takes at once, whose sums each thread keeps
+    for (const auto &[rows, cols] : {std::pair<int64_t, int64_t>{2120, 24}, {1060, 100}})
+        cases.push_back(
+            {"layernorm_backward", shape_name({rows, cols}), rounding,
+             [r = rows, c = cols](Call &run) { return norm_backward(run, r, c, 1, 1); }});
     // two sequences and a part of one; one position; heads wider than the tables of a version
     const Rotary shapes[] = {{64, 8, 26, 2, 64, false}, {1, 0, 1, 1, 2, false},
                              {31, 3, 31, 1, 10, false}, {66, 5, 33, 3, 8, false},
@@ -91,4 +133,32 @@ void add_norm_cases(std::vector<Case> &cases)
                                  (r.has_positions ? "_positions" : "") +
                                  (inverse ? "_inverse" : ""),
                              rounding, [=](Call &run) { return rotary(run, r, inverse); }});
+}
+
+Case norm_of_sum(int has_mean, bool is_added_before, int64_t cols)
+{
+    const auto call = [=](Call &run) {
+        const int64_t rows = 5;
+        tv_norm_args args = {};
+        args.rows = rows;
+        args.cols = cols;
+        args.eps = 1e-5;
+        args.x = run.in(rows, cols, cols, -1, 3).data();
+        args.added = run.in(rows, cols, cols).data();
+        args.sum = run.out(rows, cols, cols).data();
+        args.weight = run.in(1, cols, cols).data();
+        args.bias = has_mean ? run.in(1, cols, cols).data() : Place{};
+        args.y = run.out(rows, cols, cols).data();
+        args.mean = has_mean ? run.out(1, rows, rows).data() : Place{};
+        args.rstd = run.out(1, rows, rows).data();
+        const tv_add_args add = {rows * cols, args.x, args.added, args.sum};
+        if (is_added_before) {
+            TV_TRY(run.kernels->add(run.stream, &add));
+            args.x = args.sum;
+            args.added = nullptr;
+        }
+        const auto op = has_mean ? run.kernels->layernorm_forward : run.kernels->rmsnorm_forward;
+        return op(run.stream, &args);
+    };
+    return {has_mean ? "layernorm_forward" : "rmsnorm_forward", shape_name({5, cols}), exact, call};
 }

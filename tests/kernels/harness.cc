@@ -25,9 +25,9 @@ bool is_canary(float value)
 
 constexpr uint16_t packed_canary = 0x7fd3; // another NaN
 
-bool is_same(const std::vector<float> &a, const std::vector<float> &b)
+template <typename T> bool is_same(const std::vector<T> &a, const std::vector<T> &b)
 {
-    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 } // namespace
 
@@ -117,6 +117,12 @@ Tensor &Call::out(int64_t rows, int64_t cols, int64_t ld)
     return tensors.back();
 }
 
+double *Call::out_doubles(int64_t count)
+{
+    doubles.emplace_back((size_t)count + 1, std::nan("")); // one behind them, which stays
+    return doubles.back().data();
+}
+
 float *Call::room(int64_t count)
 {
     rooms.emplace_back((size_t)count + 1, canary());
@@ -172,8 +178,21 @@ Call run_case(const Case &c, const tv_kernels *kernels, tv_stream *stream, bool 
     return run;
 }
 
+static void expect_close_doubles(const Call &got, const Call &want, double tolerance)
+{
+    ASSERT_EQ(got.doubles.size(), want.doubles.size());
+    for (size_t i = 0; i < got.doubles.size(); i++) {
+        const std::vector<double> &g = got.doubles[i], &w = want.doubles[i];
+        ASSERT_EQ(g.size(), w.size());
+        for (size_t k = 0; k + 1 < g.size(); k++)
+            EXPECT_NEAR(g[k], w[k], tolerance * (1 + std::fabs(w[k]))) << "double " << k;
+        EXPECT_TRUE(std::isnan(g.back())) << "doubles overrun";
+    }
+}
+
 void expect_close(Call &got, Call &want, double tolerance, double stored)
 {
+    expect_close_doubles(got, want, tolerance);
     ASSERT_EQ(got.tensors.size(), want.tensors.size());
     for (size_t i = 0; i < got.tensors.size(); i++) {
         Tensor &g = got.tensors[i], &w = want.tensors[i];
@@ -213,6 +232,9 @@ void expect_same_bits(const Call &got, const Call &want)
     ASSERT_EQ(got.tensors.size(), want.tensors.size());
     for (size_t i = 0; i < got.tensors.size(); i++)
         EXPECT_TRUE(is_same(got.tensors[i].memory, want.tensors[i].memory)) << "tensor " << i;
+    ASSERT_EQ(got.doubles.size(), want.doubles.size());
+    for (size_t i = 0; i < got.doubles.size(); i++)
+        EXPECT_TRUE(is_same(got.doubles[i], want.doubles[i])) << "doubles " << i;
 }
 
 std::vector<Case> all_cases()

@@ -77,11 +77,13 @@ struct Call {
     std::deque<std::vector<int32_t>> ids;
     std::deque<std::vector<float>> rooms;
     bool rounds_stored = false;
+    std::deque<std::vector<double>> doubles = {}; // outputs
 
     // Filled with the same numbers in every run, in [low, high).
     Tensor &in(int64_t rows, int64_t cols, int64_t ld, float low = -1, float high = 1);
     Tensor &updated(int64_t rows, int64_t cols, int64_t ld, float low = -1, float high = 1);
     Tensor &out(int64_t rows, int64_t cols, int64_t ld);
+    double *out_doubles(int64_t count);
     float *room(int64_t count); // to work in: NaN at the start, not compared
     // [count] numbers in [low, high), each at least once where count allows
     const int32_t *indices(int64_t count, int32_t low, int32_t high);
@@ -104,6 +106,8 @@ void add_norm_cases(std::vector<Case> &cases);
 void add_attention_cases(std::vector<Case> &cases);
 void add_loss_cases(std::vector<Case> &cases);
 std::vector<Case> all_cases();
+// The norm of a sum of any numbers, which `add` makes first, or the norm on the way: the same bits in every table.
+Case norm_of_sum(int has_mean, bool is_added_before, int64_t cols);
 
 // Sizes as a part of the name of a case: shape_name({65, 33}) is "65x33".
 std::string shape_name(const std::vector<int64_t> &sizes);

@@ -44,6 +44,8 @@ void list_pieces()
         add_piece(ids, 0);
     for (std::vector<float> &room : stage->call->rooms)
         add_piece(room, 0);
+    for (std::vector<double> &numbers : stage->call->doubles)
+        add_piece(numbers, 0);
 }
 
 tv_status_t upload(Piece &piece)

@@ -50,6 +50,16 @@ INSTANTIATE_TEST_SUITE_P(Kernels, Agreement, ::testing::ValuesIn(all_cases()),
                              return each.param.op + "_" + each.param.shape;
                          });
 
+TEST(Norm, OfASumHasTheBitsOfTheSumAndItsNorm)
+{
+    Device two(2);
+    for (tv_dtype_t dtype : {TV_F32, TV_BF16})
+        for (const tv_kernels *kernels : {tv_kernels_ref(dtype), tv_kernels_cpu(dtype)})
+            for (int has_mean : {0, 1})
+                expect_same_bits(run_case(norm_of_sum(has_mean, false, 776), kernels, two.stream),
+                                 run_case(norm_of_sum(has_mean, true, 776), kernels, two.stream));
+}
+
 TEST(Tables, AreCompleteAndEveryOperationHasACase)
 {
     std::set<std::string> ops;

@@ -221,35 +221,59 @@ TEST_P(Definitions, AttentionOfLargeScoresStaysFinite)
     EXPECT_NEAR((double)lse[1], 400 + std::log(2), 4e-5);
 }
 
+// Room for the rows of a loss, and the arguments of its entries.
+struct Rows {
+    Rows(int64_t rows, int64_t cols, int64_t ld, float *logits, const int32_t *targets)
+        : top((size_t)rows, nan_value), base(top), sum(top), target(top), lse(top),
+          loss((size_t)rows, (double)nan_value)
+    {
+        args.rows = rows;
+        args.cols = cols;
+        args.ld = args.padded = ld;
+        args.logits = logits;
+        args.targets = targets;
+        args.row_max = top.data();
+        args.row_base = base.data();
+        args.row_sum = sum.data();
+        args.row_target = target.data();
+        args.row_lse = lse.data();
+        args.row_loss = loss.data();
+    }
+    Rows(const Rows &) = delete;
+    Rows &operator=(const Rows &) = delete;
+    std::vector<float> top, base, sum, target, lse;
+    std::vector<double> loss;
+    tv_cross_entropy_args args = {};
+};
+
 // The loss must show that something went wrong, wherever in the row it did.
-TEST_P(Definitions, NanReachesTheRowMaximum)
+TEST_P(Definitions, NanReachesTheLoss)
 {
+    const int32_t targets[] = {7, 7};
     for (int64_t place = 0; place < 21; place++) {
-        std::vector<float> logits(2 * 21, 1.0f), top(2);
+        std::vector<float> logits(2 * 21, 1.0f);
         logits[(size_t)place] = nan_value;
         logits[21 + 4] = 3;
-        tv_cross_entropy_args args = {};
-        args.rows = 2;
-        args.cols = args.ld = 21;
-        args.logits = logits.data();
-        args.row_max = top.data();
-        ASSERT_EQ(kernels->cross_entropy_max(device.stream, &args), TV_OK);
-        EXPECT_TRUE(std::isnan(top[0])) << place;
-        EXPECT_EQ(top[1], 3);
+        Rows rows(2, 21, 21, logits.data(), targets);
+        ASSERT_EQ(kernels->cross_entropy_forward(device.stream, &rows.args), TV_OK);
+        EXPECT_TRUE(std::isnan(rows.top[0])) << place;
+        EXPECT_TRUE(std::isnan(rows.sum[0])) << place;
+        EXPECT_EQ(rows.top[1], 3);
+        rows.top[0] = 1; // as from a reduction over ranks that loses it
+        ASSERT_EQ(kernels->cross_entropy_rebase(device.stream, &rows.args), TV_OK);
+        ASSERT_EQ(kernels->cross_entropy_loss(device.stream, &rows.args), TV_OK);
+        EXPECT_TRUE(std::isnan(rows.loss[0])) << place;
+        EXPECT_FALSE(std::isnan(rows.loss[1])) << place;
     }
 }
 
-TEST_P(Definitions, NanReachesSumAndGradient)
+TEST_P(Definitions, NanReachesTheGradient)
 {
     const int32_t targets[] = {1, -1};
     float logits[] = {nan_value, 0, 0, nan_value, 0, 0};
-    float top[] = {0, 0}, sum[2], target[2];
-    const float lse[] = {1, nan_value};
-    tv_cross_entropy_args args = {2,   3,   3,      0,   0,       logits, targets,
-                                  top, sum, target, lse, nullptr, 0,      0};
-    ASSERT_EQ(kernels->cross_entropy_sum(device.stream, &args), TV_OK);
-    EXPECT_TRUE(std::isnan(sum[0]));
-    ASSERT_EQ(kernels->cross_entropy_backward(device.stream, &args), TV_OK);
+    Rows rows(2, 3, 3, logits, targets);
+    rows.lse = {1, nan_value};
+    ASSERT_EQ(kernels->cross_entropy_backward(device.stream, &rows.args), TV_OK);
     EXPECT_TRUE(std::isnan(logits[0]));
     for (int i = 3; i < 6; i++)
         EXPECT_EQ(logits[i], 0) << "a row that is not counted has no gradient, whatever is in it";
@@ -257,29 +281,39 @@ TEST_P(Definitions, NanReachesSumAndGradient)
 
 TEST_P(Definitions, CrossEntropyByHand)
 {
-    // columns 10, 11, 12 with logits log 1, log 2, log 5, of a vocabulary whose exps sum to 16
+    // columns 10, 11, 12 with logits log 1, log 2, log 5, of a vocabulary whose exps sum to 16;
+    // another rank has the largest logit, log 8
     const int32_t targets[] = {11, 9, 13, -1};
     std::vector<float> logits;
     for (int r = 0; r < 4; r++)
         for (double e : {1.0, 2.0, 5.0})
             logits.push_back((float)std::log(e));
-    const std::vector<float> row_lse(4, (float)std::log(16.0));
-    float top[4], sum[4], target[4];
-    tv_cross_entropy_args args = {
-        4, 3, 3, 10, 0, logits.data(), targets, top, sum, target, row_lse.data(), nullptr, 0, 0};
-    ASSERT_EQ(kernels->cross_entropy_max(device.stream, &args), TV_OK);
-    ASSERT_EQ(kernels->cross_entropy_sum(device.stream, &args), TV_OK);
-    for (int r = 0; r < 4; r++) {
-        EXPECT_EQ(top[r], logits[2]);
-        EXPECT_NEAR((double)sum[r], 8.0 / 5, 2e-7);
-        EXPECT_EQ(target[r], r == 0 ? logits[1] : 0);
+    Rows rows(4, 3, 3, logits.data(), targets);
+    rows.args.first = 10;
+    ASSERT_EQ(kernels->cross_entropy_forward(device.stream, &rows.args), TV_OK);
+    for (size_t r = 0; r < 4; r++) {
+        EXPECT_EQ(rows.top[r], logits[2]);
+        EXPECT_EQ(rows.base[r], logits[2]);
+        EXPECT_NEAR((double)rows.sum[r], 8.0 / 5, 2e-7);
+        EXPECT_EQ(rows.target[r], r == 0 ? logits[1] : 0);
+        rows.top[r] = (float)std::log(8.0);
     }
-    ASSERT_EQ(kernels->cross_entropy_backward(device.stream, &args), TV_OK);
+    ASSERT_EQ(kernels->cross_entropy_rebase(device.stream, &rows.args), TV_OK);
+    for (size_t r = 0; r < 4; r++) {
+        EXPECT_NEAR((double)rows.sum[r], 1, 2e-7);
+        rows.sum[r] = 2; // the other rank's 8 of 8
+    }
+    ASSERT_EQ(kernels->cross_entropy_loss(device.stream, &rows.args), TV_OK);
+    for (size_t r = 0; r < 4; r++) {
+        EXPECT_NEAR((double)rows.lse[r], std::log(16.0), 3e-7);
+        EXPECT_NEAR(rows.loss[r], r == 3 ? 0 : std::log(16.0) - (r == 0 ? std::log(2.0) : 0), 3e-7);
+    }
+    ASSERT_EQ(kernels->cross_entropy_backward(device.stream, &rows.args), TV_OK);
     const double p[] = {1.0 / 16, 2.0 / 16, 5.0 / 16};
     for (int r = 0; r < 4; r++)
         for (int c = 0; c < 3; c++)
             EXPECT_NEAR((double)logits[(size_t)(r * 3 + c)],
-                        r == 3 ? 0 : p[c] - (r == 0 && c == 1 ? 1 : 0), 2e-7)
+                        r == 3 ? 0 : p[c] - (r == 0 && c == 1 ? 1 : 0), 4e-7)
                 << r << " " << c;
 }
 
@@ -293,7 +327,7 @@ TEST_P(Definitions, ExponentialIsGoodToTwoUnits)
         x[(size_t)i] = -86 + 172 * (float)i / (float)count;
     const std::vector<float> before = x;
     const int32_t target = (int32_t)count;
-    const float lse = 0;
+    float lse = 0;
     tv_cross_entropy_args args = {};
     args.rows = 1;
     args.cols = args.ld = count;
@@ -310,20 +344,23 @@ TEST_P(Definitions, ExponentialIsGoodToTwoUnits)
 TEST_P(Definitions, RankWithoutColumnsAddsNothing)
 {
     const int32_t targets[] = {0, 5};
-    float unused[2] = {nan_value, nan_value}, top[2] = {1, 1}, sum[2] = {1, 1}, target[2] = {1, 1};
-    const float lse[] = {0, 0};
-    tv_cross_entropy_args args = {2,   0,   1,      5,   1,       unused, targets,
-                                  top, sum, target, lse, nullptr, 0,      0};
-    ASSERT_EQ(kernels->cross_entropy_max(device.stream, &args), TV_OK);
-    EXPECT_EQ(top[0], -INFINITY);
-    EXPECT_EQ(top[1], -INFINITY);
-    top[0] = top[1] = 2; // as reduced over the ranks
-    ASSERT_EQ(kernels->cross_entropy_sum(device.stream, &args), TV_OK);
-    for (int r = 0; r < 2; r++) {
-        EXPECT_EQ(sum[r], 0);
-        EXPECT_EQ(target[r], 0);
+    float unused[2] = {nan_value, nan_value}, rest[2] = {1, 1};
+    Rows rows(2, 0, 1, unused, targets);
+    rows.args.first = 5;
+    rows.args.row_rest = rest;
+    rows.lse = {0, 0};
+    ASSERT_EQ(kernels->cross_entropy_forward(device.stream, &rows.args), TV_OK);
+    for (size_t r = 0; r < 2; r++) {
+        EXPECT_EQ(rows.top[r], -INFINITY);
+        rows.top[r] = 2; // as reduced over the ranks
     }
-    ASSERT_EQ(kernels->cross_entropy_backward(device.stream, &args), TV_OK);
+    ASSERT_EQ(kernels->cross_entropy_rebase(device.stream, &rows.args), TV_OK);
+    for (size_t r = 0; r < 2; r++) {
+        EXPECT_EQ(rows.sum[r], 0);
+        EXPECT_EQ(rows.target[r], 0);
+        EXPECT_EQ(rest[r], 0);
+    }
+    ASSERT_EQ(kernels->cross_entropy_backward(device.stream, &rows.args), TV_OK);
     EXPECT_EQ(unused[0], 0) << "padding has no gradient";
     EXPECT_EQ(unused[1], 0);
 }
@@ -333,7 +370,7 @@ TEST_P(Definitions, ActivationsFarFromZero)
     const float x[] = {-1e4f, -100, -30, 0, 30, 100, 1e4f}, one[] = {1, 1, 1, 1, 1, 1, 1};
     float y[7], dx[7], gated[7], d_gate[7], d_up[7];
     const tv_gelu_args gelu = {7, x, y};
-    const tv_gelu_backward_args gelu_backward = {7, x, one, dx};
+    const tv_gelu_backward_args gelu_backward = {7, x, one, dx, nullptr, 0};
     const tv_swiglu_args swiglu = {1, 7, 7, 7, 7, x, one, gated};
     const tv_swiglu_backward_args swiglu_backward = {1, 7, 7,   7,   7,      7,
                                                      7, x, one, one, d_gate, d_up};

@@ -3,6 +3,7 @@
 // f' = (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h. With h = 1/32 its own error is h^4/30 = 3e-8 of
 // the fifth derivative, and the rounding of outputs to float adds a few times 6e-8 / h = 2e-6.
 #include "kernels/harness.h"
+#include <array>
 #include <cmath>
 
 namespace
@@ -125,7 +126,8 @@ void Gradients::check_norm(int has_mean)
                                1e-5,          x.data(),
                                weight.data(), has_mean ? bias.data() : nullptr,
                                y.data(),      has_mean ? mean.data() : nullptr,
-                               rstd.data()};
+                               rstd.data(),   nullptr,
+                               nullptr};
     auto loss = [&] {
         EXPECT_EQ(forward(device.stream, &args), TV_OK);
         return weighted(dy, y);
@@ -186,7 +188,7 @@ TEST_F(Gradients, Gelu)
 {
     const int64_t n = 41;
     std::vector<float> x = numbers(n, -4, 4), dy = numbers(n), y((size_t)n), dx((size_t)n);
-    const tv_gelu_backward_args backward = {n, x.data(), dy.data(), dx.data()};
+    const tv_gelu_backward_args backward = {n, x.data(), dy.data(), dx.data(), nullptr, 0};
     ASSERT_EQ(kernels->gelu_backward(device.stream, &backward), TV_OK);
     expect_gradient("x", x, dx, [&] {
         const tv_gelu_args args = {n, x.data(), y.data()};
@@ -303,58 +305,61 @@ TEST_F(Gradients, Dropout)
 // log(sum exp) - (1 - s) target logit - s mean logit.
 void Gradients::check_cross_entropy(double s)
 {
-    const int64_t rows = 5, cols = 9, firsts[] = {0, 4, 7, 9};
+    constexpr int64_t rows = 5, cols = 9, firsts[] = {0, 4, 7, 9};
     const int32_t targets[rows] = {0, 5, -1, 8, 3};
     std::vector<float> logits = numbers(rows * cols, -3, 3), gradient, row_lse((size_t)rows);
+    using Numbers = std::array<float, rows>;
+    Numbers top, base[3], sum[3], target[3], rest[3];
+    std::array<double, rows> row_loss;
     tv_cross_entropy_args args = {};
     args.rows = rows;
     args.ld = cols;
     args.targets = targets;
+    args.row_lse = row_lse.data();
+    args.row_loss = row_loss.data();
+    args.smoothing = s;
+    args.smoothing_per_column = s / cols;
+    auto rank = [&](int i, float *data) {
+        args.first = firsts[i];
+        args.cols = firsts[i + 1] - firsts[i];
+        args.logits = data + firsts[i];
+        args.row_base = base[i].data();
+        args.row_sum = sum[i].data();
+        args.row_target = target[i].data();
+        args.row_rest = s > 0 ? rest[i].data() : nullptr;
+    };
     auto loss = [&] {
-        std::vector<float> top((size_t)rows, -INFINITY), part((size_t)rows), target((size_t)rows);
-        std::vector<float> rest((size_t)rows);
-        std::vector<double> sum((size_t)rows), picked((size_t)rows), mean((size_t)rows);
-        args.row_max = part.data();
+        top.fill(-INFINITY);
         for (int i = 0; i < 3; i++) {
-            args.first = firsts[i];
-            args.cols = firsts[i + 1] - firsts[i];
-            args.logits = logits.data() + firsts[i];
-            EXPECT_EQ(kernels->cross_entropy_max(device.stream, &args), TV_OK);
-            for (size_t r = 0; r < top.size(); r++)
-                top[r] = std::max(top[r], part[r]);
+            Numbers own;
+            rank(i, logits.data());
+            args.row_max = own.data();
+            EXPECT_EQ(kernels->cross_entropy_forward(device.stream, &args), TV_OK);
+            for (size_t r = 0; r < rows; r++)
+                top[r] = std::max(top[r], own[r]);
         }
         args.row_max = top.data();
-        args.row_sum = part.data();
-        args.row_target = target.data();
-        args.row_rest = s > 0 ? rest.data() : nullptr;
-        double total = 0;
-        for (int i = 0; i < 3; i++) {
-            args.first = firsts[i];
-            args.cols = firsts[i + 1] - firsts[i];
-            args.logits = logits.data() + firsts[i];
-            EXPECT_EQ(kernels->cross_entropy_sum(device.stream, &args), TV_OK);
-            for (size_t r = 0; r < top.size(); r++) {
-                sum[r] += (double)part[r];
-                picked[r] += (double)target[r];
-                mean[r] += ((double)rest[r] / cols) + (double)top[r] * (double)args.cols / cols;
+        for (int i = 2; i >= 0; i--) { // into those of rank 0
+            rank(i, logits.data());
+            EXPECT_EQ(kernels->cross_entropy_rebase(device.stream, &args), TV_OK);
+        }
+        for (size_t r = 0; r < rows; r++) {
+            for (int i = 1; i < 3; i++) {
+                sum[0][r] += sum[i][r];
+                target[0][r] += target[i][r];
+                rest[0][r] += rest[i][r];
             }
         }
-        for (size_t r = 0; r < top.size(); r++) {
-            const double lse = (double)top[r] + std::log(sum[r]);
-            row_lse[r] = (float)lse;
-            total += targets[r] < 0 ? 0 : lse - (1 - s) * picked[r] - s * mean[r];
-        }
+        EXPECT_EQ(kernels->cross_entropy_loss(device.stream, &args), TV_OK);
+        double total = 0;
+        for (double one : row_loss)
+            total += one;
         return total;
     };
     loss();
     gradient = logits;
-    args.row_lse = row_lse.data();
-    args.smoothing = s;
-    args.smoothing_per_column = s / cols;
     for (int i = 0; i < 3; i++) {
-        args.first = firsts[i];
-        args.cols = firsts[i + 1] - firsts[i];
-        args.logits = gradient.data() + firsts[i];
+        rank(i, gradient.data());
         ASSERT_EQ(kernels->cross_entropy_backward(device.stream, &args), TV_OK);
     }
     for (int64_t c = 0; c < cols; c++)

@@ -1,5 +1,5 @@
-// Tensors of more than 2^31 elements on a GPU. A large tensor is a small one many times over, so that the result must be
-// the small result many times over, to the bit: looked at in its first copies, across element 2^31, and in its last.
+// Tensors of more than 2^31 elements on a GPU. A large tensor is a small one many times over, so that the result must
+// be the small result many times over, to the bit: looked at in its first copies, across element 2^31, and in its last.
 #include "kernels/staged.h"
 
 namespace
@@ -106,7 +106,7 @@ TEST_F(Large, GeluThereAndBack)
         return kernels()->gelu_forward(staged->stream, &args);
     });
     expect_copies(stored, [&](int64_t times, void *out) {
-        const tv_gelu_backward_args args = {times * small_count, x, dy, out};
+        const tv_gelu_backward_args args = {times * small_count, x, dy, out, nullptr, 0};
         return kernels()->gelu_backward(staged->stream, &args);
     });
 }
@@ -120,7 +120,7 @@ TEST_F(Large, LayerNorm)
         GTEST_SKIP() << "needs more memory than this GPU has";
     expect_copies(stored, [&](int64_t times, void *out) {
         const tv_norm_args args = {
-            times * small_rows, cols, 1e-5, x, weight, weight, out, mean, rstd};
+            times * small_rows, cols, 1e-5, x, weight, weight, out, mean, rstd, nullptr, nullptr};
         return kernels()->layernorm_forward(staged->stream, &args);
     });
 }

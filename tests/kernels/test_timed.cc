@@ -123,6 +123,9 @@ TEST(Work, OfRowsAndColumns)
     norm.rows = 2, norm.cols = 3;
     expect_work(tv_kernel_work_of(TV_KERNEL_layernorm_forward, &norm, TV_F32), 0, 12 + 6 + 4);
     expect_work(tv_kernel_work_of(TV_KERNEL_rmsnorm_forward, &norm, TV_F32), 0, 12 + 3 + 2);
+    norm.added = &some; // and the sum
+    expect_work(tv_kernel_work_of(TV_KERNEL_layernorm_forward, &norm, TV_F32), 0, 24 + 6 + 4);
+    expect_work(tv_kernel_work_of(TV_KERNEL_rmsnorm_forward, &norm, TV_F32), 0, 24 + 3 + 2);
     tv_norm_backward_args back = {};
     back.rows = 2, back.cols = 3;
     expect_work(tv_kernel_work_of(TV_KERNEL_layernorm_backward, &back, TV_F32), 0, 18 + 15 + 4);
@@ -150,11 +153,14 @@ TEST(Work, OfRowsAndColumns)
     expect_work(tv_kernel_work_of(TV_KERNEL_embedding_backward, &embedding_back, TV_F32), 0, 18, 2);
     tv_cross_entropy_args loss = {};
     loss.rows = 2, loss.cols = 3;
-    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_max, &loss, TV_F32), 0, 6 + 2);
-    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_sum, &loss, TV_F32), 0, 6 + 6, 2);
+    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_forward, &loss, TV_F32), 0, 6 + 8, 2);
+    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_rebase, &loss, TV_F32), 0, 8);
+    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_loss, &loss, TV_F32), 0, 8 + 4, 2);
     expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_backward, &loss, TV_F32), 0, 12 + 2, 2);
     loss.row_rest = &some;
-    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_sum, &loss, TV_F32), 0, 6 + 8, 2);
+    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_forward, &loss, TV_F32), 0, 6 + 10, 2);
+    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_rebase, &loss, TV_F32), 0, 12);
+    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_loss, &loss, TV_F32), 0, 10 + 4, 2);
     tv_axpby_args axpby = {};
     axpby.rows = 2, axpby.cols = 3;
     expect_work(tv_kernel_work_of(TV_KERNEL_axpby, &axpby, TV_F32), 0, 12);
@@ -173,6 +179,10 @@ TEST(Work, OfElements)
     tv_gelu_backward_args back = {};
     back.count = 11;
     expect_work(tv_kernel_work_of(TV_KERNEL_gelu_backward, &back, TV_F32), 0, 33);
+    float dbias[11] = {};
+    back.dbias = dbias;
+    back.cols = 11;
+    expect_work(tv_kernel_work_of(TV_KERNEL_gelu_backward, &back, TV_F32), 0, 33 + 2 * 11);
     tv_adamw_args adamw = {};
     tv_adamw_weight weights[2] = {};
     weights[0].count = 11;
@@ -201,7 +211,7 @@ TEST(Work, EveryKernelHasAGroupWithAName)
     EXPECT_EQ(tv_kernel_group(TV_KERNEL_matmul), TV_GROUP_MATMUL);
     EXPECT_EQ(tv_kernel_group(TV_KERNEL_rotary), TV_GROUP_ATTENTION);
     EXPECT_EQ(tv_kernel_group(TV_KERNEL_bias_backward), TV_GROUP_NORM);
-    EXPECT_EQ(tv_kernel_group(TV_KERNEL_cross_entropy_sum), TV_GROUP_LOSS);
+    EXPECT_EQ(tv_kernel_group(TV_KERNEL_cross_entropy_forward), TV_GROUP_LOSS);
     EXPECT_EQ(tv_kernel_group(TV_KERNEL_square_sum), TV_GROUP_OPTIMIZER);
     int matmuls = 0; // 0 is its number: a kernel without a row in the table would be there too
     for (int k = 0; k < TV_NUM_KERNELS; k++)

@@ -29,7 +29,8 @@ void discover(struct tv_comm *world, const Rank &rank, Found *found)
                                           .place = rank.place,
                                           .network = nullptr,
                                           .address = rank.address,
-                                          .uses_gpus = 0};
+                                          .uses_gpus = 0,
+                                          .may_share_gpus = 0};
     ASSERT_OK(tv_topology_discover(world, &args, &found->topology, found->arrivals.data()));
 }
 

@@ -118,7 +118,8 @@ bool are_sane(struct tv_comm *comm, const int64_t *counts, tv_dtype_t dtype)
 void run_one(struct tv_comm *world, bool uses_nccl, const RankBody &body)
 {
     struct tv_comm *copy = nullptr;
-    const struct tv_gpu_choice own = {.pci = "", .index = tv_comm_rank(world), .uses_tf32 = 0};
+    const struct tv_gpu_choice own = {
+        .pci = "", .index = tv_comm_rank(world), .num_threads = 0, .uses_tf32 = 0};
     ASSERT_OK(tv_device_open_gpu(&own, &device_place.device));
     ASSERT_OK(tv_stream_create(device_place.device, &device_place.stream));
     ASSERT_OK(tv_comm_split(world, 0, tv_comm_rank(world), &copy));

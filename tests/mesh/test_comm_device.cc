@@ -282,7 +282,7 @@ TEST(DeviceGpus, TwoRanksOnOneAreRefused)
         ASSERT_OK(tv_nccl_check_gpus(world, device_place.device));
         struct tv_device *shared = nullptr;
         const struct tv_gpu_choice choice = {
-            .pci = "", .index = tv_comm_rank(world) / 2, .uses_tf32 = 0};
+            .pci = "", .index = tv_comm_rank(world) / 2, .num_threads = 0, .uses_tf32 = 0};
         ASSERT_OK(tv_device_open_gpu(&choice, &shared));
         EXPECT_EQ(TV_INVALID, tv_nccl_check_gpus(world, shared));
         const std::string message = tv_error_message();

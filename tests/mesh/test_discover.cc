@@ -60,7 +60,8 @@ static std::vector<std::string> layout_of(const std::vector<std::string> &names,
                                               .place = 0,
                                               .network = nullptr,
                                               .address = nullptr,
-                                              .uses_gpus = 0};
+                                              .uses_gpus = 0,
+                                              .may_share_gpus = 0};
         ASSERT_OK(tv_topology_discover(world, &args, &topology, arrivals));
         struct tv_map_args map_args = {};
         map_args.topology = &topology;

@@ -253,7 +253,7 @@ TEST(InitialValues, DoNotDependOnTheAxis)
                 const struct tv_local_param local = tv_model_local_param(model, i);
                 std::vector<float> tensor((size_t)tv_param_count(local.param)),
                     want((size_t)local.count);
-                tv_param_init(local.param, 1, 0, 7, 0.02, 3, tensor.data());
+                tv_param_init(local.param, 1, 0, 7, 0.02, 3, 1, tensor.data());
                 tv_param_scatter(local.param, T, t, tensor.data(), want.data());
                 EXPECT_EQ(0, std::memcmp(want.data(),
                                          tv_tensor_at(&axis, tv_model_params(model), local.first),

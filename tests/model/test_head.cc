@@ -110,8 +110,8 @@ std::array<int64_t, TV_NUM_MEM_KINDS> bytes_of_a_head(int64_t vocab_size, int mi
     return bytes;
 }
 
-/* Norm output and statistics, logits of a chunk, lse and three numbers of each row: in the place of a layer's
- * gradients. */
+/* Norm output and statistics, logits of a chunk, lse and four numbers of each of its rows, losses in double: in the
+ * place of a layer's gradients. */
 TEST(Memory, OfAHeadByHand)
 {
     for (const auto recompute : {TV_RECOMPUTE_NONE, TV_RECOMPUTE_SELECTIVE, TV_RECOMPUTE_FULL}) {
@@ -119,7 +119,7 @@ TEST(Memory, OfAHeadByHand)
         const int64_t R = 512, logits = 256 * 50304;
         EXPECT_EQ(0, bytes[TV_MEM_ACTIVATIONS]);
         /* two residual gradients before them; positions, ids and targets of 3 slots behind */
-        EXPECT_EQ(4 * (2 * R * 32 + R * 32 + 2 * R + logits + 4 * 256 + 7 * R),
+        EXPECT_EQ(4 * (2 * R * 32 + R * 32 + 2 * R + logits + 5 * 256 + 2 * R + 7 * R),
                   bytes[TV_MEM_BUFFERS]);
         /* few columns: what a layer needs is more */
         EXPECT_EQ(4 * (2 * R * 32 + R * (128 + 96 + 32) + 7 * R),
@@ -140,7 +140,7 @@ TEST(Memory, OfLogitsDoesNotGrowWithTheRows)
             more[which] += many[(size_t)kind] - few[(size_t)kind];
     }
     EXPECT_EQ(more[0], more[1]);
-    EXPECT_EQ(14 * 64 * 4 * (3 * 32 + 2 + 7), more[0]);
+    EXPECT_EQ(14 * 64 * 4 * (3 * 32 + 2 + 2 + 7), more[0]);
 }
 
 } // namespace

@@ -285,6 +285,19 @@ TEST(AccountFormula, TellsNodesApart)
     EXPECT_EQ(bytes_of(near.bytes), all);
 }
 
+// Rows go round the ring of tensor ranks, each to the next: of four on two nodes two messages in four cross, or all.
+TEST(AccountFormula, RowsGoRoundARing)
+{
+    const Resolved r(dry(with(GPT2, {"--tp", "4", "--sequence-parallel"})), 0);
+    const int side_by_side[] = {0, 0, 1, 1}, in_turns[] = {0, 1, 0, 1};
+    const tv_sent few = r.sent(side_by_side), many = r.sent(in_turns);
+    EXPECT_EQ(bytes_of(few.bytes), bytes_of(many.bytes));
+    const int64_t own = 4 * tv_run_message_count(&r.run), m = r.run.num_micro;
+    const int64_t gathers = m * (4 * r.run.model.num_layers + 2);
+    EXPECT_EQ(many.between[TV_ACCOUNT_TENSOR] - few.between[TV_ACCOUNT_TENSOR],
+              gathers * (4 - 2) * 3 * own);
+}
+
 TEST(AccountFormula, BytesToEachPeerAddUpToThoseToAll)
 {
     for (const int64_t count : {0, 1, 2047, 2048, 2049, 2050, 100003}) {

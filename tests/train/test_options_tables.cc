@@ -379,7 +379,7 @@ TEST(BenchStepOptions, TakeTheFlagsOfTrain)
     EXPECT_EQ(o.is_json, 1);
     EXPECT_EQ(o.train.is_json, 0);
     EXPECT_EQ(o.train.is_mock_data, 1);
-    EXPECT_EQ(o.train.train_iters, 7);
+    EXPECT_EQ(o.train.train_iters, 2 + 2 * 5);
     EXPECT_STREQ(o.train.shuffle, "on"); // of a row that the table does not have
     EXPECT_EQ(o.train.mask_token, -1);
     for (const char *name : {"pp", "preset", "zero-stage"})
@@ -411,4 +411,22 @@ TEST(BenchStepOptions, LeaveOutDataAndFiles)
     EXPECT_EQ(kernels.count("pp"), 0u);
     EXPECT_EQ(kernels.count("tp"), 1u);
     EXPECT_EQ(kernels.count("precision"), 1u);
+}
+
+TEST(BenchStepOptions, SizesThatAreNotGivenFillTheDevice)
+{
+    const tv_train_rows &table = filled(tv_bench_step_table_fill);
+    for (const bool is_given : {false, true})
+        for (const bool is_gpu : {false, true}) {
+            tv_bench_step_options o = {};
+            Words words("bench", is_given ? std::vector<std::string>{"step", "--matrix-size", "512",
+                                                                     "--memory-size", "64"}
+                                          : std::vector<std::string>{"step"});
+            ASSERT_EQ(tv_bench_step_options_parse(&table, words.argc(), words.argv.data(), &o),
+                      TV_OK);
+            tv_bench_step_options_complete(&o, is_gpu ? TV_DEVICE_CUDA : TV_DEVICE_CPU, 4);
+            EXPECT_EQ(o.matrix_size, is_given ? 512 : is_gpu ? 8192 : 2048);
+            EXPECT_EQ(o.triad_mib, is_given ? 64 : is_gpu ? 4096 : 128);
+            tv_train_options_free(&o.train);
+        }
 }

@@ -1,0 +1,457 @@
+/* attention_backward_hopper_cuda.cu -- backward of causal attention of bf16 on Hopper (wgmma, TMA), heads of 64 and 128
+ * columns: after FlashAttention-3 (Shah et al. 2024, arXiv:2407.08608). What it computes: attention_backward_cuda.cu.
+ *
+ * A block has 128 keys of one head of keys, and walks over the queries that see them, down to the diagonal, by tiles of
+ * 128 (h = 64) or 64 queries. One warp loads tiles ahead. Two warpgroups have 64 keys each: s^T = k q^T and dp^T = v
+ * do^T leave p^T and ds^T in registers as they must lie for dv += p^T do and dk += ds^T q, whose sums stay there; ds^T
+ * also goes to shared memory for dq = ds k of all 128 keys. Five products per pair.
+ *
+ * dq's sums are fp32 in global memory, added up by three warps in one order, so that the bits are always the same: of
+ * a tile of queries first come the first keys that it sees, which write, then tile by tile of keys the next ones, which
+ * add. The last ones, on the diagonal, add their part and store bf16. Blocks whose keys come first have the most to do
+ * and start first; one that starts together with the block before it waits for one step, once. Why none waits for ever:
+ * attention_backward_hopper_internal.h.
+ *
+ * 10 B heads h pairs FLOPs. Shared memory of 200 to 227 KiB: one block per SM. */
+#include "kernels/attention/attention_backward_hopper_internal.h"
+#include "kernels/attention/attention_hopper_internal.h"
+
+namespace
+{
+using namespace tv_backward;
+
+/* What a thread knows of itself: warpgroup 0 or 1, row (of its first element; the other is 8 on) in the block's keys,
+ * lane % 4. */
+struct self {
+    int group, row, t;
+};
+
+/* s^T or dp^T [64, queries] of a warpgroup: keys or values from `rows` on with a tile of queries or do. */
+template <int h>
+TV_HOPPER void start_scores(float (&s)[queries<h> / 2], tv_shared_at rows, tv_shared_at columns)
+{
+    tv_wgmma_forget(s);
+    tv_wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < h / 16; i++) {
+        const uint32_t in = static_cast<uint32_t>(i % 4 * 32), panel = static_cast<uint32_t>(i / 4);
+        tv_wgmma_ss<tv_k_major, tv_k_major>(
+            s, tv_wgmma_k_major(rows + panel * keys * 128 + in),
+            tv_wgmma_k_major(columns + panel * queries<h> * 128 + in), i > 0);
+    }
+    tv_wgmma_commit();
+}
+
+/* The a fragments of the next product. */
+template <int n> struct fragments {
+    uint32_t word[n][4];
+};
+template <int n> TV_HOPPER void keep(fragments<n> &x)
+{
+#pragma unroll
+    for (int i = 0; i < 4 * n; i++)
+        tv_not_ahead(x.word[i / 4][i % 4]);
+}
+
+/* What follows goes by parts of 64 queries: 4 fragments, 32 elements of a thread. */
+template <int n> TV_HOPPER void pack(fragments<n> &to, const float (&from)[8 * n], int part)
+{
+#pragma unroll
+    for (int i = 16 * part; i < 16 * part + 16; i++) {
+        to.word[i / 4][i % 4] = tv_pack_bf16(from[2 * i], from[2 * i + 1]);
+        tv_not_ahead(to.word[i / 4][i % 4]);
+    }
+}
+
+/* sum [64, h] of a warpgroup += a part of x [64, queries] times a tile of queries or do. */
+template <int h>
+TV_HOPPER void start_sum(float (&sum)[h / 2], fragments<queries<h> / 16> &x, tv_shared_at tile,
+                         int part)
+{
+    if (part == 0)
+        tv_wgmma_keep(sum);
+    tv_wgmma_fence();
+#pragma unroll
+    for (int i = 4 * part; i < 4 * part + 4; i++)
+        tv_wgmma_rs<tv_mn_major>(
+            sum, x.word[i],
+            tv_wgmma_mn_major(tile + static_cast<uint32_t>(i) * 2048, queries<h> * 128), true);
+    tv_wgmma_commit();
+}
+
+/* A warpgroup's part of dq, [64, 64]: rows or columns 64 g on, over all keys. */
+template <int h>
+TV_HOPPER void start_dq(float (&dq)[32], tv_shared_at ds, tv_shared_at k, int group)
+{
+    const uint32_t of_ds = h == 64 ? static_cast<uint32_t>(group) * keys * 128 : 0;
+    const uint32_t of_k = h == 64 ? 0 : static_cast<uint32_t>(group) * keys * 128;
+    tv_wgmma_forget(dq);
+    tv_wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < keys / 16; i++)
+        tv_wgmma_ss<tv_mn_major, tv_mn_major>(
+            dq, tv_wgmma_mn_major(ds + of_ds + static_cast<uint32_t>(i) * 2048, keys * 128),
+            tv_wgmma_mn_major(k + of_k + static_cast<uint32_t>(i) * 2048, keys * 128), i > 0);
+    tv_wgmma_commit();
+}
+
+/* Scores of keys `key` and key + 8 with the queries of a tile: -inf where the query does not see the key. */
+template <int h>
+TV_HOPPER void hide(float (&s)[queries<h> / 2], const tile_terms<h> &terms, int query, int key,
+                    int t)
+{
+#pragma unroll
+    for (int i = 0; i < queries<h> / 2; i++) {
+        const int column = i / 4 * 8 + 2 * t + i % 2, k = key + i % 4 / 2 * 8;
+        const bool is_hidden = (k > query + column) | (k < terms.first_key[column]);
+        s[i] = is_hidden ? -INFINITY : s[i];
+    }
+}
+
+/* scores -> weights */
+template <int h>
+TV_HOPPER void soften(float (&s)[queries<h> / 2], const tile_terms<h> &terms, int t, int part)
+{
+    constexpr float scale = tv_score_scale<h> * tv_log2_e;
+#pragma unroll
+    for (int j = 8 * part; j < 8 * part + 8; j++) {
+        float lse[2];
+        tv_load_floats<2>(terms.lse + 8 * j + 2 * t, lse);
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            s[4 * j + e] = tv_exp2(s[4 * j + e] * scale - lse[e % 2]);
+    }
+}
+
+/* weights, and the products v.do -> gradients of scores in place of the latter */
+template <int h>
+TV_HOPPER void differentiate(float (&dp)[queries<h> / 2], const float (&p)[queries<h> / 2],
+                             const tile_terms<h> &terms, int t, int part)
+{
+#pragma unroll
+    for (int j = 8 * part; j < 8 * part + 8; j++) {
+        float delta[2];
+        tv_load_floats<2>(terms.delta + 8 * j + 2 * t, delta);
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            dp[4 * j + e] = p[4 * j + e] * (dp[4 * j + e] - delta[e % 2]);
+    }
+}
+
+/* ds^T into its tile, panels of [keys, 64]. */
+template <int h>
+TV_HOPPER void put_ds(uint16_t *tile, const fragments<queries<h> / 16> &ds, const self &me)
+{
+    uint32_t first = static_cast<uint32_t>(me.row);
+    tv_not_ahead(first); /* the places of all fragments */
+#pragma unroll
+    for (int j = 0; j < queries<h> / 8; j++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int row = static_cast<int>(first) + 8 * half;
+            uint16_t *to =
+                tile + j / 8 * keys * 64 + row * 64 + ((j % 8) ^ (row & 7)) * 8 + 2 * me.t;
+            *reinterpret_cast<uint32_t *>(to) = ds.word[j / 2][j % 2 * 2 + half];
+        }
+    }
+}
+
+/* The part of dq into its tile. */
+template <int h> TV_HOPPER void put_dq(float *tile, const float (&dq)[32], const self &me)
+{
+    uint32_t first = static_cast<uint32_t>(me.row - (h == 64 ? 0 : 64 * me.group));
+    tv_not_ahead(first);
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        const int row = static_cast<int>(first) + i % 2 * 8;
+        const int unit = i / 2 + (h == 64 ? 0 : 8 * me.group);
+        const float pair[2] = {dq[2 * i], dq[2 * i + 1]};
+        tv_store_floats<2>(tile + row * h + (unit ^ (row & 7)) * 8 + 2 * me.t, pair);
+    }
+}
+
+/* The part is complete: to those who add. */
+template <int h> TV_HOPPER void hand_over_dq(room<h> &shared, float (&dq)[32], const self &me)
+{
+    tv_wgmma_keep(dq);
+    tv_named_sync(dq_taken + me.group, 128 + adders);
+    put_dq<h>(shared.dq, dq, me);
+    tv_fence_async();
+    tv_named_arrive(dq_written, multipliers + adders);
+}
+
+/* A warp's 16 rows of dk or dv through its rows of a tile to where they belong. */
+template <int h>
+TV_HOPPER void finish(uint16_t *tile, const float (&sum)[h / 2], float scale,
+                      const tv_head_rows_out &to, const self &me)
+{
+    uint32_t first = static_cast<uint32_t>(me.row) - threadIdx.x % 32 / 4;
+    tv_not_ahead(first);
+    const int row = static_cast<int>(first);
+    const float factor[1][2] = {{scale, scale}};
+    float fragment[1][h / 8][4];
+#pragma unroll
+    for (int i = 0; i < h / 2; i++)
+        fragment[0][i / 4][i % 4] = sum[i];
+    __syncwarp();
+    tv_tile_put<h, 1>(tile, row, fragment, factor);
+    tv_tile_store<h, 16>(tile, row, to);
+}
+
+/* What a warpgroup has in registers: sums; s^T, then p^T; dp^T, then ds^T; a part of dq. */
+template <int h> struct products {
+    float dk[h / 2], dv[h / 2], p[queries<h> / 2], ds[queries<h> / 2], dq[32];
+    fragments<queries<h> / 16> p_words, ds_words;
+};
+
+/* Scores, begun by the step before -> weights and their gradients as words; the products for dv and dk are under way.
+ * key: the warpgroup's first; query: the tile's */
+template <int h>
+TV_HOPPER void gradients(products<h> &x, tile_pair<h> &tile, const tile_terms<h> &terms,
+                         tv_shared_at v, int key, int query, const self &me)
+{
+    const tv_shared_at q = tv_shared_place(tile.q), d_o = tv_shared_place(tile.d_o);
+    tv_wgmma_wait<0>();
+    tv_wgmma_keep(x.p);
+    if (key + 63 > query || terms.first_key[queries<h> - 1] > key)
+        hide<h>(x.p, terms, query, key - 64 * me.group + me.row, me.t);
+    start_scores<h>(x.ds, v, d_o);
+#pragma unroll
+    for (int part = 0; part < queries<h> / 64; part++) {
+        soften<h>(x.p, terms, me.t, part);
+        if (h == 128) { /* there are registers for weights as floats and as words */
+            pack(x.p_words, x.p, part);
+            start_sum<h>(x.dv, x.p_words, d_o, part);
+            tv_wgmma_wait<1>();
+        } else if (part == 0) {
+            tv_wgmma_wait<0>();
+        }
+        if (part == 0)
+            tv_wgmma_keep(x.ds);
+        differentiate<h>(x.ds, x.p, terms, me.t, part);
+        if (h == 64) {
+            pack(x.p_words, x.p, part);
+            start_sum<h>(x.dv, x.p_words, d_o, part);
+        }
+        pack(x.ds_words, x.ds, part);
+        start_sum<h>(x.dk, x.ds_words, q, part);
+    }
+}
+
+/* The sums of dk and dv are complete; ds gives them room. */
+template <int h>
+TV_HOPPER void finish_keys(products<h> &x, const sweep &s, room<h> &shared, const task &of,
+                           const self &me)
+{
+    tv_wgmma_keep(x.dk);
+    tv_wgmma_keep(x.dv);
+    const int first = of.key_tile * keys, rows = s.a.seq_length - first;
+    const int64_t head_at = static_cast<int64_t>(of.kv) * h, row = of.base + first;
+    uint16_t *dk = static_cast<uint16_t *>(s.a.dk), *dv = static_cast<uint16_t *>(s.a.dv);
+    tv_named_sync(ds_taken, multipliers);
+    finish<h>(shared.ds[0], x.dk, tv_score_scale<h>,
+              {dk + row * s.a.ld_dk + head_at, s.a.ld_dk, rows, true}, me);
+    finish<h>(shared.ds[0], x.dv, 1, {dv + row * s.a.ld_dv + head_at, s.a.ld_dv, rows, true}, me);
+    tv_named_sync(ds_taken, multipliers);
+}
+
+/* The block's nth task, whose first step is the block's step number `step`. Returns the next one's. */
+template <int h>
+TV_HOPPER int multiply_task(const sweep &s, room<h> &shared, const task &of, int n, int step,
+                            const self &me)
+{
+    const int key = of.key_tile * keys + 64 * me.group;
+    const unsigned mine = static_cast<unsigned>(me.group) * 64 * 128;
+    const tv_shared_at k = tv_shared_place(shared.k), v = tv_shared_place(shared.v) + mine;
+    products<h> x = {};
+    tv_wgmma_keep(x.dk); /* zeros before the first product */
+    tv_wgmma_keep(x.dv);
+
+    tv_barrier_wait(&shared.has_keys, n & 1);
+    tv_barrier_wait(&shared.full[step % stages], step / stages & 1);
+    start_scores<h>(x.p, k + mine, tv_shared_place(shared.tiles[step % stages].q));
+    for (bool is_first = true;; is_first = false) {
+        const int stage = step % stages, query = shared.notes[stage].query;
+        uint16_t *ds = shared.ds[step % ds_tiles<h>];
+        gradients<h>(x, shared.tiles[stage], shared.terms[stage], v, key, query, me);
+        if (ds_tiles<h> == 1 && !is_first)
+            tv_named_sync(ds_read + 1 - me.group, multipliers);
+        put_ds<h>(ds, x.ds_words, me);
+        tv_fence_async();
+        tv_named_sync(ds_written, multipliers);
+        start_dq<h>(x.dq, tv_shared_place(ds), k, me.group);
+        tv_wgmma_wait<0>();
+        keep(x.p_words);
+        keep(x.ds_words);
+        const bool is_last = shared.notes[stage].is_last;
+        __syncwarp();
+        if (threadIdx.x % 32 == 0)
+            tv_barrier_arrive(&shared.empty[stage]);
+        step++;
+        if (is_last)
+            break;
+        if (ds_tiles<h> == 1)
+            tv_named_arrive(ds_read + me.group, multipliers);
+        tv_barrier_wait(&shared.full[step % stages], step / stages & 1);
+        start_scores<h>(x.p, k + mine, tv_shared_place(shared.tiles[step % stages].q));
+        hand_over_dq<h>(shared, x.dq, me);
+    }
+    if (threadIdx.x % 32 == 0)
+        tv_barrier_arrive(&shared.needs_keys);
+    __syncwarp();
+    hand_over_dq<h>(shared, x.dq, me);
+    finish_keys<h>(x, s, shared, of, me);
+    return step;
+}
+
+template <int h> TV_HOPPER void multiply(const sweep &s, room<h> &shared)
+{
+    const int thread = static_cast<int>(threadIdx.x) - 128;
+    const self me = {__shfl_sync(0xffffffffu, thread / 128, 0), /* the compiler sees: of a warp */
+                     thread / 32 * 16 + thread % 32 / 4, thread % 4};
+    for (int n = 0, step = 0;; n++) {
+        const task &of = take_task(shared, n);
+        if (of.tiles == 0)
+            return;
+        step = multiply_task<h>(s, shared, of, n, step, me);
+        give_back_task(shared, n);
+    }
+}
+
+template <int h>
+__global__ void __launch_bounds__(threads, 1)
+    attention_backward_wgmma(const __grid_constant__ sweep s)
+{
+    TV_SHARED_DYNAMIC(unsigned char, bytes);
+    room<h> &shared = *reinterpret_cast<room<h> *>(tv_shared_1024(bytes));
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < 2; i++) {
+            tv_barrier_init(&shared.has_task[i], 1);
+            tv_barrier_init(&shared.needs_task[i], (multipliers + adders) / 32);
+        }
+        for (int i = 0; i < stages; i++) {
+            tv_barrier_init(&shared.full[i], 2);
+            tv_barrier_init(&shared.empty[i], multipliers / 32);
+        }
+        tv_barrier_init(&shared.has_keys, 1);
+        tv_barrier_init(&shared.needs_keys, multipliers / 32);
+        tv_barriers_ready();
+    }
+    __syncthreads();
+    if (threadIdx.x < 128) {
+        tv_registers_fewer<40>();
+        if (threadIdx.x < 32)
+            load<h>(s, shared);
+        else
+            add<h>(s, shared);
+    } else {
+        tv_registers_more<232>();
+        multiply<h>(s, shared);
+    }
+}
+
+/* ---- before it ---- */
+
+constexpr int terms_threads = 256;
+template <int h> constexpr int terms_rows = terms_threads / (h / 8);
+
+/* The terms of all tiles; no tickets are drawn, and nothing is added. h / 8 threads for a row of a head; rows of the
+ * tiles behind the end of the sequence, too. Blocks: heads of all sequences, rows. */
+template <int h>
+__global__ void __launch_bounds__(terms_threads)
+    attention_backward_terms(const __grid_constant__ sweep s)
+{
+    constexpr int lanes = h / 8;
+    const int lane = static_cast<int>(threadIdx.x) % lanes,
+              row = static_cast<int>(blockIdx.y) * terms_rows<h> +
+                    static_cast<int>(threadIdx.x) / lanes;
+    const int sequence = static_cast<int>(blockIdx.x) / s.a.num_heads,
+              head = static_cast<int>(blockIdx.x) % s.a.num_heads;
+    const int64_t base = static_cast<int64_t>(sequence) * s.a.seq_length, at = base + row;
+    const int64_t column = static_cast<int64_t>(head) * h + lane * 8;
+    const bool is_row = row < s.a.seq_length;
+    float delta = 0;
+    if (is_row) {
+        float o[8], d_o[8];
+        tv_load_floats<8>(static_cast<const __nv_bfloat16 *>(s.a.o) + at * s.a.ld_o + column, o);
+        tv_load_floats<8>(static_cast<const __nv_bfloat16 *>(s.a.d_o) + at * s.a.ld_do + column,
+                          d_o);
+#pragma unroll
+        for (int e = 0; e < 8; e++)
+            delta += o[e] * d_o[e];
+    }
+#pragma unroll
+    for (int bits = lanes / 2; bits > 0; bits /= 2)
+        delta += __shfl_xor_sync(0xffffffffu, delta, bits);
+    if (lane != 0)
+        return;
+    const int64_t plane = blockIdx.x, tile = plane * s.query_tiles + row / queries<h>;
+    tile_terms<h> &terms = static_cast<tile_terms<h> *>(s.terms)[tile];
+    terms.lse[row % queries<h>] =
+        is_row ? s.a.lse[plane * s.a.seq_length + row] * tv_log2_e : INFINITY;
+    terms.delta[row % queries<h>] = delta;
+    terms.first_key[row % queries<h>] =
+        tv_first_key_of(s.a.first_keys, is_row ? at : base + s.a.seq_length - 1);
+    if (row % queries<h> == 0)
+        s.counts[tile] = 0;
+    if (blockIdx.x == 0 && row == 0)
+        *s.drawn = 0;
+}
+
+/* Places in the stream's workspace, and what TMA reads. */
+template <int h>
+tv_status_t prepare(tv_stream *stream, const tv_attention_backward_args *a, sweep *s_out)
+{
+    sweep &s = *s_out;
+    s.a = *a;
+    s.key_tiles = static_cast<int>(tv_ceil_div(a->seq_length, keys));
+    s.query_tiles = static_cast<int>(tv_ceil_div(a->seq_length, queries<h>));
+    s.num_tasks = a->batch * a->num_kv_heads * s.key_tiles;
+    const size_t tiles = static_cast<size_t>(a->batch) * static_cast<size_t>(a->num_heads) *
+                         static_cast<size_t>(s.query_tiles);
+    TV_TRY(tv_cuda_workspace(stream, tiles * (sizeof(tile_terms<h>) + sizeof(int)) + sizeof(int),
+                             &s.terms));
+    s.counts = reinterpret_cast<int *>(static_cast<tile_terms<h> *>(s.terms) + tiles);
+    s.drawn = s.counts + tiles;
+    const int64_t cols = static_cast<int64_t>(a->num_heads) * h,
+                  kv_cols = static_cast<int64_t>(a->num_kv_heads) * h;
+    TV_TRY(tv_tensor_map(&s.q, a->q, cols, a->seq_length, a->batch, a->ld_q, queries<h>));
+    TV_TRY(tv_tensor_map(&s.d_o, a->d_o, cols, a->seq_length, a->batch, a->ld_do, queries<h>));
+    TV_TRY(tv_tensor_map(&s.k, a->k, kv_cols, a->seq_length, a->batch, a->ld_k, keys));
+    return tv_tensor_map(&s.v, a->v, kv_cols, a->seq_length, a->batch, a->ld_v, keys);
+}
+
+template <int h> tv_status_t launch(tv_stream *stream, const tv_attention_backward_args *a)
+{
+    sweep s = {};
+    TV_TRY(prepare<h>(stream, a, &s));
+    const dim3 heads_and_rows(static_cast<unsigned>(a->batch) * static_cast<unsigned>(a->num_heads),
+                              static_cast<unsigned>(s.query_tiles * queries<h> / terms_rows<h>));
+    TV_TRY(
+        tv_launch(attention_backward_terms<h>, heads_and_rows, dim3(terms_threads), 0, stream, s));
+    int device = 0, processors = 0;
+    TV_TRY(tv_cuda_status(cudaGetDevice(&device), "the device"));
+    TV_TRY(tv_cuda_status(
+        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "its SMs"));
+    const unsigned blocks =
+        static_cast<unsigned>(processors < s.num_tasks ? processors : s.num_tasks);
+    constexpr int bytes = static_cast<int>(sizeof(room<h>)) + 1024;
+    static_assert(bytes <= 232448, "what a block may have");
+    return tv_launch_shared(attention_backward_wgmma<h>, dim3(blocks), threads, bytes, stream, s);
+}
+} // namespace
+
+bool tv_attention_backward_is_for_hopper(const tv_attention_backward_args *a)
+{
+    return (a->head_dim == 64 || a->head_dim == 128) && a->dropout.threshold == 0 &&
+           tv_is_aligned_16(a->q, a->ld_q) && tv_is_aligned_16(a->k, a->ld_k) &&
+           tv_is_aligned_16(a->v, a->ld_v) && tv_is_aligned_16(a->o, a->ld_o) &&
+           tv_is_aligned_16(a->d_o, a->ld_do) && tv_is_aligned_16(a->dq, a->ld_dq) &&
+           tv_is_aligned_16(a->dk, a->ld_dk) && tv_is_aligned_16(a->dv, a->ld_dv) &&
+           tv_is_aligned<4>(a->work) && tv_is_hopper();
+}
+
+tv_status_t tv_attention_backward_hopper(tv_stream *stream, const tv_attention_backward_args *a)
+{
+    return a->head_dim == 64 ? launch<64>(stream, a) : launch<128>(stream, a);
+}

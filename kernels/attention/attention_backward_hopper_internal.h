@@ -1,0 +1,412 @@
+/* attention_backward_hopper_internal.h -- what stands beside the products in the backward of attention on Hopper:
+ * what a block does, the warp that loads, the warps that add up dq.
+ *
+ * A block draws tickets, each for a task, until there are none; the next one while it still works on one.
+ *
+ * Sums of tasks in one order. A count in global memory says how many tasks have added to a tile; the task whose number
+ * it is adds and counts on. A task waits only for tasks of lower tickets. These are done or have been drawn by running
+ * blocks, which work on their tickets in ascending order: whatever the order in which blocks start, and however few run
+ * at once, the lowest ticket that is not done is at work and waits for nobody. PTX ISA: "Memory Consistency Model",
+ * "Async proxy". */
+#ifndef TV_KERNELS_ATTENTION_BACKWARD_HOPPER_INTERNAL_H
+#define TV_KERNELS_ATTENTION_BACKWARD_HOPPER_INTERNAL_H
+#include "kernels/attention/attention_cuda_internal.h"
+#include "kernels/hopper_internal.h"
+
+#ifdef __CUDACC__
+/* By one thread, until the count has that value: what was written before it was counted is seen from then on. */
+static __device__ __forceinline__ void tv_count_wait(const int *count, int value)
+{
+    int now;
+    do
+        asm volatile("ld.acquire.gpu.global.s32 %0, [%1];\n" : "=r"(now) : "l"(count) : "memory");
+    while (now != value);
+}
+/* By one thread, behind a barrier of those that wrote. */
+static __device__ __forceinline__ void tv_count_set(int *count, int value)
+{
+    asm volatile("st.release.gpu.global.s32 [%0], %1;\n" ::"l"(count), "r"(value) : "memory");
+}
+/* Between plain accesses to global memory and bulk copies to and from the same places. */
+static __device__ __forceinline__ void tv_fence_async_global(void)
+{
+    asm volatile("fence.proxy.async.global;\n" ::: "memory");
+}
+/* What d holds is not needed any more: its registers are free until a product writes them. */
+template <int n> static __device__ __forceinline__ void tv_wgmma_forget(float (&d)[n])
+{
+#pragma unroll
+    for (int i = 0; i < n; i++)
+        asm volatile("" : "=f"(d[i]));
+}
+#else
+/* Blocks of the emulation run one after another: who would wait now would wait for ever. */
+inline void tv_count_wait(const int *count, int value)
+{
+    if (*count != value)
+        emulation::fail("a block waits for the count %d of a tile, which is %d", value, *count);
+}
+inline void tv_count_set(int *count, int value)
+{
+    *count = value;
+}
+inline void tv_fence_async_global()
+{
+}
+template <int n> void tv_wgmma_forget(float (&)[n])
+{
+}
+#endif
+
+namespace tv_backward
+{
+constexpr int keys = 128, stages = 2, together = 32;
+constexpr int multipliers = 256, adders = 96, threads = 128 + multipliers;
+template <int h> constexpr int queries = h == 64 ? 128 : 64;
+template <int h> constexpr int panels = h / 64;
+template <int h> constexpr int ds_tiles = h == 64 ? 1 : 2;
+
+/* Named barriers. Of each of the two warpgroups: dq_taken and the next, ds_read and the next. */
+constexpr int ds_written = 1, dq_written = 2, dq_taken = 3, added = 5, ds_taken = 6, ds_read = 7;
+
+/* Of the queries of a tile. lse in powers of 2, infinite behind the end of the sequence, so that weights are 0. */
+template <int h> struct tile_terms {
+    float lse[queries<h>], delta[queries<h>];
+    int first_key[queries<h>];
+};
+
+template <int h> struct tile_pair {
+    uint16_t q[queries<h> * h], d_o[queries<h> * h];
+};
+
+/* What a block has to do next: `tiles` tiles of queries from the diagonal's first_tile on, for every head of a group.
+ * No tiles: nothing is left. */
+struct task {
+    int sequence, kv, group, key_tile, first_tile, tiles;
+    int64_t base; /* row of the sequence */
+};
+
+/* Which tile of queries it is: its first, and whether it is a task's last one. */
+struct tile_note {
+    int query, is_last;
+};
+
+/* Shared memory, at a multiple of 1024 bytes. Tiles are panels: hopper_internal.h. dq: row by row; 8 columns of row r,
+ * which start at 8 u, are at 8 (u ^ (r % 8)). */
+template <int h> struct room {
+    uint16_t k[keys * h], v[keys * h];
+    tile_pair<h> tiles[stages];
+    uint16_t ds[ds_tiles<h>][keys * queries<h>]; /* transposed */
+    float dq[queries<h> * h], sums[queries<h> * h];
+    tile_terms<h> terms[stages];
+    tile_note notes[stages];
+    task tasks[2]; /* the one at work and the next */
+    uint64_t has_task[2], needs_task[2], has_keys, needs_keys, full[stages], empty[stages];
+};
+
+struct sweep {
+    CUtensorMap q, d_o, k, v;
+    tv_attention_backward_args a;
+    void *terms;         /* tile_terms [batch, num_heads, query tiles] */
+    int *counts, *drawn; /* of the same tiles: who has added; tickets */
+    int key_tiles, query_tiles, num_tasks;
+};
+
+/* A walk over a task: from the last tile to the diagonal, through the heads of each. */
+struct place {
+    int head, tile;
+};
+TV_HOPPER place first_place(const task &of)
+{
+    return {of.kv * of.group, of.first_tile + of.tiles - 1};
+}
+TV_HOPPER place next_place(const task &of, place at)
+{
+    if (at.head + 1 < (of.kv + 1) * of.group)
+        return {at.head + 1, at.tile};
+    return {of.kv * of.group, at.tile - 1};
+}
+TV_HOPPER int64_t tile_number(const sweep &s, const task &of, place at)
+{
+    return (static_cast<int64_t>(of.sequence) * s.a.num_heads + at.head) * s.query_tiles + at.tile;
+}
+
+/* The first tile of keys that a tile of queries sees. */
+template <int h>
+TV_HOPPER int first_key_tile(const tv_attention_backward_args &a, int64_t base, int tile)
+{
+    return tv_first_key_of(a.first_keys, base + static_cast<int64_t>(tile) * queries<h>) / keys;
+}
+
+/* Tickets go to a number of heads together, the first keys of all of them first: the longest walks, and the first to
+ * add. */
+template <int h> TV_HOPPER task task_of(const sweep &s, int ticket)
+{
+    const int heads = s.a.batch * s.a.num_kv_heads, before = ticket / (together * s.key_tiles),
+              here = tv_lesser(together, heads - before * together);
+    const int rest = ticket - before * together * s.key_tiles;
+    const int head = before * together + rest % here, key_tile = rest / here;
+    task of;
+    of.sequence = head / s.a.num_kv_heads;
+    of.kv = head % s.a.num_kv_heads;
+    of.group = s.a.num_heads / s.a.num_kv_heads;
+    of.key_tile = key_tile;
+    of.first_tile = key_tile * (keys / queries<h>);
+    of.base = static_cast<int64_t>(of.sequence) * s.a.seq_length;
+    of.tiles = s.query_tiles - of.first_tile;
+    return of;
+}
+
+/* How many tiles of queries see a key of the task: first keys never fall. */
+template <int h> TV_HOPPER int count_tiles(const sweep &s, const task &of)
+{
+    if (s.a.first_keys == nullptr)
+        return of.tiles;
+    int seeing = 1, end = of.tiles + 1; /* the diagonal's does */
+    while (end - seeing > 1) {
+        const int middle = seeing + (end - seeing) / 2;
+        if (first_key_tile<h>(s.a, of.base, of.first_tile + middle - 1) <= of.key_tile)
+            seeing = middle;
+        else
+            end = middle;
+    }
+    return seeing;
+}
+
+template <int h> TV_HOPPER task draw_task(const sweep &s)
+{
+    const int ticket = atomicAdd(s.drawn, 1);
+    task of = {};
+    if (ticket >= s.num_tasks)
+        return of;
+    of = task_of<h>(s, ticket);
+    of.tiles = count_tiles<h>(s, of);
+    return of;
+}
+
+/* The block's nth task, as the loading warp has drawn it, until it is given back; by whole warps. */
+template <int h> TV_HOPPER const task &take_task(room<h> &shared, int n)
+{
+    tv_barrier_wait(&shared.has_task[n % 2], n / 2 & 1);
+    return shared.tasks[n % 2];
+}
+template <int h> TV_HOPPER void give_back_task(room<h> &shared, int n)
+{
+    __syncwarp();
+    if (threadIdx.x % 32 == 0)
+        tv_barrier_arrive(&shared.needs_task[n % 2]);
+}
+
+/* ---- the loading warp ---- */
+
+/* A tile [rows, h] by one thread. */
+template <int h, int rows>
+TV_HOPPER void load_tile(const CUtensorMap *map, uint16_t *tile, uint64_t *barrier, int head,
+                         int row, int sequence)
+{
+#pragma unroll
+    for (int p = 0; p < panels<h>; p++)
+        tv_tma_load(map, tile + p * rows * 64, barrier, head * h + p * 64, row, sequence);
+}
+
+/* Keys and values of the nth task. */
+template <int h> TV_HOPPER void load_keys(const sweep &s, room<h> &shared, const task &of, int n)
+{
+    if (n > 0)
+        tv_barrier_wait(&shared.needs_keys, (n - 1) & 1);
+    if (threadIdx.x % 32 == 0) {
+        const int first = of.key_tile * keys;
+        tv_barrier_arrive_expect(&shared.has_keys, 2 * 2 * keys * h);
+        load_tile<h, keys>(&s.k, shared.k, &shared.has_keys, of.kv, first, of.sequence);
+        load_tile<h, keys>(&s.v, shared.v, &shared.has_keys, of.kv, first, of.sequence);
+    }
+    __syncwarp();
+}
+
+/* Until the block's nth step has room for a tile of queries. */
+template <int h> TV_HOPPER void wait_for_room(room<h> &shared, int n)
+{
+    if (n >= stages)
+        tv_barrier_wait(&shared.empty[n % stages], (n / stages - 1) & 1);
+}
+
+/* The tile of queries of the block's nth step. */
+template <int h>
+TV_HOPPER void load_queries(const sweep &s, room<h> &shared, const task &of, place at, int n,
+                            bool is_last)
+{
+    const int lane = static_cast<int>(threadIdx.x % 32), stage = n % stages;
+    constexpr int chunks = static_cast<int>(sizeof(tile_terms<h>) / 16);
+    uint64_t *full = &shared.full[stage];
+    if (lane == 0) {
+        tile_pair<h> &to = shared.tiles[stage];
+        const int row = at.tile * queries<h>;
+        tv_barrier_arrive_expect(full, 2 * 2 * queries<h> * h);
+        load_tile<h, queries<h>>(&s.q, to.q, full, at.head, row, of.sequence);
+        load_tile<h, queries<h>>(&s.d_o, to.d_o, full, at.head, row, of.sequence);
+    }
+    const uint4 *from = reinterpret_cast<const uint4 *>(
+        static_cast<const tile_terms<h> *>(s.terms) + tile_number(s, of, at));
+    uint4 *to = reinterpret_cast<uint4 *>(&shared.terms[stage]);
+    for (int i = lane; i < chunks; i += 32)
+        to[i] = from[i];
+    __syncwarp();
+    if (lane == 0) {
+        shared.notes[stage] = {at.tile * queries<h>, is_last};
+        tv_barrier_arrive(full);
+    }
+    __syncwarp();
+}
+
+/* A task is drawn when there is room for its first tile: a task that is drawn long before it begins keeps those waiting
+ * that come after it. */
+template <int h> TV_HOPPER void load(const sweep &s, room<h> &shared)
+{
+    for (int n = 0, step = 0;; n++) {
+        wait_for_room(shared, step);
+        if (threadIdx.x % 32 == 0) {
+            if (n >= 2)
+                tv_barrier_wait(&shared.needs_task[n % 2], (n / 2 - 1) & 1);
+            shared.tasks[n % 2] = draw_task<h>(s);
+            tv_barrier_arrive(&shared.has_task[n % 2]);
+        }
+        __syncwarp();
+        const task &of = shared.tasks[n % 2];
+        if (of.tiles == 0)
+            return;
+        place at = first_place(of);
+        for (int left = of.tiles * of.group; left > 0; left--, at = next_place(of, at)) {
+            wait_for_room(shared, step);
+            load_queries<h>(s, shared, of, at, step++, left == 1);
+            if (left == of.tiles * of.group)
+                load_keys<h>(s, shared, of, n);
+        }
+    }
+}
+
+/* ---- the adding warps ---- */
+
+/* What the tasks before have added up, while the block's own part is not there yet. A thread copies what it reads. */
+template <int h> TV_HOPPER void fetch_sums(room<h> &shared, const float *sums, int rows)
+{
+    for (int i = static_cast<int>(threadIdx.x) - 32; i < rows * h / 8; i += adders) {
+        tv_copy_async_16(shared.sums + 8 * i, sums + 8 * i, true);
+        tv_copy_async_16(shared.sums + 8 * i + 4, sums + 8 * i + 4, true);
+    }
+    tv_copy_async_commit();
+    tv_copy_async_wait<0>();
+}
+
+/* Eight columns of dq as bf16: sums of the tasks before and this one's, scaled. */
+template <int h> TV_HOPPER uint4 finish_unit(const float *own, const float *before, bool has_before)
+{
+    float x[8], y[8] = {};
+    tv_load_floats<4>(own, x);
+    tv_load_floats<4>(own + 4, x + 4);
+    if (has_before) {
+        tv_load_floats<4>(before, y);
+        tv_load_floats<4>(before + 4, y + 4);
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        x[i] = (y[i] + x[i]) * tv_score_scale<h>;
+    return {tv_pack_bf16(x[0], x[1]), tv_pack_bf16(x[2], x[3]), tv_pack_bf16(x[4], x[5]),
+            tv_pack_bf16(x[6], x[7])};
+}
+
+/* The last part of a tile's sums comes from here: dq. */
+template <int h>
+TV_HOPPER void finish_dq(const sweep &s, const room<h> &shared, const task &of, place at, int rows,
+                         bool has_before)
+{
+    constexpr int units = h / 8;
+    uint16_t *dq = static_cast<uint16_t *>(s.a.dq) +
+                   (of.base + static_cast<int64_t>(at.tile) * queries<h>)*s.a.ld_dq +
+                   static_cast<int64_t>(at.head) * h;
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x) - 32; i < rows * units; i += adders) {
+        const int row = i / units, unit = i % units ^ (row & 7);
+        *reinterpret_cast<uint4 *>(dq + row * s.a.ld_dq + unit * 8) =
+            finish_unit<h>(shared.dq + 8 * i, shared.sums + 8 * i, has_before);
+    }
+}
+
+/* An addition under way: its tile's count, to be set to `number` when it is done. */
+struct addition {
+    int *count;
+    int number;
+};
+
+/* By the thread that began it. */
+TV_HOPPER void settle(addition &last)
+{
+    if (last.count == nullptr)
+        return;
+    tv_bulk_wait<0>();
+    tv_fence_async_global();
+    tv_count_set(last.count, last.number);
+    last.count = nullptr;
+}
+
+/* The block's part of a tile's dq, once it is in shared memory. The first thread adds, that of the next warp waits for
+ * the tasks before. */
+template <int h>
+TV_HOPPER void add_tile(const sweep &s, room<h> &shared, const task &of, place at, addition &last)
+{
+    const int thread = static_cast<int>(threadIdx.x) - 32, first = at.tile * queries<h>,
+              rows = tv_lesser(queries<h>, s.a.seq_length - first),
+              number = of.key_tile - first_key_tile<h>(s.a, of.base, at.tile);
+    const bool is_last = first / keys == of.key_tile;
+    const int64_t head = static_cast<int64_t>(of.sequence) * s.a.num_heads + at.head;
+    float *sums = s.a.work + (head * s.a.seq_length + first) * h;
+    int *count = s.counts + tile_number(s, of, at);
+    if (thread == 32 && number > 0)
+        tv_count_wait(count, number);
+    __syncwarp();
+    if (is_last && number > 0) {
+        tv_named_sync(added, adders);
+        fetch_sums<h>(shared, sums, rows);
+    }
+    tv_named_sync(dq_written, multipliers + adders);
+    if (is_last) {
+        finish_dq<h>(s, shared, of, at, rows, number > 0);
+    } else if (number == 0) {
+        const float4 *from = reinterpret_cast<const float4 *>(shared.dq);
+#pragma unroll 4
+        for (int i = thread; i < rows * h / 4; i += adders)
+            reinterpret_cast<float4 *>(sums)[i] = from[i];
+        tv_fence_async_global();
+        tv_named_sync(added, adders);
+        if (thread == 0)
+            tv_count_set(count, 1);
+    } else if (thread == 0) {
+        tv_fence_async_global();
+        tv_bulk_add(sums, shared.dq, static_cast<uint32_t>(rows * h * 4));
+        tv_bulk_commit();
+        tv_bulk_wait_read<0>();
+        last = {count, number + 1};
+    }
+    __syncwarp();
+}
+
+template <int h> TV_HOPPER void add(const sweep &s, room<h> &shared)
+{
+    addition last = {};
+    for (int n = 0;; n++) {
+        const task &of = take_task(shared, n);
+        if (of.tiles == 0)
+            return;
+        place at = first_place(of);
+        for (int i = 0; i < of.tiles * of.group; i++, at = next_place(of, at)) {
+            for (int g = 0; g < 2; g++)
+                tv_named_arrive(dq_taken + g, 128 + adders);
+            settle(last);
+            __syncwarp();
+            add_tile<h>(s, shared, of, at, last);
+        }
+        settle(last);
+        give_back_task(shared, n);
+    }
+}
+} // namespace tv_backward
+#endif

@@ -1,0 +1,396 @@
+/* attention_forward_hopper_cuda.cu -- causal attention of bf16 on Hopper (sm_90a), heads of 64 and 128 columns: after
+ * FlashAttention-3 (Shah et al. 2024, arXiv:2407.08608, algorithm 2). What it computes is attention_forward_cuda.cu's:
+ * softmax in fp32 by powers of 2, weights rounded to bf16 for the product with the values.
+ *
+ * A block stays on its multiprocessor and takes tiles of 64 queries per warpgroup, 128 or 192, one after another. One
+ * warp copies by TMA: queries once a tile, keys and values through rings of stages, ahead into the next tile. The other
+ * warpgroups multiply: while the tensor cores work on scores of the next keys and on the sum over the present values,
+ * a warpgroup softens scores; warpgroups take turns at starting products, so that one softens while another multiplies.
+ * Keys come from the diagonal down, only tiles that hide something are masked.
+ *
+ * Blocks take the next tile when they are free: of planes (sequence and head) whose keys and values together stay in
+ * the second-level cache, of those the longest tiles first. What a tile computes does not depend on who takes it.
+ * 4 B heads h pairs FLOPs. */
+#include "kernels/attention/attention_forward_hopper_internal.h"
+#include "kernels/attention/attention_hopper_internal.h"
+
+using namespace tv_forward;
+
+namespace
+{
+/* A warpgroup that multiplies. */
+template <typename P> struct multiplier {
+    float sum[P::h / 2];                /* [64, h]: weights times values */
+    float scores[64];                   /* [64, keys] */
+    uint32_t weights[8][4];             /* the same as bf16 */
+    float top[2], weight[2], shrink[2]; /* of rows g and g + 8: maximum, this lane's sum */
+    int first_key[2];
+    int row; /* of the sequence: g of the warp's 16 rows */
+    int group;
+};
+
+/* One arrival of the warp. */
+TV_ATTENTION_DEVICE void release(uint64_t *empty)
+{
+    if (threadIdx.x % 32 == 0)
+        tv_barrier_arrive(empty);
+}
+
+/* Warpgroups start products in turns: named barriers from 1. */
+template <typename P> TV_ATTENTION_DEVICE void await_turn(int group)
+{
+    tv_named_sync(1 + group, 256);
+}
+template <typename P> TV_ATTENTION_DEVICE void pass_turn(int group)
+{
+    tv_named_arrive(1 + (group + 1) % P::groups, 256);
+}
+
+/* scores = q k^T: starts it. */
+template <typename P>
+TV_ATTENTION_DEVICE void start_scores(multiplier<P> &r, const unsigned char *q,
+                                      const unsigned char *k)
+{
+    const uint64_t of_q = tv_wgmma_k_major(tv_shared_place(q));
+    const uint64_t of_k = tv_wgmma_k_major(tv_shared_place(k));
+    tv_wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < P::h / 16; i++)
+        tv_wgmma_ss<tv_k_major, tv_k_major>(
+            r.scores, tv_wgmma_on(of_q, i / 4 * P::q_panel + i % 4 * 32),
+            tv_wgmma_on(of_k, i / 4 * P::kv_panel + i % 4 * 32), i > 0);
+    tv_wgmma_commit();
+}
+
+/* sum += weights v: starts it. */
+template <typename P> TV_ATTENTION_DEVICE void start_sum(multiplier<P> &r, const unsigned char *v)
+{
+    const uint64_t of_v = tv_wgmma_mn_major(tv_shared_place(v), P::kv_panel);
+    tv_wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < keys / 16; i++)
+        tv_wgmma_rs<tv_mn_major>(r.sum, r.weights[i], tv_wgmma_on(of_v, i * 2048), true);
+    tv_wgmma_commit();
+}
+
+/* -inf where a query does not see the key; keys from `key`. */
+template <typename P> TV_ATTENTION_DEVICE void hide(multiplier<P> &r, int key)
+{
+    const int column = key + static_cast<int>(threadIdx.x % 4) * 2;
+#pragma unroll
+    for (int i = 0; i < 64; i++) {
+        const int half = i / 2 % 2, at = column + i / 4 * 8 + i % 2;
+        if (at > r.row + 8 * half || at < r.first_key[half])
+            r.scores[i] = -INFINITY;
+    }
+}
+
+/* Scores become weights under the new maximum; shrink: what sums under the old one are to be multiplied by. */
+template <typename P> TV_ATTENTION_DEVICE void soften(multiplier<P> &r)
+{
+    const float scale = tv_score_scale<P::h> * tv_log2_e;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float *s = r.scores + 2 * half;
+        float top[4]; /* four chains */
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            top[i] = fmaxf(s[4 * i], s[4 * i + 1]);
+#pragma unroll
+        for (int i = 4; i < 16; i++)
+            top[i % 4] = fmaxf(top[i % 4], fmaxf(s[4 * i], s[4 * i + 1]));
+        float most = fmaxf(fmaxf(top[0], top[1]), fmaxf(top[2], top[3]));
+        most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
+        most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
+        most = fmaxf(most, r.top[half]);
+        const float shift = most == -INFINITY ? 0 : most * scale;
+        r.shrink[half] = tv_exp2(r.top[half] * scale - shift);
+        r.top[half] = most;
+        float weight[4] = {};
+#pragma unroll
+        for (int i = 0; i < 16; i++) {
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                s[4 * i + e] = tv_exp2(s[4 * i + e] * scale - shift);
+                weight[i % 2 * 2 + e] += s[4 * i + e];
+            }
+        }
+        r.weight[half] =
+            r.weight[half] * r.shrink[half] + ((weight[0] + weight[1]) + (weight[2] + weight[3]));
+    }
+}
+
+template <typename P> TV_ATTENTION_DEVICE void pack(multiplier<P> &r)
+{
+#pragma unroll
+    for (int i = 0; i < 32; i++)
+        r.weights[i / 4][i % 4] = tv_pack_bf16(r.scores[2 * i], r.scores[2 * i + 1]);
+}
+
+template <typename P> TV_ATTENTION_DEVICE void shrink_sum(multiplier<P> &r)
+{
+    if (!__any_sync(0xffffffffu, r.shrink[0] != 1 || r.shrink[1] != 1))
+        return; /* mostly, behind the first tiles */
+#pragma unroll
+    for (int i = 0; i < P::h / 2; i++)
+        r.sum[i] *= r.shrink[i / 2 % 2];
+}
+
+/* The scores of a block of keys are there: to weights that are not packed yet. q_empty: NULL before the last block. */
+template <typename P>
+TV_ATTENTION_DEVICE void take_scores(multiplier<P> &r, uint64_t *k_empty, uint64_t *q_empty,
+                                     bool hides, int block)
+{
+    tv_wgmma_keep(r.scores);
+    release(k_empty);
+    if (q_empty != nullptr)
+        release(q_empty);
+    if (hides)
+        hide(r, block * keys);
+    soften(r);
+}
+
+/* The rows are complete: lse, and o through shared memory by TMA, which leaves out rows behind the sequence's end. */
+template <typename P>
+TV_ATTENTION_DEVICE void finish(multiplier<P> &r, const maps &m, const work &w, const tile &t,
+                                unsigned char *room)
+{
+    const int lane = static_cast<int>(threadIdx.x % 32), g = lane / 4;
+    float factor[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float weight = r.weight[half];
+        weight += __shfl_xor_sync(0xffffffffu, weight, 1);
+        weight += __shfl_xor_sync(0xffffffffu, weight, 2);
+        factor[half] = 1 / weight;
+        const int row = r.row + 8 * half;
+        if (lane % 4 == 0 && row < t.end)
+            w.lse[static_cast<int64_t>(t.plane) * w.seq_length + row] =
+                r.top[half] * tv_score_scale<P::h> + logf(weight);
+    }
+    if (lane == 0)
+        tv_bulk_wait_read<0>(); /* the last tile's rows have left the room */
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < P::h / 4; i++) { /* pairs: column 8 (i / 2) + 2 t of row g + 8 (i % 2) */
+        const int half = i % 2, chunk = i / 2 % 8, panel = i / 16;
+        unsigned char *to =
+            room + panel * store_bytes + (g + 8 * half) * 128 + ((chunk ^ g) * 16) + lane % 4 * 4;
+        *reinterpret_cast<uint32_t *>(to) =
+            tv_pack_bf16(r.sum[2 * i] * factor[half], r.sum[2 * i + 1] * factor[half]);
+    }
+    tv_fence_async();
+    __syncwarp();
+    if (lane == 0) {
+        const int sequence = t.plane / w.num_heads, head = t.plane % w.num_heads;
+        for (int i = 0; i < P::panels; i++)
+            tv_tma_store(&m.o, room + i * store_bytes, head * P::h + 64 * i, r.row, sequence);
+        tv_bulk_commit();
+    }
+}
+
+/* `count` blocks of keys that are hidden from all of the warpgroup's queries. */
+template <typename P>
+TV_ATTENTION_DEVICE void skip(barriers<P> &b, unsigned &nth, int count, int group)
+{
+#pragma unroll 1
+    for (; count > 0; count--, nth++) {
+        const auto at = place<P::stages>::of(nth);
+        tv_barrier_wait(&b.k_full[at.stage], at.phase);
+        await_turn<P>(group);
+        pass_turn<P>(group);
+        release(&b.k_empty[at.stage]);
+        tv_barrier_wait(&b.v_full[at.stage], at.phase);
+        release(&b.v_empty[at.stage]);
+    }
+}
+
+/* Where a tile's queries begin, and what is known of them. */
+template <typename P> TV_ATTENTION_DEVICE void begin(multiplier<P> &r, const work &w, const tile &t)
+{
+    const int thread = static_cast<int>(threadIdx.x % 128);
+    r.row = t.first + 64 * r.group + thread / 32 * warp_rows + thread % 32 / 4;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        r.top[half] = -INFINITY;
+        r.weight[half] = 0;
+        r.first_key[half] = first_key_of(w, t.plane, tv_lesser(r.row + 8 * half, w.seq_length - 1));
+    }
+#pragma unroll
+    for (int i = 0; i < P::h / 2; i++)
+        r.sum[i] = 0;
+}
+
+/* A warpgroup's share of a tile. nth: of its first block of keys; afterwards of the next tile's. */
+template <typename P>
+TV_ATTENTION_DEVICE void multiply(multiplier<P> &r, const work &w, const tile &t,
+                                  const unsigned char *shared, int q_stage, barriers<P> &b,
+                                  unsigned &nth)
+{
+    const int first = t.first + 64 * r.group, last = tv_lesser(first + 64, t.end) - 1;
+    const int high = last < first ? t.low : last / keys + 1;
+    const int last_first = first_key_of(w, t.plane, last);
+    const unsigned char *q = shared + q_stage * P::q_bytes + 64 * 128 * r.group;
+    const unsigned char *all_k = shared + P::k_at, *all_v = shared + P::v_at;
+    uint64_t *q_empty = &b.q_empty[q_stage];
+    skip<P>(b, nth, t.high - high, r.group);
+    if (high <= t.low) {
+        release(q_empty);
+        return;
+    }
+    int block = high - 1;
+    const auto hides = [&] { return block * keys + keys - 1 > first || block * keys < last_first; };
+    auto v = place<P::stages>::of(nth);
+    tv_barrier_wait(&b.k_full[v.stage], v.phase);
+    await_turn<P>(r.group);
+    start_scores(r, q, all_k + v.stage * P::kv_bytes);
+    pass_turn<P>(r.group);
+    tv_wgmma_wait<0>();
+    take_scores(r, &b.k_empty[v.stage], block == t.low ? q_empty : nullptr, hides(), block);
+    pack(r);
+    for (block--, nth++; block >= t.low; block--, nth++) {
+        const auto k = place<P::stages>::of(nth);
+        tv_barrier_wait(&b.k_full[k.stage], k.phase);
+        await_turn<P>(r.group);
+        start_scores(r, q, all_k + k.stage * P::kv_bytes);
+        tv_barrier_wait(&b.v_full[v.stage], v.phase);
+        start_sum(r, all_v + v.stage * P::kv_bytes);
+        pass_turn<P>(r.group);
+        tv_wgmma_wait<1>();
+        take_scores(r, &b.k_empty[k.stage], block == t.low ? q_empty : nullptr, hides(), block);
+        /* Over already, and sums are never negative: a branch that ptxas cannot take before all scores are softened, so
+         * that it leaves the softening behind the products under way. */
+        tv_barrier_wait(&b.v_full[v.stage], v.phase ^ (r.weight[0] + r.weight[1] < 0));
+        tv_wgmma_wait<0>();
+        tv_wgmma_keep(r.sum);
+        tv_wgmma_keep(r.scores); /* packed from here on */
+        release(&b.v_empty[v.stage]);
+        shrink_sum(r);
+        pack(r);
+        v = k;
+    }
+    tv_barrier_wait(&b.v_full[v.stage], v.phase);
+    start_sum(r, all_v + v.stage * P::kv_bytes);
+    tv_wgmma_wait<0>();
+    tv_wgmma_keep(r.sum);
+    release(&b.v_empty[v.stage]);
+}
+
+template <typename P> TV_ATTENTION_DEVICE void init(barriers<P> &b)
+{
+    for (int i = 0; i < 2; i++) {
+        tv_barrier_init(&b.q_full[i], 1);
+        tv_barrier_init(&b.q_empty[i], 4 * P::groups);
+    }
+    for (int i = 0; i < P::stages; i++) {
+        tv_barrier_init(&b.k_full[i], 1);
+        tv_barrier_init(&b.v_full[i], 1);
+        tv_barrier_init(&b.k_empty[i], 4 * P::groups);
+        tv_barrier_init(&b.v_empty[i], 4 * P::groups);
+    }
+    tv_barriers_ready();
+}
+
+/* The compiler sees that a warp's lanes have the same. */
+TV_ATTENTION_DEVICE tile as_one(tile t)
+{
+    t.plane = __shfl_sync(0xffffffffu, t.plane, 0);
+    t.first = __shfl_sync(0xffffffffu, t.first, 0);
+    t.end = __shfl_sync(0xffffffffu, t.end, 0);
+    t.low = __shfl_sync(0xffffffffu, t.low, 0);
+    t.high = __shfl_sync(0xffffffffu, t.high, 0);
+    return t;
+}
+
+template <typename P>
+__global__ void __launch_bounds__(P::threads, 1)
+    attention_forward_wgmma(const __grid_constant__ maps m, const work w)
+{
+    TV_SHARED_DYNAMIC(unsigned char, dynamic);
+    __shared__ barriers<P> b;
+    unsigned char *shared = tv_shared_1024(dynamic);
+    if (threadIdx.x == 0)
+        init<P>(b);
+    __syncthreads();
+    if (threadIdx.x < 128) {
+        tv_registers_fewer<P::copy_registers>();
+        if (threadIdx.x == 0)
+            copy<P>(m, w, shared, b);
+        return;
+    }
+    tv_registers_more<P::multiply_registers>();
+    multiplier<P> r;
+    /* the compiler sees that a warp's lanes go the same way */
+    const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32 - 4, 0);
+    r.group = warp / 4;
+    unsigned char *room = shared + P::o_at + warp * P::panels * store_bytes;
+    if (r.group == P::groups - 1)
+        pass_turn<P>(r.group); /* the first one begins */
+    unsigned nth = 0;
+    for (unsigned nth_q = 0;; nth_q++) {
+        const auto q = place<2>::of(nth_q);
+        tv_barrier_wait(&b.q_full[q.stage], q.phase);
+        const tile t = as_one(b.tiles[q.stage]);
+        if (t.plane < 0)
+            break;
+        begin(r, w, t);
+        multiply(r, w, t, shared, q.stage, b, nth);
+        if (t.first + 64 * r.group < t.end)
+            finish(r, m, w, t, room);
+    }
+    if (threadIdx.x % 32 == 0)
+        tv_bulk_wait<0>();
+}
+
+template <typename P> tv_status_t launch(tv_stream *stream, const tv_attention_args *a)
+{
+    const int64_t q_cols = static_cast<int64_t>(a->num_heads) * P::h;
+    const int64_t kv_cols = static_cast<int64_t>(a->num_kv_heads) * P::h;
+    maps m;
+    TV_TRY(tv_tensor_map(&m.q, a->q, q_cols, a->seq_length, a->batch, a->ld_q, P::queries));
+    TV_TRY(tv_tensor_map(&m.k, a->k, kv_cols, a->seq_length, a->batch, a->ld_k, keys));
+    TV_TRY(tv_tensor_map(&m.v, a->v, kv_cols, a->seq_length, a->batch, a->ld_v, keys));
+    TV_TRY(tv_tensor_map(&m.o, a->o, q_cols, a->seq_length, a->batch, a->ld_o, warp_rows));
+    work w = {};
+    w.lse = a->lse;
+    w.first_keys = a->first_keys;
+    w.seq_length = a->seq_length;
+    w.num_heads = a->num_heads;
+    w.num_kv_heads = a->num_kv_heads;
+    w.num_planes = a->batch * a->num_heads;
+    w.tiles = static_cast<int>(tv_ceil_div(a->seq_length, P::queries));
+    w.shorter = static_cast<int>(64 * tv_ceil_div(a->seq_length - (w.tiles - 1) * P::queries, 64));
+    const int64_t kv_heads = cached_bytes / (static_cast<int64_t>(a->seq_length) * P::h * 4);
+    const int64_t planes = (kv_heads < 1 ? 1 : kv_heads) * (a->num_heads / a->num_kv_heads);
+    w.at_once = static_cast<int>(planes < w.num_planes ? planes : w.num_planes);
+    int device = 0, most = 0;
+    TV_TRY(tv_cuda_status(cudaGetDevice(&device), "the device"));
+    TV_TRY(tv_cuda_status(cudaDeviceGetAttribute(&most, cudaDevAttrMultiProcessorCount, device),
+                          "the device"));
+    const int tiles = w.num_planes * w.tiles;
+    void *taken;
+    TV_TRY(tv_cuda_workspace(stream, sizeof(int), &taken));
+    w.taken = static_cast<int *>(taken);
+    TV_TRY(tv_cuda_status(
+        cudaMemsetAsync(taken, 0, sizeof(int), static_cast<cudaStream_t>(tv_cuda_stream(stream))),
+        "a counter of tiles"));
+    return tv_launch_shared(attention_forward_wgmma<P>,
+                            dim3(static_cast<unsigned>(tiles < most ? tiles : most)), P::threads,
+                            P::shared_bytes, stream, m, w);
+}
+} // namespace
+
+bool tv_attention_forward_is_for_hopper(const tv_attention_args *a)
+{
+    const int64_t tiles = static_cast<int64_t>(a->batch) * a->num_heads *
+                          (static_cast<int64_t>(a->seq_length) / 128 + 1);
+    return (a->head_dim == 64 || a->head_dim == 128) && a->dropout.threshold == 0 &&
+           tv_is_aligned_16(a->q, a->ld_q) && tv_is_aligned_16(a->k, a->ld_k) &&
+           tv_is_aligned_16(a->v, a->ld_v) && tv_is_aligned_16(a->o, a->ld_o) &&
+           tiles < INT32_MAX / 2 && tiles > 0 && tv_is_hopper();
+}
+
+tv_status_t tv_attention_forward_hopper(tv_stream *stream, const tv_attention_args *a)
+{
+    return a->head_dim == 64 ? launch<plan<64, 3>>(stream, a) : launch<plan<128, 2>>(stream, a);
+}
