@@ -315,8 +315,8 @@ __global__ void __launch_bounds__(256, 4)
 template <int K> struct tv_columns {
     float *of[K]; /* [cols] each; NULL: not wanted */
 };
-/* A block adds up 32 columns of one sum: a warp every 16th chunk, then the warps in order. */
-constexpr int tv_total_warps = 16;
+/* A block adds up 32 columns of one sum: a warp every 32nd chunk, then the warps in order. */
+constexpr int tv_total_warps = 32;
 template <int K>
 __global__ void __launch_bounds__(32 * tv_total_warps)
     tv_column_totals_kernel(const float *chunks, int64_t num_chunks, int64_t cols,

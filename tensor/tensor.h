@@ -191,8 +191,8 @@ int64_t tv_vocab_work_count(int64_t rows, double label_smoothing);
 /* The rows of a loss are taken chunk by chunk, so that only the logits of one chunk exist: all of
  * `rows` rows but the last, which may be shorter. A chunk's logits are at most 64 MiB, but of 64
  * rows at least; more than one chunk are of about the same size, a multiple of 64. On a GPU at most
- * 512 MiB and multiples of 256: its products need more rows to be fast. Fixed by sizes, so the same
- * on all ranks. */
+ * 512 MiB and multiples of 2048, or of a smaller power of two that fits, from 256 on: its products need
+ * more rows, and whole tiles, to be fast. Fixed by sizes, so the same on all ranks. */
 struct tv_vocab_chunks {
     int num;
     int64_t rows;

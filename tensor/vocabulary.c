@@ -86,11 +86,14 @@ struct tv_vocab_chunks tv_vocab_chunks_of(int64_t rows, int64_t padded, tv_dtype
                                           tv_device_kind_t device)
 {
     static const struct {
-        int64_t bytes, multiple;
-    } of_device[] = {[TV_DEVICE_CPU] = {64 << 20, 64}, [TV_DEVICE_CUDA] = {512 << 20, 256}};
-    const int64_t multiple = of_device[device].multiple;
-    const int64_t of_a_row = padded * (int64_t)tv_dtype_bytes(dtype);
-    const int64_t fit = of_device[device].bytes / of_a_row / multiple * multiple;
+        int64_t bytes, multiple, least_multiple;
+    } of_device[] = {
+        [TV_DEVICE_CPU] = {64 << 20, 64, 64}, [TV_DEVICE_CUDA] = {512 << 20, 2048, 256}};
+    const int64_t rows_fit = of_device[device].bytes / (padded * (int64_t)tv_dtype_bytes(dtype));
+    int64_t multiple = of_device[device].multiple;
+    while (multiple > of_device[device].least_multiple && multiple > rows_fit)
+        multiple /= 2;
+    const int64_t fit = rows_fit / multiple * multiple;
     const int64_t most = fit > multiple ? fit : multiple;
     if (rows <= most)
         return (struct tv_vocab_chunks){1, rows};

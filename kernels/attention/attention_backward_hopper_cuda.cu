@@ -20,8 +20,7 @@ namespace
 {
 using namespace tv_backward;
 
-/* What a thread knows of itself: warpgroup 0 or 1, row (of its first element; the other is 8 on) in the block's keys,
- * lane % 4. */
+/* A thread: warpgroup 0 or 1, row (of its first element; the other is 8 on) in the block's keys, lane % 4. */
 struct self {
     int group, row, t;
 };
@@ -63,10 +62,11 @@ template <int n> TV_HOPPER void pack(fragments<n> &to, const float (&from)[8 * n
     }
 }
 
-/* sum [64, h] of a warpgroup += a part of x [64, queries] times a tile of queries or do. */
+/* sum [64, h] of a warpgroup += a part of x [64, queries] times a tile of queries or do; adds: else the first part
+ * begins the sum. */
 template <int h>
 TV_HOPPER void start_sum(float (&sum)[h / 2], fragments<queries<h> / 16> &x, tv_shared_at tile,
-                         int part)
+                         int part, bool adds)
 {
     if (part == 0)
         tv_wgmma_keep(sum);
@@ -75,7 +75,8 @@ TV_HOPPER void start_sum(float (&sum)[h / 2], fragments<queries<h> / 16> &x, tv_
     for (int i = 4 * part; i < 4 * part + 4; i++)
         tv_wgmma_rs<tv_mn_major>(
             sum, x.word[i],
-            tv_wgmma_mn_major(tile + static_cast<uint32_t>(i) * 2048, queries<h> * 128), true);
+            tv_wgmma_mn_major(tile + static_cast<uint32_t>(i) * 2048, queries<h> * 128),
+            i > 0 || adds);
     tv_wgmma_commit();
 }
 
@@ -204,24 +205,35 @@ template <int h> struct products {
     fragments<queries<h> / 16> p_words, ds_words;
 };
 
-/* Scores, begun by the step before -> weights and their gradients as words; the products for dv and dk are under way.
- * key: the warpgroup's first; query: the tile's */
+/* Where a warpgroup is: the block's nth task, the block's steps so far; is_first: of the task. */
+struct progress {
+    int n, step;
+    bool is_first;
+};
+
+/* Scores, begun by the step before -> weights and their gradients as words; the products for dv and dk are begun. */
 template <int h>
-TV_HOPPER void gradients(products<h> &x, tile_pair<h> &tile, const tile_terms<h> &terms,
-                         tv_shared_at v, int key, int query, const self &me)
+TV_HOPPER void gradients(products<h> &x, room<h> &shared, const progress &at, const self &me)
 {
-    const tv_shared_at q = tv_shared_place(tile.q), d_o = tv_shared_place(tile.d_o);
+    const int stage = at.step % stages, query = shared.notes[stage].query,
+              first = shared.tasks[at.n % 2].key_tile * keys, key = first + 64 * me.group;
+    const tile_terms<h> &terms = shared.terms[stage];
+    const tv_shared_at q = tv_shared_place(shared.tiles[stage].q),
+                       d_o = tv_shared_place(shared.tiles[stage].d_o),
+                       v = tv_shared_place(shared.v) + me.group * 64 * 128;
     tv_wgmma_wait<0>();
     tv_wgmma_keep(x.p);
     if (key + 63 > query || terms.first_key[queries<h> - 1] > key)
-        hide<h>(x.p, terms, query, key - 64 * me.group + me.row, me.t);
+        hide<h>(x.p, terms, query, first + me.row, me.t);
+    if (at.is_first)
+        tv_barrier_wait(&shared.has_values, at.n & 1);
     start_scores<h>(x.ds, v, d_o);
 #pragma unroll
     for (int part = 0; part < queries<h> / 64; part++) {
         soften<h>(x.p, terms, me.t, part);
         if (h == 128) { /* there are registers for weights as floats and as words */
             pack(x.p_words, x.p, part);
-            start_sum<h>(x.dv, x.p_words, d_o, part);
+            start_sum<h>(x.dv, x.p_words, d_o, part, !at.is_first);
             tv_wgmma_wait<1>();
         } else if (part == 0) {
             tv_wgmma_wait<0>();
@@ -231,10 +243,10 @@ TV_HOPPER void gradients(products<h> &x, tile_pair<h> &tile, const tile_terms<h>
         differentiate<h>(x.ds, x.p, terms, me.t, part);
         if (h == 64) {
             pack(x.p_words, x.p, part);
-            start_sum<h>(x.dv, x.p_words, d_o, part);
+            start_sum<h>(x.dv, x.p_words, d_o, part, !at.is_first);
         }
         pack(x.ds_words, x.ds, part);
-        start_sum<h>(x.dk, x.ds_words, q, part);
+        start_sum<h>(x.dk, x.ds_words, q, part, !at.is_first);
     }
 }
 
@@ -255,66 +267,95 @@ TV_HOPPER void finish_keys(products<h> &x, const sweep &s, room<h> &shared, cons
     tv_named_sync(ds_taken, multipliers);
 }
 
-/* The block's nth task, whose first step is the block's step number `step`. Returns the next one's. */
-template <int h>
-TV_HOPPER int multiply_task(const sweep &s, room<h> &shared, const task &of, int n, int step,
-                            const self &me)
+template <int h> TV_HOPPER tv_shared_at keys_of(room<h> &shared, int n)
 {
-    const int key = of.key_tile * keys + 64 * me.group;
-    const unsigned mine = static_cast<unsigned>(me.group) * 64 * 128;
-    const tv_shared_at k = tv_shared_place(shared.k), v = tv_shared_place(shared.v) + mine;
-    products<h> x = {};
-    tv_wgmma_keep(x.dk); /* zeros before the first product */
-    tv_wgmma_keep(x.dv);
-
-    tv_barrier_wait(&shared.has_keys, n & 1);
-    tv_barrier_wait(&shared.full[step % stages], step / stages & 1);
-    start_scores<h>(x.p, k + mine, tv_shared_place(shared.tiles[step % stages].q));
-    for (bool is_first = true;; is_first = false) {
-        const int stage = step % stages, query = shared.notes[stage].query;
-        uint16_t *ds = shared.ds[step % ds_tiles<h>];
-        gradients<h>(x, shared.tiles[stage], shared.terms[stage], v, key, query, me);
-        if (ds_tiles<h> == 1 && !is_first)
-            tv_named_sync(ds_read + 1 - me.group, multipliers);
-        put_ds<h>(ds, x.ds_words, me);
-        tv_fence_async();
-        tv_named_sync(ds_written, multipliers);
-        start_dq<h>(x.dq, tv_shared_place(ds), k, me.group);
-        tv_wgmma_wait<0>();
-        keep(x.p_words);
-        keep(x.ds_words);
-        const bool is_last = shared.notes[stage].is_last;
-        __syncwarp();
-        if (threadIdx.x % 32 == 0)
-            tv_barrier_arrive(&shared.empty[stage]);
-        step++;
-        if (is_last)
-            break;
-        if (ds_tiles<h> == 1)
-            tv_named_arrive(ds_read + me.group, multipliers);
-        tv_barrier_wait(&shared.full[step % stages], step / stages & 1);
-        start_scores<h>(x.p, k + mine, tv_shared_place(shared.tiles[step % stages].q));
-        hand_over_dq<h>(shared, x.dq, me);
-    }
-    if (threadIdx.x % 32 == 0)
-        tv_barrier_arrive(&shared.needs_keys);
-    __syncwarp();
-    hand_over_dq<h>(shared, x.dq, me);
-    finish_keys<h>(x, s, shared, of, me);
-    return step;
+    return tv_shared_place(shared.k[n % key_rooms<h>]);
 }
 
+/* Begin the scores of a step, once its queries are there. */
+template <int h>
+TV_HOPPER void start_step(products<h> &x, room<h> &shared, const progress &at, const self &me)
+{
+    const int stage = at.step % stages;
+    tv_barrier_wait(&shared.full[stage], at.step / stages & 1);
+    start_scores<h>(x.p, keys_of<h>(shared, at.n) + me.group * 64 * 128,
+                    tv_shared_place(shared.tiles[stage].q));
+}
+
+/* Is there an nth task? Its keys are there. */
+template <int h> TV_HOPPER bool begin_task(room<h> &shared, int n)
+{
+    if (take_task(shared, n).tiles == 0)
+        return false;
+    tv_barrier_wait(&shared.has_keys[n % key_rooms<h>], n / key_rooms<h> & 1);
+    return true;
+}
+
+/* A step but for what is done with its part of dq, which is complete. Returns whether it is the task's last one. */
+template <int h>
+TV_HOPPER bool take_step(products<h> &x, room<h> &shared, const progress &at, const self &me)
+{
+    const int stage = at.step % stages;
+    uint16_t *ds = shared.ds[at.step % ds_tiles<h>];
+    gradients<h>(x, shared, at, me);
+    if (ds_tiles<h> == 1 && !at.is_first)
+        tv_named_sync(ds_read + 1 - me.group, multipliers);
+    put_ds<h>(ds, x.ds_words, me);
+    tv_fence_async();
+    tv_named_sync(ds_written, multipliers);
+    start_dq<h>(x.dq, tv_shared_place(ds), keys_of<h>(shared, at.n), me.group);
+    tv_wgmma_wait<0>();
+    keep(x.p_words);
+    keep(x.ds_words);
+    const bool is_last = shared.notes[stage].is_last;
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) {
+        tv_barrier_arrive(&shared.empty[stage]);
+        if (is_last)
+            tv_barrier_arrive(&shared.needs_keys);
+    }
+    __syncwarp();
+    if (ds_tiles<h> == 1 && !is_last)
+        tv_named_arrive(ds_read + me.group, multipliers);
+    return is_last;
+}
+
+/* Where there is room for two tasks' keys, the next task's first scores are begun before this one's sums are stored. */
 template <int h> TV_HOPPER void multiply(const sweep &s, room<h> &shared)
 {
     const int thread = static_cast<int>(threadIdx.x) - 128;
     const self me = {__shfl_sync(0xffffffffu, thread / 128, 0), /* the compiler sees: of a warp */
                      thread / 32 * 16 + thread % 32 / 4, thread % 4};
-    for (int n = 0, step = 0;; n++) {
-        const task &of = take_task(shared, n);
-        if (of.tiles == 0)
-            return;
-        step = multiply_task<h>(s, shared, of, n, step, me);
+    products<h> x = {};
+    tv_wgmma_keep(x.dk);
+    tv_wgmma_keep(x.dv);
+    progress at = {0, 0, true};
+    if (!begin_task<h>(shared, 0))
+        return;
+    start_step<h>(x, shared, at, me);
+    for (;;) {
+        const bool is_last = take_step<h>(x, shared, at, me);
+        at.step++;
+        at.is_first = is_last;
+        if (!is_last) {
+            start_step<h>(x, shared, at, me);
+            hand_over_dq<h>(shared, x.dq, me);
+            continue;
+        }
+        const int n = at.n++;
+        if (key_rooms<h> == 2 && begin_task<h>(shared, at.n)) {
+            start_step<h>(x, shared, at, me);
+            hand_over_dq<h>(shared, x.dq, me);
+            finish_keys<h>(x, s, shared, shared.tasks[n % 2], me);
+            give_back_task(shared, n);
+            continue;
+        }
+        hand_over_dq<h>(shared, x.dq, me);
+        finish_keys<h>(x, s, shared, shared.tasks[n % 2], me);
         give_back_task(shared, n);
+        if (key_rooms<h> == 2 || !begin_task<h>(shared, at.n))
+            return;
+        start_step<h>(x, shared, at, me);
     }
 }
 
@@ -333,7 +374,9 @@ __global__ void __launch_bounds__(threads, 1)
             tv_barrier_init(&shared.full[i], 2);
             tv_barrier_init(&shared.empty[i], multipliers / 32);
         }
-        tv_barrier_init(&shared.has_keys, 1);
+        for (int i = 0; i < key_rooms<h>; i++)
+            tv_barrier_init(&shared.has_keys[i], 1);
+        tv_barrier_init(&shared.has_values, 1);
         tv_barrier_init(&shared.needs_keys, multipliers / 32);
         tv_barriers_ready();
     }

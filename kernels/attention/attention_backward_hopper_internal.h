@@ -65,6 +65,7 @@ constexpr int multipliers = 256, adders = 96, threads = 128 + multipliers;
 template <int h> constexpr int queries = h == 64 ? 128 : 64;
 template <int h> constexpr int panels = h / 64;
 template <int h> constexpr int ds_tiles = h == 64 ? 1 : 2;
+template <int h> constexpr int key_rooms = h == 64 ? 2 : 1;
 
 /* Named barriers. Of each of the two warpgroups: dq_taken and the next, ds_read and the next. */
 constexpr int ds_written = 1, dq_written = 2, dq_taken = 3, added = 5, ds_taken = 6, ds_read = 7;
@@ -94,14 +95,15 @@ struct tile_note {
 /* Shared memory, at a multiple of 1024 bytes. Tiles are panels: hopper_internal.h. dq: row by row; 8 columns of row r,
  * which start at 8 u, are at 8 (u ^ (r % 8)). */
 template <int h> struct room {
-    uint16_t k[keys * h], v[keys * h];
+    uint16_t k[key_rooms<h>][keys * h], v[keys * h];
     tile_pair<h> tiles[stages];
     uint16_t ds[ds_tiles<h>][keys * queries<h>]; /* transposed */
     float dq[queries<h> * h], sums[queries<h> * h];
     tile_terms<h> terms[stages];
     tile_note notes[stages];
     task tasks[2]; /* the one at work and the next */
-    uint64_t has_task[2], needs_task[2], has_keys, needs_keys, full[stages], empty[stages];
+    uint64_t has_task[2], needs_task[2], has_keys[key_rooms<h>], has_values, needs_keys,
+        full[stages], empty[stages];
 };
 
 struct sweep {
@@ -209,16 +211,24 @@ TV_HOPPER void load_tile(const CUtensorMap *map, uint16_t *tile, uint64_t *barri
         tv_tma_load(map, tile + p * rows * 64, barrier, head * h + p * 64, row, sequence);
 }
 
-/* Keys and values of the nth task. */
+/* Keys and values of the nth task. A second room for keys is free when the values of the task before have come: they
+ * have waited for the end of the one before that. */
 template <int h> TV_HOPPER void load_keys(const sweep &s, room<h> &shared, const task &of, int n)
 {
-    if (n > 0)
+    const int room_number = n % key_rooms<h>, first = of.key_tile * keys;
+    uint64_t *has_keys = &shared.has_keys[room_number];
+    const bool is_one = threadIdx.x % 32 == 0;
+    if (key_rooms<h> == 1 && n > 0)
         tv_barrier_wait(&shared.needs_keys, (n - 1) & 1);
-    if (threadIdx.x % 32 == 0) {
-        const int first = of.key_tile * keys;
-        tv_barrier_arrive_expect(&shared.has_keys, 2 * 2 * keys * h);
-        load_tile<h, keys>(&s.k, shared.k, &shared.has_keys, of.kv, first, of.sequence);
-        load_tile<h, keys>(&s.v, shared.v, &shared.has_keys, of.kv, first, of.sequence);
+    if (is_one) {
+        tv_barrier_arrive_expect(has_keys, 2 * keys * h);
+        load_tile<h, keys>(&s.k, shared.k[room_number], has_keys, of.kv, first, of.sequence);
+    }
+    if (key_rooms<h> == 2 && n > 0)
+        tv_barrier_wait(&shared.needs_keys, (n - 1) & 1);
+    if (is_one) {
+        tv_barrier_arrive_expect(&shared.has_values, 2 * keys * h);
+        load_tile<h, keys>(&s.v, shared.v, &shared.has_values, of.kv, first, of.sequence);
     }
     __syncwarp();
 }

@@ -24,10 +24,19 @@ template <typename P> struct multiplier {
     float scores[64];                   /* [64, keys] */
     uint32_t weights[8][4];             /* the same as bf16 */
     float top[2], weight[2], shrink[2]; /* of rows g and g + 8: maximum, this lane's sum */
-    int first_key[2];
-    int row; /* of the sequence: g of the warp's 16 rows */
     int group;
+    /* where it is: */
+    unsigned nth, nth_q;     /* blocks of keys and tiles of queries before */
+    int block, low;          /* block of keys, the tile's last one */
+    int bare_low, bare_high; /* blocks [bare_low, bare_high) hide nothing */
 };
+
+/* The row of a sequence that is g of the 16 rows of this warp. */
+template <typename P> TV_ATTENTION_DEVICE int row_of(const multiplier<P> &r, int first)
+{
+    const int thread = static_cast<int>(threadIdx.x % 128);
+    return first + 64 * r.group + thread / 32 * warp_rows + thread % 32 / 4;
+}
 
 /* One arrival of the warp. */
 TV_ATTENTION_DEVICE void release(uint64_t *empty)
@@ -73,14 +82,18 @@ template <typename P> TV_ATTENTION_DEVICE void start_sum(multiplier<P> &r, const
     tv_wgmma_commit();
 }
 
-/* -inf where a query does not see the key; keys from `key`. */
-template <typename P> TV_ATTENTION_DEVICE void hide(multiplier<P> &r, int key)
+/* -inf where a query of the tile does not see a key of the block. */
+template <typename P> TV_ATTENTION_DEVICE void hide(multiplier<P> &r, const work &w, const tile &t)
 {
-    const int column = key + static_cast<int>(threadIdx.x % 4) * 2;
+    const int column = r.block * keys + static_cast<int>(threadIdx.x % 4) * 2;
+    const int row = row_of(r, t.first);
+    int first_key[2];
+    for (int half = 0; half < 2; half++)
+        first_key[half] = first_key_of(w, t.plane, tv_lesser(row + 8 * half, w.seq_length - 1));
 #pragma unroll
     for (int i = 0; i < 64; i++) {
         const int half = i / 2 % 2, at = column + i / 4 * 8 + i % 2;
-        if (at > r.row + 8 * half || at < r.first_key[half])
+        if (at > row + 8 * half || at < first_key[half])
             r.scores[i] = -INFINITY;
     }
 }
@@ -136,38 +149,43 @@ template <typename P> TV_ATTENTION_DEVICE void shrink_sum(multiplier<P> &r)
         r.sum[i] *= r.shrink[i / 2 % 2];
 }
 
-/* The scores of a block of keys are there: to weights that are not packed yet. q_empty: NULL before the last block. */
+/* The present block's scores are there: away with its keys, and with the queries behind the last one. */
 template <typename P>
-TV_ATTENTION_DEVICE void take_scores(multiplier<P> &r, uint64_t *k_empty, uint64_t *q_empty,
-                                     bool hides, int block)
+TV_ATTENTION_DEVICE void take_scores(multiplier<P> &r, const work &w, barriers<P> &b)
 {
     tv_wgmma_keep(r.scores);
-    release(k_empty);
-    if (q_empty != nullptr)
-        release(q_empty);
-    if (hides)
-        hide(r, block * keys);
-    soften(r);
+    release(&b.k_empty[r.nth % P::stages]);
+    if (r.block == r.low)
+        release(&b.q_empty[r.nth_q % 2]);
+    if (r.block < r.bare_low || r.block >= r.bare_high)
+        hide(r, w, b.tiles[r.nth_q % 4]);
 }
 
-/* The rows are complete: lse, and o through shared memory by TMA, which leaves out rows behind the sequence's end. */
+/* The weights of a tile are complete: lse, and factors for its sums. Then the next tile's weights. */
 template <typename P>
-TV_ATTENTION_DEVICE void finish(multiplier<P> &r, const maps &m, const work &w, const tile &t,
-                                unsigned char *room)
+TV_ATTENTION_DEVICE void settle(multiplier<P> &r, const work &w, const tile &t, float (&factor)[2])
 {
-    const int lane = static_cast<int>(threadIdx.x % 32), g = lane / 4;
-    float factor[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         float weight = r.weight[half];
         weight += __shfl_xor_sync(0xffffffffu, weight, 1);
         weight += __shfl_xor_sync(0xffffffffu, weight, 2);
         factor[half] = 1 / weight;
-        const int row = r.row + 8 * half;
-        if (lane % 4 == 0 && row < t.end)
+        const int row = row_of(r, t.first) + 8 * half;
+        if (threadIdx.x % 4 == 0 && row < t.end)
             w.lse[static_cast<int64_t>(t.plane) * w.seq_length + row] =
                 r.top[half] * tv_score_scale<P::h> + logf(weight);
+        r.top[half] = -INFINITY;
+        r.weight[half] = 0;
     }
+}
+
+/* The sums of a tile are complete: o through shared memory by TMA, which leaves out rows behind the sequence's end. */
+template <typename P>
+TV_ATTENTION_DEVICE void store(multiplier<P> &r, const maps &m, const work &w, const tile &t,
+                               const float (&factor)[2], unsigned char *room)
+{
+    const int lane = static_cast<int>(threadIdx.x % 32), g = lane / 4;
     if (lane == 0)
         tv_bulk_wait_read<0>(); /* the last tile's rows have left the room */
     __syncwarp();
@@ -178,86 +196,93 @@ TV_ATTENTION_DEVICE void finish(multiplier<P> &r, const maps &m, const work &w, 
             room + panel * store_bytes + (g + 8 * half) * 128 + ((chunk ^ g) * 16) + lane % 4 * 4;
         *reinterpret_cast<uint32_t *>(to) =
             tv_pack_bf16(r.sum[2 * i] * factor[half], r.sum[2 * i + 1] * factor[half]);
+        r.sum[2 * i] = 0;
+        r.sum[2 * i + 1] = 0;
     }
     tv_fence_async();
     __syncwarp();
-    if (lane == 0) {
+    if (lane == 0 && t.first + 64 * r.group < t.end) {
         const int sequence = t.plane / w.num_heads, head = t.plane % w.num_heads;
         for (int i = 0; i < P::panels; i++)
-            tv_tma_store(&m.o, room + i * store_bytes, head * P::h + 64 * i, r.row, sequence);
+            tv_tma_store(&m.o, room + i * store_bytes, head * P::h + 64 * i, row_of(r, t.first),
+                         sequence);
         tv_bulk_commit();
     }
 }
 
-/* `count` blocks of keys that are hidden from all of the warpgroup's queries. */
-template <typename P>
-TV_ATTENTION_DEVICE void skip(barriers<P> &b, unsigned &nth, int count, int group)
+/* The compiler sees that all lanes of a warp have the same. */
+TV_ATTENTION_DEVICE int as_one(int x)
 {
-#pragma unroll 1
-    for (; count > 0; count--, nth++) {
-        const auto at = place<P::stages>::of(nth);
-        tv_barrier_wait(&b.k_full[at.stage], at.phase);
-        await_turn<P>(group);
-        pass_turn<P>(group);
-        release(&b.k_empty[at.stage]);
-        tv_barrier_wait(&b.v_full[at.stage], at.phase);
-        release(&b.v_empty[at.stage]);
-    }
+    return __shfl_sync(0xffffffffu, x, 0);
 }
 
-/* Where a tile's queries begin, and what is known of them. */
-template <typename P> TV_ATTENTION_DEVICE void begin(multiplier<P> &r, const work &w, const tile &t)
+/* To the first block of keys of the next tile, past one that is hidden from all of the warpgroup's queries; false:
+ * there are no more tiles. A warpgroup whose queries are all behind the tile's end works for nothing. */
+template <typename P>
+TV_ATTENTION_DEVICE bool next_tile(multiplier<P> &r, const work &w, barriers<P> &b)
 {
-    const int thread = static_cast<int>(threadIdx.x % 128);
-    r.row = t.first + 64 * r.group + thread / 32 * warp_rows + thread % 32 / 4;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        r.top[half] = -INFINITY;
-        r.weight[half] = 0;
-        r.first_key[half] = first_key_of(w, t.plane, tv_lesser(r.row + 8 * half, w.seq_length - 1));
-    }
-#pragma unroll
-    for (int i = 0; i < P::h / 2; i++)
-        r.sum[i] = 0;
+    const auto q = place<2>::of(r.nth_q);
+    tv_barrier_wait(&b.q_full[q.stage], q.phase);
+    const tile &t = b.tiles[r.nth_q % 4];
+    const int plane = as_one(t.plane);
+    if (plane < 0)
+        return false;
+    const int first = as_one(t.first) + 64 * r.group, end = as_one(t.end);
+    const int last = tv_lesser(first + 64, end) - 1, high = as_one(t.high);
+    r.block = (last < first ? end - 1 : last) / keys;
+    r.low = as_one(t.low);
+    r.bare_low = (as_one(first_key_of(w, plane, last)) + keys - 1) / keys;
+    r.bare_high = (first + 1) / keys;
+    if (r.block == high - 1)
+        return true;
+    const auto at = place<P::stages>::of(r.nth++);
+    tv_barrier_wait(&b.k_full[at.stage], at.phase);
+    await_turn<P>(r.group);
+    pass_turn<P>(r.group);
+    release(&b.k_empty[at.stage]);
+    tv_barrier_wait(&b.v_full[at.stage], at.phase);
+    release(&b.v_empty[at.stage]);
+    return true;
 }
 
-/* A warpgroup's share of a tile. nth: of its first block of keys; afterwards of the next tile's. */
+/* All tiles. Scores of a block are made and softened while the values of the block before are added, also where
+ * another tile begins between the two. */
 template <typename P>
-TV_ATTENTION_DEVICE void multiply(multiplier<P> &r, const work &w, const tile &t,
-                                  const unsigned char *shared, int q_stage, barriers<P> &b,
-                                  unsigned &nth)
+TV_ATTENTION_DEVICE void multiply(multiplier<P> &r, const maps &m, const work &w,
+                                  unsigned char *shared, barriers<P> &b, unsigned char *room)
 {
-    const int first = t.first + 64 * r.group, last = tv_lesser(first + 64, t.end) - 1;
-    const int high = last < first ? t.low : last / keys + 1;
-    const int last_first = first_key_of(w, t.plane, last);
-    const unsigned char *q = shared + q_stage * P::q_bytes + 64 * 128 * r.group;
+    const unsigned char *all_q = shared + 64 * 128 * r.group;
     const unsigned char *all_k = shared + P::k_at, *all_v = shared + P::v_at;
-    uint64_t *q_empty = &b.q_empty[q_stage];
-    skip<P>(b, nth, t.high - high, r.group);
-    if (high <= t.low) {
-        release(q_empty);
-        return;
-    }
-    int block = high - 1;
-    const auto hides = [&] { return block * keys + keys - 1 > first || block * keys < last_first; };
-    auto v = place<P::stages>::of(nth);
+    float factor[2];
+    next_tile(r, w, b); /* there is one for every block */
+    auto v = place<P::stages>::of(r.nth);
     tv_barrier_wait(&b.k_full[v.stage], v.phase);
     await_turn<P>(r.group);
-    start_scores(r, q, all_k + v.stage * P::kv_bytes);
+    start_scores(r, all_q, all_k + v.stage * P::kv_bytes);
     pass_turn<P>(r.group);
     tv_wgmma_wait<0>();
-    take_scores(r, &b.k_empty[v.stage], block == t.low ? q_empty : nullptr, hides(), block);
+    take_scores(r, w, b);
+    soften(r);
     pack(r);
-    for (block--, nth++; block >= t.low; block--, nth++) {
-        const auto k = place<P::stages>::of(nth);
+    for (;;) {
+        const bool is_new = r.block == r.low;
+        r.nth++;
+        if (!is_new)
+            r.block--;
+        else if (r.nth_q++, !next_tile(r, w, b))
+            break;
+        const auto k = place<P::stages>::of(r.nth);
         tv_barrier_wait(&b.k_full[k.stage], k.phase);
         await_turn<P>(r.group);
-        start_scores(r, q, all_k + k.stage * P::kv_bytes);
+        start_scores(r, all_q + r.nth_q % 2 * P::q_bytes, all_k + k.stage * P::kv_bytes);
         tv_barrier_wait(&b.v_full[v.stage], v.phase);
         start_sum(r, all_v + v.stage * P::kv_bytes);
         pass_turn<P>(r.group);
         tv_wgmma_wait<1>();
-        take_scores(r, &b.k_empty[k.stage], block == t.low ? q_empty : nullptr, hides(), block);
+        take_scores(r, w, b);
+        if (is_new)
+            settle(r, w, b.tiles[(r.nth_q - 1) % 4], factor);
+        soften(r);
         /* Over already, and sums are never negative: a branch that ptxas cannot take before all scores are softened, so
          * that it leaves the softening behind the products under way. */
         tv_barrier_wait(&b.v_full[v.stage], v.phase ^ (r.weight[0] + r.weight[1] < 0));
@@ -265,15 +290,33 @@ TV_ATTENTION_DEVICE void multiply(multiplier<P> &r, const work &w, const tile &t
         tv_wgmma_keep(r.sum);
         tv_wgmma_keep(r.scores); /* packed from here on */
         release(&b.v_empty[v.stage]);
-        shrink_sum(r);
+        if (is_new)
+            store(r, m, w, b.tiles[(r.nth_q - 1) % 4], factor, room);
+        else
+            shrink_sum(r);
         pack(r);
         v = k;
     }
     tv_barrier_wait(&b.v_full[v.stage], v.phase);
     start_sum(r, all_v + v.stage * P::kv_bytes);
+    settle(r, w, b.tiles[(r.nth_q - 1) % 4], factor);
     tv_wgmma_wait<0>();
     tv_wgmma_keep(r.sum);
-    release(&b.v_empty[v.stage]);
+    store(r, m, w, b.tiles[(r.nth_q - 1) % 4], factor, room);
+}
+
+/* Before the first tile. */
+template <typename P> TV_ATTENTION_DEVICE void begin(multiplier<P> &r)
+{
+    r.nth = r.nth_q = 0;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        r.top[half] = -INFINITY;
+        r.weight[half] = 0;
+    }
+#pragma unroll
+    for (int i = 0; i < P::h / 2; i++)
+        r.sum[i] = 0;
 }
 
 template <typename P> TV_ATTENTION_DEVICE void init(barriers<P> &b)
@@ -289,17 +332,6 @@ template <typename P> TV_ATTENTION_DEVICE void init(barriers<P> &b)
         tv_barrier_init(&b.v_empty[i], 4 * P::groups);
     }
     tv_barriers_ready();
-}
-
-/* The compiler sees that a warp's lanes have the same. */
-TV_ATTENTION_DEVICE tile as_one(tile t)
-{
-    t.plane = __shfl_sync(0xffffffffu, t.plane, 0);
-    t.first = __shfl_sync(0xffffffffu, t.first, 0);
-    t.end = __shfl_sync(0xffffffffu, t.end, 0);
-    t.low = __shfl_sync(0xffffffffu, t.low, 0);
-    t.high = __shfl_sync(0xffffffffu, t.high, 0);
-    return t;
 }
 
 template <typename P>
@@ -326,18 +358,8 @@ __global__ void __launch_bounds__(P::threads, 1)
     unsigned char *room = shared + P::o_at + warp * P::panels * store_bytes;
     if (r.group == P::groups - 1)
         pass_turn<P>(r.group); /* the first one begins */
-    unsigned nth = 0;
-    for (unsigned nth_q = 0;; nth_q++) {
-        const auto q = place<2>::of(nth_q);
-        tv_barrier_wait(&b.q_full[q.stage], q.phase);
-        const tile t = as_one(b.tiles[q.stage]);
-        if (t.plane < 0)
-            break;
-        begin(r, w, t);
-        multiply(r, w, t, shared, q.stage, b, nth);
-        if (t.first + 64 * r.group < t.end)
-            finish(r, m, w, t, room);
-    }
+    begin(r);
+    multiply(r, m, w, shared, b, room);
     if (threadIdx.x % 32 == 0)
         tv_bulk_wait<0>();
 }

@@ -46,7 +46,7 @@ struct tile {
 
 /* In shared memory, beside the tiles. */
 template <typename P> struct barriers {
-    tile tiles[2]; /* whose queries are full; no more: plane -1 */
+    tile tiles[4]; /* whose queries are full, and the two before; no more: plane -1 */
     uint64_t q_full[2], q_empty[2];
     uint64_t k_full[P::stages], k_empty[P::stages], v_full[P::stages], v_empty[P::stages];
 };
@@ -108,7 +108,7 @@ TV_ATTENTION_DEVICE void copy(const maps &m, const work &w, unsigned char *share
         const tile t = find_tile<P>(w, at);
         const int sequence = t.plane / w.num_heads, head = t.plane % w.num_heads;
         const int kv = head / (w.num_heads / w.num_kv_heads);
-        const auto q = place<2>::of(nth_q++);
+        const auto q = place<2>::of(nth_q);
         /* keys of a block, and values of the one before */
 #pragma unroll 1
         for (int block = t.high - 1; block >= t.low - 1; block--, nth++) {
@@ -120,7 +120,7 @@ TV_ATTENTION_DEVICE void copy(const maps &m, const work &w, unsigned char *share
             }
             if (block == t.high - 1) {
                 tv_barrier_wait(&b.q_empty[q.stage], q.phase ^ 1);
-                b.tiles[q.stage] = t;
+                b.tiles[nth_q % 4] = t;
                 load_panels<P>(&m.q, shared + q.stage * P::q_bytes, &b.q_full[q.stage], P::q_panel,
                                head, t.first, sequence);
                 continue;
@@ -133,10 +133,11 @@ TV_ATTENTION_DEVICE void copy(const maps &m, const work &w, unsigned char *share
                            P::kv_panel, kv, (block + 1) * keys, sequence);
         }
         nth--; /* the last round had values alone */
+        nth_q++;
     }
     const auto q = place<2>::of(nth_q);
     tv_barrier_wait(&b.q_empty[q.stage], q.phase ^ 1);
-    b.tiles[q.stage].plane = -1;
+    b.tiles[nth_q % 4].plane = -1;
     tv_barrier_arrive(&b.q_full[q.stage]);
 }
 } // namespace tv_forward

@@ -2,54 +2,95 @@
  * once for maximum and sum together (online softmax: Milakov, Gimelshein 2018, arXiv:1805.02867) and once more for the
  * gradient. Sums: fp32 in a thread, double over the block. */
 #include "kernels/cuda_internal.h"
+#include "kernels/mma_internal.h"
 
 namespace
 {
 constexpr int most_threads = 512;
 
+/* exp(x), x <= 0: good to a rounding or two in fp32, to 2^-22 where logits have 8 bits. */
+template <typename T> __device__ inline float power(float x)
+{
+    if constexpr (std::is_same<T, float>::value)
+        return expf(x);
+    else
+        return tv_exp2(x * 1.44269504f);
+}
+
+struct larger { /* not NaN: the sum shows those */
+    __device__ float operator()(float a, float b) const
+    {
+        return fmaxf(a, b);
+    }
+};
+
 /* What a thread knows of a row: the largest logit, the sum of exp(logit - most), the sum of logits. */
-struct row_part {
+template <typename T, bool with_total> struct row_part {
     float most = -INFINITY, sum = 0, total = 0;
     template <int N> __device__ void take(const float (&v)[N])
     {
         float high = v[0];
 #pragma unroll
         for (int k = 1; k < N; k++)
-            high = tv_most()(high, v[k]);
-        if (!(high <= most)) { /* NaN too, which stays */
+            high = fmaxf(high, v[k]);
+        if (high > most) {
             sum *= expf(most - high);
             most = high;
         }
         const float base = most == -INFINITY ? 0 : most;
 #pragma unroll
         for (int k = 0; k < N; k++) {
-            sum += expf(v[k] - base);
-            total += v[k];
+            sum += power<T>(v[k] - base);
+            if constexpr (with_total)
+                total += v[k];
         }
     }
 };
 
-template <int N, typename T>
-__global__ void __launch_bounds__(most_threads) forward_kernel(tv_cross_entropy_args a)
+/* A thread has `ahead` loads under way. */
+template <int N, typename T, bool with_total>
+__device__ inline row_part<T, with_total> part_of_row(const T *row, int64_t cols)
 {
-    const int64_t whole = a.cols / N * N;
+    constexpr int ahead = 4;
+    const int64_t whole = cols / N * N, stride = (int64_t)blockDim.x * N;
+    row_part<T, with_total> part;
+    int64_t c = (int64_t)threadIdx.x * N;
+    for (; c + (ahead - 1) * stride < whole; c += ahead * stride) {
+        tv_pack<T, N> pack[ahead];
+#pragma unroll
+        for (int i = 0; i < ahead; i++)
+            pack[i] = *reinterpret_cast<const tv_pack<T, N> *>(row + c + i * stride);
+        float v[ahead * N];
+#pragma unroll
+        for (int k = 0; k < ahead * N; k++)
+            v[k] = tv_to_float(pack[k / N].at[k % N]);
+        part.take(v);
+    }
+    for (; c < whole; c += stride) {
+        float v[N];
+        tv_load_floats<N>(row + c, v);
+        part.take(v);
+    }
+    for (c = whole + threadIdx.x; c < cols; c += blockDim.x) {
+        const float v[1] = {tv_to_float(row[c])};
+        part.take(v);
+    }
+    return part;
+}
+
+template <int N, typename T, bool with_total>
+__global__ void __launch_bounds__(most_threads, 2) forward_kernel(tv_cross_entropy_args a)
+{
     for (int64_t r = blockIdx.x; r < a.rows; r += gridDim.x) {
         const T *const row = static_cast<const T *>(a.logits) + r * a.ld;
-        row_part part;
-        for (int64_t c = (int64_t)threadIdx.x * N; c < whole; c += (int64_t)blockDim.x * N) {
-            float v[N];
-            tv_load_floats<N>(row + c, v);
-            part.take(v);
-        }
-        for (int64_t c = whole + threadIdx.x; c < a.cols; c += blockDim.x) {
-            const float v[1] = {tv_to_float(row[c])};
-            part.take(v);
-        }
-        const float most = tv_block_reduce(part.most, tv_most(), -INFINITY);
+        row_part<T, with_total> part = part_of_row<N, T, with_total>(row, a.cols);
+        float most = tv_block_reduce(part.most, larger(), -INFINITY);
         if (part.most != most)
             part.sum *= expf(part.most - most);
         const double sum = tv_block_sum((double)part.sum);
-        const double total = a.row_rest == nullptr ? 0 : tv_block_sum((double)part.total);
+        const double total = with_total ? tv_block_sum((double)part.total) : 0;
+        if (sum != sum)
+            most = NAN;
         if (threadIdx.x != 0)
             continue;
         const int64_t target = a.targets[r] - a.first;
@@ -57,7 +98,7 @@ __global__ void __launch_bounds__(most_threads) forward_kernel(tv_cross_entropy_
         a.row_max[r] = a.row_base[r] = most;
         a.row_sum[r] = (float)sum;
         a.row_target[r] = is_held ? tv_to_float(row[target]) : 0;
-        if (a.row_rest != nullptr)
+        if (with_total)
             a.row_rest[r] = a.cols == 0 ? 0 : (float)(total - (double)a.cols * (double)most);
     }
 }
@@ -131,7 +172,12 @@ tv_status_t launch_rows(void (*wide)(Params...), void (*narrow)(Params...), tv_s
 template <typename T>
 tv_status_t cross_entropy_forward(tv_stream *stream, const tv_cross_entropy_args *a)
 {
-    return launch_rows<T>(forward_kernel<tv_width<T>, T>, forward_kernel<1, T>, stream, a, a->cols);
+    constexpr int width = tv_width<T>;
+    if (a->row_rest != nullptr)
+        return launch_rows<T>(forward_kernel<width, T, true>, forward_kernel<1, T, true>, stream, a,
+                              a->cols);
+    return launch_rows<T>(forward_kernel<width, T, false>, forward_kernel<1, T, false>, stream, a,
+                          a->cols);
 }
 
 tv_status_t cross_entropy_rebase(tv_stream *stream, const tv_cross_entropy_args *a)

@@ -1,8 +1,11 @@
 /* kernels/matmul/plans_cuda.cu -- one handle and one table of plans for each stream that multiplies.
  *
- * A plan is the operation, three layouts and the algorithm that cuBLASLt's heuristic put first of those that fit the
- * workspace; the same key gives the same plan, and a plan the same order of sums. Steps repeat their shapes, so the
- * table stops growing after the first. */
+ * A plan is the operation, three layouts and an algorithm of those that fit the workspace; the same key gives the same
+ * plan, and a plan the same order of sums. Steps repeat their shapes, so the table stops growing after the first.
+ *
+ * The algorithm that cuBLASLt's heuristic puts first is up to a quarter slower than another of its candidates. So when
+ * a plan for a large product is made, all are tried on the operands at hand, and the fastest is taken of those whose
+ * result has the bits of the first one's: which it is may differ from run to run, the bits do not. */
 #include "kernels/matmul/plans_internal.h"
 #include <cstdio>
 #include <cstring>
@@ -185,10 +188,16 @@ cublasStatus_t prefer(const key &k, cublasLtMatmulPreference_t preference)
     return status;
 }
 
-cublasStatus_t choose(cublasLtHandle_t handle, const key &k, plan *p)
+enum { MOST_CANDIDATES = 8, TIMED_LAUNCHES = 3, SUM_BLOCKS = 512, SUM_THREADS = 256 };
+
+/* Algorithms that can be used, as the heuristic orders them; at least one. */
+struct candidates {
+    cublasLtMatmulHeuristicResult_t of[MOST_CANDIDATES];
+    int num = 0;
+};
+
+cublasStatus_t search(cublasLtHandle_t handle, const key &k, const plan &p, candidates *found)
 {
-    enum { MOST = 8 };
-    cublasLtMatmulHeuristicResult_t found[MOST];
     cublasLtMatmulPreference_t preference = nullptr;
     int num = 0;
     cublasStatus_t status = cublasLtMatmulPreferenceCreate(&preference);
@@ -196,38 +205,197 @@ cublasStatus_t choose(cublasLtHandle_t handle, const key &k, plan *p)
         return status;
     status = prefer(k, preference);
     if (status == CUBLAS_STATUS_SUCCESS)
-        status = cublasLtMatmulAlgoGetHeuristic(handle, p->operation, p->a, p->b, p->c, p->c,
-                                                preference, MOST, found, &num);
+        status = cublasLtMatmulAlgoGetHeuristic(handle, p.operation, p.a, p.b, p.c, p.c, preference,
+                                                MOST_CANDIDATES, found->of, &num);
     cublasLtMatmulPreferenceDestroy(preference);
     for (int i = 0; i < num && status == CUBLAS_STATUS_SUCCESS; i++) {
-        if (found[i].state != CUBLAS_STATUS_SUCCESS ||
-            found[i].workspaceSize > TV_LT_WORKSPACE_BYTES)
-            continue;
-        p->algorithm = found[i].algo;
-        p->workspace_bytes = found[i].workspaceSize;
-        return CUBLAS_STATUS_SUCCESS;
+        const cublasLtMatmulHeuristicResult_t one = found->of[i];
+        if (one.state == CUBLAS_STATUS_SUCCESS && one.workspaceSize <= TV_LT_WORKSPACE_BYTES)
+            found->of[found->num++] = one;
     }
-    return status != CUBLAS_STATUS_SUCCESS ? status : CUBLAS_STATUS_NOT_SUPPORTED;
+    return status == CUBLAS_STATUS_SUCCESS && found->num == 0 ? CUBLAS_STATUS_NOT_SUPPORTED
+                                                              : status;
 }
 
-tv_status_t plan_of(multiplier *all, const key &k, const void *bias, plan **plan_out)
+/* d = op(a) op(b) (+ bias) (+ c), c and d of one layout */
+cublasStatus_t launch(tv_stream *stream, const multiplier &all, const plan &p,
+                      const cublasLtMatmulAlgo_t &algorithm, const tv_matmul_args *a, void *d,
+                      void *workspace, size_t workspace_bytes)
 {
-    std::unique_ptr<plan> &place = all->plans[k];
-    if (place == nullptr) {
-        auto made = std::make_unique<plan>();
-        cublasStatus_t status = describe(k, bias, made.get());
-        if (status == CUBLAS_STATUS_SUCCESS)
-            status = choose(all->handle, k, made.get());
-        if (status != CUBLAS_STATUS_SUCCESS) {
-            all->plans.erase(k);
-            char what[160];
-            std::snprintf(what, sizeof(what), "no algorithm for a product of %lld x %lld x %lld",
-                          (long long)k.m, (long long)k.n, (long long)k.k);
-            return failed(what, status);
+    const float one = 1, beta = a->accumulate ? 1 : 0;
+    return cublasLtMatmul(all.handle, p.operation, &one, a->b, p.a, a->a, p.b, &beta,
+                          a->accumulate ? a->c : d, p.c, d, p.c, &algorithm, workspace,
+                          workspace_bytes, static_cast<cudaStream_t>(tv_cuda_stream(stream)));
+}
+
+/* A sum of all words, each times an odd number that belongs to its place (SplitMix64): the same for the same bits, 0 of
+ * zeros, and else different but once in 2^63. */
+template <typename Word>
+__global__ void __launch_bounds__(SUM_THREADS)
+    sum_words_kernel(const Word *c, int64_t rows, int64_t cols, int64_t ld,
+                     unsigned long long *sums)
+{
+    unsigned long long sum = 0;
+    for (int64_t r = blockIdx.x; r < rows; r += gridDim.x)
+        for (int64_t i = threadIdx.x; i < cols; i += blockDim.x) {
+            unsigned long long z = (unsigned long long)(r * cols + i) + 0x9E3779B97F4A7C15u;
+            z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+            z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+            sum += c[r * ld + i] * ((z ^ (z >> 31)) | 1);
         }
-        place = std::move(made);
+    sum = tv_block_sum(sum);
+    if (threadIdx.x == 0)
+        sums[blockIdx.x] = sum;
+}
+
+/* Trials of one plan's candidates. */
+struct trial {
+    tv_stream *stream;
+    const multiplier *all;
+    const plan *p;
+    const tv_matmul_args *args;
+    cudaDataType_t result;
+    void *d, *workspace;
+    cudaEvent_t started = nullptr, ended = nullptr;
+    void *scratch = nullptr;
+    trial(tv_stream *stream_, const multiplier *all_, const plan *p_, const tv_matmul_args *args_,
+          cudaDataType_t result_)
+        : stream(stream_), all(all_), p(p_), args(args_), result(result_), d(args_->c),
+          workspace(nullptr)
+    {
     }
-    *plan_out = place.get();
+    trial(const trial &) = delete;
+    trial &operator=(const trial &) = delete;
+    ~trial()
+    {
+        if (started != nullptr)
+            cudaEventDestroy(started);
+        if (ended != nullptr)
+            cudaEventDestroy(ended);
+        if (scratch != nullptr)
+            cudaFree(scratch);
+    }
+
+    /* Results that are not added to c may be made in c, which the product itself then overwrites. */
+    bool open()
+    {
+        const int64_t count = (args->m - 1) * args->ld_c + args->n;
+        cudaError_t error = cudaEventCreate(&started);
+        if (error == cudaSuccess)
+            error = cudaEventCreate(&ended);
+        if (error == cudaSuccess && args->accumulate)
+            error = cudaMalloc(&scratch, (size_t)count * (result == CUDA_R_32F ? 4 : 2));
+        if (error != cudaSuccess) {
+            (void)cudaGetLastError(); /* seen */
+            return false;
+        }
+        d = args->accumulate ? scratch : args->c;
+        return true;
+    }
+
+    cublasStatus_t run(const cublasLtMatmulHeuristicResult_t &one) const
+    {
+        return launch(stream, *all, *p, one.algo, args, d, workspace, one.workspaceSize);
+    }
+
+    template <typename Word> tv_status_t sum(unsigned long long *sum_out) const
+    {
+        unsigned long long sums[SUM_BLOCKS], total = 0;
+        TV_TRY(tv_launch(sum_words_kernel<Word>, SUM_BLOCKS, SUM_THREADS, 0, stream,
+                         static_cast<const Word *>(d), args->m, args->n, args->ld_c,
+                         static_cast<unsigned long long *>(workspace)));
+        const auto on = static_cast<cudaStream_t>(tv_cuda_stream(stream));
+        cudaError_t error =
+            cudaMemcpyAsync(sums, workspace, sizeof(sums), cudaMemcpyDeviceToHost, on);
+        if (error == cudaSuccess)
+            error = cudaStreamSynchronize(on);
+        TV_TRY(tv_cuda_status(error, "the sum of a product's words"));
+        for (unsigned long long part : sums)
+            total += part;
+        *sum_out = total;
+        return TV_OK;
+    }
+
+    /* Of some launches behind one that is not timed, during which the host launches them; infinite where the algorithm
+     * does not run after all. */
+    tv_status_t time(const cublasLtMatmulHeuristicResult_t &one, float *milliseconds_out) const
+    {
+        const auto on = static_cast<cudaStream_t>(tv_cuda_stream(stream));
+        *milliseconds_out = INFINITY;
+        for (int i = 0; i <= TIMED_LAUNCHES; i++) {
+            if (run(one) != CUBLAS_STATUS_SUCCESS)
+                return TV_OK;
+            if (i == 0)
+                TV_TRY(tv_cuda_status(cudaEventRecord(started, on), "an event"));
+        }
+        TV_TRY(tv_cuda_status(cudaEventRecord(ended, on), "an event"));
+        TV_TRY(tv_cuda_status(cudaEventSynchronize(ended), "an event"));
+        return tv_cuda_status(cudaEventElapsedTime(milliseconds_out, started, ended),
+                              "the time between events");
+    }
+};
+
+/* The index of the fastest candidate with the first one's bits; 0 where that cannot be told. */
+tv_status_t fastest(trial *t, const candidates &found, int *index_out)
+{
+    unsigned long long want = 0, got;
+    float least = INFINITY, milliseconds;
+    *index_out = 0;
+    TV_TRY(tv_cuda_workspace(t->stream, TV_LT_WORKSPACE_BYTES, &t->workspace));
+    if (!t->open())
+        return TV_OK;
+    for (int i = 0; i < found.num; i++) {
+        if (t->run(found.of[i]) != CUBLAS_STATUS_SUCCESS)
+            continue;
+        TV_TRY(t->result == CUDA_R_32F ? t->sum<uint32_t>(&got) : t->sum<uint16_t>(&got));
+        want = i == 0 ? got : want;
+        if (want == 0)
+            return TV_OK; /* zeros, or no first one: nothing to go by */
+        if (got != want)
+            continue;
+        TV_TRY(t->time(found.of[i], &milliseconds));
+        if (milliseconds < least) {
+            least = milliseconds;
+            *index_out = i;
+        }
+    }
+    return TV_OK;
+}
+
+tv_status_t make_plan(tv_stream *stream, multiplier *all, const key &k, const tv_matmul_args *a,
+                      plan *made)
+{
+    candidates found;
+    int index = 0;
+    cublasStatus_t status = describe(k, a->bias, made);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = search(all->handle, k, *made, &found);
+    if (status != CUBLAS_STATUS_SUCCESS) {
+        char what[160];
+        std::snprintf(what, sizeof(what), "no algorithm for a product of %lld x %lld x %lld",
+                      (long long)k.m, (long long)k.n, (long long)k.k);
+        return failed(what, status);
+    }
+    trial t(stream, all, made, a, (cudaDataType_t)k.result);
+    if (found.num > 1 && 2.0 * (double)k.m * (double)k.n * (double)k.k >= TV_LT_MEASURED_FLOPS)
+        TV_TRY(fastest(&t, found, &index));
+    made->algorithm = found.of[index].algo;
+    made->workspace_bytes = found.of[index].workspaceSize;
+    return TV_OK;
+}
+
+tv_status_t plan_of(tv_stream *stream, multiplier *all, const key &k, const tv_matmul_args *a,
+                    plan **plan_out)
+{
+    const auto place = all->plans.find(k);
+    if (place == all->plans.end()) {
+        auto made = std::make_unique<plan>();
+        TV_TRY(make_plan(stream, all, k, a, made.get()));
+        *plan_out = made.get();
+        all->plans[k] = std::move(made);
+        return TV_OK;
+    }
+    *plan_out = place->second.get();
     return TV_OK;
 }
 } // namespace
@@ -235,21 +403,17 @@ tv_status_t plan_of(multiplier *all, const key &k, const void *bias, plan **plan
 tv_status_t tv_lt_multiply(tv_stream *stream, cudaDataType_t stored, cudaDataType_t result,
                            const tv_matmul_args *a)
 {
-    const float one = 1, beta = a->accumulate ? 1 : 0;
     multiplier *all = nullptr;
     plan *p = nullptr;
     void *workspace = nullptr;
     TV_TRY(multiplier_of(stream, &all));
-    TV_TRY(plan_of(all, key_of(stream, stored, result, a), a->bias, &p));
+    TV_TRY(plan_of(stream, all, key_of(stream, stored, result, a), a, &p));
     if (p->workspace_bytes > 0)
         TV_TRY(tv_cuda_workspace(stream, p->workspace_bytes, &workspace));
     cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
     if (a->bias != nullptr)
         status = set(p->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, a->bias);
     if (status == CUBLAS_STATUS_SUCCESS)
-        status =
-            cublasLtMatmul(all->handle, p->operation, &one, a->b, p->a, a->a, p->b, &beta, a->c,
-                           p->c, a->c, p->c, &p->algorithm, workspace, p->workspace_bytes,
-                           static_cast<cudaStream_t>(tv_cuda_stream(stream)));
+        status = launch(stream, *all, *p, p->algorithm, a, a->c, workspace, p->workspace_bytes);
     return status == CUBLAS_STATUS_SUCCESS ? TV_OK : failed("a matrix product", status);
 }

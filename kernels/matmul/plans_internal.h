@@ -10,6 +10,11 @@
 /* The most that an algorithm may want; NVIDIA's advice for Hopper. */
 enum { TV_LT_WORKSPACE_BYTES = TV_GPU_WORKSPACE_BYTES, TV_LT_BIAS_ALIGNMENT = 16 };
 
+/* From so many FLOPs on a product's algorithms are measured; fewer in the emulation, which is slow. */
+#ifndef TV_LT_MEASURED_FLOPS
+#define TV_LT_MEASURED_FLOPS 1e9
+#endif
+
 template <typename Element> constexpr cudaDataType_t tv_lt_type();
 template <> constexpr cudaDataType_t tv_lt_type<float>()
 {

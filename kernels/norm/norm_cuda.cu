@@ -1,26 +1,22 @@
 /* norm_cuda.cu -- LayerNorm (arXiv:1607.06450) and RMSNorm (arXiv:1910.07467). The formulas are in norm_ref.c.
  *
- * A team of threads takes a row: a warp, of which a block then has 8, or where rows are longer a block. In forward its
- * registers hold the row, so that memory is read once. In backward rows come through shared memory, the next one while
- * one is worked on, and each thread adds up what its rows say of its columns' weights, so that one pass makes all
- * gradients; the sums of all blocks are then added up as those of columns are (cuda_internal.h). Rows that no team can
- * hold: norm_kernel and slope_kernel, a block for each row, whose later passes find it in the cache; the gradients of
- * weights are then column sums, before that of the input, which may replace dy. */
+ * Forward: a team of threads takes a row, which its registers hold, so that memory is read once: a warp, of which a
+ * block then has 8, or where rows are longer a block. Backward: a block takes rows, the next of which comes into shared
+ * memory while one is worked on, and each thread adds up what they say of its columns' weights, so that one pass makes
+ * all gradients; the sums of all blocks are then added up as those of columns are (cuda_internal.h). Rows that are too
+ * long for that: norm_kernel and slope_kernel, a block for each row, whose later passes find it in the cache; the
+ * gradients of weights are then column sums, before that of the input, which may replace dy. */
 #include "kernels/cuda_internal.h"
 #include "kernels/mma_internal.h"
 
 namespace
 {
-constexpr int packs = 3;       /* of N elements, that a thread holds of a row */
-constexpr int warp_teams = 8;  /* of one warp, in a block */
 constexpr int most_warps = 16; /* of a team that is a block */
-constexpr int slope_warps =
-    10; /* the same in backward, where each thread has rows in shared memory: below 96 KiB */
-/* Of all blocks together where each thread takes several rows: a few for each part of a large GPU. */
-constexpr int warps_at_once = 16 * 132;
+constexpr int warp_teams = 8;  /* of one warp, in a block */
+constexpr int packs = 3;       /* of N elements, that a thread holds of a row in forward */
 
-/* The place of a thread in its team, and its team's among all. */
-template <int N, bool is_warp> struct place {
+/* The place of a thread in its team, and its team's among all; P packs of N elements for each thread. */
+template <int N, int P, bool is_warp> struct place {
     int lane, size;
     int64_t first_row, step;
     __device__ place()
@@ -35,7 +31,7 @@ template <int N, bool is_warp> struct place {
     template <typename Fn> __device__ void for_packs(int64_t cols, Fn fn) const
     {
 #pragma unroll
-        for (int p = 0; p < packs; p++) {
+        for (int p = 0; p < P; p++) {
             const int64_t c = (int64_t)(p * size + lane) * N;
             if (c < cols)
                 fn(p, c);
@@ -47,10 +43,10 @@ template <int N, bool is_warp> struct place {
     }
 };
 
-/* Warps of a team that holds rows of `cols`, N elements at a time; if there are not too many, there is one. */
-int64_t warps_for(int64_t cols, int64_t n)
+/* Warps whose threads hold a row of `cols`, p packs of n elements each. */
+int64_t warps_for(int64_t cols, int64_t n, int64_t p)
 {
-    return tv_ceil_div(cols, n * 32 * packs);
+    return tv_ceil_div(cols, n * 32 * p);
 }
 
 template <typename T> struct norm_row {
@@ -87,7 +83,7 @@ template <int N, bool is_warp, typename T>
 __global__ void __launch_bounds__(32 * (is_warp ? warp_teams : most_warps))
     norm_team_kernel(norm_row<T> a)
 {
-    const place<N, is_warp> here;
+    const place<N, packs, is_warp> here;
     for (int64_t r = here.first_row; r < a.rows; r += here.step) {
         float v[packs][N] = {}, mean = 0, squares = 0;
         here.for_packs(a.cols, [&](int p, int64_t c) { load_row<N>(a, r * a.cols + c, v[p]); });
@@ -205,7 +201,7 @@ tv_status_t norm_forward(tv_stream *stream, const tv_norm_args *a, bool has_mean
     const bool is_aligned = tv_is_aligned<width>(row.x, a->cols) && tv_is_aligned<width>(row.y) &&
                             tv_is_aligned<width>(row.weight) && tv_is_aligned<width>(row.bias) &&
                             tv_is_aligned<width>(row.added) && tv_is_aligned<width>(row.total);
-    const int64_t warps = warps_for(a->cols, is_aligned ? width : 1);
+    const int64_t warps = warps_for(a->cols, is_aligned ? width : 1, packs);
     if (warps > most_warps)
         return norm_rows(stream, row, is_aligned);
     return is_aligned ? norm_teams<width>(stream, row, warps) : norm_teams<1>(stream, row, warps);
@@ -258,12 +254,12 @@ template <typename T> struct slope {
 
 /* Rows on their way to a thread: two, the next one is copied while one is worked on. Each thread copies and reads its
  * own packs alone. */
-template <int N, typename T> struct row_queue {
+template <int N, int P, typename T> struct row_queue {
     enum { X, DY, DX, num_tensors };
-    tv_pack<T, N> *room; /* [2, num_tensors, packs, threads] */
+    tv_pack<T, N> *room; /* [2, num_tensors, P, threads] */
     __device__ tv_pack<T, N> *at(int slot, int tensor, int p) const
     {
-        return room + ((slot * num_tensors + tensor) * packs + p) * (int)blockDim.x + threadIdx.x;
+        return room + ((slot * num_tensors + tensor) * P + p) * (int)blockDim.x + threadIdx.x;
     }
     __device__ static void copy(tv_pack<T, N> *to, const T *from)
     {
@@ -273,8 +269,7 @@ template <int N, typename T> struct row_queue {
             *to = tv_load_pack<N>(from);
     }
     /* Row r, if it is one, as one group of copies. */
-    template <bool is_warp>
-    __device__ void fetch(const slope<T> &a, const place<N, is_warp> &here, int64_t r,
+    __device__ void fetch(const slope<T> &a, const place<N, P, false> &here, int64_t r,
                           int slot) const
     {
         if (r < a.rows)
@@ -298,90 +293,78 @@ template <int N, typename T> struct row_queue {
     }
     static constexpr int bytes(int threads)
     {
-        return 2 * num_tensors * packs * threads * (int)sizeof(tv_pack<T, N>);
+        return 2 * num_tensors * P * threads * (int)sizeof(tv_pack<T, N>);
     }
 };
 
-/* The sums of a block's teams, which are warps, in their order: room [packs * 32 * N], column by column. */
-template <int N>
-__device__ void add_warps(const place<N, true> &here, const float part[packs][N], float *room)
+/* Two sums of the block, the same bits in every thread. slot: 0 and 1 in turn, so that one barrier is enough. */
+__device__ inline void block_sums(int slot, float &a, float &b)
 {
-    for (int t = 0; t < warp_teams; t++) {
-        if ((int)threadIdx.x / 32 == t)
-#pragma unroll
-            for (int i = 0; i < packs * N; i++) {
-                float *const to = &room[(i / N * 32 + here.lane) * N + i % N];
-                *to = (t == 0 ? 0 : *to) + part[i / N][i % N];
-            }
-        __syncthreads();
+    __shared__ float of_warp[2][most_warps][2];
+    a = tv_warp_sum(a);
+    b = tv_warp_sum(b);
+    if (threadIdx.x % 32 == 0) {
+        of_warp[slot][threadIdx.x / 32][0] = a;
+        of_warp[slot][threadIdx.x / 32][1] = b;
     }
-}
-
-/* A block's sums for the gradients of weight and bias -> to [cols] */
-template <int N, bool is_warp>
-__device__ void write_sums(const place<N, is_warp> &here, const float part[packs][N], int64_t cols,
-                           float *to)
-{
-    if constexpr (is_warp) {
-        __shared__ float room[packs * 32 * N];
-        add_warps<N>(here, part, room);
-        for (int64_t c = threadIdx.x; c < cols; c += 32 * warp_teams)
-            to[c] = room[c];
-        __syncthreads(); /* room is free again */
-    } else {
-        here.for_packs(cols, [&](int p, int64_t c) { tv_store_floats<N>(to + c, part[p]); });
+    __syncthreads();
+    a = b = 0;
+    for (unsigned w = 0; w < blockDim.x / 32; w++) {
+        a += of_warp[slot][w][0];
+        b += of_warp[slot][w][1];
     }
 }
 
 /* chunks [2, grid, cols] */
-template <int N, bool is_warp, typename T>
-__global__ void __launch_bounds__(32 * (is_warp ? warp_teams : slope_warps), is_warp ? 2 : 1)
-    slope_team_kernel(slope<T> a, float *chunks)
+template <int N, int P, typename T>
+__global__ void __launch_bounds__(32 * most_warps, P == 1 ? 2 : 1)
+    slope_rows_kernel(slope<T> a, float *chunks)
 {
     typedef tv_pack<T, N> pack;
     TV_SHARED_DYNAMIC(pack, room);
-    const row_queue<N, T> queue = {room};
-    const place<N, is_warp> here;
-    float dweight[packs][N] = {}, dbias[packs][N] = {};
+    const row_queue<N, P, T> queue = {room};
+    const place<N, P, false> here;
+    const float share = 1 / (float)a.cols;
+    float w[P][N] = {}, dweight[P][N] = {}, dbias[P][N] = {};
     row_numbers next = a.numbers(here.first_row);
     int slot = 0;
+    here.for_packs(a.cols, [&](int p, int64_t c) { tv_load_floats<N>(a.weight + c, w[p]); });
     queue.fetch(a, here, here.first_row, 0);
     for (int64_t r = here.first_row; r < a.rows; r += here.step, slot ^= 1) {
         const row_numbers row = next;
-        float sum_g = 0, sum_gn = 0;
+        float n[N], d[N], mean_g = 0, mean_gn = 0;
         next = a.numbers(r + here.step);
         queue.fetch(a, here, r + here.step, slot ^ 1);
         tv_copy_async_wait<1>();
-        here.for_packs(a.cols, [&](int p, int64_t c) {
-            float n[N], d[N], w[N];
+        here.for_packs(a.cols, [&](int p, int64_t) {
             queue.read(slot, p, row, n, d);
-            tv_load_floats<N>(a.weight + c, w);
 #pragma unroll
             for (int k = 0; k < N; k++) {
-                sum_g += d[k] * w[k];
-                sum_gn += d[k] * w[k] * n[k];
+                mean_g += d[k] * w[p][k] * share;
+                mean_gn += d[k] * w[p][k] * n[k] * share;
                 dweight[p][k] += d[k] * n[k];
                 dbias[p][k] += d[k];
             }
         });
-        const float mean_gn = here.sum(sum_gn) / (float)a.cols;
-        const float mean_g = a.mean != nullptr ? here.sum(sum_g) / (float)a.cols : 0;
-        asm volatile("" ::: "memory"); /* the row is read again: registers are dear */
+        block_sums(slot, mean_g, mean_gn);
+        mean_g = a.mean != nullptr ? mean_g : 0;
         here.for_packs(a.cols, [&](int p, int64_t c) {
-            float n[N], d[N], w[N], dx[N] = {};
+            float dx[N] = {};
             queue.read(slot, p, row, n, d);
-            tv_load_floats<N>(a.weight + c, w);
             if (a.adds)
                 tv_unpack<N>(*queue.at(slot, queue.DX, p), dx);
 #pragma unroll
             for (int k = 0; k < N; k++)
-                dx[k] += row.rstd * (d[k] * w[k] - mean_g - n[k] * mean_gn);
+                dx[k] += row.rstd * (d[k] * w[p][k] - mean_g - n[k] * mean_gn);
             tv_store_floats<N>(a.dx + r * a.cols + c, dx);
         });
     }
     tv_copy_async_wait<0>();
-    write_sums<N, is_warp>(here, dweight, a.cols, chunks + blockIdx.x * a.cols);
-    write_sums<N, is_warp>(here, dbias, a.cols, chunks + (gridDim.x + blockIdx.x) * a.cols);
+    float *const to = chunks + blockIdx.x * a.cols;
+    here.for_packs(a.cols, [&](int p, int64_t c) {
+        tv_store_floats<N>(to + c, dweight[p]);
+        tv_store_floats<N>(to + gridDim.x * a.cols + c, dbias[p]);
+    });
 }
 
 template <int N, typename T> __global__ void __launch_bounds__(512) slope_kernel(slope<T> a)
@@ -420,23 +403,36 @@ template <int N, typename T> __global__ void __launch_bounds__(512) slope_kernel
     }
 }
 
-template <int N, typename T>
-tv_status_t slope_teams(tv_stream *stream, const slope<T> &work, int64_t warps,
-                        const tv_columns<2> &out)
+/* As many blocks as a GPU of 132 processors runs at once, by registers, but not so many that their sums count. */
+int64_t slope_blocks(int64_t rows, int64_t warps, int64_t p)
 {
-    const bool is_warp = warps == 1;
-    const int64_t most = warps_at_once / (is_warp ? warp_teams : warps);
-    const int64_t wanted = tv_ceil_div(work.rows, is_warp ? warp_teams : 1);
-    const int64_t blocks = wanted < most ? wanted : most;
+    const int64_t fit = 32 / (p * warps), most = 132 * (fit < 1 ? 1 : fit < 8 ? fit : 8);
+    return rows < most ? rows : most;
+}
+
+template <int N, int P, typename T>
+tv_status_t slope_rows(tv_stream *stream, const slope<T> &work, const tv_columns<2> &out)
+{
+    const int64_t warps = warps_for(work.cols, N, P), blocks = slope_blocks(work.rows, warps, P);
+    const int threads = (int)(32 * warps);
     void *room;
     TV_TRY(tv_cuda_workspace(stream, (size_t)(2 * blocks * work.cols) * sizeof(float), &room));
     float *const chunks = static_cast<float *>(room);
-    const int threads = (int)(32 * (is_warp ? warp_teams : warps));
-    TV_TRY(
-        tv_launch_shared(is_warp ? slope_team_kernel<N, true, T> : slope_team_kernel<N, false, T>,
-                         dim3((unsigned)blocks), (unsigned)threads, row_queue<N, T>::bytes(threads),
-                         stream, work, chunks));
+    TV_TRY(tv_launch_shared(slope_rows_kernel<N, P, T>, dim3((unsigned)blocks), (unsigned)threads,
+                            row_queue<N, P, T>::bytes(threads), stream, work, chunks));
     return tv_add_chunks<2>(stream, chunks, blocks, work.cols, out);
+}
+
+template <int N, typename T>
+tv_status_t slopes(tv_stream *stream, const slope<T> &work, const tv_columns<2> &out)
+{
+    if (warps_for(work.cols, N, 1) <= most_warps)
+        return slope_rows<N, 1>(stream, work, out);
+    if (warps_for(work.cols, N, 2) <= most_warps)
+        return slope_rows<N, 2>(stream, work, out);
+    TV_TRY((tv_add_column_sums<2, N>(stream, true, work.rows, work.cols, work, out)));
+    return tv_launch(slope_kernel<N, T>, tv_grid(work.rows, 1), threads_for(work.cols, N), 0,
+                     stream, work);
 }
 
 template <typename T>
@@ -456,15 +452,9 @@ tv_status_t norm_backward(tv_stream *stream, const tv_norm_backward_args *a, boo
     const bool is_aligned = tv_is_aligned<width>(work.x, a->cols) &&
                             tv_is_aligned<width>(work.dy) && tv_is_aligned<width>(work.weight) &&
                             tv_is_aligned<width>(work.dx);
-    const int64_t warps = warps_for(a->cols, is_aligned ? width : 1);
     if (a->rows == 0 || a->cols == 0)
         return TV_OK;
-    if (warps <= slope_warps)
-        return is_aligned ? slope_teams<width>(stream, work, warps, out)
-                          : slope_teams<1>(stream, work, warps, out);
-    TV_TRY((tv_add_column_sums<2, width>(stream, is_aligned, a->rows, a->cols, work, out)));
-    return tv_launch(is_aligned ? slope_kernel<width, T> : slope_kernel<1, T>, tv_grid(a->rows, 1),
-                     threads_for(a->cols, is_aligned ? width : 1), 0, stream, work);
+    return is_aligned ? slopes<width>(stream, work, out) : slopes<1>(stream, work, out);
 }
 
 template <typename T>

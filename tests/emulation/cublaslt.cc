@@ -29,7 +29,7 @@ struct cublasLtMatmulPreference {
 
 namespace
 {
-std::atomic<int64_t> searches{0};
+std::atomic<int64_t> searches{0}, products{0};
 
 // What an algorithm is good for, in the eight words that callers see; word 0 tells products apart.
 struct Algorithm {
@@ -37,7 +37,8 @@ struct Algorithm {
     uint32_t align_a, align_b, align_c, align_d;
     uint64_t workspace;
     uint32_t reduction, magic;
-    uint64_t unused[3];
+    uint64_t skips; // a part of k: quick, and wrong
+    uint64_t unused[2];
 };
 static_assert(sizeof(Algorithm) == sizeof(cublasLtMatmulAlgo_t));
 constexpr uint32_t magic = 0x7c0b1a51;
@@ -152,9 +153,10 @@ void multiply(const Product &p, const Algorithm &algorithm, float alpha, const v
         }
     const uint64_t cut =
         algorithm.reduction == CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE ? p.k / 2 : p.k;
+    const uint64_t from = algorithm.skips != 0 ? p.k - 1 : 0;
     for (uint64_t j = 0; j < p.n; j++) {
         std::fill(sum.begin(), sum.end(), 0.0);
-        column(p, left, b, j, 0, cut, sum);
+        column(p, left, b, j, from, cut, sum);
         if (cut < p.k) {
             std::fill(part.begin(), part.end(), 0.0);
             column(p, left, b, j, cut, p.k, part);
@@ -193,6 +195,11 @@ template <typename Value> cublasStatus_t take(Value *to, const void *value, size
 int64_t emulation::num_searches()
 {
     return searches;
+}
+
+int64_t emulation::num_products()
+{
+    return products;
 }
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle)
@@ -303,7 +310,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     if (status != CUBLAS_STATUS_SUCCESS)
         return status;
     const uint64_t parts = p.m * p.n * 4; // of k, to be added up in the workspace
-    auto offer = [&](uint32_t reduction, uint64_t workspace, cublasStatus_t state) {
+    auto offer = [&](uint32_t reduction, uint64_t workspace, cublasStatus_t state,
+                     uint64_t skips = 0) {
         if (*num_results == wanted || workspace > preference->workspace ||
             (reduction & preference->reductions) != reduction)
             return;
@@ -315,6 +323,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
                                 workspace,
                                 reduction,
                                 magic,
+                                skips,
                                 {}};
         cublasLtMatmulHeuristicResult_t &result = results[(*num_results)++];
         std::memcpy(&result.algo, &made, sizeof(made));
@@ -328,6 +337,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     offer(CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE, 0, CUBLAS_STATUS_SUCCESS);
     offer(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, parts, CUBLAS_STATUS_SUCCESS);
     offer(CUBLASLT_REDUCTION_SCHEME_NONE, 0, CUBLAS_STATUS_SUCCESS);
+    offer(CUBLASLT_REDUCTION_SCHEME_NONE, 0, CUBLAS_STATUS_SUCCESS, 1);
     return *num_results > 0 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
@@ -357,7 +367,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
         (!emulation::is_device_memory(p.desc.bias) || !is_aligned(p.desc.bias, algorithm.align_d)))
         return CUBLAS_STATUS_INVALID_VALUE;
     if (!is_aligned(a, algorithm.align_a) || !is_aligned(b, algorithm.align_b) ||
-        !is_aligned(c, algorithm.align_c) || !is_aligned(d, algorithm.align_d) || c != d)
+        !is_aligned(c, algorithm.align_c) || !is_aligned(d, algorithm.align_d) ||
+        (*static_cast<const float *>(beta) != 0 && !emulation::is_device_memory(c)))
         return CUBLAS_STATUS_INVALID_VALUE;
     for (const void *data : {a, b, (const void *)d}) {
         if (!emulation::is_device_memory(data) ||
@@ -366,6 +377,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     }
     const float scale = *static_cast<const float *>(alpha),
                 keep = *static_cast<const float *>(beta);
+    products++;
     emulation::enqueue(stream, "matmul", [=] {
         const emulation::DeviceAccess access;
         if (algorithm.workspace > 0) // nothing may count on what is in it

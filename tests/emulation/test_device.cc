@@ -235,6 +235,52 @@ TEST(CudaProducts, AreLookedForOncePerPlan)
     EXPECT_EQ(emulation::num_searches() - before, 2); // less aligned
 }
 
+// 2 x 180^3 FLOPs are enough to be measured in the emulation. Of three algorithms that can be used the quickest gives
+// other numbers; what c held is added once, however often they are tried.
+TEST(CudaProducts, OfLargeSizesTakeTheFastestAlgorithmWithTheSameBits)
+{
+    Gpu gpu;
+    constexpr int64_t n = 180;
+    std::vector<float> a((size_t)(n * n)), b(a), c(a), want(a);
+    for (int64_t i = 0; i < n * n; i++) {
+        a[(size_t)i] = (float)(i % 7 - 3);
+        b[(size_t)i] = (float)(i % 11 - 5);
+        c[(size_t)i] = (float)(i % 5);
+    }
+    const tv_kernels *kernels = nullptr;
+    ASSERT_EQ(tv_kernels_open(gpu.device, TV_F32, &kernels), TV_OK) << tv_error_message();
+    tv_buffer on[3];
+    for (int i = 0; i < 3; i++) {
+        on[i] = gpu.buffer((size_t)(n * n) * sizeof(float));
+        gpu.put(on[i], i == 0 ? a : i == 1 ? b : c);
+    }
+    tv_matmul_args args = {};
+    args.m = args.n = args.k = args.ld_a = args.ld_b = args.ld_c = n;
+    args.a = on[0].data;
+    args.b = on[1].data;
+    args.c = on[2].data;
+    for (int accumulate : {1, 0})
+        for (int64_t cols : {n, n - 1}) { // plans of their own
+            args.n = cols;
+            args.accumulate = accumulate;
+            want = gpu.get<float>(on[2], n * n);
+            for (int64_t i = 0; i < n; i++)
+                for (int64_t j = 0; j < cols; j++) {
+                    float sum = accumulate ? want[(size_t)(i * n + j)] : 0;
+                    for (int64_t k = 0; k < n; k++)
+                        sum += a[(size_t)(i * n + k)] * b[(size_t)(k * n + j)];
+                    want[(size_t)(i * n + j)] = sum;
+                }
+            const int64_t before = emulation::num_products();
+            ASSERT_EQ(kernels->matmul(gpu.stream, &args), TV_OK) << tv_error_message();
+            EXPECT_EQ(gpu.get<float>(on[2], n * n), want) << accumulate << " " << cols;
+            // a plan: one launch of each of three and four more of two, where accumulate is 1 first
+            EXPECT_EQ(emulation::num_products() - before, accumulate ? 3 + 2 * 4 + 1 : 1);
+        }
+    for (tv_buffer &buffer : on)
+        tv_buffer_destroy(&buffer);
+}
+
 // Spans of two streams: profilers see them always, times are taken from the moment somebody asks, on the host's clock.
 TEST(CudaSpans, AreNamedAndTimedInTheOrderOfTheStreams)
 {

@@ -158,11 +158,10 @@ void add_attention_cases(std::vector<Case> &cases)
         {1, 290, 1, 1, 128, false, 0, 8},
         {1, 270, 2, 1, 64, false, 90, 8},
         {2, 140, 1, 1, 128, false, 60, 8},
-#ifndef TV_TESTS_EMULATED // too long there
+#ifndef TV_TESTS_EMULATED // too long there; in the end, more tiles than multiprocessors
         {1, 517, 4, 2, 64, false, 0, 8},
         {1, 390, 2, 1, 128, false, 0, 8},
         {1, 450, 2, 1, 128, false, 100, 8},
-        // more tiles than multiprocessors
         {24, 200, 4, 2, 64, false, 0, 8},
         {20, 150, 4, 2, 128, false, 0, 8},
 #endif

@@ -252,8 +252,10 @@ TEST(VocabChunks, AreFixedBySizes)
                  {7, 50304, TV_F32, 1, 7},
                  {4096, 256, TV_F32, 1, 4096},
                  {1, 1, TV_F32, 1, 1},
-                 /* 5336 fit: 5120, so 7, of 4682: 4864 is the multiple of 256 */
-                 {32768, 50304, TV_BF16, 7, 4864, TV_DEVICE_CUDA},
+                 /* 5336 fit: 4096 is the multiple of 2048; of 1046 that of 1024 is 1024 */
+                 {32768, 50304, TV_BF16, 8, 4096, TV_DEVICE_CUDA},
+                 {5000, 256512, TV_BF16, 5, 1024, TV_DEVICE_CUDA},
+                 {511, 1 << 20, TV_BF16, 2, 256, TV_DEVICE_CUDA},
                  {4096, 50304, TV_BF16, 1, 4096, TV_DEVICE_CUDA},
                  {4096, 50304, TV_F32, 2, 2048, TV_DEVICE_CUDA},
                  {1000, 1 << 20, TV_F32, 4, 256, TV_DEVICE_CUDA}};

@@ -5,7 +5,8 @@
 // refuses: shapes and strides that do not fit, mixes of types that it has no kernels for, an epilogue without its
 // pointer, an algorithm of another product, less workspace than the algorithm asked for, memory that is not the
 // device's, and data less aligned than the search was told. An algorithm that cuts k and adds parts in c's own type,
-// which loses digits, is offered first to a search that does not forbid it, and one is offered that cannot be used.
+// which loses digits, is offered first to a search that does not forbid it, and one is offered that cannot be used. The
+// last one offered is the quickest, for it adds up the last of the products alone: nobody may choose it by its time.
 #ifndef TV_TESTS_EMULATION_CUBLASLT_H
 #define TV_TESTS_EMULATION_CUBLASLT_H
 #include <cuda_runtime.h>
@@ -102,5 +103,7 @@ namespace emulation
 {
 // Searches for an algorithm so far, of all handles: a plan that is kept needs one.
 int64_t num_searches();
+// Products so far, of all handles.
+int64_t num_products();
 } // namespace emulation
 #endif
