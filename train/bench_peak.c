@@ -53,8 +53,8 @@ static tv_status_t copy(const struct peak_round *round)
     return tv_stream_copy(round->args->stream, tensor_at(round, 1), tensor_at(round, 0), bytes);
 }
 
-/* The first piece comes from the host, the rest from what is there already. Random numbers, since a GPU multiplies regular
- * ones faster: its clock falls with the power that changing bits take. */
+/* The first piece comes from the host, the rest from what is there already. Random numbers, since a GPU multiplies
+ * regular ones faster: its clock falls with the power that changing bits take. */
 tv_status_t tv_bench_fill(struct tv_stream *stream, void *data, int64_t count, tv_dtype_t dtype)
 {
     enum { PIECE = 16384 };
