@@ -207,7 +207,8 @@ void check_loss(float (*logit)(int64_t r, int64_t v), const Case &which,
     ASSERT_NEAR(want, *loss_out, 1e-6 * (1 + std::fabs(want)));
 
     ASSERT_OK(tv_vocab_cross_entropy_backward(&axis, &l.loss));
-    for (int64_t r = 0; r < rows; r++)
+    for (int64_t r = 0; r < rows; r++) {
+        const double row_lse = lse_of(logit, r, which.vocab);
         for (int64_t v = 0; v < shard.padded; v++) {
             const float got = logits[(size_t)(r * shard.padded + v)];
             if (v >= shard.num || targets[(size_t)r] < 0) {
@@ -215,13 +216,14 @@ void check_loss(float (*logit)(int64_t r, int64_t v), const Case &which,
                 continue;
             }
             const int64_t id = shard.first + v;
-            const double p = std::exp((double)logit(r, id) - lse_of(logit, r, which.vocab));
+            const double p = std::exp((double)logit(r, id) - row_lse);
             /* the kept row_lse is a float: its rounding is relative to its own size */
             const double tolerance = 1e-6 + 6e-8 * std::fabs((double)lse[(size_t)r]);
             ASSERT_NEAR(p - label_of(id, targets[(size_t)r], which.vocab, which.smoothing), got,
                         tolerance)
                 << "row " << r << ", id " << id;
         }
+    }
 }
 
 TEST_P(Vocabulary, LossAndGradientCountOnlyCountedRows)
