@@ -25,8 +25,9 @@ struct tv_peak {
  * every rank. Errors: TV_NO_MEMORY, TV_PEER. */
 TV_MUST_CHECK tv_status_t tv_peak_raise(const struct tv_peak_args *args, struct tv_peak *peak);
 
-/* data [count] of a dtype that is TV_F32 or TV_BF16, on the stream's device, becomes a pattern of numbers in [-1, 1], 0
- * among them. Memory that was never written may be one page of zeros, which is faster than memory is. */
+/* data [count] of a dtype that is TV_F32 or TV_BF16, on the stream's device, becomes standard
+ * normal numbers, the same 16384 again and again. Memory that was never written may be one page of zeros, which is faster
+ * than memory is. */
 TV_MUST_CHECK tv_status_t tv_bench_fill(struct tv_stream *stream, void *data, int64_t count,
                                         tv_dtype_t dtype);
 TV_END_C
