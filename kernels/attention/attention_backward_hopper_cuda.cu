@@ -29,14 +29,14 @@ struct self {
 template <int h>
 TV_HOPPER void start_scores(float (&s)[queries<h> / 2], tv_shared_at rows, tv_shared_at columns)
 {
+    const uint64_t a = tv_wgmma_k_major(rows), b = tv_wgmma_k_major(columns);
     tv_wgmma_forget(s);
     tv_wgmma_fence();
 #pragma unroll
     for (int i = 0; i < h / 16; i++) {
         const uint32_t in = static_cast<uint32_t>(i % 4 * 32), panel = static_cast<uint32_t>(i / 4);
-        tv_wgmma_ss<tv_k_major, tv_k_major>(
-            s, tv_wgmma_k_major(rows + panel * keys * 128 + in),
-            tv_wgmma_k_major(columns + panel * queries<h> * 128 + in), i > 0);
+        tv_wgmma_ss<tv_k_major, tv_k_major>(s, tv_wgmma_on(a, panel * keys * 128 + in),
+                                            tv_wgmma_on(b, panel * queries<h> * 128 + in), i > 0);
     }
     tv_wgmma_commit();
 }
@@ -68,15 +68,14 @@ template <int h>
 TV_HOPPER void start_sum(float (&sum)[h / 2], fragments<queries<h> / 16> &x, tv_shared_at tile,
                          int part, bool adds)
 {
+    const uint64_t b = tv_wgmma_mn_major(tile, queries<h> * 128);
     if (part == 0)
         tv_wgmma_keep(sum);
     tv_wgmma_fence();
 #pragma unroll
     for (int i = 4 * part; i < 4 * part + 4; i++)
-        tv_wgmma_rs<tv_mn_major>(
-            sum, x.word[i],
-            tv_wgmma_mn_major(tile + static_cast<uint32_t>(i) * 2048, queries<h> * 128),
-            i > 0 || adds);
+        tv_wgmma_rs<tv_mn_major>(sum, x.word[i], tv_wgmma_on(b, static_cast<uint32_t>(i) * 2048),
+                                 i > 0 || adds);
     tv_wgmma_commit();
 }
 
@@ -86,13 +85,15 @@ TV_HOPPER void start_dq(float (&dq)[32], tv_shared_at ds, tv_shared_at k, int gr
 {
     const uint32_t of_ds = h == 64 ? static_cast<uint32_t>(group) * keys * 128 : 0;
     const uint32_t of_k = h == 64 ? 0 : static_cast<uint32_t>(group) * keys * 128;
+    const uint64_t a = tv_wgmma_mn_major(ds + of_ds, keys * 128),
+                   b = tv_wgmma_mn_major(k + of_k, keys * 128);
     tv_wgmma_forget(dq);
     tv_wgmma_fence();
 #pragma unroll
     for (int i = 0; i < keys / 16; i++)
-        tv_wgmma_ss<tv_mn_major, tv_mn_major>(
-            dq, tv_wgmma_mn_major(ds + of_ds + static_cast<uint32_t>(i) * 2048, keys * 128),
-            tv_wgmma_mn_major(k + of_k + static_cast<uint32_t>(i) * 2048, keys * 128), i > 0);
+        tv_wgmma_ss<tv_mn_major, tv_mn_major>(dq, tv_wgmma_on(a, static_cast<uint32_t>(i) * 2048),
+                                              tv_wgmma_on(b, static_cast<uint32_t>(i) * 2048),
+                                              i > 0);
     tv_wgmma_commit();
 }
 
