@@ -261,6 +261,36 @@ tv_status_t tv_map(tv_stream *stream, bool is_aligned, int64_t rows, int64_t col
                      cols);
 }
 
+/* The same for arrays, where 16 bytes a thread are too little in flight: Work has held<N> = load<N>(i), of at_once
+ * packs before the first of them goes on, and finish<N>(i, got). Every block takes at_once * 256 packs. */
+template <int N, typename Work>
+__global__ void __launch_bounds__(256) tv_array_kernel(Work work, int64_t count)
+{
+    constexpr int at_once = Work::at_once;
+    typename Work::template held<N> got[at_once] = {};
+    const int64_t first = ((int64_t)blockIdx.x * at_once * 256 + threadIdx.x) * N;
+#pragma unroll
+    for (int j = 0; j < at_once; j++)
+        if (first + j * 256 * N + N <= count)
+            got[j] = work.template load<N>(first + j * 256 * N);
+#pragma unroll
+    for (int j = 0; j < at_once; j++) {
+        const int64_t i = first + j * 256 * N;
+        if (i + N <= count)
+            work.template finish<N>(i, got[j]);
+        else
+            for (int64_t k = i; k < count; k++)
+                work.template finish<1>(k, work.template load<1>(k));
+    }
+}
+template <int width, typename Work>
+tv_status_t tv_map_array(tv_stream *stream, bool is_aligned, int64_t count, const Work &work)
+{
+    const int64_t per_block = 256 * (is_aligned ? width : 1) * Work::at_once;
+    return tv_launch(is_aligned ? tv_array_kernel<width, Work> : tv_array_kernel<1, Work>,
+                     (unsigned)tv_ceil_div(count, per_block), 256, 0, stream, work, count);
+}
+
 /* ---- sums of columns ----
  * Work says what a row adds to N neighbouring columns of each of K sums, in two steps, each called once: held<N> =
  * load<N>(row, col), of at_once rows before the first of them goes on; and terms<N>(row, col, got, term[K][N]), which

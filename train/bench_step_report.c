@@ -65,7 +65,7 @@ static void print_rates(FILE *out, const struct tv_step_bench *bench, struct tv_
     print_spread(out, "% of the matrix peak", share, "%.2f");
     fprintf(out, "%-24s %12.2f  GFLOP/s, %d x %d x %d, all ranks\n", "matrix peak", peak,
             matrix_size, matrix_size, matrix_size);
-    fprintf(out, "%-24s %12.2f  GFLOP/s, median round: %.2f %% of it\n", "",
+    fprintf(out, "%-24s %12.2f  GFLOP/s, median round: %.1f %% reached\n", "",
             bench->peak.median_flops_per_second / 1e9,
             1e11 * flops.median / bench->peak.median_flops_per_second);
     fprintf(out, "%-24s %12.2f  GB/s, y = a + b or a copy, all ranks\n", "memory peak",

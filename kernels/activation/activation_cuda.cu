@@ -22,10 +22,16 @@ __device__ float gelu_exp(float x)
 template <typename T> struct gelu_work {
     const T *x;
     T *y;
-    template <int N> __device__ void run(int64_t, int64_t i) const
+    static constexpr int at_once = 4;
+    template <int N> using held = tv_pack<T, N>;
+    template <int N> __device__ held<N> load(int64_t i) const
+    {
+        return tv_load_pack<N>(x + i);
+    }
+    template <int N> __device__ void finish(int64_t i, const held<N> &got) const
     {
         float v[N];
-        tv_load_floats<N>(x + i, v);
+        tv_unpack<N>(got, v);
 #pragma unroll
         for (int k = 0; k < N; k++)
             v[k] = __fdividef(v[k], 1 + gelu_exp(v[k]));
@@ -38,7 +44,7 @@ template <typename T> tv_status_t gelu_forward(tv_stream *stream, const tv_gelu_
     constexpr int width = tv_width<T>;
     const gelu_work<T> work = {static_cast<const T *>(a->x), static_cast<T *>(a->y)};
     const bool is_aligned = tv_is_aligned<width>(work.x) && tv_is_aligned<width>(work.y);
-    return tv_map<width>(stream, is_aligned, 1, a->count, work);
+    return tv_map_array<width>(stream, is_aligned, a->count, work);
 }
 
 template <typename T> struct gelu_slope_work {
@@ -47,9 +53,13 @@ template <typename T> struct gelu_slope_work {
     int64_t cols; /* of rows whose sum is wanted */
     static constexpr int at_once = 2;
     template <int N> using held = tv_two_packs<T, N>;
+    template <int N> __device__ held<N> load(int64_t i) const
+    {
+        return {tv_load_pack<N>(x + i), tv_load_pack<N>(dy + i)};
+    }
     template <int N> __device__ held<N> load(int64_t row, int64_t col) const
     {
-        return {tv_load_pack<N>(x + row * cols + col), tv_load_pack<N>(dy + row * cols + col)};
+        return load<N>(row * cols + col);
     }
     /* dx as it is stored */
     template <int N>
@@ -61,10 +71,10 @@ template <typename T> struct gelu_slope_work {
         for (int k = 0; k < N; k++)
             term[0][k] = tv_to_float(tv_from_float<T>(term[0][k]));
     }
-    template <int N> __device__ void run(int64_t, int64_t i) const
+    template <int N> __device__ void finish(int64_t i, const held<N> &got) const
     {
         float d[N];
-        slopes<N>(held<N>{tv_load_pack<N>(x + i), tv_load_pack<N>(dy + i)}, d);
+        slopes<N>(got, d);
         tv_store_floats<N>(dx + i, d);
     }
     template <int N> __device__ void slopes(const held<N> &got, float d[N]) const
@@ -91,7 +101,7 @@ template <typename T> tv_status_t gelu_backward(tv_stream *stream, const tv_gelu
     if (a->dbias != nullptr)
         return tv_add_column_sums<1, width>(stream, is_aligned && a->cols % width == 0,
                                             a->count / a->cols, a->cols, work, {{a->dbias}});
-    return tv_map<width>(stream, is_aligned, 1, a->count, work);
+    return tv_map_array<width>(stream, is_aligned, a->count, work);
 }
 
 template <typename T> struct swiglu_work {

@@ -1,15 +1,15 @@
 /* attention_backward_hopper_cuda.cu -- backward of causal attention of bf16 on Hopper (wgmma, TMA), heads of 64 and 128
  * columns: after FlashAttention-3 (Shah et al. 2024, arXiv:2407.08608). What it computes: attention_backward_cuda.cu.
  *
- * A block has 128 keys of one head of keys, and walks over the queries that see them, down to the diagonal, by tiles of
- * 128 (h = 64) or 64 queries. One warp loads tiles ahead. Two warpgroups have 64 keys each: s^T = k q^T and dp^T = v
- * do^T leave p^T and ds^T in registers as they must lie for dv += p^T do and dk += ds^T q, whose sums stay there; ds^T
- * also goes to shared memory for dq = ds k of all 128 keys. Five products per pair.
+ * A block takes task after task: 128 keys of one head of keys, and a walk over the queries that see them, down to the
+ * diagonal, by tiles of 128 (h = 64) or 64 queries. One warp loads tiles ahead. Two warpgroups have 64 keys each:
+ * s^T = k q^T and dp^T = v do^T leave p^T and ds^T in registers as they must lie for dv += p^T do and dk += ds^T q,
+ * whose sums stay there; ds^T also goes to shared memory for dq = ds k of all 128 keys. Five products per pair.
  *
  * dq's sums are fp32 in global memory, added up by three warps in one order, so that the bits are always the same: of
  * a tile of queries first come the first keys that it sees, which write, then tile by tile of keys the next ones, which
- * add. The last ones, on the diagonal, add their part and store bf16. Blocks whose keys come first have the most to do
- * and start first; one that starts together with the block before it waits for one step, once. Why none waits for ever:
+ * add. The last ones, on the diagonal, add their part and store bf16. Tasks whose keys come first have the most to do
+ * and start first; one that starts together with the task before it waits for one step, once. Why none waits for ever:
  * attention_backward_hopper_internal.h.
  *
  * 10 B heads h pairs FLOPs. Shared memory of 200 to 227 KiB: one block per SM. */
@@ -391,54 +391,6 @@ __global__ void __launch_bounds__(threads, 1)
         tv_registers_more<232>();
         multiply<h>(s, shared);
     }
-}
-
-/* ---- before it ---- */
-
-constexpr int terms_threads = 256;
-template <int h> constexpr int terms_rows = terms_threads / (h / 8);
-
-/* The terms of all tiles; no tickets are drawn, and nothing is added. h / 8 threads for a row of a head; rows of the
- * tiles behind the end of the sequence, too. Blocks: heads of all sequences, rows. */
-template <int h>
-__global__ void __launch_bounds__(terms_threads)
-    attention_backward_terms(const __grid_constant__ sweep s)
-{
-    constexpr int lanes = h / 8;
-    const int lane = static_cast<int>(threadIdx.x) % lanes,
-              row = static_cast<int>(blockIdx.y) * terms_rows<h> +
-                    static_cast<int>(threadIdx.x) / lanes;
-    const int sequence = static_cast<int>(blockIdx.x) / s.a.num_heads,
-              head = static_cast<int>(blockIdx.x) % s.a.num_heads;
-    const int64_t base = static_cast<int64_t>(sequence) * s.a.seq_length, at = base + row;
-    const int64_t column = static_cast<int64_t>(head) * h + lane * 8;
-    const bool is_row = row < s.a.seq_length;
-    float delta = 0;
-    if (is_row) {
-        float o[8], d_o[8];
-        tv_load_floats<8>(static_cast<const __nv_bfloat16 *>(s.a.o) + at * s.a.ld_o + column, o);
-        tv_load_floats<8>(static_cast<const __nv_bfloat16 *>(s.a.d_o) + at * s.a.ld_do + column,
-                          d_o);
-#pragma unroll
-        for (int e = 0; e < 8; e++)
-            delta += o[e] * d_o[e];
-    }
-#pragma unroll
-    for (int bits = lanes / 2; bits > 0; bits /= 2)
-        delta += __shfl_xor_sync(0xffffffffu, delta, bits);
-    if (lane != 0)
-        return;
-    const int64_t plane = blockIdx.x, tile = plane * s.query_tiles + row / queries<h>;
-    tile_terms<h> &terms = static_cast<tile_terms<h> *>(s.terms)[tile];
-    terms.lse[row % queries<h>] =
-        is_row ? s.a.lse[plane * s.a.seq_length + row] * tv_log2_e : INFINITY;
-    terms.delta[row % queries<h>] = delta;
-    terms.first_key[row % queries<h>] =
-        tv_first_key_of(s.a.first_keys, is_row ? at : base + s.a.seq_length - 1);
-    if (row % queries<h> == 0)
-        s.counts[tile] = 0;
-    if (blockIdx.x == 0 && row == 0)
-        *s.drawn = 0;
 }
 
 /* Places in the stream's workspace, and what TMA reads. */

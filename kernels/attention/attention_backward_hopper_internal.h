@@ -1,5 +1,5 @@
 /* attention_backward_hopper_internal.h -- what stands beside the products in the backward of attention on Hopper:
- * what a block does, the warp that loads, the warps that add up dq.
+ * what a block does, the warp that loads, the warps that add up dq, what must be known of every row of queries before.
  *
  * A block draws tickets, each for a task, until there are none; the next one while it still works on one.
  *
@@ -417,6 +417,54 @@ template <int h> TV_HOPPER void add(const sweep &s, room<h> &shared)
         settle(last);
         give_back_task(shared, n);
     }
+}
+
+/* ---- a kernel before it ---- */
+
+constexpr int terms_threads = 256;
+template <int h> constexpr int terms_rows = terms_threads / (h / 8);
+
+/* The terms of all tiles; no tickets are drawn, and nothing is added. h / 8 threads for a row of a head; rows of the
+ * tiles behind the end of the sequence, too. Blocks: heads of all sequences, rows. */
+template <int h>
+__global__ void __launch_bounds__(terms_threads)
+    attention_backward_terms(const __grid_constant__ sweep s)
+{
+    constexpr int lanes = h / 8;
+    const int lane = static_cast<int>(threadIdx.x) % lanes,
+              row = static_cast<int>(blockIdx.y) * terms_rows<h> +
+                    static_cast<int>(threadIdx.x) / lanes;
+    const int sequence = static_cast<int>(blockIdx.x) / s.a.num_heads,
+              head = static_cast<int>(blockIdx.x) % s.a.num_heads;
+    const int64_t base = static_cast<int64_t>(sequence) * s.a.seq_length, at = base + row;
+    const int64_t column = static_cast<int64_t>(head) * h + lane * 8;
+    const bool is_row = row < s.a.seq_length;
+    float delta = 0;
+    if (is_row) {
+        float o[8], d_o[8];
+        tv_load_floats<8>(static_cast<const __nv_bfloat16 *>(s.a.o) + at * s.a.ld_o + column, o);
+        tv_load_floats<8>(static_cast<const __nv_bfloat16 *>(s.a.d_o) + at * s.a.ld_do + column,
+                          d_o);
+#pragma unroll
+        for (int e = 0; e < 8; e++)
+            delta += o[e] * d_o[e];
+    }
+#pragma unroll
+    for (int bits = lanes / 2; bits > 0; bits /= 2)
+        delta += __shfl_xor_sync(0xffffffffu, delta, bits);
+    if (lane != 0)
+        return;
+    const int64_t plane = blockIdx.x, tile = plane * s.query_tiles + row / queries<h>;
+    tile_terms<h> &terms = static_cast<tile_terms<h> *>(s.terms)[tile];
+    terms.lse[row % queries<h>] =
+        is_row ? s.a.lse[plane * s.a.seq_length + row] * tv_log2_e : INFINITY;
+    terms.delta[row % queries<h>] = delta;
+    terms.first_key[row % queries<h>] =
+        tv_first_key_of(s.a.first_keys, is_row ? at : base + s.a.seq_length - 1);
+    if (row % queries<h> == 0)
+        s.counts[tile] = 0;
+    if (blockIdx.x == 0 && row == 0)
+        *s.drawn = 0;
 }
 } // namespace tv_backward
 #endif

@@ -1,7 +1,9 @@
 """trivet bench step, trivet bench kernels and --mock-data: structure, counts and sums of what they print, never times."""
 import json
+import platform
 import re
 import subprocess
+import sys
 import unittest
 import xml.dom.minidom
 from pathlib import Path
@@ -195,6 +197,13 @@ class BenchLinks(unittest.TestCase):
         rows = self.rows(3, (MPIEXEC, "-n", "3"))
         reached = any(row["name"].endswith("by memory") for row in rows)  # where the system lets them
         self.check(rows, 3, 42, ["memory", "messages"] if reached else ["messages"])
+
+    @unittest.skipUnless(platform.machine() == "x86_64", "the number of the system call is that of x86-64")
+    def test_messages_where_memory_is_out_of_reach(self):
+        """Containers may refuse process_vm_readv: then sums go by messages, and bench links says so. UCX must not want it."""
+        refused = [sys.executable, str(Path(__file__).parent / "refuse_call.py"), "310"]
+        rows = self.rows(2, (MPIEXEC, "-n", "2", "-env", "UCX_TLS", "posix,self", *refused))
+        self.check(rows, 2, 64, ["messages"])
 
     def test_text_and_refusal(self):
         result = run("links", "--seconds", 0.01, "--local-ranks", 2)
