@@ -6,7 +6,8 @@
  * warp copies by TMA: queries once a tile, keys and values through rings of stages, ahead into the next tile. The other
  * warpgroups multiply: while the tensor cores work on scores of the next keys and on the sum over the present values,
  * a warpgroup softens scores; warpgroups take turns at starting products, so that one softens while another multiplies.
- * Keys come from the diagonal down, only tiles that hide something are masked.
+ * Keys come from the diagonal down, only tiles that hide something are masked. One tile goes over into the next: its
+ * last values are added beside the next one's first scores.
  *
  * Blocks take the next tile when they are free: of planes (sequence and head) whose keys and values together stay in
  * the second-level cache, of those the longest tiles first. What a tile computes does not depend on who takes it.
