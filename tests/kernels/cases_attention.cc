@@ -161,8 +161,8 @@ const Shape shapes[] = {
     {1, 517, 4, 2, 64, false, 0, 8},
     {1, 390, 2, 1, 128, false, 0, 8},
     {1, 450, 2, 1, 128, false, 100, 8},
-    {24, 200, 4, 2, 64, false, 0, 8},
-    {20, 150, 4, 2, 128, false, 0, 8},
+    {34, 129, 2, 1, 64, false, 0, 8},
+    {34, 129, 2, 1, 128, false, 0, 8},
 #endif
     // more threads than key heads, in heads that fill whole steps; tiles of 64 keys
     {1, 130, 1, 1, 16, false, 0},
@@ -181,9 +181,15 @@ void add_attention_cases(std::vector<Case> &cases)
             {"attention_forward", shape, sums, [=](Call &run) { return forward(run, s); }});
         if (s.most > 2)
             continue;
-        // weights and gradients of scores, each good to 2^-9, are multiplied as bf16
+        // Weights and gradients of scores, each good to 2^-9, are multiplied as bf16. The worst of half a million errors
+        // lies further out (0.0204, the same with every kernel) than that of some thousand; their norm's limit is the
+        // same.
+        const bool is_rounded = s.head_dim == 64 || s.head_dim == 128;
+        const bool has_many = s.batch * s.seq_length * s.num_heads * s.head_dim > 1 << 19;
         cases.push_back({"attention_backward", shape, sums,
                          [=](Call &run) { return backward(run, s); },
-                         s.head_dim == 64 || s.head_dim == 128 ? 0x1p-6 : 0x1p-7});
+                         has_many     ? 0x1p-5
+                         : is_rounded ? 0x1p-6
+                                      : 0x1p-7});
     }
 }
