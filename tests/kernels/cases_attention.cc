@@ -181,9 +181,9 @@ void add_attention_cases(std::vector<Case> &cases)
             {"attention_forward", shape, sums, [=](Call &run) { return forward(run, s); }});
         if (s.most > 2)
             continue;
-        // Weights and gradients of scores, each good to 2^-9, are multiplied as bf16. The worst of half a million errors
-        // lies further out (0.0204, the same with every kernel) than that of some thousand; their norm's limit is the
-        // same.
+        // Weights and gradients of scores, each good to 2^-9, are multiplied as bf16. The worst of half a million
+        // errors lies further out (0.0204, the same with every kernel) than that of some thousand; the limit of their
+        // norm is the same.
         const bool is_rounded = s.head_dim == 64 || s.head_dim == 128;
         const bool has_many = s.batch * s.seq_length * s.num_heads * s.head_dim > 1 << 19;
         cases.push_back({"attention_backward", shape, sums,
