@@ -56,7 +56,7 @@ class DryRun(unittest.TestCase):
                 need = memory["total"] - memory["buffers"]
                 self.assertAlmostEqual(stage["memory_of_need"], memory["total"] / need, delta=1e-9)
                 self.assertLessEqual(stage["memory_of_need"], 1.15)
-                self.assertLess(memory["buffers"], 50 * 2**20)
+                self.assertLess(memory["buffers"], 72 * 2**20)  # a chunk of logits may take 64
 
     def test_text_fits_80_columns_when_names_are_short(self):
         result = dry_run(num_layers=4, pp=2, json=None)
