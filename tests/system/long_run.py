@@ -39,6 +39,13 @@ class Run:
         return sorted(map(int, subprocess.run(["pgrep", "-f", self.key], capture_output=True,
                                               text=True).stdout.split()))
 
+    def left(self):
+        """Ranks that are still there some seconds behind the run's end: mpiexec does not wait for all it has killed."""
+        deadline = time.monotonic() + 10
+        while (ranks := self.ranks()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return ranks
+
     def type(self, keys):
         os.write(self.terminal, keys)
 

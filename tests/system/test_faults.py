@@ -27,7 +27,7 @@ class Files(unittest.TestCase):
         run.wait_for_steps()
         change()
         result = run.finish()
-        self.assertEqual(run.ranks(), [])
+        self.assertEqual(run.left(), [])
         return result, [line for line in result.err.splitlines() if line.startswith("trivet: error")]
 
     def test_cut_short(self):
@@ -75,7 +75,11 @@ class ShortenedFiles(unittest.TestCase):
         """`words` with a file of that name cut; who is told of it says so, and that is all."""
         env = dict(os.environ, LD_PRELOAD=os.environ["TRIVET_SHORTEN"], TRIVET_SHORTEN_FILE=f"/{file}",
                    TRIVET_SHORTEN_BYTES=str(size))
-        done = subprocess.run(list(map(str, words)), env=env, capture_output=True, text=True, timeout=60, cwd=self.folder)
+        for _ in range(3):
+            done = subprocess.run(list(map(str, words)), env=env, capture_output=True, text=True, timeout=60, cwd=self.folder)
+            # MPICH's proxy notes 1 for a rank whose socket has closed, until it sees its exit code; at times it stays at that.
+            if done.returncode != 1 or "EXIT STRING: Hangup (signal 1)" not in done.stdout:
+                break
         said = [line for line in done.stderr.splitlines() if line.startswith("trivet: error")]
         self.assertEqual((done.returncode, len(said)), (3, 1), (words, done.stdout, done.stderr))
         self.assertIn(f"{file}: the file has become shorter while it was read", said[0])
@@ -207,7 +211,7 @@ class Memory(unittest.TestCase):
             os.kill(rank, signal.SIGUSR2)
             result = run.finish()
             said = [line for line in result.err.splitlines() if line.startswith("trivet: error")]
-            self.assertEqual((result.code, len(said), run.ranks()), (1, 1, []), result.err)
+            self.assertEqual((result.code, len(said), run.left()), (1, 1, []), result.err)
             who = f"rank {of} " if mpi else r"rank \d "
             self.assertRegex(said[0], f"error: {who}\\(stage \\d, replica \\d, tensor rank 0\\): .*; in use, in bytes: "
                                       "parameters [1-9][0-9]*, gradients [1-9]")
