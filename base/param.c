@@ -162,6 +162,7 @@ void tv_param_init(const struct tv_param *param, int T, int t, uint64_t seed, do
     enum { ENOUGH = 1 << 14 }; /* elements that are worth a team */
     struct tv_param_slice slices[MAX_BLOCKS];
     int64_t shape[2];
+    (void)num_threads; /* of a build without OpenMP */
     tv_param_local_shape(param, T, shape);
     const uint64_t key = tv_rng_key(seed, param->name);
     const int64_t global_cols = param->num_dims == 1 ? 1 : param->shape[1];
