@@ -22,7 +22,7 @@ void tv_reduce_in_rank_order(const struct tv_request *r, const void *own, const 
 
 /* Is the operation done by reaching into peers' memory? The same on all ranks of the group. */
 int tv_direct_takes(const struct tv_comm *comm, const struct tv_start *start);
-size_t tv_direct_scratch_bytes(const struct tv_comm *comm, const struct tv_start *start);
+size_t tv_direct_scratch_bytes(const struct tv_comm *comm); /* of any operation */
 TV_MUST_CHECK tv_status_t tv_direct_start(struct tv_request *r);
 TV_MUST_CHECK tv_status_t tv_direct_advance(struct tv_request *r, int *done_out);
 TV_END_C

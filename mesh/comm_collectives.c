@@ -78,7 +78,7 @@ static size_t scratch_bytes(const struct tv_comm *comm, const struct tv_start *s
     if (num_peers == 0 || (s->op != TV_OP_ALL_REDUCE && s->op != TV_OP_REDUCE_SCATTER))
         return 0;
     if (tv_direct_takes(comm, s))
-        return tv_direct_scratch_bytes(comm, s);
+        return tv_direct_scratch_bytes(comm);
     if (s->op == TV_OP_REDUCE_SCATTER || bytes <= SMALL_BYTES)
         return num_peers * bytes;
     const struct blocks blocks = blocks_of(s->count, s->dtype, comm->size);

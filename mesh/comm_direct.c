@@ -51,9 +51,8 @@ static int64_t block_bytes(int size)
 }
 
 /* The scratch memory: the notes of all ranks, then a block of every other rank. */
-size_t tv_direct_scratch_bytes(const struct tv_comm *comm, const struct tv_start *s)
+size_t tv_direct_scratch_bytes(const struct tv_comm *comm)
 {
-    (void)s; /* blocks are as large for all */
     const size_t size = (size_t)comm->size;
     return size * sizeof(struct note) + (size - 1) * (size_t)block_bytes(comm->size);
 }

@@ -18,8 +18,7 @@ struct tv_peak_args {
 /* Of all ranks together: work of a round by the time of its slowest rank, the best round. */
 struct tv_peak {
     double flops_per_second, bytes_per_second;
-    double
-        median_flops_per_second; /* of the median round: what a step's median can be held against */
+    double median_flops_per_second; /* of the median round, for a step's median */
 };
 /* Measures and keeps the better of what `peak` held and of now; {0}: of now. Collective over world; the same result on
  * every rank. Errors: TV_NO_MEMORY, TV_PEER. */
