@@ -1,5 +1,6 @@
 /* kernels/kernels.c -- which table for whom. */
 #include "kernels/kernels_internal.h"
+#include "kernels/matmul/product_internal.h"
 
 const struct tv_kernels *tv_kernels_ref(tv_dtype_t dtype)
 {
@@ -25,7 +26,8 @@ tv_status_t tv_kernels_open(const struct tv_device *device, tv_dtype_t dtype,
         *kernels_out = tv_device_kernels(device, dtype);
         return TV_OK;
     }
-    TV_TRY(tv_blas_check());
+    if (tv_product(0) == tv_product_blas)
+        TV_TRY(tv_blas_check());
     *kernels_out = tv_kernels_cpu(dtype);
     return TV_OK;
 }

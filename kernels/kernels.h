@@ -311,8 +311,9 @@ struct tv_kernels {
 const struct tv_kernels *tv_kernels_ref(tv_dtype_t dtype);
 /* What is fastest on this CPU; runs with the threads of the stream's device. */
 const struct tv_kernels *tv_kernels_cpu(tv_dtype_t dtype);
-/* OpenBLAS's name for its kernels behind the CPU tables' matrix products, as "SkylakeX"; "none" without it. */
-const char *tv_blas_core(void);
+/* What the CPU tables multiply matrices with: "AVX-512", "AVX2", or OpenBLAS's name for its kernels, as "OpenBLAS
+ * Nehalem"; "none" where that is needed and missing. */
+const char *tv_product_name(void);
 /* The table for a device. Errors: TV_UNSUPPORTED (a device without kernels in this build; no OpenBLAS). */
 TV_MUST_CHECK tv_status_t tv_kernels_open(const struct tv_device *device, tv_dtype_t dtype,
                                           const struct tv_kernels **kernels_out);

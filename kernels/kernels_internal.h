@@ -46,14 +46,6 @@ const struct tv_kernels *tv_table_avx512_bf16(void);
 const struct tv_kernels *tv_table_copy(int index, tv_dtype_t dtype);
 const struct tv_kernels *tv_table_portable(tv_dtype_t dtype);
 
-/* c[m, n] = alpha op(a) op(b) + beta c, row by row, on the calling thread; sizes and strides below
- * 2^31. Only after tv_blas_check. */
-void tv_sgemm(int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, float alpha,
-              const float *a, int64_t ld_a, const float *b, int64_t ld_b, float beta, float *c,
-              int64_t ld_c);
-/* Can matrices be multiplied? Warns when that is slower than it need be. Errors: TV_UNSUPPORTED (no OpenBLAS). */
-TV_MUST_CHECK tv_status_t tv_blas_check(void);
-
 /* The first key that the query of row `row` [B*S] sees. */
 static inline int tv_first_key(const int32_t *first_keys, int64_t row)
 {

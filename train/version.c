@@ -16,6 +16,6 @@ int tv_command_version(void)
     printf("mpi: %s\n", mpi);
     printf("jansson %s, xxHash %d.%d.%d\n", JANSSON_VERSION, XXH_VERSION_MAJOR, XXH_VERSION_MINOR,
            XXH_VERSION_RELEASE);
-    printf("OpenBLAS kernels: %s\n", tv_blas_core());
+    printf("matrix products: %s\n", tv_product_name());
     return 0;
 }

@@ -1,11 +1,12 @@
 /* matmul_bf16_cpu.c -- products of bf16 matrices: panels of a and b become floats on the stack, are
- * multiplied by tv_sgemm, and are added up over k in fp32, on the stack or in an fp32 c; a bf16 c is
+ * multiplied, and are added up over k in fp32, on the stack or in an fp32 c; a bf16 c is
  * rounded once.
  *
  * A panel of a is converted once per COLS columns of c, one of b once per ROWS rows: one conversion
  * for some hundred multiplications. */
 #include "kernels/element_internal.h"
 #include "kernels/matmul/matmul_internal.h"
+#include "kernels/matmul/product_internal.h"
 
 enum { ROWS = 256, COLS = 512, DEPTH = 256 }; /* 1.3 MB of stack */
 
@@ -40,8 +41,20 @@ static void add_products(const struct tv_matmul_args *a, int64_t i, int64_t j, i
             load_panel(right + j * a->ld_b + k, a->ld_b, cols, depth, panel_b);
         else
             load_panel(right + k * a->ld_b + j, a->ld_b, depth, cols, panel_b);
-        tv_sgemm(a->trans_a, a->trans_b, rows, cols, depth, 1.0f, panel_a,
-                 a->trans_a ? rows : depth, panel_b, a->trans_b ? depth : cols, 1.0f, sum, ld);
+        const struct tv_product_args product = {.m = rows,
+                                                .n = cols,
+                                                .k = depth,
+                                                .a = panel_a,
+                                                .ld_a = a->trans_a ? rows : depth,
+                                                .b = panel_b,
+                                                .ld_b = a->trans_b ? depth : cols,
+                                                .c = sum,
+                                                .ld_c = ld,
+                                                .trans_a = a->trans_a,
+                                                .trans_b = a->trans_b,
+                                                .init = sum,
+                                                .ld_init = ld};
+        tv_product(0)(&product);
     }
 }
 

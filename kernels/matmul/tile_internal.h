@@ -24,7 +24,7 @@ typedef void (*tv_tile_product_fn)(const struct tv_tile_args *t);
 
 void tv_tile_product_avx512(const struct tv_tile_args *t); /* where the build has them */
 void tv_tile_product_avx2(const struct tv_tile_args *t);   /* with fused multiply-add */
-void tv_tile_product_blas(const struct tv_tile_args *t);   /* any CPU: tv_sgemm */
+void tv_tile_product_blas(const struct tv_tile_args *t);   /* any CPU: tv_product_blas */
 /* Those that this CPU can run, fastest first; NULL from the end of the list on. All copies of the CPU
  * functions take the same one, as they take the same BLAS. */
 tv_tile_product_fn tv_tile_product(int index);

@@ -3,6 +3,7 @@
 #include "kernels/harness.h"
 #include "kernels/kernels_internal.h"
 #include "kernels/matmul/matmul_internal.h"
+#include "kernels/matmul/product_internal.h"
 #include "kernels/matmul/tile_internal.h"
 #include <cmath>
 
@@ -66,6 +67,7 @@ void expect_product(tv_tile_product_fn product, const Sizes &s)
 
 TEST(Tiles, EveryImplementationMultiplies)
 {
+    tv_blas_open();
     ASSERT_EQ(tv_blas_check(), TV_OK);
     int num = 0;
     for (; tv_tile_product(num) != nullptr; num++) {

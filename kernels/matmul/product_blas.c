@@ -1,13 +1,16 @@
-/* sgemm_openblas.c -- tv_sgemm by OpenBLAS, opened when the program starts and told which of its kernels to take.
+/* product_blas.c -- products of matrices by OpenBLAS, on CPUs for which there are none of ours: opened when the program
+ * starts and told which of its kernels to take.
  *
  * OpenBLAS chooses by the CPU's model number, and takes its SSE3 kernels without a word where it does not know
  * that number. It reads OPENBLAS_CORETYPE once, as it is loaded: so it is opened here, behind a constructor that
  * has set the variable by what the CPU can do. Where somebody has set it, or has loaded OpenBLAS, that stands. */
 #include "base/log.h"
 #include "kernels/kernels_internal.h"
+#include "kernels/matmul/product_internal.h"
 #include <cblas.h>
 #include <dlfcn.h>
 #include <stdlib.h>
+#include <string.h>
 #include <strings.h>
 
 #define LIBRARY  "libopenblas.so.0"
@@ -17,6 +20,7 @@ static struct {
     __typeof__(cblas_sgemm) *sgemm; /* NULL: could not be opened, and `reason` says why */
     const char *core;               /* the kernels that it takes, as it names them */
     const char *wanted;             /* that it was told to take, or NULL */
+    char name[64];                  /* "OpenBLAS SkylakeX" */
     char reason[256];
 } blas;
 
@@ -46,9 +50,10 @@ static void *open_library(void)
     return library;
 }
 
-/* In a constructor no other thread reads the environment. */
-__attribute__((constructor)) static void open_blas(void)
+void tv_blas_open(void)
 {
+    if (blas.sgemm != NULL)
+        return;
     void *library = open_library();
     void *sgemm = library != NULL ? dlsym(library, "cblas_sgemm") : NULL;
     void *core = library != NULL ? dlsym(library, "openblas_get_corename") : NULL;
@@ -59,7 +64,15 @@ __attribute__((constructor)) static void open_blas(void)
     }
     ((__typeof__(openblas_set_num_threads) *)threads)(1);
     blas.core = ((__typeof__(openblas_get_corename) *)core)();
+    snprintf(blas.name, sizeof(blas.name), "OpenBLAS %s", blas.core);
     blas.sgemm = (__typeof__(cblas_sgemm) *)sgemm;
+}
+
+/* In a constructor no other thread reads the environment. */
+__attribute__((constructor)) static void open_where_needed(void)
+{
+    if (tv_product(0) == tv_product_blas)
+        tv_blas_open();
 }
 
 tv_status_t tv_blas_check(void)
@@ -74,16 +87,25 @@ tv_status_t tv_blas_check(void)
     return TV_OK;
 }
 
-const char *tv_blas_core(void)
+const char *tv_blas_name(void)
 {
-    return blas.core != NULL ? blas.core : "none";
+    return blas.sgemm != NULL ? blas.name : "none";
 }
 
-void tv_sgemm(int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, float alpha,
-              const float *a, int64_t ld_a, const float *b, int64_t ld_b, float beta, float *c,
-              int64_t ld_c)
+/* init is c, or is copied to it: the library adds to c or clears it. */
+static float beta_of(const struct tv_product_args *p)
 {
-    blas.sgemm(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans,
-               trans_b ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, alpha, a, (int)ld_a, b,
-               (int)ld_b, beta, c, (int)ld_c);
+    for (int64_t r = 0; p->init != NULL && p->init != p->c && r < p->m; r++)
+        memcpy(p->c + r * p->ld_c, p->init + r * p->ld_init, (size_t)p->n * sizeof(float));
+    return p->init != NULL ? 1.0f : 0.0f;
+}
+
+void tv_product_blas(const struct tv_product_args *p)
+{
+    if (p->m == 0 || p->n == 0)
+        return;
+    const float beta = beta_of(p);
+    blas.sgemm(CblasRowMajor, p->trans_a ? CblasTrans : CblasNoTrans,
+               p->trans_b ? CblasTrans : CblasNoTrans, (int)p->m, (int)p->n, (int)p->k, 1.0f, p->a,
+               (int)p->ld_a, p->b, (int)p->ld_b, beta, p->c, (int)p->ld_c);
 }
