@@ -71,8 +71,7 @@ static double block_sum(const tv_element_t *x, int64_t count, float top)
     tv_element_t rest[GROUP];
     int64_t i = 0;
     for (; i + GROUP <= count; i += GROUP) {
-        for (size_t byte = 0; byte < GROUP * sizeof(*x); byte += 64)
-            __builtin_prefetch((const void *)((uintptr_t)(x + i) + BLOCK * sizeof(*x) + byte));
+        tv_fetch(x + i, BLOCK * sizeof(*x), GROUP * sizeof(*x));
         add_group(x + i, top, lanes);
     }
     if (i < count)
@@ -172,6 +171,13 @@ tv_status_t TV_CPU(cross_entropy_loss)(struct tv_stream *stream,
     return TV_OK;
 }
 
+static inline void to_gradient(tv_element_t *x, int64_t count, float lse, float everywhere)
+{
+#pragma omp simd
+    for (int64_t c = 0; c < count; c++)
+        x[c] = tv_store(tv_fast_exp(tv_load(x[c]) - lse) - everywhere);
+}
+
 tv_status_t TV_CPU(cross_entropy_backward)(struct tv_stream *stream,
                                            const struct tv_cross_entropy_args *a)
 {
@@ -189,9 +195,12 @@ tv_status_t TV_CPU(cross_entropy_backward)(struct tv_stream *stream,
         const float lse = a->row_lse[r], everywhere = (float)a->smoothing_per_column;
         const int is_here = target >= 0 && target < a->cols;
         const float logit = is_here ? tv_load(logits[target]) : 0;
-#pragma omp simd
-        for (int64_t c = 0; c < a->cols; c++)
-            logits[c] = tv_store(tv_fast_exp(tv_load(logits[c]) - lse) - everywhere);
+        int64_t c = 0;
+        for (; c + GROUP <= a->cols; c += GROUP) {
+            tv_fetch(logits + c, TV_AHEAD_BYTES, GROUP * sizeof(*logits));
+            to_gradient(logits + c, GROUP, lse, everywhere);
+        }
+        to_gradient(logits + c, a->cols - c, lse, everywhere);
         if (is_here) /* again, so that it is rounded once */
             logits[target] =
                 tv_store(tv_fast_exp(logit - lse) - everywhere - (float)(1 - a->smoothing));

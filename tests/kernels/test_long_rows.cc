@@ -1,6 +1,6 @@
-// Cross-entropy forward over rows as long as vocabularies are, which the CPU tables go through by blocks: against sums in
-// double, with the largest logit early, late, and again and again; infinities and NaN; the same bits in every copy
-// and for any number of threads.
+// Cross-entropy forward over rows as long as vocabularies are, which the CPU tables go through by blocks: against sums
+// in double, with the largest logit early, late, and again and again; infinities and NaN; the same bits in every
+// copy and for any number of threads.
 #include "kernels/harness.h"
 #include "kernels/kernels_internal.h"
 #include <cmath>
