@@ -8,7 +8,7 @@
 #include "kernels/kernels_internal.h"
 #include "kernels/reduce_internal.h"
 
-enum { QUARTER = 16, GROUP = 4 * QUARTER, BLOCK = 4096 };
+enum { QUARTER = TV_LANES, GROUP = 4 * QUARTER, BLOCK = 4096 };
 #define LOG2_E 1.44269504f
 
 /* The last elements of a block, less than a group, with -inf behind them: nothing to a maximum, and an exact 0. */
@@ -76,7 +76,7 @@ static double block_sum(const tv_element_t *x, int64_t count, float top)
     }
     if (i < count)
         add_group(fill_group(x + i, count - i, rest), top, lanes);
-    return tv_fold(lanes) + tv_fold(lanes + TV_LANES);
+    return tv_fold(lanes);
 }
 
 /* Returns sum exp(x - top) of a row, top being its maximum. NaN comes out of one anywhere, and of infinities where
