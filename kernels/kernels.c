@@ -1,6 +1,9 @@
 /* kernels/kernels.c -- which table for whom. */
 #include "kernels/kernels_internal.h"
+#include "kernels/math_internal.h"
 #include "kernels/matmul/product_internal.h"
+
+const struct tv_exp_limits tv_exp_limits = {.low = -88.0f, .high = 88.0f, .low2 = -127.0f};
 
 const struct tv_kernels *tv_kernels_ref(tv_dtype_t dtype)
 {

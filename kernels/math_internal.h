@@ -1,43 +1,52 @@
-/* kernels/math_internal.h -- float exp and exp2 that compilers turn into vector code, and how many threads
- * to use.
+/* kernels/math_internal.h -- float exp and exp2 that compilers turn into vector code, fetching ahead, and how many
+ * threads to use.
  *
- * exp(x) = 2^n e^r with n = round(x / ln 2), |r| <= ln2 / 2: 2^n through the exponent bits, e^r by
- * its Taylor series to r^7, whose remainder r^8 / 8! is below 1e-8 there. Within 2 units in the
- * last place of exp where the result is a normal number; 0 below that, e^88 above, NaN for NaN. */
+ * exp(x) = 2^n e^r with n = round(x / ln 2), |r| <= ln2 / 2: 2^n through the exponent bits, e^r by 1 + r + r^2 q(r), q
+ * a minimax polynomial of degree 4 (relative error 3e-9). Within 2 units in the last place of exp where the result is a
+ * normal number; 0 below -87.7, e^88 above 88, NaN for NaN. */
 #ifndef TV_KERNELS_MATH_INTERNAL_H
 #define TV_KERNELS_MATH_INTERNAL_H
 #include "base/device.h"
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-/* 2^n of a float that is 1.5 * 2^23 + n, -127 <= n <= 127: n stands in its lowest bits, and what lies above
- * leaves at the top. -127 gives 0. */
+/* 1.5 * 2^23, to which adding rounds to a whole number, and the bias of an exponent. */
+#define TV_ROUNDING 12583039.0f
+
+/* 2^n of a float that is TV_ROUNDING + n, -127 <= n <= 127: the exponent stands in its lowest bits, and what lies
+ * above leaves at the top. -127 gives 0. */
 static inline float tv_power_of_2(float shifted)
 {
     uint32_t bits;
     memcpy(&bits, &shifted, sizeof(bits));
-    bits = (bits + 127u) << 23;
+    bits <<= 23;
     float power;
     memcpy(&power, &bits, sizeof(power));
     return power;
 }
 
+/* The limits of the arguments, defined in kernels.c so that compilers do not see their values: of a clamp to constants
+ * gcc makes a path for each, and masks of all of them, in place of a maximum and a minimum. */
+extern const struct tv_exp_limits {
+    float low, high; /* of exp */
+    float low2;      /* of exp2 */
+} tv_exp_limits;
+
 static inline float tv_fast_exp(float x)
 {
-    const float low = -87.0f, high = 88.0f;
+    const float low = tv_exp_limits.low, high = tv_exp_limits.high;
     const float above = low > x ? low : x, clamped = high < above ? high : above; /* NaN stays */
-    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number */
-    const float shifted = clamped * 1.44269504f + magic, n = shifted - magic;
+    const float shifted = clamped * 1.44269504f + TV_ROUNDING, n = shifted - TV_ROUNDING;
     /* ln 2 in two parts, 355/512 and the rest, so that n times the first one is exact */
     const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.0f / 5040;
-    p = p * r + 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
+    float p = 1.38145851e-3f;
+    p = p * r + 8.36867395e-3f;
+    p = p * r + 4.16683887e-2f;
+    p = p * r + 1.66665206e-1f;
+    p = p * r + 0.49999993f;
     p = p * r * r + r + 1.0f;
-    return x < low ? 0.0f : p * tv_power_of_2(shifted);
+    return p * tv_power_of_2(shifted);
 }
 
 /* 2^x for a softmax, whose arguments are at most about 0: 2^n 2^r with n = round(x), |r| <= 1/2, and a minimax
@@ -45,10 +54,10 @@ static inline float tv_fast_exp(float x)
  * -126.5, so that -inf gives an exact 0; NaN for NaN. */
 static inline float tv_fast_exp2(float x)
 {
-    const float low = -127.0f, magic = 12582912.0f;
+    const float low = tv_exp_limits.low2;
     const float clamped = low > x ? low : x; /* in this order NaN stays */
-    const float shifted = clamped + magic;   /* n in its lowest bits */
-    const float r = clamped - (shifted - magic);
+    const float shifted = clamped + TV_ROUNDING;
+    const float r = clamped - (shifted - TV_ROUNDING);
     float p = 1.5345812e-4f;
     p = p * r + 1.3399931e-3f;
     p = p * r + 9.6184890e-3f;
@@ -57,6 +66,15 @@ static inline float tv_fast_exp2(float x)
     p = p * r + 0.69314721f;
     p = p * r + 1.0f;
     return p * tv_power_of_2(shifted);
+}
+
+/* What lies `ahead_bytes` behind x, `bytes` of it, sets out for the first cache, so that a loop with work to do does
+ * not wait for it later. Past the end of an array nothing happens. */
+enum { TV_AHEAD_BYTES = 4096 };
+static inline void tv_fetch(const void *x, size_t ahead_bytes, size_t bytes)
+{
+    for (size_t byte = 0; byte < bytes; byte += 64)
+        __builtin_prefetch((const void *)((uintptr_t)x + ahead_bytes + byte));
 }
 
 /* Threads for a loop over `work` elements: one when it is not worth waking the others. */

@@ -7,12 +7,15 @@
 #include "kernels/math_internal.h"
 #include <math.h>
 
-enum { TV_LANES = 8, TV_MAX_LANES = 32 };
+enum { TV_LANES = 16, TV_MAX_LANES = 32 };
 
 static inline double tv_fold(const double lanes[TV_LANES])
 {
-    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
-           ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+    double eight[TV_LANES / 2];
+    for (int l = 0; l < TV_LANES / 2; l++)
+        eight[l] = lanes[l] + lanes[TV_LANES / 2 + l];
+    return ((eight[0] + eight[1]) + (eight[2] + eight[3])) +
+           ((eight[4] + eight[5]) + (eight[6] + eight[7]));
 }
 
 #define TV_ROW(op)     tv_row_##op

@@ -109,33 +109,49 @@ static tv_status_t find_rates(const struct peak_round *round, struct rates *rate
 }
 
 /* Memory that one rank lacks, all ranks lack. */
+static tv_status_t create_tensors(const struct tv_peak_args *args, int64_t count,
+                                  struct tv_buffer *buffer_out)
+{
+    int first_failed;
+    const tv_dtype_t dtype = args->kernels->dtype;
+    const size_t bytes = 3 * (size_t)count * tv_dtype_bytes(dtype);
+    tv_status_t status =
+        tv_buffer_create(tv_stream_device(args->stream), bytes, TV_MEM_BUFFERS, buffer_out);
+    if (status == TV_OK)
+        status = tv_bench_fill(args->stream, buffer_out->data, 3 * count, dtype);
+    return tv_comm_agree(args->world, status, &first_failed);
+}
+
 static tv_status_t measure(struct peak_round *round, struct rates *rates_out)
 {
     struct tv_buffer buffer = {0};
-    int first_failed;
-    const tv_dtype_t dtype = round->args->kernels->dtype;
-    const size_t bytes = 3 * (size_t)round->count * tv_dtype_bytes(dtype);
-    tv_status_t status =
-        tv_buffer_create(tv_stream_device(round->args->stream), bytes, TV_MEM_BUFFERS, &buffer);
+    tv_status_t status = create_tensors(round->args, round->count, &buffer);
     round->data = buffer.data;
-    if (status == TV_OK)
-        status = tv_bench_fill(round->args->stream, round->data, 3 * round->count, dtype);
-    status = tv_comm_agree(round->args->world, status, &first_failed);
     if (status == TV_OK)
         status = find_rates(round, rates_out);
     tv_buffer_destroy(&buffer);
     return status;
 }
 
+/* `data` is not there yet. */
+static struct peak_round product_round(const struct tv_peak_args *args)
+{
+    const double n = (double)args->matrix_size;
+    const int is_gpu = tv_device_kind(tv_stream_device(args->stream)) == TV_DEVICE_CUDA;
+    return (struct peak_round){.args = args,
+                               .count = (int64_t)args->matrix_size * args->matrix_size,
+                               .run = multiply,
+                               .work = 2 * n * n * n,
+                               .num_calls = is_gpu ? CALLS_OF_A_GPU : 1};
+}
+
 tv_status_t tv_peak_raise(const struct tv_peak_args *args, struct tv_peak *peak)
 {
     const int64_t width = (int64_t)tv_dtype_bytes(args->kernels->dtype);
-    const int64_t n = args->matrix_size, count = args->tensor_bytes / width;
-    const double cube = (double)n * (double)n * (double)n;
-    const int is_gpu = tv_device_kind(tv_stream_device(args->stream)) == TV_DEVICE_CUDA;
-    const int num_calls = is_gpu ? CALLS_OF_A_GPU : 1;
+    const int64_t count = args->tensor_bytes / width;
     struct rates flops, bytes, copies;
-    struct peak_round product = {args, NULL, n * n, multiply, 2 * cube, num_calls};
+    struct peak_round product = product_round(args);
+    const int num_calls = product.num_calls;
     struct peak_round sum = {args, NULL, count, add, 3.0 * (double)(count * width), num_calls};
     struct peak_round copied = {args, NULL, count, copy, 2.0 * (double)(count * width), num_calls};
     TV_TRY(measure(&product, &flops));
@@ -145,4 +161,34 @@ tv_status_t tv_peak_raise(const struct tv_peak_args *args, struct tv_peak *peak)
     peak->median_flops_per_second = fmax(peak->median_flops_per_second, flops.median);
     peak->bytes_per_second = fmax(peak->bytes_per_second, fmax(bytes.best, copies.best));
     return TV_OK;
+}
+
+tv_status_t tv_matrix_probe_round(const struct tv_matrix_probe *probe, double *flops_per_second_out)
+{
+    double times[NUM_TIMES];
+    struct peak_round round = product_round(&probe->args);
+    round.data = probe->buffer.data;
+    TV_TRY(time_round(&round, 0, times));
+    *flops_per_second_out = tv_comm_size(probe->args.world) * round.work / times[ROUND];
+    return TV_OK;
+}
+
+tv_status_t tv_matrix_probe_open(const struct tv_peak_args *args, struct tv_matrix_probe *probe_out)
+{
+    double rate;
+    struct tv_matrix_probe probe = {.args = *args};
+    tv_status_t status =
+        create_tensors(args, (int64_t)args->matrix_size * args->matrix_size, &probe.buffer);
+    if (status == TV_OK)
+        status = tv_matrix_probe_round(&probe, &rate);
+    if (status != TV_OK)
+        tv_matrix_probe_close(&probe);
+    *probe_out = probe;
+    return status;
+}
+
+void tv_matrix_probe_close(struct tv_matrix_probe *probe)
+{
+    tv_buffer_destroy(&probe->buffer);
+    *probe = (struct tv_matrix_probe){0};
 }

@@ -24,6 +24,20 @@ struct tv_peak {
  * every rank. Errors: TV_NO_MEMORY, TV_PEER. */
 TV_MUST_CHECK tv_status_t tv_peak_raise(const struct tv_peak_args *args, struct tv_peak *peak);
 
+/* Single rounds of the product, for the rate just before or after something else: what a machine can do moves from second
+ * to second where others share it. */
+struct tv_matrix_probe {
+    struct tv_peak_args args; /* tensor_bytes and seconds are not looked at */
+    struct tv_buffer buffer;
+};
+/* Collective over args->world, as all three; with one round to warm up. What args point to must live as long.
+ * Errors: TV_NO_MEMORY, TV_PEER; the probe is {0} then. */
+TV_MUST_CHECK tv_status_t tv_matrix_probe_open(const struct tv_peak_args *args,
+                                               struct tv_matrix_probe *probe_out);
+TV_MUST_CHECK tv_status_t tv_matrix_probe_round(const struct tv_matrix_probe *probe,
+                                                double *flops_per_second_out);
+void tv_matrix_probe_close(struct tv_matrix_probe *probe);
+
 /* data [count] of a dtype that is TV_F32 or TV_BF16, on the stream's device, becomes standard
  * normal numbers, the same 16384 again and again. Memory that was never written may be one page of zeros, which is
  * faster than memory is. */

@@ -38,27 +38,37 @@ static void split_step(const struct tv_trainer *tr, const struct tv_kernel_times
     step->parts[TV_PART_OTHER] = left;
 }
 
-/* Steps behind `num_before` others. */
-static tv_status_t time_steps(struct tv_trainer *tr, int num_before, int num_steps,
-                              struct tv_step_time *times_out)
+/* Steps behind `num_before` others, each from the end of the one before it, which on a GPU runs on behind the host's
+ * back. On the CPU from the end of a product between them: the ranks begin it together, before each step and after the
+ * last. */
+static tv_status_t time_steps(struct tv_trainer *tr, const struct tv_matrix_probe *probe,
+                              int num_before, int num_steps, struct tv_step_time *times_out,
+                              double *beside_out)
 {
-    struct tv_kernel_times *counted = tr->run->kernel_times;
     struct tv_step_report report;
+    if (probe != NULL)
+        TV_TRY(tv_matrix_probe_round(probe, &beside_out[0]));
     double started = tv_clock_seconds();
     for (int s = 0; s < num_steps; s++) {
-        const struct tv_kernel_times before = *counted;
+        const struct tv_kernel_times before = *tr->run->kernel_times;
         TV_TRY(tv_train_step(tr, num_before + s + 1, &report));
         const double ended = tv_clock_seconds();
         times_out[s].seconds = ended - started;
         split_step(tr, &before, &times_out[s]);
         started = ended;
+        if (probe != NULL) {
+            TV_TRY(tv_matrix_probe_round(probe, &beside_out[s + 1]));
+            started = tv_clock_seconds();
+        }
     }
     return TV_OK;
 }
 
+/* probe: NULL on a GPU */
 static tv_status_t time_all_steps(struct tv_trainer *tr,
                                   const struct tv_bench_step_options *options,
-                                  struct tv_step_time *times_out)
+                                  const struct tv_matrix_probe *probe,
+                                  struct tv_step_time *times_out, double *beside_out)
 {
     struct tv_kernel_times *counted = tr->run->kernel_times;
     const int num = options->num_steps, is_gpu = tv_device_kind(tr->device) == TV_DEVICE_CUDA;
@@ -67,11 +77,12 @@ static tv_status_t time_all_steps(struct tv_trainer *tr,
     for (int s = 0; s < options->num_warmup; s++)
         TV_TRY(tv_train_step(tr, s + 1, &report));
     if (is_gpu)
-        TV_TRY(time_steps(tr, options->num_warmup, num, times_out));
+        TV_TRY(time_steps(tr, probe, options->num_warmup, num, times_out, beside_out));
     for (int s = 0; s < num; s++)
         times_out[s].alone = times_out[s].seconds;
     *counted = (struct tv_kernel_times){0};
-    TV_TRY(time_steps(tr, options->num_warmup + (is_gpu ? num : 0), num, times_out));
+    TV_TRY(time_steps(tr, probe, options->num_warmup + (is_gpu ? num : 0), num, times_out,
+                      beside_out));
     for (int s = 0; s < num && !is_gpu; s++)
         times_out[s].alone = times_out[s].seconds;
     return TV_OK;
@@ -79,37 +90,40 @@ static tv_status_t time_all_steps(struct tv_trainer *tr,
 
 /* ---- all ranks ---- */
 
-/* The better of what was known and of now. */
-static tv_status_t raise_peak_on(struct tv_trainer *tr, struct tv_stream *stream,
-                                 const struct tv_bench_step_options *options, struct tv_peak *peak)
+/* A device like the trainer's, whose memory is then that of training alone, and kernels that are not counted. */
+struct apart {
+    struct tv_device *device;
+    struct tv_stream *stream;
+    struct tv_peak_args args;
+};
+
+static void apart_close(struct apart *apart)
 {
-    const struct tv_kernels *kernels; /* not the ones that are counted */
-    struct tv_comm *mesh = tv_mesh_world(tr->mesh);
-    TV_TRY(tv_kernels_open(tv_stream_device(stream), tr->run->dtype, &kernels));
-    const struct tv_peak_args args = {.world = mesh,
-                                      .stream = stream,
-                                      .kernels = kernels,
-                                      .matrix_size = options->matrix_size,
-                                      .tensor_bytes =
-                                          ((int64_t)options->triad_mib << 20) / tv_comm_size(mesh),
-                                      .seconds = options->seconds};
-    return tv_peak_raise(&args, peak);
+    tv_stream_destroy(apart->stream);
+    tv_device_close(apart->device);
 }
 
-/* On a device like the trainer's, whose memory is then that of training alone. */
-static tv_status_t raise_peak(struct tv_trainer *tr, const struct tv_bench_step_options *options,
-                              struct tv_peak *peak)
+static tv_status_t apart_open(struct tv_trainer *tr, const struct tv_bench_step_options *options,
+                              struct apart *apart_out)
 {
-    struct tv_device *device = NULL;
-    struct tv_stream *stream = NULL;
-    tv_status_t status = tv_run_open_device(tv_mesh_world(tr->mesh), tr->run,
-                                            tv_device_num_threads(tr->device), &device);
+    struct tv_comm *world = tv_mesh_world(tr->mesh);
+    struct apart apart = {
+        .args = {.world = world,
+                 .matrix_size = options->matrix_size,
+                 .tensor_bytes = ((int64_t)options->triad_mib << 20) / tv_comm_size(world),
+                 .seconds = options->seconds}};
+    tv_status_t status =
+        tv_run_open_device(world, tr->run, tv_device_num_threads(tr->device), &apart.device);
     if (status == TV_OK)
-        status = tv_stream_create(device, &stream);
+        status = tv_stream_create(apart.device, &apart.stream);
     if (status == TV_OK)
-        status = raise_peak_on(tr, stream, options, peak);
-    tv_stream_destroy(stream);
-    tv_device_close(device);
+        status = tv_kernels_open(apart.device, tr->run->dtype, &apart.args.kernels);
+    apart.args.stream = apart.stream;
+    if (status != TV_OK) {
+        apart_close(&apart);
+        apart = (struct apart){0};
+    }
+    *apart_out = apart;
     return status;
 }
 
@@ -134,16 +148,41 @@ static tv_status_t sum_kernels(struct tv_comm *world, struct tv_kernel_times *ke
     return TV_OK;
 }
 
+static tv_status_t time_beside(struct tv_trainer *tr, const struct tv_bench_step_options *options,
+                               const struct tv_peak_args *args, struct tv_step_time *own,
+                               struct tv_step_bench *bench)
+{
+    struct tv_matrix_probe probe;
+    if (tv_device_kind(tr->device) == TV_DEVICE_CUDA)
+        return time_all_steps(tr, options, NULL, own, NULL);
+    TV_TRY(tv_matrix_probe_open(args, &probe));
+    const tv_status_t status = time_all_steps(tr, options, &probe, own, bench->beside);
+    tv_matrix_probe_close(&probe);
+    bench->has_beside = status == TV_OK;
+    return status;
+}
+
+static tv_status_t measure_apart(struct tv_trainer *tr, const struct tv_bench_step_options *options,
+                                 const struct tv_peak_args *args, struct tv_step_time *own,
+                                 struct tv_step_bench *bench)
+{
+    TV_TRY(tv_peak_raise(args, &bench->peak));
+    TV_TRY(time_beside(tr, options, args, own, bench));
+    bench->kernels = *tr->run->kernel_times;
+    return tv_peak_raise(args, &bench->peak);
+}
+
 static tv_status_t measure(struct tv_trainer *tr, const struct tv_bench_step_options *options,
                            struct tv_step_time *own, struct tv_step_bench *bench)
 {
     enum { DOUBLES = sizeof(struct tv_step_time) / sizeof(double) };
     struct tv_comm *world = tv_mesh_world(tr->mesh);
     struct tv_request *request = NULL;
-    TV_TRY(raise_peak(tr, options, &bench->peak));
-    TV_TRY(time_all_steps(tr, options, own));
-    bench->kernels = *tr->run->kernel_times;
-    TV_TRY(raise_peak(tr, options, &bench->peak));
+    struct apart apart;
+    TV_TRY(apart_open(tr, options, &apart));
+    const tv_status_t status = measure_apart(tr, options, &apart.args, own, bench);
+    apart_close(&apart);
+    TV_TRY(status);
     TV_TRY(sum_kernels(world, &bench->kernels));
     TV_TRY(tv_comm_all_gather(world, own, bench->times, (int64_t)options->num_steps * DOUBLES,
                               TV_F64, NULL, &request));
@@ -156,7 +195,10 @@ static tv_status_t alloc_times(struct tv_step_bench *bench)
 {
     const size_t count = (size_t)(bench->num_ranks + 1) * (size_t)bench->num_steps;
     bench->times = calloc(count, sizeof(*bench->times));
-    return bench->times != NULL ? TV_OK : TV_ERR(TV_NO_MEMORY, "times of %zu steps", count);
+    bench->beside = calloc((size_t)bench->num_steps + 1, sizeof(*bench->beside));
+    if (bench->times == NULL || bench->beside == NULL)
+        return TV_ERR(TV_NO_MEMORY, "times of %zu steps", count);
+    return TV_OK;
 }
 
 tv_status_t tv_step_bench_measure(struct tv_comm *world, struct tv_run *run,
@@ -193,7 +235,9 @@ tv_status_t tv_step_bench_measure(struct tv_comm *world, struct tv_run *run,
 void tv_step_bench_free(struct tv_step_bench *bench)
 {
     free(bench->times);
+    free(bench->beside);
     bench->times = NULL;
+    bench->beside = NULL;
     tv_account_report_free(&bench->account);
 }
 
@@ -215,25 +259,52 @@ static double rank_mean(const struct tv_step_bench *bench, int rank, int part)
     return sum / bench->num_steps;
 }
 
+/* Of one step: the slowest rank's, or of a part the mean of the ranks. */
+static double step_seconds(const struct tv_step_bench *bench, int step, int part)
+{
+    double seconds = 0;
+    for (int r = 0; r < bench->num_ranks; r++) {
+        const double own = seconds_of(bench, r, step, part);
+        if (part >= 0)
+            seconds += own / bench->num_ranks;
+        else if (own > seconds)
+            seconds = own;
+    }
+    return seconds;
+}
+
+/* values [num >= 1] is sorted */
+static struct tv_spread spread_of(double *values, int num)
+{
+    const double median = tv_median(values, num); /* sorts */
+    return (struct tv_spread){values[0], median, values[num - 1]};
+}
+
 tv_status_t tv_step_bench_spread(const struct tv_step_bench *bench, int part,
                                  struct tv_spread *spread_out)
 {
     double *seconds = calloc((size_t)bench->num_steps, sizeof(*seconds));
     if (seconds == NULL)
         return TV_ERR(TV_NO_MEMORY, "%d steps", bench->num_steps);
-    for (int s = 0; s < bench->num_steps; s++) {
-        for (int r = 0; r < bench->num_ranks; r++) {
-            const double own = seconds_of(bench, r, s, part);
-            if (part >= 0)
-                seconds[s] += own / bench->num_ranks;
-            else if (own > seconds[s])
-                seconds[s] = own;
-        }
-    }
-    spread_out->median = tv_median(seconds, bench->num_steps); /* sorts */
-    spread_out->low = seconds[0];
-    spread_out->high = seconds[bench->num_steps - 1];
+    for (int s = 0; s < bench->num_steps; s++)
+        seconds[s] = step_seconds(bench, s, part);
+    *spread_out = spread_of(seconds, bench->num_steps);
     free(seconds);
+    return TV_OK;
+}
+
+tv_status_t tv_step_bench_share(const struct tv_step_bench *bench, struct tv_spread *share_out)
+{
+    const double flops = (double)bench->tokens_per_step * bench->flops_per_token;
+    double *shares = calloc((size_t)bench->num_steps, sizeof(*shares));
+    if (shares == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d steps", bench->num_steps);
+    for (int s = 0; s < bench->num_steps; s++) {
+        const double peak = (bench->beside[s] + bench->beside[s + 1]) / 2;
+        shares[s] = flops / step_seconds(bench, s, TV_WHOLE_ALONE) / peak;
+    }
+    *share_out = spread_of(shares, bench->num_steps);
+    free(shares);
     return TV_OK;
 }
 

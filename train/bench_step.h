@@ -35,7 +35,10 @@ struct tv_step_time {
 struct tv_step_bench {
     int num_steps, num_ranks, num_threads; /* threads: of rank 0 */
     struct tv_step_time *times;            /* [num_ranks, num_steps] by mesh rank; owned */
-    struct tv_kernel_times kernels;        /* sums over the measured steps of all ranks */
+    int has_beside;                        /* on the CPU */
+    double *
+        beside; /* [num_steps + 1] FLOP/s of the peak's product before each step and after the last; owned */
+    struct tv_kernel_times kernels; /* sums over the measured steps of all ranks */
     double flops_per_token;
     int64_t tokens_per_step;
     struct tv_account_report account; /* memory of the stages */
@@ -58,6 +61,10 @@ enum { TV_WHOLE = -1, TV_WHOLE_ALONE = -2 };
  * part, the mean of the ranks. */
 TV_MUST_CHECK tv_status_t tv_step_bench_spread(const struct tv_step_bench *bench, int part,
                                                struct tv_spread *spread_out);
+/* Over the steps: the model's FLOP/s as a share of the mean of the product before the step and the one after it. Only
+ * where has_beside. */
+TV_MUST_CHECK tv_status_t tv_step_bench_share(const struct tv_step_bench *bench,
+                                              struct tv_spread *share_out);
 /* Mean over the steps: of all ranks, and of the rank with most. part -1: whole steps. */
 double tv_step_bench_mean(const struct tv_step_bench *bench, int part);
 double tv_step_bench_slowest(const struct tv_step_bench *bench, int part);

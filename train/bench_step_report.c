@@ -51,7 +51,7 @@ static void print_spread(FILE *out, const char *name, struct tv_spread spread, c
 }
 
 static void print_rates(FILE *out, const struct tv_step_bench *bench, struct tv_spread step,
-                        int matrix_size)
+                        struct tv_spread beside, int matrix_size)
 {
     const double tokens = (double)bench->tokens_per_step;
     const struct tv_spread flops = rate_of(step, tokens * bench->flops_per_token / 1e9);
@@ -63,6 +63,10 @@ static void print_rates(FILE *out, const struct tv_step_bench *bench, struct tv_
     print_spread(out, "tokens/s", rate_of(step, tokens), "%.1f");
     print_spread(out, "GFLOP/s of the model", flops, "%.2f");
     print_spread(out, "% of the matrix peak", share, "%.2f");
+    if (bench->has_beside)
+        print_spread(out, "% of products beside it",
+                     (struct tv_spread){100 * beside.low, 100 * beside.median, 100 * beside.high},
+                     "%.2f");
     fprintf(out, "%-24s %12.2f  GFLOP/s, %d x %d x %d, all ranks\n", "matrix peak", peak,
             matrix_size, matrix_size, matrix_size);
     fprintf(out, "%-24s %12.2f  GFLOP/s, median round: %.1f %% reached\n", "",
@@ -118,10 +122,12 @@ static void print_kernels(FILE *out, const struct tv_step_bench *bench)
 static tv_status_t print_text(FILE *out, const struct tv_step_bench *bench,
                               const struct tv_run *run, int matrix_size)
 {
-    struct tv_spread step;
+    struct tv_spread step, beside = {0};
     TV_TRY(tv_step_bench_spread(bench, TV_WHOLE_ALONE, &step));
+    if (bench->has_beside)
+        TV_TRY(tv_step_bench_share(bench, &beside));
     print_head(out, bench, run);
-    print_rates(out, bench, step, matrix_size);
+    print_rates(out, bench, step, beside, matrix_size);
     TV_TRY(print_parts(out, bench));
     print_kernels(out, bench);
     fputc('\n', out);
@@ -213,25 +219,28 @@ static json_t *sizes_json(const struct tv_step_bench *bench, const struct tv_run
 static tv_status_t make_json(const struct tv_step_bench *bench, const struct tv_run *run,
                              const struct tv_bench_step_options *options, json_t **root_out)
 {
-    struct tv_spread step, timed;
+    struct tv_spread step, timed, beside = {0};
     json_t *parts = NULL;
     const double tokens = (double)bench->tokens_per_step;
     TV_TRY(tv_step_bench_spread(bench, TV_WHOLE_ALONE, &step));
     TV_TRY(tv_step_bench_spread(bench, TV_WHOLE, &timed));
+    if (bench->has_beside)
+        TV_TRY(tv_step_bench_share(bench, &beside));
     const struct tv_spread flops = rate_of(step, tokens * bench->flops_per_token);
     const double peak = bench->peak.flops_per_second;
     const struct tv_spread share = {flops.low / peak, flops.median / peak, flops.high / peak};
     TV_TRY(parts_json(bench, &parts));
     const struct traffic traffic = traffic_of(bench);
     *root_out = json_pack(
-        "{s:o, s:i, s:i, s:I, s:f, s:o, s:o, s:o, s:o, s:o, s:{s:f, s:f, s:i, s:f, s:i}, "
+        "{s:o, s:i, s:i, s:I, s:f, s:o, s:o, s:o, s:o, s:o, s:o*, s:{s:f, s:f, s:i, s:f, s:i}, "
         "s:{s:f, s:f, s:f}, s:o, s:o, s:o, s:o}",
         "sizes", sizes_json(bench, run), "steps", bench->num_steps, "warmup_steps",
         options->num_warmup, "tokens_per_step", (json_int_t)bench->tokens_per_step,
         "flops_per_token", bench->flops_per_token, "step_seconds", spread_json(step),
         "timed_step_seconds", spread_json(timed), "tokens_per_second",
         spread_json(rate_of(step, tokens)), "model_flops_per_second", spread_json(flops),
-        "share_of_peak", spread_json(share), "peak", "flops_per_second", peak,
+        "share_of_peak", spread_json(share), "share_of_products_beside",
+        bench->has_beside ? spread_json(beside) : NULL, "peak", "flops_per_second", peak,
         "median_flops_per_second", bench->peak.median_flops_per_second, "matrix_size",
         options->matrix_size, "bytes_per_second", bench->peak.bytes_per_second, "memory_mib",
         options->triad_mib, "memory_traffic", "bytes_per_step", traffic.bytes, "seconds_at_peak",

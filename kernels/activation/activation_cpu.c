@@ -7,8 +7,9 @@
 #include "kernels/kernels_internal.h"
 #include "kernels/math_internal.h"
 
-#define TWO_ROOT_2_OVER_PI 1.595769122f
-#define CUBIC              0.044715f
+/* -2u = x (MINUS_CUBIC x^2 - LINEAR) */
+#define LINEAR      1.595769122f /* 2 sqrt(2 / pi) */
+#define MINUS_CUBIC (-LINEAR * 0.044715f)
 
 tv_status_t TV_CPU(gelu_forward)(struct tv_stream *stream, const struct tv_gelu_args *a)
 {
@@ -18,8 +19,8 @@ tv_status_t TV_CPU(gelu_forward)(struct tv_stream *stream, const struct tv_gelu_
 #pragma omp parallel for simd num_threads(threads) schedule(static) if (parallel : threads > 1)
     for (int64_t i = 0; i < a->count; i++) {
         const float x = tv_load(in[i]);
-        const float twice_u = TWO_ROOT_2_OVER_PI * x * (1.0f + CUBIC * x * x);
-        out[i] = tv_store(x / (1.0f + tv_fast_exp(-twice_u)));
+        const float cubic = MINUS_CUBIC * x * x;
+        out[i] = tv_store(x / (1.0f + tv_fast_exp(x * (cubic - LINEAR))));
     }
     return TV_OK;
 }
@@ -32,9 +33,8 @@ tv_status_t TV_CPU(gelu_backward)(struct tv_stream *stream, const struct tv_gelu
 #pragma omp parallel for simd num_threads(threads) schedule(static) if (parallel : threads > 1)
     for (int64_t i = 0; i < a->count; i++) {
         const float x = tv_load(in[i]);
-        const float twice_u = TWO_ROOT_2_OVER_PI * x * (1.0f + CUBIC * x * x);
-        const float slope = TWO_ROOT_2_OVER_PI * (1.0f + 3.0f * CUBIC * x * x);
-        const float e = tv_fast_exp(-twice_u), s = 1.0f / (1.0f + e);
+        const float cubic = MINUS_CUBIC * x * x, slope = LINEAR - 3.0f * cubic;
+        const float e = tv_fast_exp(x * (cubic - LINEAR)), s = 1.0f / (1.0f + e);
         dx[i] = tv_store(tv_load(dy[i]) * (s + x * s * (e * s) * slope));
     }
     if (a->dbias == NULL)

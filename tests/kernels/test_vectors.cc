@@ -8,7 +8,7 @@
 TEST(Exp, WithinTwoUnitsInTheLastPlace)
 {
     double worst = 0;
-    for (double x = -87; x <= 88; x += 0.000317) {
+    for (double x = -87.3; x <= 88; x += 0.000317) {
         const double want = std::exp((double)(float)x);
         const double unit = std::ldexp(1.0, std::ilogb(want) - 23);
         worst = std::fmax(worst, std::fabs((double)tv_fast_exp((float)x) - want) / unit);
@@ -20,9 +20,9 @@ TEST(Exp, WithinTwoUnitsInTheLastPlace)
 TEST(Exp, Edges)
 {
     EXPECT_EQ(tv_fast_exp(-INFINITY), 0.0f);
-    EXPECT_EQ(tv_fast_exp(-87.1f), 0.0f);
+    EXPECT_EQ(tv_fast_exp(-87.7f), 0.0f);
     EXPECT_EQ(tv_fast_exp(-3e38f), 0.0f);
-    EXPECT_GT(tv_fast_exp(-87.0f), 0.0f);
+    EXPECT_GT(tv_fast_exp(-87.3f), 0.0f);
     EXPECT_NEAR(tv_fast_exp(INFINITY) / std::exp(88.0), 1.0, 1e-6);
     EXPECT_TRUE(std::isnan(tv_fast_exp(NAN)));
 }
