@@ -24,8 +24,8 @@ struct tv_peak {
  * every rank. Errors: TV_NO_MEMORY, TV_PEER. */
 TV_MUST_CHECK tv_status_t tv_peak_raise(const struct tv_peak_args *args, struct tv_peak *peak);
 
-/* Single rounds of the product, for the rate just before or after something else: what a machine can do moves from second
- * to second where others share it. */
+/* Single rounds of the product, for the rate just before or after something else: what a machine can do moves from
+ * second to second where others share it. */
 struct tv_matrix_probe {
     struct tv_peak_args args; /* tensor_bytes and seconds are not looked at */
     struct tv_buffer buffer;

@@ -216,6 +216,15 @@ static json_t *sizes_json(const struct tv_step_bench *bench, const struct tv_run
         bench->num_ranks, "threads", bench->num_threads);
 }
 
+/* NULL on a GPU */
+static json_t *beside_json(const struct tv_step_bench *bench)
+{
+    json_t *rates = bench->has_beside ? json_array() : NULL;
+    for (int s = 0; rates != NULL && s <= bench->num_steps; s++)
+        json_array_append_new(rates, json_real(bench->beside[s]));
+    return rates;
+}
+
 static tv_status_t make_json(const struct tv_step_bench *bench, const struct tv_run *run,
                              const struct tv_bench_step_options *options, json_t **root_out)
 {
@@ -232,7 +241,8 @@ static tv_status_t make_json(const struct tv_step_bench *bench, const struct tv_
     TV_TRY(parts_json(bench, &parts));
     const struct traffic traffic = traffic_of(bench);
     *root_out = json_pack(
-        "{s:o, s:i, s:i, s:I, s:f, s:o, s:o, s:o, s:o, s:o, s:o*, s:{s:f, s:f, s:i, s:f, s:i}, "
+        "{s:o, s:i, s:i, s:I, s:f, s:o, s:o, s:o, s:o, s:o, s:o*, s:o*, s:{s:f, s:f, s:i, s:f, "
+        "s:i}, "
         "s:{s:f, s:f, s:f}, s:o, s:o, s:o, s:o}",
         "sizes", sizes_json(bench, run), "steps", bench->num_steps, "warmup_steps",
         options->num_warmup, "tokens_per_step", (json_int_t)bench->tokens_per_step,
@@ -240,10 +250,11 @@ static tv_status_t make_json(const struct tv_step_bench *bench, const struct tv_
         "timed_step_seconds", spread_json(timed), "tokens_per_second",
         spread_json(rate_of(step, tokens)), "model_flops_per_second", spread_json(flops),
         "share_of_peak", spread_json(share), "share_of_products_beside",
-        bench->has_beside ? spread_json(beside) : NULL, "peak", "flops_per_second", peak,
-        "median_flops_per_second", bench->peak.median_flops_per_second, "matrix_size",
-        options->matrix_size, "bytes_per_second", bench->peak.bytes_per_second, "memory_mib",
-        options->triad_mib, "memory_traffic", "bytes_per_step", traffic.bytes, "seconds_at_peak",
+        bench->has_beside ? spread_json(beside) : NULL, "flops_per_second_beside",
+        beside_json(bench), "peak", "flops_per_second", peak, "median_flops_per_second",
+        bench->peak.median_flops_per_second, "matrix_size", options->matrix_size,
+        "bytes_per_second", bench->peak.bytes_per_second, "memory_mib", options->triad_mib,
+        "memory_traffic", "bytes_per_step", traffic.bytes, "seconds_at_peak",
         traffic.seconds_at_peak, "share_of_step", traffic.seconds_at_peak / step.median, "parts",
         parts, "kernels", kernels_json(bench), "ranks", ranks_json(bench), "memory_bytes",
         tv_stages_memory_json(&bench->account));

@@ -16,8 +16,8 @@ struct tv_product_args {
     float *c;
     int64_t ld_c;
     int trans_a, trans_b;
-    /* What the products are added to, [m, n], or NULL: c itself with its own stride, or memory apart from c; one row for
-     * all with a stride of 0. */
+    /* What the products are added to, [m, n], or NULL: c itself with its own stride, or memory apart from c; one row
+     * for all with a stride of 0. */
     const float *init;
     int64_t ld_init;
 };
@@ -29,8 +29,8 @@ void tv_product_avx512(const struct tv_product_args *p);
 void tv_product_avx2(const struct tv_product_args *p);
 /* Any CPU: OpenBLAS, which sums in an order of its own. Sizes and strides below 2^31. */
 void tv_product_blas(const struct tv_product_args *p);
-/* Those that this CPU can run, fastest first; NULL from the end of the list on: kernels_x86.c or kernels_portable.c. All
- * copies of the CPU functions take the first. */
+/* Those that this CPU can run, fastest first; NULL from the end of the list on: kernels_x86.c or kernels_portable.c.
+ * All copies of the CPU functions take the first. */
 tv_product_fn tv_product(int index);
 
 /* Once, before any other thread runs; done when the program starts where tv_product_blas is the first. */

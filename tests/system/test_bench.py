@@ -68,6 +68,12 @@ class BenchStep(unittest.TestCase):
         share = out["model_flops_per_second"]["median"] / out["peak"]["flops_per_second"]
         self.assertAlmostEqual(out["share_of_peak"]["median"], share, delta=1e-9 * share)
         self.assertTrue(0 < out["peak"]["median_flops_per_second"] <= out["peak"]["flops_per_second"])
+        beside = out["flops_per_second_beside"]
+        self.assertEqual(len(beside), 4)
+        seconds = [max(steps[s]["seconds"] for steps in out["ranks"]) for s in range(3)]
+        shares = sorted(flops / seconds[s] / ((beside[s] + beside[s + 1]) / 2) for s in range(3))
+        for key, one in zip(("low", "median", "high"), shares):
+            self.assertAlmostEqual(out["share_of_products_beside"][key], one, delta=1e-9 * one)
         traffic, moved = out["memory_traffic"], sum(kernel["bytes"] for kernel in out["kernels"]) / 3
         self.assertGreater(moved, 4 * out["tokens_per_step"])
         self.assertAlmostEqual(traffic["bytes_per_step"], moved, delta=1e-9 * moved)
