@@ -169,6 +169,9 @@ static void print_stages(FILE *out, const struct tv_pipeline_report *report)
                 "pipeline bubble: %.1f %% measured, %.1f %% predicted from the measured times of "
                 "actions\n",
                 100 * report->measured_bubble, 100 * report->predicted_bubble);
+    if (report->num_stages > 1 && report->profile_window_seconds > 0)
+        fprintf(out, "pipeline of a step: %.3f ms measured, %.3f ms simulated from the profile\n",
+                1e3 * report->window_seconds, 1e3 * report->profile_window_seconds);
 }
 
 void tv_console_finish(struct tv_console *console, const struct tv_run *run,

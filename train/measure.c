@@ -1,6 +1,7 @@
 /* train/measure.c -- where the time of every stage went, and what the schedule should have cost with the times that
  * its actions took. */
 #include "base/clock.h"
+#include "train/profile.h"
 #include "train/trainer_internal.h"
 #include <math.h>
 #include <stdlib.h>
@@ -55,6 +56,7 @@ void tv_trainer_note_walk(struct tv_trainer *tr, const struct tv_rank_time *walk
     const double began = tr->window_started - tr->clock_offset, ended = began + walk->window;
     const struct tv_action_time gradients = tr->phases[TV_PHASE_GRADIENTS];
     tr->time.window += walk->window;
+    tr->settled_window = tr->num_walks <= 1 ? walk->window : tr->settled_window + walk->window;
     tr->time.busy += walk->busy;
     tr->time.warmup += walk->warmup - fmax(0, tr->step_started_at - began);
     tr->time.wait += walk->wait;
@@ -186,6 +188,10 @@ static tv_status_t fill_report(struct tv_trainer *tr, struct tv_pipeline_report 
     TV_TRY(tv_comm_all_reduce_now(tv_mesh_world(tr->mesh), sums, 2, TV_F64, TV_SUM));
     report->measured_bubble = P > 1 && sums[1] > 0 ? 1 - sums[0] / sums[1] : 0;
     TV_TRY(predict(tr, &report->predicted_bubble));
+    report->window_seconds =
+        tr->settled_window / (double)(tr->num_walks > 1 ? tr->num_walks - 1 : 1);
+    if (tr->run->has_profile)
+        TV_TRY(tv_profile_window(tr->run, &report->profile_window_seconds));
     TV_TRY(stage_peaks(tr, report));
     return tv_trainer_account_report(tr, &report->account);
 }

@@ -179,9 +179,14 @@ tv_status_t tv_metrics_pipeline(struct tv_metrics *metrics, const struct tv_pipe
     json_t *stages = json_array();
     for (int p = 0; p < report->num_stages; p++)
         json_array_append_new(stages, stage_json(p, &report->stages[p]));
-    json_t *fields = json_pack(
-        "{s:o, s:o, s:o}", "measured_bubble_fraction", tv_metrics_number(report->measured_bubble),
-        "predicted_bubble_fraction", tv_metrics_number(report->predicted_bubble), "stages", stages);
+    json_t *fields =
+        json_pack("{s:o, s:o, s:o, s:o}", "measured_bubble_fraction",
+                  tv_metrics_number(report->measured_bubble), "predicted_bubble_fraction",
+                  tv_metrics_number(report->predicted_bubble), "window_seconds",
+                  tv_metrics_number(report->window_seconds), "stages", stages);
+    if (report->profile_window_seconds > 0)
+        json_object_set_new(fields, "profile_window_seconds",
+                            tv_metrics_number(report->profile_window_seconds));
     tv_account_report_json(fields, &report->account);
     return tv_metrics_object(metrics, "pipeline", fields);
 }

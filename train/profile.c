@@ -2,6 +2,7 @@
  * file. */
 #include "train/profile.h"
 #include "base/clock.h"
+#include "pipeline/simulate.h"
 #include "train/files.h"
 #include "train/run_device.h"
 #include "train/setup.h"
@@ -25,6 +26,39 @@ enum tv_unit_sort tv_unit_sort_of(const struct tv_run *run, int unit)
 double tv_unit_seconds(struct tv_unit_times times)
 {
     return times.forward + times.backward_input + times.backward_weight;
+}
+
+/* costs_out [3, positions]: forward, input part and weight part of a backward */
+static void costs_of_pieces(const struct tv_run *run, int positions, double *costs_out)
+{
+    for (int p = 0; p < positions; p++) {
+        const struct tv_unit_range piece = run->pieces[p];
+        double *forward = &costs_out[p], *input = forward + positions, *weight = input + positions;
+        for (int unit = piece.first; unit < piece.first + piece.num; unit++) {
+            const struct tv_unit_times times = run->profile.of[tv_unit_sort_of(run, unit)];
+            *forward += times.forward;
+            *input += times.backward_input;
+            *weight += times.backward_weight;
+        }
+    }
+}
+
+tv_status_t tv_profile_window(const struct tv_run *run, double *seconds_out)
+{
+    const int positions = run->extent.at[TV_PIPE] * run->num_chunks;
+    double *costs = calloc(3 * (size_t)positions, sizeof(*costs));
+    struct tv_schedule_timing timing = {0};
+    if (costs == NULL)
+        return TV_ERR(TV_NO_MEMORY, "costs of %d positions", positions);
+    costs_of_pieces(run, positions, costs);
+    const struct tv_schedule_costs of_pieces = {.forward = costs,
+                                                .backward_input = costs + positions,
+                                                .backward_weight = costs + 2 * positions};
+    const tv_status_t status = tv_schedule_simulate(&run->schedule, &of_pieces, &timing);
+    *seconds_out = timing.makespan;
+    tv_schedule_timing_destroy(&timing);
+    free(costs);
+    return status;
 }
 
 struct bench {

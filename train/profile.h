@@ -14,6 +14,9 @@ double tv_unit_seconds(struct tv_unit_times times);
 /* Collective over world; the same result on every rank. Errors: TV_NO_MEMORY, TV_PEER. */
 TV_MUST_CHECK tv_status_t tv_profile_measure(struct tv_comm *world, const struct tv_run *run,
                                              struct tv_profile *profile_out);
+/* Seconds of a pipeline's window of one step, as the simulator has them with run->profile, run->pieces and free
+ * messages: imbalance and bubble, without the optimizer. Errors: TV_NO_MEMORY. */
+TV_MUST_CHECK tv_status_t tv_profile_window(const struct tv_run *run, double *seconds_out);
 /* A JSON file; load refuses one that was measured for other sizes. Errors: TV_IO; TV_BAD_FILE; TV_INVALID naming what
  * differs. */
 TV_MUST_CHECK tv_status_t tv_profile_save(const char *path, const struct tv_run *run,

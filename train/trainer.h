@@ -53,6 +53,8 @@ struct tv_pipeline_report {
     double measured_bubble;         /* of all steps */
     double
         predicted_bubble; /* of the schedule with the mean times of this run's actions, sends free */
+    double window_seconds;         /* of a step's pipeline, the mean of all but the first */
+    double profile_window_seconds; /* what the simulator makes of the profile; 0 without one */
     struct tv_account_report account;
 };
 

@@ -87,6 +87,7 @@ struct tv_trainer {
     double created_at, step_started_at;          /* seconds of a monotonic clock */
     double clock_offset;                         /* to rank 0's clock */
     struct tv_rank_time time;                    /* of all steps so far */
+    double settled_window;                       /* sum of all steps' windows but the first's */
     struct tv_action_time phases[TV_NUM_PHASES]; /* of the last step */
     struct tv_action_costs *costs;               /* [v] what this rank's actions took so far */
     int64_t num_walks;

@@ -244,6 +244,15 @@ class Profiles(Plans):
             self.assertEqual([len(layers) for layers in layer_map(dry)], want)
         self.check_mesh(pp=2, partition="profile", load_profile=self.edited(path, embedding=4.0, layer=1.0, head=0.0))
 
+    def test_the_simulated_pipeline_is_that_of_the_profile(self):
+        path = self.edited(self.save(), embedding=0.0, layer=1.0, head=2.0)
+        for micro in (2, 4):  # 5 and 3 layers, the head as long as two: stages of 5 s
+            run = self.train(pp=2, partition="profile", load_profile=path, global_batch_size=micro)
+            self.assertAlmostEqual(run.pipeline["profile_window_seconds"], 5 * (micro + 1), delta=1e-9)
+            self.assertTrue(0 < run.pipeline["window_seconds"] < 60)
+            self.assertIn(f"{5000 * (micro + 1)}.000 ms simulated from the profile", run.out)
+        self.assertNotIn("profile_window_seconds", self.train(pp=2).pipeline)
+
     def test_refused(self):
         path = self.save()
         load = {"ranks": 2, "pp": 2, "partition": "profile"}
