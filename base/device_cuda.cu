@@ -321,6 +321,16 @@ tv_status_t tv_cuda_workspace(tv_stream *stream, size_t bytes, void **data_out)
     return TV_OK;
 }
 
+tv_status_t tv_cuda_synchronize(tv_stream *stream)
+{
+    return host->stream_synchronize(stream);
+}
+
+tv_status_t tv_cuda_copy(tv_stream *stream, void *dst, const void *src, size_t bytes)
+{
+    return host->stream_copy(stream, dst, src, bytes);
+}
+
 /* libtrivet's function of this name, for TV_ERR in this library. */
 extern "C" void tv_error_set(const char *file, int line, const char *format, ...)
 {

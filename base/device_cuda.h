@@ -11,6 +11,11 @@ void *tv_cuda_stream(const struct tv_stream *stream);
  * waits for the stream then; counted, see tv_stream_reserve. Errors: TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_cuda_workspace(struct tv_stream *stream, size_t bytes,
                                             void **data_out);
+/* tv_stream_synchronize and tv_stream_copy for kernels: every wait of the host for a GPU is theirs, so that whoever
+ * watches the device (tv_device_watch) holds the deadline. */
+TV_MUST_CHECK tv_status_t tv_cuda_synchronize(struct tv_stream *stream);
+TV_MUST_CHECK tv_status_t tv_cuda_copy(struct tv_stream *stream, void *dst, const void *src,
+                                       size_t bytes);
 /* Products of fp32 matrices may round their factors to tf32: struct tv_gpu_choice. */
 int tv_cuda_uses_tf32(const struct tv_stream *stream);
 /* What a library keeps for a stream; zeros at first. When the stream goes, and everything on it is done, end(data). */
