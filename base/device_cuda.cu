@@ -25,6 +25,7 @@ struct stream_room {
 struct cuda_state {
     int device = 0;
     int uses_tf32 = 0;
+    tv_cuda_facts facts = {0, 0};
     std::map<void *, stream_room> rooms; /* by the driver's stream */
     std::set<void *> streams;            /* that released memory waits for */
     cudaStream_t clearing = nullptr;
@@ -285,9 +286,11 @@ cudaError_t open_device(cuda_state *state, tv_device_driver *driver)
         error = cudaDeviceGetPCIBusId(driver->pci, sizeof(driver->pci), state->device);
     if (error == cudaSuccess)
         error = cudaStreamCreateWithFlags(&state->clearing, cudaStreamNonBlocking);
-    if (error == cudaSuccess)
+    if (error == cudaSuccess) {
+        state->facts = {10 * properties.major + properties.minor, properties.multiProcessorCount};
         snprintf(driver->name, sizeof(driver->name), "%.*s", TV_DEVICE_MAX_NAME - 1,
                  properties.name);
+    }
     return error;
 }
 
@@ -305,6 +308,11 @@ void *tv_cuda_stream(const tv_stream *stream)
 int tv_cuda_uses_tf32(const tv_stream *stream)
 {
     return state_of(stream)->uses_tf32;
+}
+
+const tv_cuda_facts *tv_cuda_facts_of(const tv_stream *stream)
+{
+    return &static_cast<const cuda_state *>(host->stream_state(stream))->facts;
 }
 
 tv_cuda_companion *tv_cuda_companion_of(tv_stream *stream)

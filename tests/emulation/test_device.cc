@@ -4,6 +4,7 @@
 #include "base/span.h"
 #include "emulation/gpu.h"
 #include "kernels/kernels.h"
+#include <cmath>
 #include <cstring>
 
 TEST(CudaDevice, IsTheOneWithTheAddressOrTheNumberCountedRound)
@@ -31,6 +32,35 @@ TEST(CudaDevice, AnAddressThatIsNotThereIsRefused)
     std::strcpy(choice.pci, "0000:7f:1f.7");
     EXPECT_EQ(tv_device_open_gpu(&choice, &device), TV_UNSUPPORTED);
     EXPECT_NE(std::strstr(tv_error_message(), "0000:7f:1f.7"), nullptr) << tv_error_message();
+}
+
+// Attention's kernels depend on the GPU, which is asked when it is opened, not at each launch.
+TEST(CudaDevice, IsAskedWhatItIsOnce)
+{
+    Gpu gpu;
+    enum { Q, K, V, O, num_tensors };
+    tv_buffer on[num_tensors], lse = gpu.buffer(64 * sizeof(float));
+    for (tv_buffer &tensor : on)
+        tensor = gpu.buffer(64 * 64 * 2);
+    const tv_kernels *kernels = nullptr;
+    ASSERT_EQ(tv_kernels_open(gpu.device, TV_BF16, &kernels), TV_OK) << tv_error_message();
+    tv_attention_args args = {};
+    args.batch = args.num_heads = args.num_kv_heads = 1;
+    args.seq_length = args.head_dim = 64;
+    args.ld_q = args.ld_k = args.ld_v = args.ld_o = 64;
+    args.q = on[Q].data;
+    args.k = on[K].data;
+    args.v = on[V].data;
+    args.o = on[O].data;
+    args.lse = static_cast<float *>(lse.data);
+    const int before = emulation::num_questions();
+    for (int i = 0; i < 2; i++)
+        ASSERT_EQ(kernels->attention_forward(gpu.stream, &args), TV_OK) << tv_error_message();
+    EXPECT_EQ(emulation::num_questions(), before);
+    EXPECT_NEAR(gpu.get<float>(lse, 64)[63], std::log(64.0f), 1e-5f); // of zeros
+    for (tv_buffer &tensor : on)
+        tv_buffer_destroy(&tensor);
+    tv_buffer_destroy(&lse);
 }
 
 TEST(CudaDevice, MemoryIsClearedAlsoWhenItIsUsedAgain)
