@@ -62,8 +62,8 @@ __device__ inline row_part<T, with_total> part_of_row(const T *row, int64_t cols
             pack[i] = *reinterpret_cast<const tv_pack<T, N> *>(row + c + i * stride);
         float v[ahead * N];
 #pragma unroll
-        for (int k = 0; k < ahead * N; k++)
-            v[k] = tv_to_float(pack[k / N].at[k % N]);
+        for (int i = 0; i < ahead; i++)
+            tv_unpack<N>(pack[i], v + i * N);
         part.take(v);
     }
     for (; c < whole; c += stride) {

@@ -198,18 +198,21 @@ __global__ void __launch_bounds__(32 * most_warps, P == 1 ? 2 : 1)
     row_queue<N, P, T> queue(a, here, room);
     const float share = 1 / (float)a.cols;
     float w[P][N] = {}, dweight[P][N] = {}, dbias[P][N] = {};
-    row_numbers next = a.numbers(here.first_row);
-    int turn = 0;
+    row_numbers of_32 = {}; /* of the block's next rows, one in each lane of a warp */
+    int turn = 0, nth = 0;
     here.for_packs(a.cols, [&](int p, int64_t c) { tv_load_floats<N>(a.weight + c, w[p]); });
     if (here.lane < 2 * warp_pairs)
         of_warps[here.lane / warp_pairs][here.lane % warp_pairs] = {0, 0, 0, 0};
     __syncthreads();
     for (int64_t r = here.first_row; r < a.rows; r += here.step, turn ^= 1) {
-        const row_numbers row = next;
         const int64_t at = r * a.cols;
         float x[N], d[N], mean_g = 0, mean_gn = 0;
-        next = a.numbers(r + here.step);
         queue.fetch(a, here);
+        if (nth == 0)
+            of_32 = a.numbers(r + here.lane % 32 * here.step);
+        const row_numbers row = {__shfl_sync(0xffffffffu, of_32.shift, nth),
+                                 __shfl_sync(0xffffffffu, of_32.rstd, nth)};
+        nth = (nth + 1) % 32;
         tv_copy_async_wait<row_queue<N, P, T>::slots - 1>();
         here.for_packs(a.cols, [&](int p, int64_t) {
             queue.read(queue.X, p, x);
