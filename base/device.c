@@ -124,6 +124,8 @@ static void *stream_state(const struct tv_stream *stream)
 const struct tv_device_host tv_device_lent = {.stream_handle = tv_stream_handle,
                                               .stream_state = stream_state,
                                               .stream_reserve = tv_stream_reserve,
+                                              .stream_synchronize = tv_stream_synchronize,
+                                              .stream_copy = tv_stream_copy,
                                               .error_set = tv_error_set};
 
 size_t tv_device_bytes(const struct tv_device *device, tv_mem_kind_t kind)
@@ -274,6 +276,8 @@ tv_status_t tv_stream_reserve(struct tv_stream *stream, size_t bytes)
     const struct tv_device_driver *driver = &device->driver;
     if (driver->ops->stream_reserve == NULL || bytes <= stream->workspace_bytes)
         return TV_OK;
+    if (stream->workspace_bytes > 0)
+        TV_TRY(tv_stream_synchronize(stream));
     count_less(device, stream->workspace_bytes, TV_MEM_BUFFERS);
     stream->workspace_bytes = 0;
     const tv_status_t status = driver->ops->stream_reserve(driver->state, stream->handle, bytes);

@@ -25,6 +25,7 @@ struct stream_room {
 struct cuda_state {
     int device = 0;
     int uses_tf32 = 0;
+    tv_cuda_facts facts = {0, 0};
     std::map<void *, stream_room> rooms; /* by the driver's stream */
     std::set<void *> streams;            /* that released memory waits for */
     cudaStream_t clearing = nullptr;
@@ -285,9 +286,11 @@ cudaError_t open_device(cuda_state *state, tv_device_driver *driver)
         error = cudaDeviceGetPCIBusId(driver->pci, sizeof(driver->pci), state->device);
     if (error == cudaSuccess)
         error = cudaStreamCreateWithFlags(&state->clearing, cudaStreamNonBlocking);
-    if (error == cudaSuccess)
+    if (error == cudaSuccess) {
+        state->facts = {10 * properties.major + properties.minor, properties.multiProcessorCount};
         snprintf(driver->name, sizeof(driver->name), "%.*s", TV_DEVICE_MAX_NAME - 1,
                  properties.name);
+    }
     return error;
 }
 
@@ -307,6 +310,11 @@ int tv_cuda_uses_tf32(const tv_stream *stream)
     return state_of(stream)->uses_tf32;
 }
 
+const tv_cuda_facts *tv_cuda_facts_of(const tv_stream *stream)
+{
+    return &static_cast<const cuda_state *>(host->stream_state(stream))->facts;
+}
+
 tv_cuda_companion *tv_cuda_companion_of(tv_stream *stream)
 {
     return &state_of(stream)->rooms[host->stream_handle(stream)].companion;
@@ -319,6 +327,16 @@ tv_status_t tv_cuda_workspace(tv_stream *stream, size_t bytes, void **data_out)
     const auto room = state->rooms.find(host->stream_handle(stream));
     *data_out = room == state->rooms.end() ? nullptr : room->second.workspace;
     return TV_OK;
+}
+
+tv_status_t tv_cuda_synchronize(tv_stream *stream)
+{
+    return host->stream_synchronize(stream);
+}
+
+tv_status_t tv_cuda_copy(tv_stream *stream, void *dst, const void *src, size_t bytes)
+{
+    return host->stream_copy(stream, dst, src, bytes);
 }
 
 /* libtrivet's function of this name, for TV_ERR in this library. */

@@ -9,7 +9,7 @@
 #include "base/device.h"
 
 TV_BEGIN_C
-enum { TV_DEVICE_ABI = 4, TV_DEVICE_MAX_NAME = 128 };
+enum { TV_DEVICE_ABI = 5, TV_DEVICE_MAX_NAME = 128 };
 
 /* `state` is the driver's own. Streams and events are the driver's own objects behind void
  * pointers. */
@@ -64,6 +64,9 @@ struct tv_device_host {
     void *(*stream_state)(const struct tv_stream *stream);  /* the state of its device */
     /* tv_stream_reserve, for a kernel that needs more than there is. */
     tv_status_t (*stream_reserve)(struct tv_stream *stream, size_t bytes);
+    /* tv_stream_synchronize and tv_stream_copy, for a kernel whose host part waits. */
+    tv_status_t (*stream_synchronize)(struct tv_stream *stream);
+    tv_status_t (*stream_copy)(struct tv_stream *stream, void *dst, const void *src, size_t bytes);
     void (*error_set)(const char *file, int line, const char *format, ...) TV_PRINTF(3, 4);
 };
 extern const struct tv_device_host tv_device_lent;

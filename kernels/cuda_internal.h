@@ -8,6 +8,7 @@
 #define TV_KERNELS_CUDA_INTERNAL_H
 #include "base/device_cuda.h"
 #include "kernels/kernels_internal.h"
+#include "kernels/mma_internal.h"
 #include <cstdint>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
@@ -137,21 +138,54 @@ template <int N, typename T> __device__ inline tv_pack<T, N> tv_load_pack(const 
 template <int N, typename T>
 __device__ inline void tv_unpack(const tv_pack<T, N> &pack, float out[N])
 {
+    if constexpr (std::is_same<T, __nv_bfloat16>::value && N % 2 == 0) {
+        const uint32_t *const words = reinterpret_cast<const uint32_t *>(&pack);
 #pragma unroll
-    for (int i = 0; i < N; i++)
-        out[i] = tv_to_float(pack.at[i]);
+        for (int i = 0; i < N; i += 2) { /* an instruction for each */
+            out[i] = __uint_as_float(words[i / 2] << 16);
+            out[i + 1] = __uint_as_float(words[i / 2] & 0xffff0000u);
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            out[i] = tv_to_float(pack.at[i]);
+    }
 }
 template <int N, typename T> __device__ inline void tv_load_floats(const T *from, float out[N])
 {
     tv_unpack<N>(tv_load_pack<N>(from), out);
 }
-template <int N, typename T> __device__ inline void tv_store_floats(T *to, const float in[N])
+template <int N, typename T> __device__ inline tv_pack<T, N> tv_round_floats(const float in[N])
 {
     tv_pack<T, N> pack;
+    if constexpr (std::is_same<T, __nv_bfloat16>::value && N % 2 == 0) {
+        uint32_t *const words = reinterpret_cast<uint32_t *>(&pack);
 #pragma unroll
-    for (int i = 0; i < N; i++)
-        pack.at[i] = tv_from_float<T>(in[i]);
+        for (int i = 0; i < N; i += 2)
+            words[i / 2] = tv_pack_bf16(in[i], in[i + 1]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            pack.at[i] = tv_from_float<T>(in[i]);
+    }
+    return pack;
+}
+template <int N, typename T> __device__ inline void tv_store_pack(T *to, const tv_pack<T, N> &pack)
+{
     *reinterpret_cast<tv_pack<T, N> *>(to) = pack;
+}
+/* To global memory by one store, also where the compiler would make several of it. */
+template <int N, typename T>
+__device__ inline void tv_store_pack_whole(T *to, const tv_pack<T, N> &pack)
+{
+    if constexpr (sizeof(pack) == 16)
+        tv_store_global_16(to, *reinterpret_cast<const uint4 *>(&pack));
+    else
+        tv_store_pack<N>(to, pack);
+}
+template <int N, typename T> __device__ inline void tv_store_floats(T *to, const float in[N])
+{
+    tv_store_pack<N>(to, tv_round_floats<N, T>(in));
 }
 /* May N elements of T be read at once, at data and every ld elements behind it? NULL: yes. */
 template <int N, typename T> inline bool tv_is_aligned(const T *data, int64_t ld = 0)

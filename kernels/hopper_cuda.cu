@@ -1,5 +1,5 @@
-/* hopper_cuda.cu -- the host's part of Hopper's kernels: which device it is, and tensor maps for TMA. The driver's
- * function is asked for by name: libcuda is not linked. */
+/* hopper_cuda.cu -- the host's part of Hopper's kernels: tensor maps for TMA. The driver's function is asked for
+ * by name: libcuda is not linked. */
 #include "kernels/hopper_internal.h"
 
 namespace
@@ -19,17 +19,6 @@ encode_function find_encode(void)
     return is_found ? reinterpret_cast<encode_function>(function) : nullptr;
 }
 } // namespace
-
-bool tv_is_hopper(void)
-{
-    int device = 0, major = 0, minor = 0;
-    return cudaGetDevice(&device) == cudaSuccess &&
-           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ==
-               cudaSuccess &&
-           cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) ==
-               cudaSuccess &&
-           major == 9 && minor == 0;
-}
 
 tv_status_t tv_tensor_map(CUtensorMap *map, const void *data, int64_t cols, int64_t rows,
                           int64_t batch, int64_t ld, int box_rows)

@@ -32,8 +32,18 @@ constexpr int tv_k_major = 0, tv_mn_major = 1;
 
 /* ---- the host's part: hopper_cuda.cu ---- */
 
-/* Is the current device of compute capability 9.0? */
-bool tv_is_hopper(void);
+/* Is the stream's device of compute capability 9.0? */
+inline bool tv_is_hopper(const tv_stream *stream)
+{
+    return tv_cuda_facts_of(stream)->capability == 90;
+}
+
+/* Blocks of a kernel of which a processor runs one, and whose blocks take task after task. */
+inline unsigned tv_hopper_blocks(const tv_stream *stream, int tasks)
+{
+    const int processors = tv_cuda_facts_of(stream)->processors;
+    return static_cast<unsigned>(processors < tasks ? processors : tasks);
+}
 
 /* Rows of bf16 for TMA: [batch, rows, cols], rows ld elements apart, sequences rows * ld. A box is [box_rows, 64];
  * what of it lies behind `rows` (or cols) comes as zeros, and is not stored. data and 2 ld: multiples of 16 bytes.

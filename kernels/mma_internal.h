@@ -79,6 +79,14 @@ static __device__ __forceinline__ uint32_t tv_pack_bf16(float low, float high)
     return word;
 }
 
+/* 16 bytes, to a multiple of 16 bytes in global memory. */
+static __device__ __forceinline__ void tv_store_global_16(void *to, const uint4 &x)
+{
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};\n" ::"l"(to), "r"(x.x), "r"(x.y),
+                 "r"(x.z), "r"(x.w)
+                 : "memory");
+}
+
 /* Keeps the compiler from working out before a loop, into registers, what follows from x alone. */
 static __device__ __forceinline__ void tv_not_ahead(uint64_t &x)
 {

@@ -65,11 +65,11 @@ template <typename T> struct gelu_slope_work {
     template <int N>
     __device__ void terms(int64_t row, int64_t col, const held<N> &got, float term[1][N]) const
     {
-        slopes<N>(got, term[0]);
-        tv_store_floats<N>(dx + row * cols + col, term[0]);
-#pragma unroll
-        for (int k = 0; k < N; k++)
-            term[0][k] = tv_to_float(tv_from_float<T>(term[0][k]));
+        float d[N];
+        slopes<N>(got, d);
+        const tv_pack<T, N> rounded = tv_round_floats<N, T>(d);
+        tv_store_pack_whole<N>(dx + row * cols + col, rounded);
+        tv_unpack<N>(rounded, term[0]);
     }
     template <int N> __device__ void finish(int64_t i, const held<N> &got) const
     {

@@ -397,7 +397,7 @@ extern "C" tv_status_t TV_CUDA_F32(attention_backward)(tv_stream *stream,
 extern "C" tv_status_t TV_CUDA_BF16(attention_backward)(tv_stream *stream,
                                                         const tv_attention_backward_args *a)
 {
-    if (tv_attention_backward_is_for_hopper(a))
+    if (tv_attention_backward_is_for_hopper(stream, a))
         return tv_attention_backward_hopper(stream, a);
     switch (a->head_dim) {
     case 64:

@@ -409,12 +409,10 @@ tv_status_t prepare(tv_stream *stream, const tv_attention_backward_args *a, swee
                              &s.terms));
     s.counts = reinterpret_cast<int *>(static_cast<tile_terms<h> *>(s.terms) + tiles);
     s.drawn = s.counts + tiles;
-    const int64_t cols = static_cast<int64_t>(a->num_heads) * h,
-                  kv_cols = static_cast<int64_t>(a->num_kv_heads) * h;
-    TV_TRY(tv_tensor_map(&s.q, a->q, cols, a->seq_length, a->batch, a->ld_q, queries<h>));
-    TV_TRY(tv_tensor_map(&s.d_o, a->d_o, cols, a->seq_length, a->batch, a->ld_do, queries<h>));
-    TV_TRY(tv_tensor_map(&s.k, a->k, kv_cols, a->seq_length, a->batch, a->ld_k, keys));
-    return tv_tensor_map(&s.v, a->v, kv_cols, a->seq_length, a->batch, a->ld_v, keys);
+    TV_TRY(tv_map_queries(&s.q, a, a->q, a->ld_q, queries<h>));
+    TV_TRY(tv_map_queries(&s.d_o, a, a->d_o, a->ld_do, queries<h>));
+    TV_TRY(tv_map_keys(&s.k, a, a->k, a->ld_k, keys));
+    return tv_map_keys(&s.v, a, a->v, a->ld_v, keys);
 }
 
 template <int h> tv_status_t launch(tv_stream *stream, const tv_attention_backward_args *a)
@@ -425,26 +423,19 @@ template <int h> tv_status_t launch(tv_stream *stream, const tv_attention_backwa
                               static_cast<unsigned>(s.query_tiles * queries<h> / terms_rows<h>));
     TV_TRY(
         tv_launch(attention_backward_terms<h>, heads_and_rows, dim3(terms_threads), 0, stream, s));
-    int device = 0, processors = 0;
-    TV_TRY(tv_cuda_status(cudaGetDevice(&device), "the device"));
-    TV_TRY(tv_cuda_status(
-        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "its SMs"));
-    const unsigned blocks =
-        static_cast<unsigned>(processors < s.num_tasks ? processors : s.num_tasks);
     constexpr int bytes = static_cast<int>(sizeof(room<h>)) + 1024;
     static_assert(bytes <= 232448, "what a block may have");
-    return tv_launch_shared(attention_backward_wgmma<h>, dim3(blocks), threads, bytes, stream, s);
+    return tv_launch_shared(attention_backward_wgmma<h>,
+                            dim3(tv_hopper_blocks(stream, s.num_tasks)), threads, bytes, stream, s);
 }
 } // namespace
 
-bool tv_attention_backward_is_for_hopper(const tv_attention_backward_args *a)
+bool tv_attention_backward_is_for_hopper(const tv_stream *stream,
+                                         const tv_attention_backward_args *a)
 {
-    return (a->head_dim == 64 || a->head_dim == 128) && a->dropout.threshold == 0 &&
-           tv_is_aligned_16(a->q, a->ld_q) && tv_is_aligned_16(a->k, a->ld_k) &&
-           tv_is_aligned_16(a->v, a->ld_v) && tv_is_aligned_16(a->o, a->ld_o) &&
-           tv_is_aligned_16(a->d_o, a->ld_do) && tv_is_aligned_16(a->dq, a->ld_dq) &&
-           tv_is_aligned_16(a->dk, a->ld_dk) && tv_is_aligned_16(a->dv, a->ld_dv) &&
-           tv_is_aligned<4>(a->work) && tv_is_hopper();
+    return tv_attention_is_for_hopper(stream, a) && tv_is_aligned_16(a->d_o, a->ld_do) &&
+           tv_is_aligned_16(a->dq, a->ld_dq) && tv_is_aligned_16(a->dk, a->ld_dk) &&
+           tv_is_aligned_16(a->dv, a->ld_dv) && tv_is_aligned<4>(a->work);
 }
 
 tv_status_t tv_attention_backward_hopper(tv_stream *stream, const tv_attention_backward_args *a)

@@ -195,7 +195,7 @@ extern "C" tv_status_t TV_CUDA_F32(attention_forward)(tv_stream *stream, const t
 extern "C" tv_status_t TV_CUDA_BF16(attention_forward)(tv_stream *stream,
                                                        const tv_attention_args *a)
 {
-    if (tv_attention_forward_is_for_hopper(a))
+    if (tv_attention_forward_is_for_hopper(stream, a))
         return tv_attention_forward_hopper(stream, a);
     switch (a->head_dim) {
     case 64:

@@ -384,13 +384,11 @@ __global__ void __launch_bounds__(P::threads, 1)
 
 template <typename P> tv_status_t launch(tv_stream *stream, const tv_attention_args *a)
 {
-    const int64_t q_cols = static_cast<int64_t>(a->num_heads) * P::h;
-    const int64_t kv_cols = static_cast<int64_t>(a->num_kv_heads) * P::h;
     maps m;
-    TV_TRY(tv_tensor_map(&m.q, a->q, q_cols, a->seq_length, a->batch, a->ld_q, P::queries));
-    TV_TRY(tv_tensor_map(&m.k, a->k, kv_cols, a->seq_length, a->batch, a->ld_k, keys));
-    TV_TRY(tv_tensor_map(&m.v, a->v, kv_cols, a->seq_length, a->batch, a->ld_v, keys));
-    TV_TRY(tv_tensor_map(&m.o, a->o, q_cols, a->seq_length, a->batch, a->ld_o, warp_rows));
+    TV_TRY(tv_map_queries(&m.q, a, a->q, a->ld_q, P::queries));
+    TV_TRY(tv_map_keys(&m.k, a, a->k, a->ld_k, keys));
+    TV_TRY(tv_map_keys(&m.v, a, a->v, a->ld_v, keys));
+    TV_TRY(tv_map_queries(&m.o, a, a->o, a->ld_o, warp_rows));
     work w = {};
     w.lse = a->lse;
     w.first_keys = a->first_keys;
@@ -403,11 +401,6 @@ template <typename P> tv_status_t launch(tv_stream *stream, const tv_attention_a
     const int64_t kv_heads = cached_bytes / (static_cast<int64_t>(a->seq_length) * P::h * 4);
     const int64_t planes = (kv_heads < 1 ? 1 : kv_heads) * (a->num_heads / a->num_kv_heads);
     w.at_once = static_cast<int>(planes < w.num_planes ? planes : w.num_planes);
-    int device = 0, most = 0;
-    TV_TRY(tv_cuda_status(cudaGetDevice(&device), "the device"));
-    TV_TRY(tv_cuda_status(cudaDeviceGetAttribute(&most, cudaDevAttrMultiProcessorCount, device),
-                          "the device"));
-    const int tiles = w.num_planes * w.tiles;
     void *taken;
     TV_TRY(tv_cuda_workspace(stream, sizeof(int), &taken));
     w.taken = static_cast<int *>(taken);
@@ -415,19 +408,16 @@ template <typename P> tv_status_t launch(tv_stream *stream, const tv_attention_a
         cudaMemsetAsync(taken, 0, sizeof(int), static_cast<cudaStream_t>(tv_cuda_stream(stream))),
         "a counter of tiles"));
     return tv_launch_shared(attention_forward_wgmma<P>,
-                            dim3(static_cast<unsigned>(tiles < most ? tiles : most)), P::threads,
+                            dim3(tv_hopper_blocks(stream, w.num_planes * w.tiles)), P::threads,
                             P::shared_bytes, stream, m, w);
 }
 } // namespace
 
-bool tv_attention_forward_is_for_hopper(const tv_attention_args *a)
+bool tv_attention_forward_is_for_hopper(const tv_stream *stream, const tv_attention_args *a)
 {
     const int64_t tiles = static_cast<int64_t>(a->batch) * a->num_heads *
                           (static_cast<int64_t>(a->seq_length) / 128 + 1);
-    return (a->head_dim == 64 || a->head_dim == 128) && a->dropout.threshold == 0 &&
-           tv_is_aligned_16(a->q, a->ld_q) && tv_is_aligned_16(a->k, a->ld_k) &&
-           tv_is_aligned_16(a->v, a->ld_v) && tv_is_aligned_16(a->o, a->ld_o) &&
-           tiles < INT32_MAX / 2 && tiles > 0 && tv_is_hopper();
+    return tiles < INT32_MAX / 2 && tiles > 0 && tv_attention_is_for_hopper(stream, a);
 }
 
 tv_status_t tv_attention_forward_hopper(tv_stream *stream, const tv_attention_args *a)

@@ -62,8 +62,8 @@ __device__ inline row_part<T, with_total> part_of_row(const T *row, int64_t cols
             pack[i] = *reinterpret_cast<const tv_pack<T, N> *>(row + c + i * stride);
         float v[ahead * N];
 #pragma unroll
-        for (int k = 0; k < ahead * N; k++)
-            v[k] = tv_to_float(pack[k / N].at[k % N]);
+        for (int i = 0; i < ahead; i++)
+            tv_unpack<N>(pack[i], v + i * N);
         part.take(v);
     }
     for (; c < whole; c += stride) {
@@ -129,31 +129,50 @@ __global__ void __launch_bounds__(256) loss_kernel(tv_cross_entropy_args a)
     }
 }
 
-/* `num` columns are written, N at a time where there are as many; those from a.cols on are padding, and become 0. */
+/* What backward needs of a row. */
+struct slope_row {
+    float lse, everywhere, there; /* labels of all columns, and of the target besides */
+    int64_t target, counted;      /* columns behind `counted` are padding, and become 0 */
+    /* Logits of columns from c on -> gradients. The target is in few packs, the end of a row in one at most. */
+    template <typename T, int N> __device__ void slopes(int64_t c, float (&v)[N]) const
+    {
+        const int64_t at = target - c, left = counted - c;
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            v[k] = power<T>(v[k] - lse);
+        const bool is_in = at >= 0 && at < N;
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            v[k] -= is_in && k == (int)at ? there + everywhere : everywhere;
+        if (left < N) {
+#pragma unroll
+            for (int k = 0; k < N; k++)
+                v[k] = k < left ? v[k] : 0;
+        }
+    }
+};
+
+/* `num` columns are written, N at a time where there are as many. */
 template <int N, typename T>
 __global__ void __launch_bounds__(most_threads) slope_kernel(tv_cross_entropy_args a, int64_t num)
 {
-    const float everywhere = (float)a.smoothing_per_column, there = (float)(1 - a.smoothing);
     for (int64_t r = blockIdx.x; r < a.rows; r += gridDim.x) {
         T *const row = static_cast<T *>(a.logits) + r * a.ld;
         const int32_t id = a.targets[r];
-        const int64_t target = id - a.first, counted = id < 0 ? 0 : a.cols;
-        const float lse = a.row_lse[r];
-        const auto slope = [&](float logit, int64_t c) {
-            const float label = (c == target ? there : 0) + everywhere;
-            return c < counted ? expf(logit - lse) - label : 0;
-        };
+        const slope_row of = {a.row_lse[r], (float)a.smoothing_per_column, (float)(1 - a.smoothing),
+                              id - a.first, id < 0 ? 0 : a.cols};
         const int64_t whole = num / N * N;
         for (int64_t c = (int64_t)threadIdx.x * N; c < whole; c += (int64_t)blockDim.x * N) {
             float v[N];
             tv_load_floats<N>(row + c, v);
-#pragma unroll
-            for (int k = 0; k < N; k++)
-                v[k] = slope(v[k], c + k);
+            of.template slopes<T>(c, v);
             tv_store_floats<N>(row + c, v);
         }
-        for (int64_t c = whole + threadIdx.x; c < num; c += blockDim.x)
-            row[c] = tv_from_float<T>(slope(tv_to_float(row[c]), c));
+        for (int64_t c = whole + threadIdx.x; c < num; c += blockDim.x) {
+            float v[1] = {tv_to_float(row[c])};
+            of.template slopes<T>(c, v);
+            row[c] = tv_from_float<T>(v[0]);
+        }
     }
 }
 

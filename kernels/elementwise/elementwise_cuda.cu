@@ -162,11 +162,8 @@ tv_status_t square_sum(tv_stream *stream, const tv_square_sum_args *a)
                          static_cast<const double *>(sums), totals + first));
         sums += end;
     }
-    const cudaStream_t queue = static_cast<cudaStream_t>(tv_cuda_stream(stream));
-    TV_TRY(tv_cuda_status(cudaMemcpyAsync(a->sums_out, totals, (size_t)a->num * sizeof(double),
-                                          cudaMemcpyDeviceToHost, queue),
-                          "the copy of sums"));
-    return tv_cuda_status(cudaStreamSynchronize(queue), "the sums of squares");
+    TV_TRY(tv_cuda_copy(stream, a->sums_out, totals, (size_t)a->num * sizeof(double)));
+    return tv_cuda_synchronize(stream);
 }
 } // namespace
 

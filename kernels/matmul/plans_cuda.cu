@@ -3,13 +3,15 @@
  * A plan is the operation, three layouts and an algorithm of those that fit the workspace; the same key gives the same
  * plan, and a plan the same order of sums. Steps repeat their shapes, so the table stops growing after the first.
  *
- * The algorithm that cuBLASLt's heuristic puts first is up to a quarter slower than another of its candidates. So when
- * a plan for a large product is made, all are tried on the operands at hand, and the fastest is taken of those whose
- * result has the bits of the first one's: which it is may differ from run to run, the bits do not. */
+ * The algorithm that cuBLASLt's heuristic puts first is up to a quarter slower than another of its candidates. So with
+ * the first large product of a plan all are tried on the operands at hand, and the fastest is taken of those whose
+ * results have the bits of the first one's: which it is may differ from run to run, the bits do not. They write to c,
+ * which the product itself then overwrites; what it adds to waits in host memory meanwhile. */
 #include "kernels/matmul/plans_internal.h"
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <unordered_map>
 
 namespace
@@ -37,11 +39,21 @@ struct hash {
     }
 };
 
+enum { MOST_CANDIDATES = 8, TIMED_LAUNCHES = 3, SUM_THREADS = 256 };
+constexpr int64_t sum_blocks = 512;
+
+/* Algorithms that can be used, as the heuristic orders them; at least one. */
+struct candidates {
+    cublasLtMatmulHeuristicResult_t of[MOST_CANDIDATES];
+    int num = 0;
+};
+
 struct plan {
     cublasLtMatmulDesc_t operation = nullptr;
     cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr; /* cuBLASLt's A is our b */
-    cublasLtMatmulAlgo_t algorithm = {};
-    size_t workspace_bytes = 0;
+    candidates found;
+    int chosen = 0;
+    bool is_open = false; /* they are still to be tried */
     plan() = default;
     plan(const plan &) = delete;
     plan &operator=(const plan &) = delete;
@@ -188,14 +200,6 @@ cublasStatus_t prefer(const key &k, cublasLtMatmulPreference_t preference)
     return status;
 }
 
-enum { MOST_CANDIDATES = 8, TIMED_LAUNCHES = 3, SUM_BLOCKS = 512, SUM_THREADS = 256 };
-
-/* Algorithms that can be used, as the heuristic orders them; at least one. */
-struct candidates {
-    cublasLtMatmulHeuristicResult_t of[MOST_CANDIDATES];
-    int num = 0;
-};
-
 cublasStatus_t search(cublasLtHandle_t handle, const key &k, const plan &p, candidates *found)
 {
     cublasLtMatmulPreference_t preference = nullptr;
@@ -217,15 +221,15 @@ cublasStatus_t search(cublasLtHandle_t handle, const key &k, const plan &p, cand
                                                               : status;
 }
 
-/* d = op(a) op(b) (+ bias) (+ c), c and d of one layout */
+/* c = op(a) op(b) (+ bias) (+ c) */
 cublasStatus_t launch(tv_stream *stream, const multiplier &all, const plan &p,
-                      const cublasLtMatmulAlgo_t &algorithm, const tv_matmul_args *a, void *d,
-                      void *workspace, size_t workspace_bytes)
+                      const cublasLtMatmulHeuristicResult_t &candidate, const tv_matmul_args *a,
+                      bool adds, void *workspace)
 {
-    const float one = 1, beta = a->accumulate ? 1 : 0;
-    return cublasLtMatmul(all.handle, p.operation, &one, a->b, p.a, a->a, p.b, &beta,
-                          a->accumulate ? a->c : d, p.c, d, p.c, &algorithm, workspace,
-                          workspace_bytes, static_cast<cudaStream_t>(tv_cuda_stream(stream)));
+    const float one = 1, beta = adds ? 1 : 0;
+    return cublasLtMatmul(all.handle, p.operation, &one, a->b, p.a, a->a, p.b, &beta, a->c, p.c,
+                          a->c, p.c, &candidate.algo, workspace, candidate.workspaceSize,
+                          static_cast<cudaStream_t>(tv_cuda_stream(stream)));
 }
 
 /* A sum of all words, each times an odd number that belongs to its place (SplitMix64): the same for the same bits, 0 of
@@ -248,20 +252,19 @@ __global__ void __launch_bounds__(SUM_THREADS)
         sums[blockIdx.x] = sum;
 }
 
-/* Trials of one plan's candidates. */
+/* Trials of one plan's candidates. The host waits as tv_stream_synchronize does, under the deadline. */
 struct trial {
     tv_stream *stream;
     const multiplier *all;
     const plan *p;
     const tv_matmul_args *args;
     cudaDataType_t result;
-    void *d, *workspace;
+    void *workspace = nullptr;
     cudaEvent_t started = nullptr, ended = nullptr;
-    void *scratch = nullptr;
+    std::unique_ptr<char[]> kept; /* what c held, of a product that adds to it */
     trial(tv_stream *stream_, const multiplier *all_, const plan *p_, const tv_matmul_args *args_,
           cudaDataType_t result_)
-        : stream(stream_), all(all_), p(p_), args(args_), result(result_), d(args_->c),
-          workspace(nullptr)
+        : stream(stream_), all(all_), p(p_), args(args_), result(result_)
     {
     }
     trial(const trial &) = delete;
@@ -272,47 +275,63 @@ struct trial {
             cudaEventDestroy(started);
         if (ended != nullptr)
             cudaEventDestroy(ended);
-        if (scratch != nullptr)
-            cudaFree(scratch);
     }
 
-    /* Results that are not added to c may be made in c, which the product itself then overwrites. */
-    bool open()
+    size_t bytes() const
     {
-        const int64_t count = (args->m - 1) * args->ld_c + args->n;
-        cudaError_t error = cudaEventCreate(&started);
-        if (error == cudaSuccess)
-            error = cudaEventCreate(&ended);
-        if (error == cudaSuccess && args->accumulate)
-            error = cudaMalloc(&scratch, (size_t)count * (result == CUDA_R_32F ? 4 : 2));
-        if (error != cudaSuccess) {
-            (void)cudaGetLastError(); /* seen */
-            return false;
-        }
-        d = args->accumulate ? scratch : args->c;
-        return true;
+        return (size_t)(args->m * args->n) * (result == CUDA_R_32F ? 4 : 2);
     }
 
-    cublasStatus_t run(const cublasLtMatmulHeuristicResult_t &one) const
+    tv_status_t open()
     {
-        return launch(stream, *all, *p, one.algo, args, d, workspace, one.workspaceSize);
+        TV_TRY(tv_cuda_workspace(stream, TV_LT_WORKSPACE_BYTES, &workspace));
+        TV_TRY(tv_cuda_status(cudaEventCreate(&started), "an event"));
+        TV_TRY(tv_cuda_status(cudaEventCreate(&ended), "an event"));
+        if (!args->accumulate)
+            return TV_OK;
+        kept.reset(new (std::nothrow) char[bytes()]);
+        if (kept == nullptr)
+            return TV_ERR(TV_NO_MEMORY,
+                          "no %zu bytes of host memory to keep what a product of %lld x %lld x "
+                          "%lld adds to while its algorithms are tried",
+                          bytes(), (long long)args->m, (long long)args->n, (long long)args->k);
+        return tv_cuda_copy(stream, kept.get(), args->c, bytes());
+    }
+
+    tv_status_t close() const
+    {
+        return kept != nullptr ? tv_cuda_copy(stream, args->c, kept.get(), bytes()) : TV_OK;
+    }
+
+    cublasStatus_t run(const cublasLtMatmulHeuristicResult_t &one, bool adds) const
+    {
+        return launch(stream, *all, *p, one, args, adds, workspace);
     }
 
     template <typename Word> tv_status_t sum(unsigned long long *sum_out) const
     {
-        unsigned long long sums[SUM_BLOCKS], total = 0;
-        TV_TRY(tv_launch(sum_words_kernel<Word>, SUM_BLOCKS, SUM_THREADS, 0, stream,
-                         static_cast<const Word *>(d), args->m, args->n, args->ld_c,
+        const auto blocks = (unsigned)(args->m < sum_blocks ? args->m : sum_blocks);
+        unsigned long long sums[sum_blocks], total = 0;
+        TV_TRY(tv_launch(sum_words_kernel<Word>, blocks, SUM_THREADS, 0, stream,
+                         static_cast<const Word *>(args->c), args->m, args->n, args->ld_c,
                          static_cast<unsigned long long *>(workspace)));
-        const auto on = static_cast<cudaStream_t>(tv_cuda_stream(stream));
-        cudaError_t error =
-            cudaMemcpyAsync(sums, workspace, sizeof(sums), cudaMemcpyDeviceToHost, on);
-        if (error == cudaSuccess)
-            error = cudaStreamSynchronize(on);
-        TV_TRY(tv_cuda_status(error, "the sum of a product's words"));
-        for (unsigned long long part : sums)
-            total += part;
+        TV_TRY(tv_cuda_copy(stream, sums, workspace, blocks * sizeof(sums[0])));
+        for (unsigned i = 0; i < blocks; i++)
+            total += sums[i];
         *sum_out = total;
+        return TV_OK;
+    }
+
+    /* Sums of the words of a product, and of one that adds to that: both are in the plan. Zeros where the algorithm
+     * does not run after all. */
+    tv_status_t sums(const cublasLtMatmulHeuristicResult_t &one, unsigned long long of[2]) const
+    {
+        of[0] = of[1] = 0;
+        for (int adds = 0; adds < 2; adds++) {
+            if (run(one, adds != 0) != CUBLAS_STATUS_SUCCESS)
+                return TV_OK;
+            TV_TRY(result == CUDA_R_32F ? sum<uint32_t>(&of[adds]) : sum<uint16_t>(&of[adds]));
+        }
         return TV_OK;
     }
 
@@ -323,37 +342,31 @@ struct trial {
         const auto on = static_cast<cudaStream_t>(tv_cuda_stream(stream));
         *milliseconds_out = INFINITY;
         for (int i = 0; i <= TIMED_LAUNCHES; i++) {
-            if (run(one) != CUBLAS_STATUS_SUCCESS)
+            if (run(one, args->accumulate != 0) != CUBLAS_STATUS_SUCCESS)
                 return TV_OK;
             if (i == 0)
                 TV_TRY(tv_cuda_status(cudaEventRecord(started, on), "an event"));
         }
         TV_TRY(tv_cuda_status(cudaEventRecord(ended, on), "an event"));
-        TV_TRY(tv_cuda_status(cudaEventSynchronize(ended), "an event"));
+        TV_TRY(tv_cuda_synchronize(stream));
         return tv_cuda_status(cudaEventElapsedTime(milliseconds_out, started, ended),
                               "the time between events");
     }
 };
 
 /* The index of the fastest candidate with the first one's bits; 0 where that cannot be told. */
-tv_status_t fastest(trial *t, const candidates &found, int *index_out)
+tv_status_t fastest(const trial &t, const candidates &found, int *index_out)
 {
-    unsigned long long want = 0, got;
+    unsigned long long want[2], got[2];
     float least = INFINITY, milliseconds;
     *index_out = 0;
-    TV_TRY(tv_cuda_workspace(t->stream, TV_LT_WORKSPACE_BYTES, &t->workspace));
-    if (!t->open())
-        return TV_OK;
     for (int i = 0; i < found.num; i++) {
-        if (t->run(found.of[i]) != CUBLAS_STATUS_SUCCESS)
-            continue;
-        TV_TRY(t->result == CUDA_R_32F ? t->sum<uint32_t>(&got) : t->sum<uint16_t>(&got));
-        want = i == 0 ? got : want;
-        if (want == 0)
+        TV_TRY(t.sums(found.of[i], i == 0 ? want : got));
+        if (want[0] == 0 || want[1] == 0)
             return TV_OK; /* zeros, or no first one: nothing to go by */
-        if (got != want)
+        if (i > 0 && (got[0] != want[0] || got[1] != want[1]))
             continue;
-        TV_TRY(t->time(found.of[i], &milliseconds));
+        TV_TRY(t.time(found.of[i], &milliseconds));
         if (milliseconds < least) {
             least = milliseconds;
             *index_out = i;
@@ -362,35 +375,42 @@ tv_status_t fastest(trial *t, const candidates &found, int *index_out)
     return TV_OK;
 }
 
-tv_status_t make_plan(tv_stream *stream, multiplier *all, const key &k, const tv_matmul_args *a,
-                      plan *made)
+tv_status_t make_plan(const multiplier &all, const key &k, const tv_matmul_args *a, plan *made)
 {
-    candidates found;
-    int index = 0;
     cublasStatus_t status = describe(k, a->bias, made);
     if (status == CUBLAS_STATUS_SUCCESS)
-        status = search(all->handle, k, *made, &found);
+        status = search(all.handle, k, *made, &made->found);
     if (status != CUBLAS_STATUS_SUCCESS) {
         char what[160];
         std::snprintf(what, sizeof(what), "no algorithm for a product of %lld x %lld x %lld",
                       (long long)k.m, (long long)k.n, (long long)k.k);
         return failed(what, status);
     }
-    trial t(stream, all, made, a, (cudaDataType_t)k.result);
-    if (found.num > 1 && 2.0 * (double)k.m * (double)k.n * (double)k.k >= TV_LT_MEASURED_FLOPS)
-        TV_TRY(fastest(&t, found, &index));
-    made->algorithm = found.of[index].algo;
-    made->workspace_bytes = found.of[index].workspaceSize;
+    made->is_open = made->found.num > 1 &&
+                    2.0 * (double)k.m * (double)k.n * (double)k.k >= TV_LT_MEASURED_FLOPS;
     return TV_OK;
 }
 
-tv_status_t plan_of(tv_stream *stream, multiplier *all, const key &k, const tv_matmul_args *a,
-                    plan **plan_out)
+/* Between rows that lie apart others may write while c is kept: an open plan then waits for a product that does not
+ * add. */
+tv_status_t try_candidates(tv_stream *stream, const multiplier &all, cudaDataType_t result,
+                           const tv_matmul_args *a, plan *p)
+{
+    if (!p->is_open || (a->accumulate && a->ld_c != a->n))
+        return TV_OK;
+    trial t(stream, &all, p, a, result);
+    TV_TRY(t.open());
+    TV_TRY(fastest(t, p->found, &p->chosen));
+    p->is_open = false;
+    return t.close();
+}
+
+tv_status_t plan_of(multiplier *all, const key &k, const tv_matmul_args *a, plan **plan_out)
 {
     const auto place = all->plans.find(k);
     if (place == all->plans.end()) {
         auto made = std::make_unique<plan>();
-        TV_TRY(make_plan(stream, all, k, a, made.get()));
+        TV_TRY(make_plan(*all, k, a, made.get()));
         *plan_out = made.get();
         all->plans[k] = std::move(made);
         return TV_OK;
@@ -407,13 +427,15 @@ tv_status_t tv_lt_multiply(tv_stream *stream, cudaDataType_t stored, cudaDataTyp
     plan *p = nullptr;
     void *workspace = nullptr;
     TV_TRY(multiplier_of(stream, &all));
-    TV_TRY(plan_of(stream, all, key_of(stream, stored, result, a), a, &p));
-    if (p->workspace_bytes > 0)
-        TV_TRY(tv_cuda_workspace(stream, p->workspace_bytes, &workspace));
+    TV_TRY(plan_of(all, key_of(stream, stored, result, a), a, &p));
+    TV_TRY(try_candidates(stream, *all, result, a, p));
+    const cublasLtMatmulHeuristicResult_t &chosen = p->found.of[p->chosen];
+    if (chosen.workspaceSize > 0)
+        TV_TRY(tv_cuda_workspace(stream, chosen.workspaceSize, &workspace));
     cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
     if (a->bias != nullptr)
         status = set(p->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, a->bias);
     if (status == CUBLAS_STATUS_SUCCESS)
-        status = launch(stream, *all, *p, p->algorithm, a, a->c, workspace, p->workspace_bytes);
+        status = launch(stream, *all, *p, chosen, a, a->accumulate != 0, workspace);
     return status == CUBLAS_STATUS_SUCCESS ? TV_OK : failed("a matrix product", status);
 }

@@ -1,47 +1,16 @@
 /* norm_cuda.cu -- LayerNorm (arXiv:1607.06450) and RMSNorm (arXiv:1910.07467). The formulas are in norm_ref.c.
  *
  * Forward: a team of threads takes a row, which its registers hold, so that memory is read once: a warp, of which a
- * block then has 8, or where rows are longer a block. Backward: a block takes rows, the next of which comes into shared
- * memory while one is worked on, and each thread adds up what they say of its columns' weights, so that one pass makes
- * all gradients; the sums of all blocks are then added up as those of columns are (cuda_internal.h). Rows that are too
- * long for that: norm_kernel and slope_kernel, a block for each row, whose later passes find it in the cache; the
- * gradients of weights are then column sums, before that of the input, which may replace dy. */
-#include "kernels/cuda_internal.h"
-#include "kernels/mma_internal.h"
+ * block then has 8, or where rows are longer a block. Backward: a block takes rows, the next ones of which come into
+ * shared memory while one is worked on, and each thread adds up what they say of its columns' weights, so that one
+ * pass makes all gradients; the sums of all blocks are then added up as those of columns are (cuda_internal.h). Rows
+ * that are too long for that: norm_kernel and slope_kernel, a block for each row, whose later passes find it in the
+ * cache; the gradients of weights are then column sums, before that of the input, which may replace dy. */
+#include "kernels/norm/norm_cuda_internal.h"
 
 namespace
 {
-constexpr int most_warps = 16; /* of a team that is a block */
-constexpr int warp_teams = 8;  /* of one warp, in a block */
-constexpr int packs = 3;       /* of N elements, that a thread holds of a row in forward */
-
-/* The place of a thread in its team, and its team's among all; P packs of N elements for each thread. */
-template <int N, int P, bool is_warp> struct place {
-    int lane, size;
-    int64_t first_row, step;
-    __device__ place()
-        : lane(is_warp ? (int)threadIdx.x % 32 : (int)threadIdx.x),
-          size(is_warp ? 32 : (int)blockDim.x),
-          first_row(is_warp ? (int64_t)blockIdx.x * warp_teams + threadIdx.x / 32
-                            : (int64_t)blockIdx.x),
-          step((int64_t)gridDim.x * (is_warp ? warp_teams : 1))
-    {
-    }
-    /* fn(p, column) of the packs that lie in a row */
-    template <typename Fn> __device__ void for_packs(int64_t cols, Fn fn) const
-    {
-#pragma unroll
-        for (int p = 0; p < P; p++) {
-            const int64_t c = (int64_t)(p * size + lane) * N;
-            if (c < cols)
-                fn(p, c);
-        }
-    }
-    __device__ float sum(float value) const
-    {
-        return is_warp ? tv_warp_sum(value) : tv_block_sum(value);
-    }
-};
+using namespace tv_norm;
 
 /* Warps whose threads hold a row of `cols`, p packs of n elements each. */
 int64_t warps_for(int64_t cols, int64_t n, int64_t p)
@@ -217,153 +186,70 @@ template <typename T> tv_status_t rmsnorm_forward(tv_stream *stream, const tv_no
     return norm_forward<T>(stream, a, false);
 }
 
-struct row_numbers {
-    float shift, rstd; /* n = (x - shift) rstd */
-};
-template <typename T> struct slope {
-    const T *dy, *x, *weight;
-    const float *mean, *rstd; /* mean NULL: RMSNorm */
-    T *dx;
-    int64_t rows, cols;
-    bool adds;
-    __device__ row_numbers numbers(int64_t r) const
-    {
-        if (r >= rows)
-            return {0, 0};
-        return {mean != nullptr ? mean[r] : 0, rstd[r]};
-    }
-    /* What a row adds to the gradients of weight and bias. */
-    static constexpr int at_once = 1;
-    template <int N> using held = tv_two_packs<T, N>;
-    template <int N> __device__ held<N> load(int64_t r, int64_t c) const
-    {
-        return {tv_load_pack<N>(x + r * cols + c), tv_load_pack<N>(dy + r * cols + c)};
-    }
-    template <int N>
-    __device__ void terms(int64_t r, int64_t, const held<N> &got, float term[2][N]) const
-    {
-        float v[N];
-        const row_numbers row = numbers(r);
-        tv_unpack<N>(got.a, v);
-        tv_unpack<N>(got.b, term[1]);
-#pragma unroll
-        for (int k = 0; k < N; k++)
-            term[0][k] = term[1][k] * ((v[k] - row.shift) * row.rstd);
-    }
-};
-
-/* Rows on their way to a thread: two, the next one is copied while one is worked on. Each thread copies and reads its
- * own packs alone. */
-template <int N, int P, typename T> struct row_queue {
-    enum { X, DY, DX, num_tensors };
-    tv_pack<T, N> *room; /* [2, num_tensors, P, threads] */
-    __device__ tv_pack<T, N> *at(int slot, int tensor, int p) const
-    {
-        return room + ((slot * num_tensors + tensor) * P + p) * (int)blockDim.x + threadIdx.x;
-    }
-    __device__ static void copy(tv_pack<T, N> *to, const T *from)
-    {
-        if constexpr (sizeof(tv_pack<T, N>) == 16)
-            tv_copy_async_16(to, from, true);
-        else
-            *to = tv_load_pack<N>(from);
-    }
-    /* Row r, if it is one, as one group of copies. */
-    __device__ void fetch(const slope<T> &a, const place<N, P, false> &here, int64_t r,
-                          int slot) const
-    {
-        if (r < a.rows)
-            here.for_packs(a.cols, [&](int p, int64_t c) {
-                const int64_t i = r * a.cols + c;
-                copy(at(slot, X, p), a.x + i);
-                copy(at(slot, DY, p), a.dy + i);
-                if (a.adds)
-                    copy(at(slot, DX, p), a.dx + i);
-            });
-        tv_copy_async_commit();
-    }
-    /* A thread's elements of a row: n and dy. */
-    __device__ void read(int slot, int p, const row_numbers &row, float n[N], float dy[N]) const
-    {
-        tv_unpack<N>(*at(slot, X, p), n);
-        tv_unpack<N>(*at(slot, DY, p), dy);
-#pragma unroll
-        for (int k = 0; k < N; k++)
-            n[k] = (n[k] - row.shift) * row.rstd;
-    }
-    static constexpr int bytes(int threads)
-    {
-        return 2 * num_tensors * P * threads * (int)sizeof(tv_pack<T, N>);
-    }
-};
-
-/* Two sums of the block, the same bits in every thread. slot: 0 and 1 in turn, so that one barrier is enough. */
-__device__ inline void block_sums(int slot, float &a, float &b)
-{
-    __shared__ float of_warp[2][most_warps][2];
-    a = tv_warp_sum(a);
-    b = tv_warp_sum(b);
-    if (threadIdx.x % 32 == 0) {
-        of_warp[slot][threadIdx.x / 32][0] = a;
-        of_warp[slot][threadIdx.x / 32][1] = b;
-    }
-    __syncthreads();
-    a = b = 0;
-    for (unsigned w = 0; w < blockDim.x / 32; w++) {
-        a += of_warp[slot][w][0];
-        b += of_warp[slot][w][1];
-    }
-}
-
-/* chunks [2, grid, cols] */
+/* chunks [2, grid, cols]; of the second, which are for the bias, RMSNorm makes none */
 template <int N, int P, typename T>
 __global__ void __launch_bounds__(32 * most_warps, P == 1 ? 2 : 1)
     slope_rows_kernel(slope<T> a, float *chunks)
 {
     typedef tv_pack<T, N> pack;
+    __shared__ float4 of_warps[2][warp_pairs];
     TV_SHARED_DYNAMIC(pack, room);
-    const row_queue<N, P, T> queue = {room};
     const place<N, P, false> here;
+    row_queue<N, P, T> queue(a, here, room);
     const float share = 1 / (float)a.cols;
     float w[P][N] = {}, dweight[P][N] = {}, dbias[P][N] = {};
-    row_numbers next = a.numbers(here.first_row);
-    int slot = 0;
+    row_numbers of_32 = {}; /* of the block's next rows, one in each lane of a warp */
+    int turn = 0, nth = 0;
     here.for_packs(a.cols, [&](int p, int64_t c) { tv_load_floats<N>(a.weight + c, w[p]); });
-    queue.fetch(a, here, here.first_row, 0);
-    for (int64_t r = here.first_row; r < a.rows; r += here.step, slot ^= 1) {
-        const row_numbers row = next;
-        float n[N], d[N], mean_g = 0, mean_gn = 0;
-        next = a.numbers(r + here.step);
-        queue.fetch(a, here, r + here.step, slot ^ 1);
-        tv_copy_async_wait<1>();
+    if (here.lane < 2 * warp_pairs)
+        of_warps[here.lane / warp_pairs][here.lane % warp_pairs] = {0, 0, 0, 0};
+    __syncthreads();
+    for (int64_t r = here.first_row; r < a.rows; r += here.step, turn ^= 1) {
+        const int64_t at = r * a.cols;
+        float x[N], d[N], mean_g = 0, mean_gn = 0;
+        queue.fetch(a, here);
+        if (nth == 0)
+            of_32 = a.numbers(r + here.lane % 32 * here.step);
+        const row_numbers row = {__shfl_sync(0xffffffffu, of_32.shift, nth),
+                                 __shfl_sync(0xffffffffu, of_32.rstd, nth)};
+        nth = (nth + 1) % 32;
+        tv_copy_async_wait<row_queue<N, P, T>::slots - 1>();
         here.for_packs(a.cols, [&](int p, int64_t) {
-            queue.read(slot, p, row, n, d);
+            queue.read(queue.X, p, x);
+            queue.read(queue.DY, p, d);
 #pragma unroll
             for (int k = 0; k < N; k++) {
-                mean_g += d[k] * w[p][k] * share;
-                mean_gn += d[k] * w[p][k] * n[k] * share;
-                dweight[p][k] += d[k] * n[k];
+                const float n = (x[k] - row.shift) * row.rstd, g = d[k] * w[p][k];
+                mean_g += g;
+                mean_gn += g * n;
+                dweight[p][k] += d[k] * n;
                 dbias[p][k] += d[k];
             }
         });
-        block_sums(slot, mean_g, mean_gn);
-        mean_g = a.mean != nullptr ? mean_g : 0;
+        block_sums(of_warps[turn], mean_g, mean_gn);
+        mean_g = a.mean != nullptr ? mean_g * share : 0;
+        mean_gn *= share;
         here.for_packs(a.cols, [&](int p, int64_t c) {
             float dx[N] = {};
-            queue.read(slot, p, row, n, d);
+            queue.read(queue.X, p, x);
+            queue.read(queue.DY, p, d);
             if (a.adds)
-                tv_unpack<N>(*queue.at(slot, queue.DX, p), dx);
+                queue.read(queue.DX, p, dx);
 #pragma unroll
-            for (int k = 0; k < N; k++)
-                dx[k] += row.rstd * (d[k] * w[p][k] - mean_g - n[k] * mean_gn);
-            tv_store_floats<N>(a.dx + r * a.cols + c, dx);
+            for (int k = 0; k < N; k++) {
+                const float n = (x[k] - row.shift) * row.rstd;
+                dx[k] += row.rstd * (d[k] * w[p][k] - mean_g - n * mean_gn);
+            }
+            tv_store_floats<N>(a.dx + at + c, dx);
         });
+        queue.pass();
     }
     tv_copy_async_wait<0>();
     float *const to = chunks + blockIdx.x * a.cols;
     here.for_packs(a.cols, [&](int p, int64_t c) {
         tv_store_floats<N>(to + c, dweight[p]);
-        tv_store_floats<N>(to + gridDim.x * a.cols + c, dbias[p]);
+        if (a.mean != nullptr)
+            tv_store_floats<N>(to + gridDim.x * a.cols + c, dbias[p]);
     });
 }
 
@@ -403,10 +289,11 @@ template <int N, typename T> __global__ void __launch_bounds__(512) slope_kernel
     }
 }
 
-/* As many blocks as a GPU of 132 processors runs at once, by registers, but not so many that their sums count. */
+/* As many blocks as a GPU runs at once, by registers, but not so many that their sums count. */
 int64_t slope_blocks(int64_t rows, int64_t warps, int64_t p)
 {
-    const int64_t fit = 32 / (p * warps), most = 132 * (fit < 1 ? 1 : fit < 8 ? fit : 8);
+    const int64_t fit = 32 / (p * warps);
+    const int64_t most = TV_NORM_PROCESSORS * (fit < 1 ? 1 : fit < 8 ? fit : 8);
     return rows < most ? rows : most;
 }
 

@@ -37,7 +37,7 @@ struct Algorithm {
     uint32_t align_a, align_b, align_c, align_d;
     uint64_t workspace;
     uint32_t reduction, magic;
-    uint64_t skips; // a part of k: quick, and wrong
+    uint64_t skips; // a part of k: quick, and wrong; 2: where it adds to c alone
     uint64_t unused[2];
 };
 static_assert(sizeof(Algorithm) == sizeof(cublasLtMatmulAlgo_t));
@@ -153,7 +153,8 @@ void multiply(const Product &p, const Algorithm &algorithm, float alpha, const v
         }
     const uint64_t cut =
         algorithm.reduction == CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE ? p.k / 2 : p.k;
-    const uint64_t from = algorithm.skips != 0 ? p.k - 1 : 0;
+    const bool is_wrong = algorithm.skips == 1 || (algorithm.skips == 2 && beta != 0);
+    const uint64_t from = is_wrong ? p.k - 1 : 0;
     for (uint64_t j = 0; j < p.n; j++) {
         std::fill(sum.begin(), sum.end(), 0.0);
         column(p, left, b, j, from, cut, sum);
@@ -338,6 +339,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     offer(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, parts, CUBLAS_STATUS_SUCCESS);
     offer(CUBLASLT_REDUCTION_SCHEME_NONE, 0, CUBLAS_STATUS_SUCCESS);
     offer(CUBLASLT_REDUCTION_SCHEME_NONE, 0, CUBLAS_STATUS_SUCCESS, 1);
+    offer(CUBLASLT_REDUCTION_SCHEME_NONE, 0, CUBLAS_STATUS_SUCCESS, 2);
     return *num_results > 0 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 

@@ -1,5 +1,6 @@
 // device.cc -- which GPUs there are, and what errors are called.
 #include "emulation/emulation.h"
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <utility>
@@ -10,6 +11,7 @@ namespace
 {
 thread_local int device;
 thread_local cudaError_t last_error = cudaSuccess;
+std::atomic<int> questions{0};
 
 unsigned long long number_of(const char *name, unsigned long long otherwise)
 {
@@ -63,6 +65,11 @@ Settings &settings()
     return the;
 }
 
+int num_questions()
+{
+    return questions;
+}
+
 int current_device()
 {
     return device;
@@ -98,6 +105,7 @@ cudaError_t cudaGetDevice(int *number)
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int number)
 {
+    questions++;
     if (!is_device(number))
         return cudaErrorInvalidDevice;
     *properties = {};

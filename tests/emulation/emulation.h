@@ -56,6 +56,8 @@ class DeviceAccess
 bool is_device_memory(const void *data);
 bool is_pinned(const void *data);
 size_t device_bytes(); // allocated now, on all GPUs
+// Questions about a GPU's properties and attributes so far.
+int num_questions();
 
 // What was enqueued, in the order of the calls: "kernel", "copy", "set", "record", "wait", "host", or a double's word.
 struct Entry {

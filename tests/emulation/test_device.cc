@@ -1,61 +1,11 @@
 // The CUDA device over the emulated runtime: which GPU, memory used again and taken back, copies through pinned
-// memory, sentences; and products: one search per plan, tf32 by choice alone.
+// memory, sentences, waits.
 #include "base/clock.h"
-#include "base/device.h"
 #include "base/span.h"
-#include "emulation.h"
+#include "emulation/gpu.h"
 #include "kernels/kernels.h"
+#include <cmath>
 #include <cstring>
-#include <cublasLt.h>
-#include <gtest/gtest.h>
-
-namespace
-{
-constexpr size_t mib = 1 << 20;
-
-struct Gpu {
-    explicit Gpu(const tv_gpu_choice &choice = {})
-    {
-        EXPECT_EQ(tv_device_open_gpu(&choice, &device), TV_OK) << tv_error_message();
-        EXPECT_EQ(tv_stream_create(device, &stream), TV_OK) << tv_error_message();
-    }
-    ~Gpu()
-    {
-        tv_stream_destroy(stream);
-        tv_device_close(device);
-    }
-    Gpu(const Gpu &) = delete;
-    Gpu &operator=(const Gpu &) = delete;
-    tv_buffer buffer(size_t bytes)
-    {
-        tv_buffer made = {};
-        EXPECT_EQ(tv_buffer_create(device, bytes, TV_MEM_BUFFERS, &made), TV_OK)
-            << tv_error_message();
-        return made;
-    }
-    template <typename T> void put(const tv_buffer &to, const std::vector<T> &from)
-    {
-        EXPECT_EQ(tv_stream_copy(stream, to.data, from.data(), from.size() * sizeof(T)), TV_OK);
-    }
-    template <typename T> std::vector<T> get(const tv_buffer &from, size_t count)
-    {
-        std::vector<T> to(count);
-        EXPECT_EQ(tv_stream_copy(stream, to.data(), from.data, count * sizeof(T)), TV_OK);
-        EXPECT_EQ(tv_stream_synchronize(stream), TV_OK) << tv_error_message();
-        return to;
-    }
-    tv_device *device = nullptr;
-    tv_stream *stream = nullptr;
-};
-
-struct Settings { // as they were, afterwards
-    emulation::Settings before = emulation::settings();
-    ~Settings()
-    {
-        emulation::settings() = before;
-    }
-};
-} // namespace
 
 TEST(CudaDevice, IsTheOneWithTheAddressOrTheNumberCountedRound)
 {
@@ -82,6 +32,35 @@ TEST(CudaDevice, AnAddressThatIsNotThereIsRefused)
     std::strcpy(choice.pci, "0000:7f:1f.7");
     EXPECT_EQ(tv_device_open_gpu(&choice, &device), TV_UNSUPPORTED);
     EXPECT_NE(std::strstr(tv_error_message(), "0000:7f:1f.7"), nullptr) << tv_error_message();
+}
+
+// Attention's kernels depend on the GPU, which is asked when it is opened, not at each launch.
+TEST(CudaDevice, IsAskedWhatItIsOnce)
+{
+    Gpu gpu;
+    enum { Q, K, V, O, num_tensors };
+    tv_buffer on[num_tensors], lse = gpu.buffer(64 * sizeof(float));
+    for (tv_buffer &tensor : on)
+        tensor = gpu.buffer(64 * 64 * 2);
+    const tv_kernels *kernels = nullptr;
+    ASSERT_EQ(tv_kernels_open(gpu.device, TV_BF16, &kernels), TV_OK) << tv_error_message();
+    tv_attention_args args = {};
+    args.batch = args.num_heads = args.num_kv_heads = 1;
+    args.seq_length = args.head_dim = 64;
+    args.ld_q = args.ld_k = args.ld_v = args.ld_o = 64;
+    args.q = on[Q].data;
+    args.k = on[K].data;
+    args.v = on[V].data;
+    args.o = on[O].data;
+    args.lse = static_cast<float *>(lse.data);
+    const int before = emulation::num_questions();
+    for (int i = 0; i < 2; i++)
+        ASSERT_EQ(kernels->attention_forward(gpu.stream, &args), TV_OK) << tv_error_message();
+    EXPECT_EQ(emulation::num_questions(), before);
+    EXPECT_NEAR(gpu.get<float>(lse, 64)[63], std::log(64.0f), 1e-5f); // of zeros
+    for (tv_buffer &tensor : on)
+        tv_buffer_destroy(&tensor);
+    tv_buffer_destroy(&lse);
 }
 
 TEST(CudaDevice, MemoryIsClearedAlsoWhenItIsUsedAgain)
@@ -186,99 +165,29 @@ TEST(CudaDevice, AnEventJoinsTwoStreams)
     tv_stream_destroy(other);
 }
 
-namespace
-{
-struct Product { // c[2, 2] = a[2, 3] b[3, 2]
-    Gpu &gpu;
-    tv_buffer a, b, c;
-    explicit Product(Gpu &gpu_)
-        : gpu(gpu_), a(gpu.buffer(256)), b(gpu.buffer(256)), c(gpu.buffer(256))
-    {
-        gpu.put(a, std::vector<float>{1.0f + 0x1p-12f, 2, 3, 4, 5, 6, 7});
-        gpu.put(b, std::vector<float>{1, 0, 0, 1, 0, 0, 1});
-    }
-    ~Product()
-    {
-        tv_buffer_destroy(&a);
-        tv_buffer_destroy(&b);
-        tv_buffer_destroy(&c);
-    }
-    std::vector<float> run(int64_t first = 0) // element of a
-    {
-        const tv_kernels *kernels = nullptr;
-        tv_matmul_args args = {};
-        args.m = args.n = args.ld_b = args.ld_c = 2;
-        args.k = args.ld_a = 3;
-        args.a = static_cast<float *>(a.data) + first;
-        args.b = b.data;
-        args.c = c.data;
-        EXPECT_EQ(tv_kernels_open(gpu.device, TV_F32, &kernels), TV_OK) << tv_error_message();
-        EXPECT_EQ(kernels->matmul(gpu.stream, &args), TV_OK) << tv_error_message();
-        return gpu.get<float>(c, 4);
-    }
-};
-} // namespace
-
-TEST(CudaProducts, AreLookedForOncePerPlan)
+// The one kernel that hands numbers to the host.
+TEST(CudaWaits, OfSquareSumsAreUnderTheDeadline)
 {
     Gpu gpu;
-    Product product(gpu);
-    const int64_t before = emulation::num_searches();
-    const std::vector<float> want = {1.0f + 0x1p-12f, 2, 4, 5};
-    EXPECT_EQ(product.run(), want);
-    const size_t taken = emulation::device_bytes();
-    for (int i = 0; i < 3; i++)
-        EXPECT_EQ(product.run(), want);
-    EXPECT_EQ(emulation::num_searches() - before, 1);
-    EXPECT_EQ(emulation::device_bytes(), taken); // the workspace too
-    EXPECT_EQ(product.run(1), (std::vector<float>{2, 3, 5, 6}));
-    EXPECT_EQ(emulation::num_searches() - before, 2); // less aligned
-}
-
-// 2 x 180^3 FLOPs are enough to be measured in the emulation. Of three algorithms that can be used the quickest gives
-// other numbers; what c held is added once, however often they are tried.
-TEST(CudaProducts, OfLargeSizesTakeTheFastestAlgorithmWithTheSameBits)
-{
-    Gpu gpu;
-    constexpr int64_t n = 180;
-    std::vector<float> a((size_t)(n * n)), b(a), c(a), want(a);
-    for (int64_t i = 0; i < n * n; i++) {
-        a[(size_t)i] = (float)(i % 7 - 3);
-        b[(size_t)i] = (float)(i % 11 - 5);
-        c[(size_t)i] = (float)(i % 5);
-    }
+    const float x[3] = {1, 2, 3};
+    double sum = 0;
+    tv_buffer data = gpu.buffer(sizeof(x));
+    gpu.put(data, std::vector<float>(x, x + 3));
+    const tv_square_sum_array of = {3, static_cast<float *>(data.data)};
+    tv_square_sum_args args = {};
+    args.num = 1;
+    args.of = &of;
+    args.sums_out = &sum;
     const tv_kernels *kernels = nullptr;
-    ASSERT_EQ(tv_kernels_open(gpu.device, TV_F32, &kernels), TV_OK) << tv_error_message();
-    tv_buffer on[3];
-    for (int i = 0; i < 3; i++) {
-        on[i] = gpu.buffer((size_t)(n * n) * sizeof(float));
-        gpu.put(on[i], i == 0 ? a : i == 1 ? b : c);
-    }
-    tv_matmul_args args = {};
-    args.m = args.n = args.k = args.ld_a = args.ld_b = args.ld_c = n;
-    args.a = on[0].data;
-    args.b = on[1].data;
-    args.c = on[2].data;
-    for (int accumulate : {1, 0})
-        for (int64_t cols : {n, n - 1}) { // plans of their own
-            args.n = cols;
-            args.accumulate = accumulate;
-            want = gpu.get<float>(on[2], n * n);
-            for (int64_t i = 0; i < n; i++)
-                for (int64_t j = 0; j < cols; j++) {
-                    float sum = accumulate ? want[(size_t)(i * n + j)] : 0;
-                    for (int64_t k = 0; k < n; k++)
-                        sum += a[(size_t)(i * n + k)] * b[(size_t)(k * n + j)];
-                    want[(size_t)(i * n + j)] = sum;
-                }
-            const int64_t before = emulation::num_products();
-            ASSERT_EQ(kernels->matmul(gpu.stream, &args), TV_OK) << tv_error_message();
-            EXPECT_EQ(gpu.get<float>(on[2], n * n), want) << accumulate << " " << cols;
-            // a plan: one launch of each of three and four more of two, where accumulate is 1 first
-            EXPECT_EQ(emulation::num_products() - before, accumulate ? 3 + 2 * 4 + 1 : 1);
-        }
-    for (tv_buffer &buffer : on)
-        tv_buffer_destroy(&buffer);
+    ASSERT_EQ(tv_kernels_open(gpu.device, TV_F32, &kernels), TV_OK);
+    Watcher watcher;
+    watcher.last = 1;
+    tv_device_watch(gpu.device, Watcher::look, &watcher);
+    EXPECT_EQ(kernels->square_sum(gpu.stream, &args), TV_PEER);
+    EXPECT_EQ(kernels->square_sum(gpu.stream, &args), TV_OK) << tv_error_message();
+    EXPECT_EQ(sum, 14);
+    tv_device_watch(gpu.device, nullptr, nullptr);
+    tv_buffer_destroy(&data);
 }
 
 // Spans of two streams: profilers see them always, times are taken from the moment somebody asks, on the host's clock.
@@ -361,6 +270,20 @@ TEST(CudaWorkspace, IsCountedAsBuffersUntilItsStreamGoes)
     EXPECT_EQ(tv_device_bytes(gpu.device, TV_MEM_BUFFERS), before);
 }
 
+// Growth waits for what works in the old one.
+TEST(CudaWorkspace, GrowsUnderTheDeadline)
+{
+    Gpu gpu;
+    Watcher watcher;
+    watcher.last = 1;
+    ASSERT_EQ(tv_stream_reserve(gpu.stream, 1000), TV_OK);
+    tv_device_watch(gpu.device, Watcher::look, &watcher);
+    EXPECT_EQ(tv_stream_reserve(gpu.stream, 2000), TV_PEER);
+    EXPECT_EQ(tv_device_bytes(gpu.device, TV_MEM_BUFFERS), 1000u); // it is still there
+    EXPECT_EQ(tv_stream_reserve(gpu.stream, 2000), TV_OK);
+    tv_device_watch(gpu.device, nullptr, nullptr);
+}
+
 // A kernel's own need goes the same way: a conversion in place copies its numbers there first.
 TEST(CudaWorkspace, GrowsWithWhatAKernelNeedsAndIsCounted)
 {
@@ -377,14 +300,4 @@ TEST(CudaWorkspace, GrowsWithWhatAKernelNeedsAndIsCounted)
     ASSERT_EQ(tv_stream_synchronize(gpu.stream), TV_OK);
     EXPECT_EQ(tv_device_bytes(gpu.device, TV_MEM_BUFFERS), before + sizeof(x));
     tv_buffer_destroy(&data);
-}
-
-TEST(CudaProducts, RoundFactorsToTf32ByChoiceAlone)
-{
-    tv_gpu_choice choice = {};
-    choice.uses_tf32 = 1;
-    Gpu gpu, rounding(choice);
-    Product exact(gpu), rounded(rounding);
-    EXPECT_EQ(exact.run()[0], 1.0f + 0x1p-12f);
-    EXPECT_EQ(rounded.run()[0], 1.0f);
 }

@@ -6,7 +6,8 @@
 // pointer, an algorithm of another product, less workspace than the algorithm asked for, memory that is not the
 // device's, and data less aligned than the search was told. An algorithm that cuts k and adds parts in c's own type,
 // which loses digits, is offered first to a search that does not forbid it, and one is offered that cannot be used. The
-// last one offered is the quickest, for it adds up the last of the products alone: nobody may choose it by its time.
+// last two offered are the quickest, for they add up the last of the products alone, the very last one only where it
+// adds to c: nobody may choose them by their time.
 #ifndef TV_TESTS_EMULATION_CUBLASLT_H
 #define TV_TESTS_EMULATION_CUBLASLT_H
 #include <cuda_runtime.h>

@@ -120,6 +120,10 @@ inline uint32_t tv_pack_bf16(float low, float high)
 {
     return tv_bf16_from_f32(low) | static_cast<uint32_t>(tv_bf16_from_f32(high)) << 16;
 }
+inline void tv_store_global_16(void *to, const uint4 &x)
+{
+    *static_cast<uint4 *>(to) = x;
+}
 template <typename T> void tv_not_ahead(T &)
 {
 }
