@@ -377,7 +377,8 @@ __global__ void __launch_bounds__(256, 4)
     }
 }
 template <int K> struct tv_columns {
-    float *of[K]; /* [cols] each; NULL: not wanted */
+    float *of[K];    /* [cols] each; NULL: not wanted */
+    bool accumulate; /* sums are added to what is there; else written */
 };
 /* A block adds up 32 columns of one sum: a warp every 32nd chunk, then the warps in order. */
 constexpr int tv_total_warps = 32;
@@ -392,7 +393,8 @@ __global__ void __launch_bounds__(32 * tv_total_warps)
     const int64_t col = (int64_t)blockIdx.x * 32 + lane;
     float *const to = out.of[blockIdx.y];
     const float *const from = chunks + (int64_t)blockIdx.y * num_chunks * cols + col;
-    const int64_t end = to != nullptr && col < cols ? num_chunks : 0;
+    const bool is_wanted = to != nullptr && col < cols;
+    const int64_t end = is_wanted ? num_chunks : 0;
     double sum = 0;
     for (int64_t first = warp; first < end; first += at_once * tv_total_warps) {
         float part[at_once];
@@ -407,14 +409,14 @@ __global__ void __launch_bounds__(32 * tv_total_warps)
     }
     of_warp[warp][lane] = sum;
     __syncthreads();
-    if (warp > 0 || end == 0)
+    if (warp > 0 || !is_wanted)
         return;
-    double total = to[col];
+    double total = out.accumulate ? to[col] : 0;
     for (int w = 0; w < tv_total_warps; w++)
         total += of_warp[w][lane];
     to[col] = (float)total;
 }
-/* out.of[k][c] += sum over the chunks [K, num_chunks, cols] */
+/* out.of[k][c] = (+=) sum over the chunks [K, num_chunks, cols] */
 template <int K>
 tv_status_t tv_add_chunks(tv_stream *stream, const float *chunks, int64_t num_chunks, int64_t cols,
                           const tv_columns<K> &out)
@@ -432,13 +434,15 @@ inline int64_t tv_strip_rows(int64_t rows, int64_t tiles)
     const int64_t least = tv_ceil_div(rows, most_chunks * tv_strips);
     return fair > least ? fair : least;
 }
-/* out.of[k][c] += sum over the rows of term k. is_aligned: N may be used (cols % N == 0 too). */
+/* out.of[k][c] = (+=) sum over the rows of term k. is_aligned: N may be used (cols % N == 0 too). */
 template <int K, int N, typename Work>
 tv_status_t tv_add_column_sums(tv_stream *stream, bool is_aligned, int64_t rows, int64_t cols,
                                const Work &work, const tv_columns<K> &out)
 {
-    if (rows == 0 || cols == 0)
+    if (cols == 0)
         return TV_OK;
+    if (rows == 0)
+        return tv_add_chunks<K>(stream, nullptr, 0, cols, out);
     const int64_t tiles = tv_ceil_div(cols, is_aligned ? 32 * N : 32);
     const int64_t chunk_rows = tv_strips * tv_strip_rows(rows, tiles);
     const int64_t num_chunks = tv_ceil_div(rows, chunk_rows);

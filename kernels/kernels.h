@@ -6,8 +6,9 @@
  * the optimizer's state) are fp32 in every table. Elements are read into fp32 or wider, added up
  * there, and rounded once when a result is stored. `rows` are tokens (B x S, sequence by sequence), B S C H V as in
  * docs/glossary.md. Where an `ld_` is given, row r of that tensor starts at r * ld (elements), so
- * an operation can read a part of a fused matrix. Gradients of weights are added to (`+=`),
- * gradients of activations are written (`=`) unless said. Operations are enqueued on args' stream;
+ * an operation can read a part of a fused matrix. Gradients of weights are added to (`+=`) when
+ * `accumulate`, else written (`=`), whatever is there; embedding_backward always adds. Gradients of
+ * activations are written unless said. Operations are enqueued on args' stream;
  * all of them are deterministic: fixed reduction orders, no atomics.
  *
  * The reference table is the definition (naive loops, double accumulators); the CPU table has
@@ -36,10 +37,11 @@ struct tv_matmul_args {
     void *c; /* matmul_to_f32: float, as gradients of weights are */
     int64_t ld_c;
 };
-/* dbias[cols] += sum over rows of dy[rows, cols] */
+/* dbias[cols] = (accumulate: +=) sum over rows of dy[rows, cols] */
 struct tv_bias_backward_args {
     int64_t rows, cols, ld_dy;
     const void *dy;
+    int accumulate;
     float *dbias;
 };
 /* y = a + b, [count]; y may be a or b */
@@ -62,13 +64,14 @@ struct tv_norm_args {
     const void *added; /* or NULL */
     void *sum;         /* where added is */
 };
-/* dx = (add_dx: +=); dweight, dbias +=. */
+/* dx = (add_dx: +=); dweight, dbias = (accumulate: +=). */
 struct tv_norm_backward_args {
     int64_t rows, cols;
     const void *dy, *x, *weight;
     const float *mean, *rstd;
     int add_dx;
     void *dx;
+    int accumulate;
     float *dweight, *dbias;
 };
 /* Rotary embedding (Su et al. 2021), half-split: within each head, (x_i, x_{i+h/2}) turns by
@@ -139,8 +142,8 @@ static inline int64_t tv_attention_work_count(tv_dtype_t dtype, int64_t rows, in
     return dtype == TV_F32 ? 0 : rows * cols;
 }
 /* gelu, tanh form (Hendrycks, Gimpel 2016): y = x/2 (1 + tanh(sqrt(2/pi)(x + 0.044715 x^3))).
- * backward: dx = dy y'(x), and where dx is [count / cols, cols], dbias[cols] += its column sums, as
- * bias_backward makes them. dx may be dy or x. */
+ * backward: dx = dy y'(x), and where dx is [count / cols, cols], dbias[cols] = (accumulate: +=) its
+ * column sums, as bias_backward makes them. dx may be dy or x. */
 struct tv_gelu_args {
     int64_t count;
     const void *x;
@@ -152,6 +155,7 @@ struct tv_gelu_backward_args {
     void *dx;
     float *dbias; /* or NULL */
     int64_t cols; /* where dbias is */
+    int accumulate;
 };
 /* SwiGLU (Shazeer 2020): y = gate sigmoid(gate) up, all [rows, cols] with strides. d_gate, d_up may
  * be gate, up. */

@@ -9,9 +9,15 @@ static struct tv_kernel_work elements(int64_t stored, int64_t s, int64_t floats)
     return (struct tv_kernel_work){.bytes = (double)(stored * s + floats * FLOAT)};
 }
 
+/* Of a result that is written, or read and written. */
+static int64_t num_uses(int accumulate)
+{
+    return accumulate ? 2 : 1;
+}
+
 static struct tv_kernel_work work_matmul(const struct tv_matmul_args *a, int64_t s)
 {
-    const int64_t written = a->m * a->n * (a->accumulate ? 2 : 1);
+    const int64_t written = a->m * a->n * num_uses(a->accumulate);
     struct tv_kernel_work work =
         elements(a->m * a->k + a->k * a->n + written + (a->bias != NULL ? a->n : 0), s, 0);
     work.flops = 2.0 * (double)a->m * (double)a->n * (double)a->k;
@@ -21,13 +27,13 @@ static struct tv_kernel_work work_matmul(const struct tv_matmul_args *a, int64_t
 static struct tv_kernel_work work_matmul_to_f32(const struct tv_matmul_args *a, int64_t s)
 {
     struct tv_kernel_work work = work_matmul(a, s);
-    work.bytes += (double)(a->m * a->n * (a->accumulate ? 2 : 1) * (FLOAT - s));
+    work.bytes += (double)(a->m * a->n * num_uses(a->accumulate) * (FLOAT - s));
     return work;
 }
 
 static struct tv_kernel_work work_bias_backward(const struct tv_bias_backward_args *a, int64_t s)
 {
-    return elements(a->rows * a->cols, s, 2 * a->cols);
+    return elements(a->rows * a->cols, s, num_uses(a->accumulate) * a->cols);
 }
 
 static struct tv_kernel_work work_add(const struct tv_add_args *a, int64_t s)
@@ -44,7 +50,8 @@ static struct tv_kernel_work work_layernorm_forward(const struct tv_norm_args *a
 static struct tv_kernel_work work_layernorm_backward(const struct tv_norm_backward_args *a,
                                                      int64_t s)
 {
-    return elements((3 + a->add_dx) * a->rows * a->cols + a->cols, s, 4 * a->cols + 2 * a->rows);
+    return elements((3 + a->add_dx) * a->rows * a->cols + a->cols, s,
+                    2 * num_uses(a->accumulate) * a->cols + 2 * a->rows);
 }
 
 static struct tv_kernel_work work_rmsnorm_forward(const struct tv_norm_args *a, int64_t s)
@@ -55,7 +62,8 @@ static struct tv_kernel_work work_rmsnorm_forward(const struct tv_norm_args *a, 
 
 static struct tv_kernel_work work_rmsnorm_backward(const struct tv_norm_backward_args *a, int64_t s)
 {
-    return elements((3 + a->add_dx) * a->rows * a->cols + a->cols, s, 2 * a->cols + a->rows);
+    return elements((3 + a->add_dx) * a->rows * a->cols + a->cols, s,
+                    num_uses(a->accumulate) * a->cols + a->rows);
 }
 
 static struct tv_kernel_work work_rotary(const struct tv_rotary_args *a, int64_t s)
@@ -101,7 +109,7 @@ static struct tv_kernel_work work_gelu_forward(const struct tv_gelu_args *a, int
 
 static struct tv_kernel_work work_gelu_backward(const struct tv_gelu_backward_args *a, int64_t s)
 {
-    return elements(3 * a->count, s, a->dbias != NULL ? 2 * a->cols : 0);
+    return elements(3 * a->count, s, a->dbias != NULL ? num_uses(a->accumulate) * a->cols : 0);
 }
 
 static struct tv_kernel_work work_swiglu_forward(const struct tv_swiglu_args *a, int64_t s)

@@ -20,7 +20,8 @@ static struct tv_linear gpt2_fused(const struct tv_pass *pass)
                               .weight = weight.value,
                               .bias = bias.value,
                               .dweight = weight.grad,
-                              .dbias = bias.grad};
+                              .dbias = bias.grad,
+                              .accumulate = (pass->memory.given & TV_GIVEN_OTHERS) != 0};
 }
 
 static struct tv_linear llama_matrix(const struct tv_pass *pass, int index)
@@ -30,7 +31,8 @@ static struct tv_linear llama_matrix(const struct tv_pass *pass, int index)
                               .out = index == LLAMA_Q ? pass->sizes->q_cols : pass->sizes->kv_cols,
                               .layout = TV_WEIGHT_OUT_IN,
                               .weight = weight.value,
-                              .dweight = weight.grad};
+                              .dweight = weight.grad,
+                              .accumulate = (pass->memory.given & TV_GIVEN_OTHERS) != 0};
 }
 
 /* First column of query, key or value in qkv. */

@@ -99,14 +99,24 @@ static tv_status_t enter(struct tv_pass *pass, int u, int next, tv_unit_use_t us
     pass->memory =
         (struct tv_unit_memory){tv_pass_element(pass, params, unit->first), grads + unit->first,
                                 is_tied ? tv_pass_element(pass, params, unit->tied_first) : NULL,
-                                is_tied ? grads + unit->tied_first : NULL};
+                                is_tied ? grads + unit->tied_first : NULL,
+                                model->given[unit - model->layout.units] | model->given_tied};
     return TV_OK;
 }
 
 static tv_status_t leave(const struct tv_pass *pass, tv_unit_use_t use)
 {
-    const struct tv_unit_store *store = pass->model->args.store;
-    return store == NULL ? TV_OK : store->release(store->context, pass->unit->index, use);
+    static const unsigned char gives[] = {[TV_USE_BACKWARD] = TV_GIVEN_NORMS | TV_GIVEN_OTHERS,
+                                          [TV_USE_BACKWARD_INPUT] = TV_GIVEN_NORMS,
+                                          [TV_USE_BACKWARD_WEIGHT] = TV_GIVEN_OTHERS};
+    struct tv_model *model = pass->model;
+    const struct tv_unit_store *store = model->args.store;
+    if (store != NULL)
+        return store->release(store->context, pass->unit->index, use);
+    model->given[pass->unit - model->layout.units] |= gives[use];
+    if (!is_layer(pass, pass->unit) && gives[use] & TV_GIVEN_OTHERS)
+        model->given_tied = TV_GIVEN_TIED;
+    return TV_OK;
 }
 
 /* Without a loss the head has nothing to do, and its weights are not asked for. */

@@ -29,6 +29,12 @@ struct tv_weight tv_pass_output_matrix(const struct tv_pass *pass)
     return (struct tv_weight){pass->memory.tied_params, pass->memory.tied_grads};
 }
 
+int tv_pass_adds_table(const struct tv_pass *pass)
+{
+    const int given = pass->model->args.config.is_tied ? TV_GIVEN_TIED : TV_GIVEN_OTHERS;
+    return (pass->memory.given & given) != 0;
+}
+
 tv_status_t tv_unit_norm_forward(const struct tv_pass *pass, struct tv_norm_use use,
                                  struct tv_residual x)
 {
@@ -85,6 +91,7 @@ tv_status_t tv_unit_norm_backward(const struct tv_pass *pass, struct tv_norm_use
         .rstd = tv_pass_at(pass, use.places.rstd),
         .add_dx = add_dx,
         .dx = dx,
+        .accumulate = (pass->memory.given & TV_GIVEN_NORMS) != 0,
         .dweight = weight.grad,
     };
     if (is_llama)
@@ -123,25 +130,37 @@ tv_status_t tv_embedding_unit_forward(const struct tv_pass *pass, void *y)
     return tv_unit_drop(pass, TV_DROPOUT_EMBEDDING, y);
 }
 
+/* A table's gradient can only be added to, here and there: zeros first, unless it holds something. */
+static tv_status_t clear_table(const struct tv_pass *pass, int adds, float *grad, int64_t rows)
+{
+    const size_t bytes = (size_t)(rows * pass->sizes->C) * sizeof(*grad);
+    return adds ? TV_OK : tv_stream_zero(pass->axis->stream, grad, bytes);
+}
+
 tv_status_t tv_embedding_unit_backward_weight(const struct tv_pass *pass, const void *dy)
 {
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_vocab_lookup lookup = lookup_of(pass);
+    const int64_t max_positions = pass->model->args.config.max_positions;
     struct tv_row_gather *gather = &pass->model->gather;
+    float *table = tv_pass_weight(pass, 0).grad;
     TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_EMBEDDING, dy));
     TV_TRY(tv_row_gather_finish(gather));
     const void *whole = gather->whole;
-    TV_TRY(tv_vocab_embedding_backward(pass->axis, &lookup, whole, tv_pass_weight(pass, 0).grad));
+    TV_TRY(clear_table(pass, tv_pass_adds_table(pass), table, lookup.shard.padded));
+    TV_TRY(tv_vocab_embedding_backward(pass->axis, &lookup, whole, table));
     if (pass->model->args.config.family == TV_LLAMA)
         return TV_OK;
     const struct tv_embedding_backward_args positions = {
         .rows = s->rows,
         .cols = s->C,
-        .num = pass->model->args.config.max_positions,
+        .num = max_positions,
         .ids = pass->positions,
         .dy = whole,
         .dtable = tv_pass_weight(pass, 1).grad,
     };
+    TV_TRY(
+        clear_table(pass, pass->memory.given & TV_GIVEN_OTHERS, positions.dtable, max_positions));
     return pass->axis->kernels->embedding_backward(pass->axis->stream, &positions);
 }
 
@@ -166,7 +185,8 @@ static struct tv_linear output_linear(const struct tv_pass *pass)
                               .out = pass->sizes->vocab.padded,
                               .layout = TV_WEIGHT_OUT_IN,
                               .weight = matrix.value,
-                              .dweight = matrix.grad};
+                              .dweight = matrix.grad,
+                              .accumulate = tv_pass_adds_table(pass)};
 }
 
 /* A chunk of rows: their n, and what is made of them. */
@@ -189,10 +209,12 @@ static struct head_chunk chunk_at(const struct tv_pass *pass, int index)
     const struct tv_head_places *h = &pass->model->layout.head;
     const int64_t first = index * h->chunks.rows, left = s->rows - first;
     const struct tv_row_shard rows = {first, left < h->chunks.rows ? left : h->chunks.rows};
+    struct tv_linear linear = output_linear(pass);
+    linear.accumulate |= index > 0; /* to the part of the chunks before */
     return (struct head_chunk){
         .rows = rows,
         .n = tv_pass_element(pass, tv_pass_at(pass, h->norm.y), first * s->C),
-        .linear = output_linear(pass),
+        .linear = linear,
         .loss = {.shard = s->vocab,
                  .rows = rows.num,
                  .logits = tv_pass_at(pass, h->logits),

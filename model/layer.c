@@ -62,7 +62,8 @@ static struct tv_linear matrix(const struct tv_pass *pass, int64_t in, int64_t o
                                .out = out,
                                .layout = is_llama(pass) ? TV_WEIGHT_OUT_IN : TV_WEIGHT_IN_OUT,
                                .weight = w.value,
-                               .dweight = w.grad};
+                               .dweight = w.grad,
+                               .accumulate = (pass->memory.given & TV_GIVEN_OTHERS) != 0};
     if (bias >= 0) {
         linear.bias = tv_pass_weight(pass, bias).value;
         linear.dbias = tv_pass_weight(pass, bias).grad;
@@ -116,7 +117,8 @@ static tv_status_t activate_backward(const struct tv_pass *pass, const void *d_a
             .dy = d_act,
             .dx = ff,
             .dbias = pass->is_split ? NULL : tv_pass_weight(pass, GPT2_FC_BIAS).grad,
-            .cols = s->F};
+            .cols = s->F,
+            .accumulate = (pass->memory.given & TV_GIVEN_OTHERS) != 0};
         return pass->axis->kernels->gelu_backward(pass->axis->stream, &gelu);
     }
     const struct tv_swiglu_backward_args swiglu = {.rows = s->rows,

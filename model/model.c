@@ -136,7 +136,8 @@ static tv_status_t create_buffers(struct tv_model *model)
     const size_t num = (size_t)l->num_local + 1;
     model->squared = malloc(num * sizeof(*model->squared));
     model->squares = malloc(num * sizeof(*model->squares));
-    if (model->squared == NULL || model->squares == NULL)
+    model->given = calloc((size_t)l->num_units, 1);
+    if (model->squared == NULL || model->squares == NULL || model->given == NULL)
         return TV_ERR(TV_NO_MEMORY, "sums of squares of %d weights", l->num_local);
     if (!l->has_head)
         return TV_OK;
@@ -204,6 +205,7 @@ void tv_model_destroy(struct tv_model *model)
     tv_buffer_destroy(&model->activations);
     tv_buffer_destroy(&model->scratch);
     tv_buffer_destroy(&model->tokens);
+    free(model->given);
     free(model->host_losses);
     free(model->squared);
     free(model->squares);
@@ -242,9 +244,10 @@ float *tv_model_grads(struct tv_model *model)
     return model->grads.data;
 }
 
-tv_status_t tv_model_zero_grads(struct tv_model *model)
+void tv_model_begin_step(struct tv_model *model)
 {
-    return tv_stream_zero(model->args.axis.stream, model->grads.data, model->grads.bytes);
+    memset(model->given, 0, (size_t)model->layout.num_units);
+    model->given_tied = 0;
 }
 
 tv_status_t tv_model_memory(const struct tv_model_args *args, int T, tv_dtype_t dtype,

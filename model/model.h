@@ -14,9 +14,10 @@
  * What recomputation does not keep lies in a working set instead; backward makes it again with the
  * same kernels, so the bits are the same.
  *
- * Gradients are those of that sum, added over micro-batches. A tied weight whose two units are both
- * here, in one chunk or two, is one local tensor, to which the backward (or its weight part) of each
- * unit adds when it is called; on two ranks each has its own copy, and the caller sums their
+ * Gradients are those of that sum, added over the micro-batches of a step: the first one's are
+ * written, so nothing is cleared before. A tied weight whose two units are both here, in one chunk or
+ * two, is one local tensor, to which the backward (or its weight part) of each unit adds when it is
+ * called, the head's first; on two ranks each has its own copy, and the caller sums their
  * gradients over the pipe axis. */
 #ifndef TV_MODEL_MODEL_H
 #define TV_MODEL_MODEL_H
@@ -47,14 +48,17 @@ struct tv_unit_memory {
     float *grads;
     const void *tied_params;
     float *tied_grads;
+    int given; /* TV_GIVEN_*: gradients that are added to; others are written over what is there */
 };
+/* Gradients of norms, of a unit's other weights, and of the tied weight, whichever unit lends it. */
+enum { TV_GIVEN_NORMS = 1, TV_GIVEN_OTHERS = 2, TV_GIVEN_TIED = 4 };
 typedef enum {
     TV_USE_FORWARD,
     TV_USE_BACKWARD,
-    TV_USE_BACKWARD_INPUT, /* gives gradients of weights `is_for_rows` alone */
+    TV_USE_BACKWARD_INPUT, /* gives gradients of norms alone, of weights `is_for_rows` */
     TV_USE_BACKWARD_WEIGHT /* needs no weights; gives the others' */
 } tv_unit_use_t;
-/* Lends a unit's memory while it computes. Gradients are added to what is there. next: the unit that
+/* Lends a unit's memory while it computes. next: the unit that
  * this pass uses next, or -1. The head is used FORWARD for the loss of an evaluation alone, and BACKWARD
  * in the input part of a backward, which is all of its own. */
 struct tv_unit_store {
@@ -91,7 +95,7 @@ struct tv_model_args {
 };
 
 /* One weight's place in this rank's flat arrays; each starts at a multiple of 16 elements, gaps are
- * zero. */
+ * zero (in lent memory anything). */
 struct tv_local_param {
     const struct tv_param *param; /* row of the model's table */
     int64_t first, count;         /* elements of tv_model_params / tv_model_grads */
@@ -128,7 +132,10 @@ tv_model_param_count(const struct tv_model *model); /* length of the flat arrays
 /* [param_count] elements of the model's dtype, device memory; NULL with a store, as below */
 void *tv_model_params(struct tv_model *model);
 float *tv_model_grads(struct tv_model *model); /* [param_count] */
-TV_MUST_CHECK tv_status_t tv_model_zero_grads(struct tv_model *model);
+/* Gradients are those of a new step from now on, as they are at first: the first backward, or part of one, that gives
+ * a weight's gradient writes it over what is there, those behind it add. So each unit's backward has to come once at
+ * least before gradients are read; nothing is cleared but tables of an embedding, before its first. */
+void tv_model_begin_step(struct tv_model *model);
 
 /* Bytes that tv_model_create would ask for on each of T tensor ranks, by kind, computed without
  * making anything: for a dry run. args->axis is not read; dtype: of the kernels. Exact. */

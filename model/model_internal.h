@@ -111,7 +111,9 @@ struct tv_model {
     struct tv_param_table table;
     struct tv_model_layout layout;
     struct tv_buffer params, grads, activations, scratch, tokens;
-    double *host_losses;                 /* [rows]; NULL without the head */
+    unsigned char *given; /* [num_units] TV_GIVEN_NORMS, TV_GIVEN_OTHERS; not of lent memory */
+    int given_tied;       /* TV_GIVEN_TIED or 0 */
+    double *host_losses;  /* [rows]; NULL without the head */
     struct tv_square_sum_array *squared; /* [num_local]; behind it, as many sums */
     double *squares;
     /* What is in flight over the tensor axis: rows on their way to the matrices behind a norm, or
@@ -159,6 +161,8 @@ static inline void *tv_pass_element(const struct tv_pass *pass, void *data, int6
 struct tv_weight tv_pass_weight(const struct tv_pass *pass, int index);
 /* The head's output matrix: its own or the tied one. */
 struct tv_weight tv_pass_output_matrix(const struct tv_pass *pass);
+/* Is the gradient of the table of tokens, or of the output matrix, to be added to? Either may be the tied one. */
+int tv_pass_adds_table(const struct tv_pass *pass);
 
 /* The residual stream where a norm reads it, [own rows, C]: x, or x + added, which the norm writes to sum. */
 struct tv_residual {

@@ -281,7 +281,7 @@ tv_status_t tv_row_linear_backward_input(const struct tv_tensor_axis *axis,
     return input_gradient(axis, linear, rows, dy, linear->out, 0, dx, ld_dx);
 }
 
-/* dweight += x^T dy, [in, out], or its transpose */
+/* dweight = (+=) x^T dy, [in, out], or its transpose */
 static tv_status_t weight_gradient(const struct tv_tensor_axis *axis,
                                    const struct tv_linear *linear, int64_t rows, const void *x,
                                    int64_t ld_x, const void *dy, int64_t ld_dy)
@@ -296,21 +296,25 @@ static tv_status_t weight_gradient(const struct tv_tensor_axis *axis,
         .trans_a = 1,
         .b = is_out_in ? x : dy,
         .ld_b = is_out_in ? ld_x : ld_dy,
-        .accumulate = 1,
+        .accumulate = linear->accumulate,
         .c = linear->dweight,
         .ld_c = is_out_in ? linear->in : linear->out,
     };
     return multiply_by_blocks(axis, &args, TV_F32);
 }
 
-/* dbias += column sums of dy[rows, out] */
+/* dbias = (+=) column sums of dy[rows, out] */
 static tv_status_t bias_gradient(const struct tv_tensor_axis *axis, const struct tv_linear *linear,
                                  int64_t rows, const void *dy, int64_t ld_dy)
 {
     if (linear->dbias == NULL)
         return TV_OK;
-    const struct tv_bias_backward_args bias = {
-        .rows = rows, .cols = linear->out, .ld_dy = ld_dy, .dy = dy, .dbias = linear->dbias};
+    const struct tv_bias_backward_args bias = {.rows = rows,
+                                               .cols = linear->out,
+                                               .ld_dy = ld_dy,
+                                               .dy = dy,
+                                               .accumulate = linear->accumulate,
+                                               .dbias = linear->dbias};
     return axis->kernels->bias_backward(axis->stream, &bias);
 }
 

@@ -111,8 +111,9 @@ struct tv_linear {
     tv_weight_layout_t layout;
     const void *weight; /* [in, out] or [out, in] */
     const void *bias;   /* [out] or NULL */
-    float *dweight;     /* same shape, added to */
-    float *dbias;       /* [out] or NULL, added to */
+    float *dweight;     /* same shape */
+    float *dbias;       /* [out] or NULL */
+    int accumulate;     /* dweight and dbias are added to (+=), else written (=) */
 };
 /* y[rows, out] = x[rows, in] W + bias; local only. ld_y >= out. */
 TV_MUST_CHECK tv_status_t tv_column_linear_forward(const struct tv_tensor_axis *axis,
@@ -139,8 +140,8 @@ TV_MUST_CHECK tv_status_t tv_row_linear_forward(const struct tv_tensor_axis *axi
 TV_MUST_CHECK tv_status_t tv_row_linear_backward_input(const struct tv_tensor_axis *axis,
                                                        const struct tv_linear *linear, int64_t rows,
                                                        const void *dy, void *dx, int64_t ld_dx);
-/* dweight += x^T dy; dbias += column sums of dy. Local only; needs neither the weight nor dx, so it
- * may come any time later. */
+/* dweight = (accumulate: +=) x^T dy; dbias likewise column sums of dy. Local only; needs neither the
+ * weight nor dx, so it may come any time later. */
 TV_MUST_CHECK tv_status_t tv_column_linear_backward_weight(const struct tv_tensor_axis *axis,
                                                            const struct tv_linear *linear,
                                                            int64_t rows, const void *x,

@@ -80,6 +80,7 @@ static void fill_bias_backward(struct tv_room *room, const struct tv_kernel_size
                                                              .cols = s->ffn,
                                                              .ld_dy = s->ffn,
                                                              .dy = tv_take(room, s->rows * s->ffn),
+                                                             .accumulate = 1,
                                                              .dbias = tv_take_floats(room, s->ffn)};
 }
 
@@ -128,6 +129,7 @@ static void fill_norm_backward(struct tv_room *room, const struct tv_kernel_size
                                         .weight = tv_take(room, C),
                                         .rstd = tv_take_constant(room, s->rows, 1),
                                         .dx = tv_take(room, s->rows * C),
+                                        .accumulate = 1,
                                         .dweight = tv_take_floats(room, C)};
 }
 

@@ -3,7 +3,7 @@
  * A rank's step is the sum of its parts, by construction: what it spends in kernels, by group; what it waits for
  * messages of the tensor and data axes and of tied weights (communication); what it waits for its neighbours in the
  * pipeline and, at the sums over all ranks, for the slowest one (idle); and what is left (other: copies, clearing of
- * gradients, the executor).
+ * embeddings' gradients, the executor).
  *
  * A kernel is timed until its stream has done it. On a GPU, where the host otherwise runs ahead, that makes steps
  * longer: there as many steps run before them whose kernels are not timed, and those say how fast training is. */

@@ -147,7 +147,9 @@ tv_status_t tv_train_step(struct tv_trainer *tr, int64_t step, struct tv_step_re
     TV_TRY(tv_trainer_fit_batch(tr));
     tv_trainer_start_account(tr);
     tv_trainer_begin_pass(tr, step);
-    TV_TRY(tr->store != NULL ? tv_store_zero_grads(tr->store) : tv_model_zero_grads(tr->model));
+    tv_model_begin_step(tr->model);
+    if (tr->store != NULL)
+        tv_store_begin_step(tr->store);
 
     /* 1. Walk the pipeline: the schedule is a checked list of forwards, backwards and messages. The last backward of
      *    each unit starts the sum of its gradients over the replicas. */

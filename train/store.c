@@ -2,6 +2,7 @@
  * the shards. */
 #include "train/store.h"
 #include <stdlib.h>
+#include <string.h>
 
 enum { NUM_BUFFERS = 2, MAX_PARTS = 2 };
 
@@ -35,7 +36,8 @@ struct tv_store {
     int64_t largest, kept_count;
     struct tv_buffer params, grads, params_room, grads_room, kept;
     struct lent_buffer weights[NUM_BUFFERS], gradients[NUM_BUFFERS];
-    int oldest; /* of the gradients' buffers */
+    int oldest;             /* of the gradients' buffers */
+    unsigned char *has_sum; /* [buckets] of this step, in the shard */
 };
 
 /* ---- places ---- */
@@ -130,6 +132,9 @@ static tv_status_t create_buffers(struct tv_store *store)
     TV_TRY(tv_buffer_create(device, weight_bytes(run, is_sharded ? room : 0), TV_MEM_BUFFERS,
                             &store->params_room));
     TV_TRY(tv_buffer_create(device, bytes_of(store->kept_count), TV_MEM_BUFFERS, &store->kept));
+    store->has_sum = calloc((size_t)s->shards.num_buckets + 1, 1);
+    if (store->has_sum == NULL)
+        return TV_ERR(TV_NO_MEMORY, "%d buckets", s->shards.num_buckets);
     for (int i = 0; i < NUM_BUFFERS; i++) {
         store->gradients[i].data = (float *)store->grads_room.data + i * store->largest;
         if (is_sharded)
@@ -243,7 +248,7 @@ static float *grads_of(const struct lent_buffer *buffer, const struct part *part
     return (float *)buffer->data + part->offset;
 }
 
-/* Wait for a buffer's sums and add them to the shards. */
+/* Wait for a buffer's sums and add them to the shards, of which the first of a step take them as they are. */
 static tv_status_t settle(struct tv_store *store, struct lent_buffer *buffer)
 {
     const struct tv_shards *shards = &store->args.sharding->shards;
@@ -257,9 +262,12 @@ static tv_status_t settle(struct tv_store *store, struct lent_buffer *buffer)
         const struct tv_from_bf16_args unpack = {own.count, tv_at(grads, first, TV_BF16),
                                                  grads + first};
         const struct tv_add_args add = {.count = own.count, .a = grads + first, .b = sum, .y = sum};
+        unsigned char *has_sum = &store->has_sum[part->bucket];
         if (store->args.run->grad_dtype == TV_BF16)
             TV_TRY(store->args.kernels->from_bf16(store->args.stream, &unpack));
-        TV_TRY(store->args.kernels->add(store->args.stream, &add));
+        TV_TRY(*has_sum ? store->args.kernels->add(store->args.stream, &add)
+                        : tv_stream_copy(store->args.stream, sum, add.a, bytes_of(own.count)));
+        *has_sum = 1;
     }
     buffer->unit = NULL;
     return TV_OK;
@@ -286,11 +294,15 @@ static tv_status_t start_reduce(struct tv_store *store, const struct lent_unit *
     return TV_OK;
 }
 
-/* The norms' gradients: from the first part of a backward into what is kept (to_kept), added; or out of it into the
- * second part's buffer, which leaves zeros. A sum of several micro-batches goes with the first that asks for it. */
+/* The gradients of a backward in two parts that the first one gives, norms': zeros for it, of which biases of row
+ * matrices keep theirs; its gradients added to what is kept; and that into the second part's buffer, which leaves
+ * zeros. A sum of several micro-batches goes with the first that asks for it. */
+enum kept_move { CLEAR, KEEP, TAKE };
+
 static tv_status_t move_kept(struct tv_store *store, const struct lent_unit *unit, float *grads,
-                             int to_kept)
+                             enum kept_move move)
 {
+    struct tv_stream *stream = store->args.stream;
     const struct tv_local_params *locals = &store->args.sharding->locals;
     float *kept = store->kept.data;
     int64_t place = unit->kept_first;
@@ -299,13 +311,14 @@ static tv_status_t move_kept(struct tv_store *store, const struct lent_unit *uni
         if (local->unit != unit->unit || !local->param->is_for_rows)
             continue;
         float *grad = grads + local->first - unit->first;
-        const struct tv_add_args add = {.count = local->count,
-                                        .a = grad,
-                                        .b = kept + place,
-                                        .y = to_kept ? kept + place : grad};
-        TV_TRY(store->args.kernels->add(store->args.stream, &add));
-        if (!to_kept)
-            TV_TRY(tv_stream_zero(store->args.stream, kept + place, bytes_of(local->count)));
+        const struct tv_add_args add = {local->count, grad, kept + place, kept + place};
+        if (move == KEEP)
+            TV_TRY(store->args.kernels->add(stream, &add));
+        if (move == TAKE)
+            TV_TRY(tv_stream_copy(stream, grad, kept + place, bytes_of(local->count)));
+        if (move != KEEP)
+            TV_TRY(
+                tv_stream_zero(stream, move == TAKE ? kept + place : grad, bytes_of(local->count)));
         place += local->count;
     }
     return TV_OK;
@@ -316,9 +329,8 @@ static tv_status_t lend_grads(struct tv_store *store, const struct lent_unit *un
 {
     struct lent_buffer *buffer = &store->gradients[store->oldest];
     TV_TRY(settle(store, buffer));
-    TV_TRY(tv_stream_zero(store->args.stream, buffer->data, bytes_of(unit->count)));
-    if (use == TV_USE_BACKWARD_WEIGHT)
-        TV_TRY(move_kept(store, unit, buffer->data, 0));
+    if (use != TV_USE_BACKWARD)
+        TV_TRY(move_kept(store, unit, buffer->data, use == TV_USE_BACKWARD_INPUT ? CLEAR : TAKE));
     memory->grads = buffer->data;
     memory->tied_grads = unit->tied_offset >= 0 ? (float *)buffer->data + unit->tied_offset : NULL;
     return TV_OK;
@@ -329,7 +341,7 @@ static tv_status_t take_back_grads(struct tv_store *store, const struct lent_uni
 {
     struct lent_buffer *buffer = &store->gradients[store->oldest];
     if (use == TV_USE_BACKWARD_INPUT)
-        return move_kept(store, unit, buffer->data, 1);
+        return move_kept(store, unit, buffer->data, KEEP);
     store->oldest = (store->oldest + 1) % NUM_BUFFERS;
     return start_reduce(store, unit, buffer);
 }
@@ -393,6 +405,7 @@ void tv_store_destroy(struct tv_store *store)
     tv_buffer_destroy(&store->params_room);
     tv_buffer_destroy(&store->grads_room);
     tv_buffer_destroy(&store->kept);
+    free(store->has_sum);
     free(store->units);
     free(store);
 }
@@ -414,9 +427,9 @@ struct tv_weight_array tv_store_grads(struct tv_store *store)
     return (struct tv_weight_array){store->grads.data, 1, 0};
 }
 
-tv_status_t tv_store_zero_grads(struct tv_store *store)
+void tv_store_begin_step(struct tv_store *store)
 {
-    return tv_stream_zero(store->args.stream, store->grads.data, store->grads.bytes);
+    memset(store->has_sum, 0, (size_t)store->args.sharding->shards.num_buckets);
 }
 
 /* The shards of all groups, as the gradients of a step travel. */

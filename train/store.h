@@ -34,8 +34,9 @@ const struct tv_unit_store *tv_store_lender(struct tv_store *store);
 struct tv_stored_weights tv_store_params(struct tv_store *store);
 struct tv_weight_array tv_store_grads(struct tv_store *store);
 
-/* Around the backwards of a step. finish: the shards' sums over the copies too, once. */
-TV_MUST_CHECK tv_status_t tv_store_zero_grads(struct tv_store *store);
+/* Around the backwards of a step. begin: the first sum of a bucket is written over its shard, those behind it are
+ * added. finish: the shards' sums over the copies too, once. */
+void tv_store_begin_step(struct tv_store *store);
 TV_MUST_CHECK tv_status_t tv_store_finish(struct tv_store *store);
 
 /* Bytes that tv_store_create asks for, by kind; those of other kinds stay as they are. room_out, or NULL: the part of

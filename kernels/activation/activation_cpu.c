@@ -39,8 +39,12 @@ tv_status_t TV_CPU(gelu_backward)(struct tv_stream *stream, const struct tv_gelu
     }
     if (a->dbias == NULL)
         return TV_OK;
-    const struct tv_bias_backward_args bias = {
-        .rows = a->count / a->cols, .cols = a->cols, .ld_dy = a->cols, .dy = dx, .dbias = a->dbias};
+    const struct tv_bias_backward_args bias = {.rows = a->count / a->cols,
+                                               .cols = a->cols,
+                                               .ld_dy = a->cols,
+                                               .dy = dx,
+                                               .accumulate = a->accumulate,
+                                               .dbias = a->dbias};
     return TV_CPU(bias_backward)(stream, &bias);
 }
 

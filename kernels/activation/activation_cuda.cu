@@ -100,7 +100,8 @@ template <typename T> tv_status_t gelu_backward(tv_stream *stream, const tv_gelu
                             tv_is_aligned<width>(work.dx);
     if (a->dbias != nullptr)
         return tv_add_column_sums<1, width>(stream, is_aligned && a->cols % width == 0,
-                                            a->count / a->cols, a->cols, work, {{a->dbias}});
+                                            a->count / a->cols, a->cols, work,
+                                            {{a->dbias}, a->accumulate != 0});
     return tv_map_array<width>(stream, is_aligned, a->count, work);
 }
 

@@ -51,7 +51,7 @@ static void add_column_sums(const struct tv_bias_backward_args *a, int64_t first
             sum[c] += (double)tv_load(dy[c]);
     }
     for (int64_t c = 0; c < cols; c++)
-        a->dbias[first + c] = (float)((double)a->dbias[first + c] + sum[c]);
+        a->dbias[first + c] = (float)((a->accumulate ? (double)a->dbias[first + c] : 0) + sum[c]);
 }
 
 tv_status_t TV_CPU(bias_backward)(struct tv_stream *stream, const struct tv_bias_backward_args *a)

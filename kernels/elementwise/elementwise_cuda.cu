@@ -72,7 +72,8 @@ template <typename T> tv_status_t bias_backward(tv_stream *stream, const tv_bias
     const bias_work<T> work = {static_cast<const T *>(a->dy), a->ld_dy};
     constexpr int width = tv_width<T>;
     const bool is_aligned = tv_is_aligned<width>(work.dy, a->ld_dy) && a->cols % width == 0;
-    return tv_add_column_sums<1, width>(stream, is_aligned, a->rows, a->cols, work, {{a->dbias}});
+    return tv_add_column_sums<1, width>(stream, is_aligned, a->rows, a->cols, work,
+                                        {{a->dbias}, a->accumulate != 0});
 }
 
 constexpr int square_threads = 256, square_blocks = 1024, square_num = 128;

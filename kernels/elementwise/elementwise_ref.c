@@ -29,7 +29,7 @@ tv_status_t TV_REF(bias_backward)(struct tv_stream *stream, const struct tv_bias
     (void)stream;
     const tv_element_t *dy = a->dy;
     for (int64_t c = 0; c < a->cols; c++) {
-        double sum = (double)a->dbias[c];
+        double sum = a->accumulate ? (double)a->dbias[c] : 0;
         for (int64_t r = 0; r < a->rows; r++)
             sum += (double)tv_load(dy[r * a->ld_dy + c]);
         a->dbias[c] = (float)sum;

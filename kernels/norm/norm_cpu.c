@@ -130,9 +130,12 @@ static void weight_columns(const struct tv_norm_backward_args *a, int64_t first,
         }
     }
     for (int64_t c = 0; c < cols; c++) {
-        a->dweight[first + c] = (float)((double)a->dweight[first + c] + dweight[c]);
-        if (has_mean)
-            a->dbias[first + c] = (float)((double)a->dbias[first + c] + dbias[c]);
+        float *to = a->dweight + first + c;
+        *to = (float)((a->accumulate ? (double)*to : 0) + dweight[c]);
+        if (!has_mean)
+            continue;
+        to = a->dbias + first + c;
+        *to = (float)((a->accumulate ? (double)*to : 0) + dbias[c]);
     }
 }
 

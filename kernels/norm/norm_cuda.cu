@@ -335,12 +335,14 @@ tv_status_t norm_backward(tv_stream *stream, const tv_norm_backward_args *a, boo
                            a->rows,
                            a->cols,
                            a->add_dx != 0};
-    const tv_columns<2> out = {{a->dweight, has_mean ? a->dbias : nullptr}};
+    const tv_columns<2> out = {{a->dweight, has_mean ? a->dbias : nullptr}, a->accumulate != 0};
     const bool is_aligned = tv_is_aligned<width>(work.x, a->cols) &&
                             tv_is_aligned<width>(work.dy) && tv_is_aligned<width>(work.weight) &&
                             tv_is_aligned<width>(work.dx);
-    if (a->rows == 0 || a->cols == 0)
+    if (a->cols == 0)
         return TV_OK;
+    if (a->rows == 0)
+        return tv_add_chunks<2>(stream, nullptr, 0, a->cols, out);
     return is_aligned ? slopes<width>(stream, work, out) : slopes<1>(stream, work, out);
 }
 

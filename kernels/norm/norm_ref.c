@@ -77,9 +77,9 @@ static void weight_gradients(const struct tv_norm_backward_args *a)
             dweight += (double)tv_load(dy[r * a->cols + c]) * normalized(a, r, c);
             dbias += (double)tv_load(dy[r * a->cols + c]);
         }
-        a->dweight[c] = (float)((double)a->dweight[c] + dweight);
+        a->dweight[c] = (float)((a->accumulate ? (double)a->dweight[c] : 0) + dweight);
         if (a->dbias != NULL)
-            a->dbias[c] = (float)((double)a->dbias[c] + dbias);
+            a->dbias[c] = (float)((a->accumulate ? (double)a->dbias[c] : 0) + dbias);
     }
 }
 

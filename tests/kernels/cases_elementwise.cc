@@ -23,11 +23,11 @@ tv_status_t add(Call &run, int64_t count, Alias alias)
     return run.kernels->add(run.stream, &args);
 }
 
-tv_status_t bias_backward(Call &run, int64_t rows, int64_t cols, int64_t gap)
+tv_status_t bias_backward(Call &run, int64_t rows, int64_t cols, int64_t gap, int accumulate)
 {
-    const tv_bias_backward_args args = {rows, cols, cols + gap,
-                                        run.in(rows, cols, cols + gap).data(),
-                                        run.updated(1, cols, cols).data()};
+    Tensor &dbias = accumulate ? run.updated(1, cols, cols) : run.out(1, cols, cols);
+    const tv_bias_backward_args args = {
+        rows, cols, cols + gap, run.in(rows, cols, cols + gap).data(), accumulate, dbias.data()};
     return run.kernels->bias_backward(run.stream, &args);
 }
 
@@ -44,23 +44,25 @@ tv_status_t gelu_backward(Call &run, int64_t count, Alias alias)
                                        : run.in(1, count, count, -8, 8);
     Tensor &dy = alias == Alias::first ? run.updated(1, count, count) : run.in(1, count, count);
     Tensor &dx = alias == Alias::first ? dy : alias == Alias::second ? x : run.out(1, count, count);
-    const tv_gelu_backward_args args = {count, x.data(), dy.data(), dx.data(), nullptr, 0};
+    const tv_gelu_backward_args args = {count, x.data(), dy.data(), dx.data(), nullptr, 0, 0};
     return run.kernels->gelu_backward(run.stream, &args);
 }
 
 // The sums are those of bias_backward over the dx that is stored, to the bit: the difference is 0.
-tv_status_t gelu_backward_with_bias(Call &run, int64_t rows, int64_t cols, Alias alias)
+tv_status_t gelu_backward_with_bias(Call &run, int64_t rows, int64_t cols, Alias alias,
+                                    int accumulate)
 {
     Tensor &x = alias == Alias::second ? run.updated(rows, cols, cols, -8, 8)
                                        : run.in(rows, cols, cols, -8, 8);
     Tensor &dy = run.in(rows, cols, cols);
     Tensor &dx = alias == Alias::second ? x : run.out(rows, cols, cols);
     float *const dbias = run.room(cols), *const alone = run.room(cols);
-    std::fill(dbias, dbias + cols, 0.5f);
-    std::fill(alone, alone + cols, 0.5f);
-    const tv_gelu_backward_args args = {rows * cols, x.data(), dy.data(), dx.data(), dbias, cols};
+    for (int64_t c = 0; c < cols && accumulate; c++)
+        dbias[c] = alone[c] = 0.5f;
+    const tv_gelu_backward_args args = {rows * cols, x.data(), dy.data(), dx.data(),
+                                        dbias,       cols,     accumulate};
     TV_TRY(run.kernels->gelu_backward(run.stream, &args));
-    const tv_bias_backward_args bias = {rows, cols, cols, dx.data(), alone};
+    const tv_bias_backward_args bias = {rows, cols, cols, dx.data(), accumulate, alone};
     TV_TRY(run.kernels->bias_backward(run.stream, &bias));
     Tensor &difference = run.out(1, cols, cols);
     for (int64_t c = 0; c < cols; c++)
@@ -308,12 +310,18 @@ void add_matrices(std::vector<Case> &cases, int64_t rows, int64_t cols, int64_t 
                          [=](Call &run) { return axpby(run, rows, cols, gap, beta); }});
     cases.push_back({"axpby", shape + "_in_place", exact,
                      [=](Call &run) { return axpby_in_place(run, rows, cols); }});
-    cases.push_back({"bias_backward", shape, rounding,
-                     [=](Call &run) { return bias_backward(run, rows, cols, gap); }});
-    for (Alias alias : {Alias::none, Alias::second})
-        cases.push_back(
-            {"gelu_backward", shape + "_bias" + (alias == Alias::none ? "" : "_onto_x"), rounding,
-             [=](Call &run) { return gelu_backward_with_bias(run, rows, cols, alias); }});
+    for (int accumulate : {0, 1}) {
+        const std::string onto = accumulate ? "_add" : "";
+        cases.push_back({"bias_backward", shape + onto, rounding, [=](Call &run) {
+                             return bias_backward(run, rows, cols, gap, accumulate);
+                         }});
+        for (Alias alias : {Alias::none, Alias::second})
+            cases.push_back({"gelu_backward",
+                             shape + "_bias" + (alias == Alias::none ? "" : "_onto_x") + onto,
+                             rounding, [=](Call &run) {
+                                 return gelu_backward_with_bias(run, rows, cols, alias, accumulate);
+                             }});
+    }
     cases.push_back({"dropout", shape, exact,
                      [=](Call &run) { return dropout(run, rows, cols, Alias::none); }});
     cases.push_back({"dropout", shape + "_in_place", exact,

@@ -57,8 +57,12 @@ tv_status_t norm_forward(Call &run, int64_t rows, int64_t cols, int has_mean, Ad
 }
 
 // Any mean and rstd will do: backward takes them as given.
-tv_status_t norm_backward(Call &run, int64_t rows, int64_t cols, int has_mean, int add_dx)
+tv_status_t norm_backward(Call &run, int64_t rows, int64_t cols, int has_mean, int add_dx,
+                          int accumulate)
 {
+    const auto sums = [&]() -> Tensor & {
+        return accumulate ? run.updated(1, cols, cols) : run.out(1, cols, cols);
+    };
     tv_norm_backward_args args = {};
     args.rows = rows;
     args.cols = cols;
@@ -69,8 +73,9 @@ tv_status_t norm_backward(Call &run, int64_t rows, int64_t cols, int has_mean, i
     args.rstd = run.in(1, rows, rows, 0.5f, 1.5f).data();
     args.add_dx = add_dx;
     args.dx = (add_dx ? run.updated(rows, cols, cols) : run.out(rows, cols, cols)).data();
-    args.dweight = run.updated(1, cols, cols).data();
-    args.dbias = has_mean ? run.updated(1, cols, cols).data() : Place{};
+    args.accumulate = accumulate;
+    args.dweight = sums().data();
+    args.dbias = has_mean ? sums().data() : Place{};
     const auto op = has_mean ? run.kernels->layernorm_backward : run.kernels->rmsnorm_backward;
     return op(run.stream, &args);
 }
@@ -104,9 +109,12 @@ void add_norms(std::vector<Case> &cases, int64_t rows, int64_t cols)
                              }});
         }
         for (int add_dx : {0, 1})
-            cases.push_back(
-                {op + "_backward", shape + (add_dx ? "_add" : ""), rounding,
-                 [=](Call &run) { return norm_backward(run, rows, cols, has_mean, add_dx); }});
+            for (int accumulate : {0, 1})
+                cases.push_back(
+                    {op + "_backward", shape + (add_dx ? "_add" : "") + (accumulate ? "_onto" : ""),
+                     rounding, [=](Call &run) {
+                         return norm_backward(run, rows, cols, has_mean, add_dx, accumulate);
+                     }});
     }
 }
 } // namespace
@@ -119,7 +127,7 @@ void add_norm_cases(std::vector<Case> &cases)
     for (const auto &[rows, cols] : {std::pair<int64_t, int64_t>{2120, 24}, {1060, 100}})
         cases.push_back(
             {"layernorm_backward", shape_name({rows, cols}), rounding,
-             [r = rows, c = cols](Call &run) { return norm_backward(run, r, c, 1, 1); }});
+             [r = rows, c = cols](Call &run) { return norm_backward(run, r, c, 1, 1, 1); }});
     // two sequences and a part of one; one position; heads wider than the tables of a version
     const Rotary shapes[] = {{64, 8, 26, 2, 64, false}, {1, 0, 1, 1, 2, false},
                              {31, 3, 31, 1, 10, false}, {66, 5, 33, 3, 8, false},

@@ -370,7 +370,7 @@ TEST_P(Definitions, ActivationsFarFromZero)
     const float x[] = {-1e4f, -100, -30, 0, 30, 100, 1e4f}, one[] = {1, 1, 1, 1, 1, 1, 1};
     float y[7], dx[7], gated[7], d_gate[7], d_up[7];
     const tv_gelu_args gelu = {7, x, y};
-    const tv_gelu_backward_args gelu_backward = {7, x, one, dx, nullptr, 0};
+    const tv_gelu_backward_args gelu_backward = {7, x, one, dx, nullptr, 0, 0};
     const tv_swiglu_args swiglu = {1, 7, 7, 7, 7, x, one, gated};
     const tv_swiglu_backward_args swiglu_backward = {1, 7, 7,   7,   7,      7,
                                                      7, x, one, one, d_gate, d_up};

@@ -77,7 +77,7 @@ TEST_F(Gradients, Bias)
     const int64_t m = 5, n = 3;
     std::vector<float> bias = numbers(n), none(1), dy = numbers(m * n), y((size_t)(m * n));
     std::vector<float> dbias((size_t)n, 1);
-    const tv_bias_backward_args backward = {m, n, n, dy.data(), dbias.data()};
+    const tv_bias_backward_args backward = {m, n, n, dy.data(), 1, dbias.data()};
     ASSERT_EQ(kernels->bias_backward(device.stream, &backward), TV_OK);
     expect_gradient("bias", bias, less_one(dbias), [&] {
         tv_matmul_args args = {};
@@ -134,17 +134,9 @@ void Gradients::check_norm(int has_mean)
     };
     loss();
     std::vector<float> dx((size_t)size, 1), dweight((size_t)cols, 1), dbias((size_t)cols, 1);
-    tv_norm_backward_args grad = {rows,
-                                  cols,
-                                  dy.data(),
-                                  x.data(),
-                                  weight.data(),
-                                  args.mean,
-                                  rstd.data(),
-                                  0,
-                                  dx.data(),
-                                  dweight.data(),
-                                  has_mean ? dbias.data() : nullptr};
+    tv_norm_backward_args grad = {
+        rows,        cols, dy.data(), x.data(), weight.data(),  args.mean,
+        rstd.data(), 0,    dx.data(), 1,        dweight.data(), has_mean ? dbias.data() : nullptr};
     ASSERT_EQ(backward(device.stream, &grad), TV_OK);
     expect_gradient("x", x, dx, loss);
     expect_gradient("weight", weight, less_one(dweight), loss);
@@ -188,7 +180,7 @@ TEST_F(Gradients, Gelu)
 {
     const int64_t n = 41;
     std::vector<float> x = numbers(n, -4, 4), dy = numbers(n), y((size_t)n), dx((size_t)n);
-    const tv_gelu_backward_args backward = {n, x.data(), dy.data(), dx.data(), nullptr, 0};
+    const tv_gelu_backward_args backward = {n, x.data(), dy.data(), dx.data(), nullptr, 0, 0};
     ASSERT_EQ(kernels->gelu_backward(device.stream, &backward), TV_OK);
     expect_gradient("x", x, dx, [&] {
         const tv_gelu_args args = {n, x.data(), y.data()};

@@ -106,7 +106,7 @@ TEST_F(Large, GeluThereAndBack)
         return kernels()->gelu_forward(staged->stream, &args);
     });
     expect_copies(stored, [&](int64_t times, void *out) {
-        const tv_gelu_backward_args args = {times * small_count, x, dy, out, nullptr, 0};
+        const tv_gelu_backward_args args = {times * small_count, x, dy, out, nullptr, 0, 0};
         return kernels()->gelu_backward(staged->stream, &args);
     });
 }

@@ -118,6 +118,8 @@ TEST(Work, OfRowsAndColumns)
     float some = 0;
     tv_bias_backward_args bias = {};
     bias.rows = 2, bias.cols = 3;
+    expect_work(tv_kernel_work_of(TV_KERNEL_bias_backward, &bias, TV_F32), 0, 6 + 3);
+    bias.accumulate = 1;
     expect_work(tv_kernel_work_of(TV_KERNEL_bias_backward, &bias, TV_F32), 0, 6 + 6);
     tv_norm_args norm = {};
     norm.rows = 2, norm.cols = 3;
@@ -128,6 +130,8 @@ TEST(Work, OfRowsAndColumns)
     expect_work(tv_kernel_work_of(TV_KERNEL_rmsnorm_forward, &norm, TV_F32), 0, 24 + 3 + 2);
     tv_norm_backward_args back = {};
     back.rows = 2, back.cols = 3;
+    expect_work(tv_kernel_work_of(TV_KERNEL_layernorm_backward, &back, TV_F32), 0, 18 + 9 + 4);
+    back.accumulate = 1;
     expect_work(tv_kernel_work_of(TV_KERNEL_layernorm_backward, &back, TV_F32), 0, 18 + 15 + 4);
     back.add_dx = 1;
     expect_work(tv_kernel_work_of(TV_KERNEL_rmsnorm_backward, &back, TV_F32), 0, 24 + 9 + 2);
@@ -182,6 +186,8 @@ TEST(Work, OfElements)
     float dbias[11] = {};
     back.dbias = dbias;
     back.cols = 11;
+    expect_work(tv_kernel_work_of(TV_KERNEL_gelu_backward, &back, TV_F32), 0, 33 + 11);
+    back.accumulate = 1;
     expect_work(tv_kernel_work_of(TV_KERNEL_gelu_backward, &back, TV_F32), 0, 33 + 2 * 11);
     tv_adamw_args adamw = {};
     tv_adamw_weight weights[2] = {};

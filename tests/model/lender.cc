@@ -2,13 +2,14 @@
 #include "tensor/axis_ranks.h"
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 Lender::Lender(const struct tv_model_args &args, int T) : store{this, acquire, release}
 {
     EXPECT_EQ(TV_OK, tv_model_param_table(&args.config, &table));
     EXPECT_EQ(TV_OK, tv_model_place_params(&args, &table, T, &locals)) << tv_error_message();
     params.resize((size_t)locals.count);
-    grads.resize((size_t)locals.count);
+    grads.resize((size_t)locals.count, NAN);
 }
 
 Lender::~Lender()
@@ -47,6 +48,7 @@ tv_status_t Lender::acquire(void *context, int unit, int next, tv_unit_use_t use
         return std::vector<float>(flat.begin() + from, flat.begin() + to);
     };
     *memory_out = {};
+    memory_out->given = self->given[unit] | self->given[-1];
     if (use != TV_USE_BACKWARD_WEIGHT) {
         self->lent_params = copy(self->params, first, end);
         memory_out->params = self->lent_params.data();
@@ -78,9 +80,16 @@ void Lender::give_back(int unit, tv_unit_use_t use)
             is_tied ? lent_tied_grads.data() : lent_grads.data() + local->first - first;
         float *own = grads.data() + local->first;
         const bool may_change = use != TV_USE_BACKWARD_INPUT || local->param->is_for_rows;
-        EXPECT_TRUE(may_change || std::equal(lent, lent + local->count, own)) << local->param->name;
+        EXPECT_TRUE(may_change || std::memcmp(lent, own, (size_t)local->count * sizeof(*own)) == 0)
+            << local->param->name;
         std::copy(lent, lent + local->count, own);
     }
+    if (use != TV_USE_BACKWARD_WEIGHT)
+        given[unit] |= TV_GIVEN_NORMS;
+    if (use != TV_USE_BACKWARD_INPUT)
+        given[unit] |= TV_GIVEN_OTHERS;
+    if (use != TV_USE_BACKWARD_INPUT && (tied != nullptr || unit == 0))
+        given[-1] = TV_GIVEN_TIED;
 }
 
 tv_status_t Lender::release(void *context, int unit, tv_unit_use_t use)

@@ -3,6 +3,7 @@
 #ifndef TESTS_MODEL_LENDER_H
 #define TESTS_MODEL_LENDER_H
 #include "model/model.h"
+#include <map>
 #include <vector>
 
 class Lender
@@ -22,12 +23,13 @@ class Lender
                                struct tv_unit_memory *memory_out);
     static tv_status_t release(void *context, int unit, tv_unit_use_t use);
     void find(int unit, int64_t *first, int64_t *end, const struct tv_local_param **tied) const;
-    /* One way or the other between the gradients and what is lent; what a use may not touch stays. */
+    /* What is lent becomes the gradients; what a use may not touch stays. */
     void give_back(int unit, tv_unit_use_t use);
 
     struct tv_param_table table = {};
     struct tv_local_params locals = {};
-    int current = -1; /* the unit in use */
+    int current = -1;         /* the unit in use */
+    std::map<int, int> given; /* TV_GIVEN_* by unit; the tied weight's under -1 */
     std::vector<float> lent_params, lent_grads, lent_tied_params, lent_tied_grads;
 };
 #endif

@@ -130,7 +130,12 @@ void Rank::create_stage(size_t stage)
         ASSERT_NE(step.weights.end(), weight) << local.param->name;
         tv_param_scatter(local.param, T, t, weight->second.data(), params_of(stage) + local.first);
     }
-    ASSERT_OK(tv_model_zero_grads(model));
+    // Gradients are written before they are added to: what is left of before shows.
+    for (int i = 0; i < tv_model_num_local_params(model) && !step.is_lent; i++) {
+        const struct tv_local_param local = tv_model_local_param(model, i);
+        std::fill_n(grads_of(stage) + local.first, local.count, NAN);
+    }
+    tv_model_begin_step(model);
 }
 
 void Rank::create()

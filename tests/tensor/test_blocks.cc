@@ -20,7 +20,7 @@ float x[1], weight[1], bias[1], y[1], dweight[1];
 
 struct tv_linear linear_of(tv_weight_layout_t layout)
 {
-    return {in, out, layout, weight, bias, dweight, nullptr};
+    return {in, out, layout, weight, bias, dweight, nullptr, 0};
 }
 
 int64_t place(const void *data, const float *base)
@@ -72,7 +72,7 @@ TEST_P(Blocks, CutALongDepthFirst)
 {
     const int64_t chunk = 256, channels = 384, vocabulary = 50304;
     const struct tv_linear linear = {channels, vocabulary, GetParam(), weight,
-                                     nullptr,  dweight,    nullptr};
+                                     nullptr,  dweight,    nullptr,    0};
     run([&](const struct tv_tensor_axis &axis) {
         ASSERT_OK(tv_column_linear_backward_input(&axis, &linear, chunk, y, vocabulary, 0, x));
     });
@@ -107,15 +107,18 @@ TEST_P(Blocks, CoverTheInputsGradient)
 
 TEST_P(Blocks, CoverTheWeightsGradient)
 {
-    const struct tv_linear linear = linear_of(GetParam());
+    struct tv_linear linear = linear_of(GetParam());
     const bool is_out_in = GetParam() == TV_WEIGHT_OUT_IN;
-    run([&](const struct tv_tensor_axis &axis) {
-        ASSERT_OK(tv_column_linear_backward_weight(&axis, &linear, rows, x, y, ld_y));
-    });
-    if (is_out_in)
-        expect_blocks_of(out, in, rows, y, x, dweight, true);
-    else
-        expect_blocks_of(in, out, rows, x, y, dweight, true);
+    for (const bool adds : {false, true}) {
+        linear.accumulate = adds;
+        run([&](const struct tv_tensor_axis &axis) {
+            ASSERT_OK(tv_column_linear_backward_weight(&axis, &linear, rows, x, y, ld_y));
+        });
+        if (is_out_in)
+            expect_blocks_of(out, in, rows, y, x, dweight, adds);
+        else
+            expect_blocks_of(in, out, rows, x, y, dweight, adds);
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Layouts, Blocks, testing::Values(TV_WEIGHT_IN_OUT, TV_WEIGHT_OUT_IN));
@@ -136,7 +139,8 @@ TEST(BlockSizes, AreMillisecondsAndNoSlivers)
 
 TEST(BlockSizes, SmallProductIsWhole)
 {
-    const struct tv_linear linear = {384, 1152, TV_WEIGHT_IN_OUT, weight, bias, dweight, nullptr};
+    const struct tv_linear linear = {384,  1152,    TV_WEIGHT_IN_OUT, weight,
+                                     bias, dweight, nullptr,          0};
     run([&](const struct tv_tensor_axis &axis) {
         ASSERT_OK(tv_column_linear_forward(&axis, &linear, 1024, x, y, 1152));
     });

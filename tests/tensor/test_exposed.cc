@@ -68,7 +68,7 @@ struct Buffers {
     std::vector<float> x = std::vector<float>(rows * out), y = x, room = x,
                        weight = std::vector<float>(in * out);
     struct tv_linear linear = {in,      out,           TV_WEIGHT_IN_OUT, weight.data(),
-                               nullptr, weight.data(), nullptr};
+                               nullptr, weight.data(), nullptr,          0};
 };
 
 TEST(Exposed, ScatteredSumBehindARowMatrix)

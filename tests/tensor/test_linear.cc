@@ -31,9 +31,9 @@ struct Shard {
           int64_t num_out)
         : first_in(from_in), first_out(from_out), weight((size_t)(num_in * num_out)),
           bias((size_t)num_out), dweight(weight.size()),
-          dbias((size_t)num_out, 100), linear{num_in,        num_out,     layout,
-                                              weight.data(), bias.data(), dweight.data(),
-                                              dbias.data()}
+          dbias((size_t)num_out, 100), linear{
+                                           num_in,      num_out,        layout,       weight.data(),
+                                           bias.data(), dweight.data(), dbias.data(), 1}
     {
         for (int64_t i = 0; i < num_in; i++)
             for (int64_t j = 0; j < num_out; j++) {
@@ -82,16 +82,18 @@ void expect_gaps_untouched(const std::vector<float> &x, int64_t cols, int64_t ld
             ASSERT_EQ(untouched, x[(size_t)(r * ld + c)]) << "row " << r << ", column " << c;
 }
 
-/* dW = what was there + x^T dy; dbias likewise. */
+/* dW = (what was there +) x^T dy; dbias likewise. */
 void expect_weight_gradients(const Shard &shard)
 {
     for (int64_t j = 0; j < shard.linear.out; j++) {
-        float dbias = 100;
+        float dbias = shard.linear.accumulate ? 100 : 0;
         for (int64_t r = 0; r < rows; r++)
             dbias += value_at(DY, r, shard.first_out + j);
         ASSERT_EQ(dbias, shard.dbias[(size_t)j]) << "column " << j;
         for (int64_t i = 0; i < shard.linear.in; i++) {
-            float dw = value_at(OLD_DW, shard.first_in + i, shard.first_out + j);
+            float dw = shard.linear.accumulate
+                           ? value_at(OLD_DW, shard.first_in + i, shard.first_out + j)
+                           : 0;
             for (int64_t r = 0; r < rows; r++)
                 dw += value_at(X, r, shard.first_in + i) * value_at(DY, r, shard.first_out + j);
             ASSERT_EQ(dw, shard.dweight[shard.at(i, j)]) << i << ", " << j;
@@ -149,6 +151,10 @@ TEST_P(Linear, ColumnBackwardIsPartialUntilSummed)
         ASSERT_OK(
             tv_column_linear_backward_weight(&axis, &shard.linear, rows, x.data(), dy.data(), ld));
         expect_weight_gradients(shard);
+        shard.linear.accumulate = 0;
+        ASSERT_OK(
+            tv_column_linear_backward_weight(&axis, &shard.linear, rows, x.data(), dy.data(), ld));
+        expect_weight_gradients(shard);
         ASSERT_OK(tv_tensor_sum(&axis, dx.data(), rows * in));
         for (int64_t r = 0; r < rows; r++)
             for (int64_t i = 0; i < in; i++)
@@ -198,6 +204,10 @@ TEST_P(Linear, RowBackwardGivesOwnSlice)
         ASSERT_OK(
             tv_row_linear_backward_input(&axis, &shard.linear, rows, dy.data(), dx.data(), ld_dx));
         expect_no_weight_gradients(shard);
+        ASSERT_OK(
+            tv_row_linear_backward_weight(&axis, &shard.linear, rows, x.data(), ld_x, dy.data()));
+        expect_weight_gradients(shard);
+        shard.linear.accumulate = 0;
         ASSERT_OK(
             tv_row_linear_backward_weight(&axis, &shard.linear, rows, x.data(), ld_x, dy.data()));
         expect_weight_gradients(shard);

@@ -40,7 +40,7 @@ Result forward(int T, int64_t rows, int is_sequence_parallel, int is_overlapped)
                                  bias = values(5, out);
         std::vector<float> room((size_t)(rows * out)), y((size_t)(own.num * out));
         const struct tv_linear linear = {in,          out,     TV_WEIGHT_IN_OUT, weight.data(),
-                                         bias.data(), nullptr, nullptr};
+                                         bias.data(), nullptr, nullptr,          0};
         ASSERT_OK(tv_row_linear_forward(&axis, &linear, rows, x.data(), in, room.data(), y.data()));
         if (t == 0)
             result.sent_bytes = tv_comm_get_stats(axis.comm).sent_bytes;

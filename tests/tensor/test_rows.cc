@@ -107,7 +107,7 @@ TEST_P(CutRows, RowMatrixGivesOwnRowsAndAPartOfTheBiasGradient)
         for (int64_t r = 0; r < rows; r++)
             x.push_back((float)r);
         const struct tv_linear linear = {
-            1, cols, TV_WEIGHT_IN_OUT, weight.data(), bias.data(), dweight.data(), dbias.data()};
+            1, cols, TV_WEIGHT_IN_OUT, weight.data(), bias.data(), dweight.data(), dbias.data(), 1};
         ASSERT_OK(tv_row_linear_forward(&axis, &linear, rows, x.data(), 1, room.data(), y.data()));
         for (int64_t i = 0; i < own.num * cols; i++)
             EXPECT_EQ((float)((own.first + i / cols) * T * (T + 1) / 2 + 100), y[(size_t)i]);
