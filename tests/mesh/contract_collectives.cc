@@ -361,7 +361,7 @@ static void messages_do_the_same(struct tv_comm *world)
 static void sizes_around_blocks(struct tv_comm *world)
 {
     const int size = tv_comm_size(world);
-    const int64_t least = 8193 / 4 + 1, block = (256 << 10) / sizeof(float);
+    const int64_t least = (32 << 10) / sizeof(float), block = (256 << 10) / sizeof(float);
     for (int64_t count : {least - 1, least, (block - 1) * size, block * size, block * size + 1,
                           3 * block * size + 7})
         check_long_sum(world, count);
