@@ -1,5 +1,5 @@
 /* base/device_cpu.c -- host memory; a stream runs each operation at once, so an event is always
- * complete. Large buffers ask for huge pages: a rank that reads another's memory pays for each page of it. */
+ * complete. */
 #include "base/device_internal.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,6 +7,9 @@
 #include <sys/mman.h>
 
 enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
+
+/* What `state` is where large buffers ask for huge pages; else NULL. */
+static char asks_for_huge_pages;
 
 static tv_status_t cpu_close(void *state)
 {
@@ -16,8 +19,8 @@ static tv_status_t cpu_close(void *state)
 
 static tv_status_t cpu_alloc(void *state, size_t bytes, void **data_out)
 {
-    (void)state;
-    const size_t alignment = bytes < HUGE_PAGE ? ALIGNMENT : HUGE_PAGE;
+    const size_t alignment =
+        state != &asks_for_huge_pages || bytes < HUGE_PAGE ? ALIGNMENT : HUGE_PAGE;
     if (bytes > SIZE_MAX - alignment)
         return TV_NO_MEMORY;
     void *data = aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
@@ -103,6 +106,11 @@ static const char *cpu_reason(void *state)
 {
     (void)state;
     return "no reason"; /* nothing but alloc fails */
+}
+
+void tv_device_cpu_prefer_huge_pages(struct tv_device_driver *driver)
+{
+    driver->state = &asks_for_huge_pages;
 }
 
 tv_status_t tv_device_cpu_driver(struct tv_device_driver *driver_out)

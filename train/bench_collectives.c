@@ -3,6 +3,7 @@
 #include "train/bench_collectives.h"
 #include "base/clock.h"
 #include "base/device.h"
+#include "train/run_device.h"
 #include "train/schedule_run.h"
 #include <stdlib.h>
 #include <string.h>
@@ -107,7 +108,7 @@ static void take_medians(const struct ends *e, double times[NUM_TIMED][MOST_ROUN
 static tv_status_t open_ends(struct ends *e)
 {
     const size_t bytes = (size_t)e->count * sizeof(float);
-    TV_TRY(tv_device_open(TV_DEVICE_CPU, 1, &e->device));
+    TV_TRY(tv_open_rank_cpu(e->comm, 1, &e->device));
     for (int i = 0; i < 2; i++)
         TV_TRY(tv_buffer_create(e->device, bytes, TV_MEM_BUFFERS, &e->buffers[i]));
     e->from = e->buffers[0].data;

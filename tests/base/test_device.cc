@@ -22,12 +22,15 @@ static bool asks_for_huge_pages(const void *data)
     return false;
 }
 
-TEST(Device, LargeBuffersAskForHugePages)
+TEST(Device, LargeBuffersAskForHugePagesWherePreferred)
 {
     enum { HUGE_PAGE = 2 << 20 };
     tv_device *device = nullptr;
     ASSERT_EQ(tv_device_open(TV_DEVICE_CPU, 1, &device), TV_OK);
-    tv_buffer small = {}, large = {};
+    tv_buffer small = {}, large = {}, before = {};
+    ASSERT_EQ(tv_buffer_create(device, 3 * HUGE_PAGE, TV_MEM_PARAMS, &before), TV_OK);
+    EXPECT_EQ(asks_for_huge_pages((char *)before.data + HUGE_PAGE), false);
+    tv_device_prefer_huge_pages(device);
     ASSERT_EQ(tv_buffer_create(device, HUGE_PAGE - 1, TV_MEM_PARAMS, &small), TV_OK);
     ASSERT_EQ(tv_buffer_create(device, 3 * HUGE_PAGE + 5, TV_MEM_PARAMS, &large), TV_OK);
     EXPECT_EQ((uintptr_t)large.data % HUGE_PAGE, 0u);
@@ -37,8 +40,8 @@ TEST(Device, LargeBuffersAskForHugePages)
     EXPECT_EQ(asks_for_huge_pages((char *)large.data + HUGE_PAGE), has_them);
     EXPECT_EQ(asks_for_huge_pages((char *)large.data + 3 * HUGE_PAGE), false); /* not a whole one */
     EXPECT_EQ(asks_for_huge_pages(small.data), false);
-    tv_buffer_destroy(&small);
-    tv_buffer_destroy(&large);
+    for (tv_buffer *buffer : {&small, &large, &before})
+        tv_buffer_destroy(buffer);
     tv_device_close(device);
 }
 
