@@ -76,6 +76,12 @@ tv_status_t tv_device_open_gpu(const struct tv_gpu_choice *choice, struct tv_dev
     return open_driver(choice, choice->num_threads > 0 ? choice->num_threads : 1, device_out);
 }
 
+void tv_device_prefer_huge_pages(struct tv_device *device)
+{
+    if (device->kind == TV_DEVICE_CPU)
+        tv_device_cpu_prefer_huge_pages(&device->driver);
+}
+
 const char *tv_device_pci(const struct tv_device *device)
 {
     return device->driver.pci;

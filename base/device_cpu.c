@@ -4,8 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { ALIGNMENT = 64 };
+enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
+
+/* What `state` is where large buffers ask for huge pages; else NULL. */
+static char asks_for_huge_pages;
 
 static tv_status_t cpu_close(void *state)
 {
@@ -15,12 +19,16 @@ static tv_status_t cpu_close(void *state)
 
 static tv_status_t cpu_alloc(void *state, size_t bytes, void **data_out)
 {
-    (void)state;
-    if (bytes > SIZE_MAX - ALIGNMENT)
+    const size_t alignment =
+        state != &asks_for_huge_pages || bytes < HUGE_PAGE ? ALIGNMENT : HUGE_PAGE;
+    if (bytes > SIZE_MAX - alignment)
         return TV_NO_MEMORY;
-    void *data = aligned_alloc(ALIGNMENT, (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+    void *data = aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
     if (data == NULL)
         return TV_NO_MEMORY;
+    if (alignment ==
+        HUGE_PAGE) /* whole ones only: what is behind `bytes` is never touched. A hint. */
+        (void)madvise(data, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
     memset(data, 0, bytes);
     *data_out = data;
     return TV_OK;
@@ -98,6 +106,11 @@ static const char *cpu_reason(void *state)
 {
     (void)state;
     return "no reason"; /* nothing but alloc fails */
+}
+
+void tv_device_cpu_prefer_huge_pages(struct tv_device_driver *driver)
+{
+    driver->state = &asks_for_huge_pages;
 }
 
 tv_status_t tv_device_cpu_driver(struct tv_device_driver *driver_out)

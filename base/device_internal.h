@@ -79,6 +79,7 @@ void tv_device_range_push(const struct tv_device *device, const char *name);
 void tv_device_range_pop(const struct tv_device *device);
 
 TV_MUST_CHECK tv_status_t tv_device_cpu_driver(struct tv_device_driver *driver_out);
+void tv_device_cpu_prefer_huge_pages(struct tv_device_driver *driver);
 TV_MUST_CHECK tv_status_t tv_device_cuda_load(const struct tv_gpu_choice *choice,
                                               struct tv_device_driver *driver_out);
 

@@ -66,6 +66,7 @@ static void free_requests(struct tv_comm *comm)
         for (int i = 0; i < request->max_messages; i++)
             free(request->messages[i].handle);
         free(request->messages);
+        free(request->parts);
         free(request->scratch);
         free(request->stage.host);
         free(request);
@@ -168,9 +169,15 @@ static tv_status_t create_request(struct tv_comm *comm, struct tv_request **requ
 {
     struct tv_request *request = calloc(1, sizeof(*request));
     const int max_messages = tv_collective_max_messages(comm->size);
-    if (request != NULL)
+    if (request != NULL) {
         request->messages = calloc((size_t)max_messages, sizeof(*request->messages));
-    if (request == NULL || request->messages == NULL) {
+        request->parts = calloc((size_t)comm->size, sizeof(*request->parts));
+    }
+    if (request == NULL || request->messages == NULL || request->parts == NULL) {
+        if (request != NULL) {
+            free(request->messages);
+            free(request->parts);
+        }
         free(request);
         return TV_ERR(TV_NO_MEMORY, "%s axis: a request among %d ranks", comm->name, comm->size);
     }

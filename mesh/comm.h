@@ -62,9 +62,9 @@ int tv_comm_rank(const struct tv_comm *comm);
 int tv_comm_size(const struct tv_comm *comm);
 const char *tv_comm_backend(const struct tv_comm *comm); /* "self", "thread", "mpi", "nccl" */
 
-/* 1: large sums of host memory go straight between the ranks' own buffers, without messages: threads of a process, or
- * processes of a node that may read each other's memory. The same bits either way. Buffers are then ordinary memory,
- * not pages that a driver has mapped. */
+/* 1: large sums and gathers of host memory go straight between the ranks' own buffers, without messages: threads of a
+ * process, or processes of a node that may read each other's memory. The same bits either way. Buffers are then
+ * ordinary memory, not pages that a driver has mapped. */
 int tv_comm_reaches_peers(const struct tv_comm *comm);
 /* From now on by messages only: to compare. All ranks of the group, nothing in flight. */
 void tv_comm_forget_reach(struct tv_comm *comm);

@@ -9,19 +9,11 @@
  * to look at it before it moves. Both add in rank order, so the size changes no bit. Sums of bf16 are added up in fp32
  * and rounded once.
  * reduce_scatter, all_gather, broadcast: every piece goes straight to where it is needed.
- * Where ranks reach each other's memory, comm_direct.c takes the large sums. */
+ * Where ranks reach each other's memory, comm_direct.c takes large sums and gathers. */
 #include "mesh/collectives_internal.h"
 #include <string.h>
 
 enum { SMALL_BYTES = 8192, LEAST_BLOCK_BYTES = 512 << 10 };
-
-/* The rank's piece in an array of all pieces, which may be NULL when it is empty; its bytes. */
-static char *part_at(const struct tv_request *r, const void *data, int rank, int64_t *bytes)
-{
-    int64_t first;
-    *bytes = tv_request_bytes(r, tv_request_part(r, rank, &first));
-    return *bytes > 0 ? (char *)(uintptr_t)data + tv_request_bytes(r, first) : NULL;
-}
 
 static int is_small(const struct tv_request *r)
 {
@@ -75,10 +67,10 @@ static size_t scratch_bytes(const struct tv_comm *comm, const struct tv_start *s
 {
     const size_t num_peers = (size_t)comm->size - 1, element = tv_dtype_bytes(s->dtype);
     const size_t bytes = (size_t)s->count * element;
+    if (tv_direct_takes(comm, s))
+        return tv_direct_scratch_bytes(comm, s->op);
     if (num_peers == 0 || (s->op != TV_OP_ALL_REDUCE && s->op != TV_OP_REDUCE_SCATTER))
         return 0;
-    if (tv_direct_takes(comm, s))
-        return tv_direct_scratch_bytes(comm);
     if (s->op == TV_OP_REDUCE_SCATTER || bytes <= SMALL_BYTES)
         return num_peers * bytes;
     const struct blocks blocks = blocks_of(s->count, s->dtype, comm->size);
@@ -116,7 +108,7 @@ static tv_status_t send_pieces(struct tv_request *r)
 {
     for (int i = 1; i < r->comm->size; i++) {
         int64_t bytes;
-        char *part = part_at(r, r->send, nth_peer(r, i), &bytes);
+        char *part = tv_request_part_at(r, r->send, nth_peer(r, i), &bytes);
         TV_TRY(tv_request_post(r, 0, part, bytes, nth_peer(r, i)));
     }
     return TV_OK;
@@ -127,7 +119,7 @@ static tv_status_t receive_pieces(struct tv_request *r)
 {
     for (int peer = 0; peer < r->comm->size; peer++) {
         int64_t bytes;
-        char *part = part_at(r, r->recv, peer, &bytes);
+        char *part = tv_request_part_at(r, r->recv, peer, &bytes);
         if (peer != r->comm->rank)
             TV_TRY(tv_request_post(r, 1, part, bytes, peer));
     }
@@ -200,7 +192,8 @@ static tv_status_t step_all_reduce(struct tv_request *r, int *done_out)
     if (k == num)
         return TV_OK;
     char *own = block_at(r, r->comm->rank, k, &count);
-    tv_reduce_in_rank_order(r, own, parts_of_block(r, k), count, own);
+    tv_request_set_parts(r, own, parts_of_block(r, k), count);
+    tv_reduce_in_rank_order(r, count, own);
     TV_TRY(hand_round(r, k));
     r->phase++;
     r->peers_need_step = r->phase < num;
@@ -211,9 +204,11 @@ static tv_status_t step_all_reduce(struct tv_request *r, int *done_out)
 static tv_status_t start_all_gather(struct tv_request *r)
 {
     int64_t bytes;
-    char *own = part_at(r, r->recv, r->comm->rank, &bytes);
+    char *own = tv_request_part_at(r, r->recv, r->comm->rank, &bytes);
     if (bytes > 0 && own != r->send)
         memmove(own, r->send, (size_t)bytes);
+    if (r->is_direct)
+        return tv_direct_start(r);
     TV_TRY(receive_pieces(r));
     return send_to_all(r, own, bytes);
 }
@@ -226,7 +221,7 @@ static tv_status_t start(struct tv_request *r)
             memmove(r->recv, r->send, (size_t)bytes);
         return TV_OK;
     }
-    if (r->is_direct)
+    if (r->is_direct && r->op != TV_OP_ALL_GATHER)
         return tv_direct_start(r);
     switch (r->op) {
     case TV_OP_ALL_REDUCE:
@@ -252,12 +247,13 @@ static tv_status_t advance(struct tv_request *r, int *done_out)
         return tv_direct_advance(r, done_out);
     if (r->op == TV_OP_ALL_REDUCE && !is_small(r))
         return step_all_reduce(r, done_out);
+    if (r->op != TV_OP_ALL_REDUCE && r->op != TV_OP_REDUCE_SCATTER)
+        return TV_OK;
     int64_t bytes;
-    if (r->op == TV_OP_ALL_REDUCE)
-        tv_reduce_in_rank_order(r, r->send, r->scratch, r->count, r->recv);
-    else if (r->op == TV_OP_REDUCE_SCATTER)
-        tv_reduce_in_rank_order(r, part_at(r, r->send, r->comm->rank, &bytes), r->scratch, r->count,
-                                r->recv);
+    const void *own =
+        r->op == TV_OP_ALL_REDUCE ? r->send : tv_request_part_at(r, r->send, r->comm->rank, &bytes);
+    tv_request_set_parts(r, own, r->scratch, r->count);
+    tv_reduce_in_rank_order(r, r->count, r->recv);
     return TV_OK;
 }
 

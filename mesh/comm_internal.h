@@ -75,7 +75,8 @@ struct tv_request {
     int num_messages, num_done, num_awaited;
     struct tv_message *messages; /* [max_messages] */
     int max_messages;
-    void *scratch; /* received parts */
+    const void **parts; /* [size]: what a sum adds, of every rank */
+    void *scratch;      /* received parts */
     size_t scratch_bytes;
     struct tv_stage stage;
     struct tv_device_op *device_op; /* it runs on the device; NULL: on the host */
@@ -116,7 +117,8 @@ struct tv_gate {
     atomic_int num_inside; /* ranks that read or write a peer's memory now */
 };
 
-/* How a rank reads and writes what its peers told it the place of. */
+/* How a rank reads and writes what its peers told it the place of. Threads read and write there as in their own memory:
+ * they have a gate, and no functions. */
 struct tv_reach {
     tv_status_t (*read)(const struct tv_comm *comm, int peer, uint64_t place, void *to,
                         size_t bytes);

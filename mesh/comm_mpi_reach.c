@@ -87,7 +87,7 @@ static tv_status_t show_cards(struct tv_comm *comm, struct card cards[MAX_RANKS]
     int32_t sees = code == 0;
     TV_TRY(tv_comm_all_reduce_now(comm, &sees, 1, TV_I32, TV_MIN));
     if (code != 0)
-        tv_log(TV_LOG_DEBUG, "%s axis, rank %d: sums go by messages: memory of peers: %s",
+        tv_log(TV_LOG_DEBUG, "%s axis, rank %d: messages in place of memory of peers: %s",
                comm->name, comm->rank, strerror(code));
     *sees_out = sees;
     return TV_OK;

@@ -155,22 +155,6 @@ static void thread_destroy(struct tv_comm *comm)
     group_leave(comm->state);
 }
 
-static tv_status_t read_peer(const struct tv_comm *comm, int peer, uint64_t place, void *to,
-                             size_t bytes)
-{
-    (void)comm, (void)peer;
-    memcpy(to, (const void *)(uintptr_t)place, bytes);
-    return TV_OK;
-}
-
-static tv_status_t write_peer(const struct tv_comm *comm, int peer, uint64_t place,
-                              const void *from, size_t bytes)
-{
-    (void)comm, (void)peer;
-    memcpy((void *)(uintptr_t)place, from, bytes);
-    return TV_OK;
-}
-
 /* This rank's communicator of a group; on failure it has left the group. */
 static tv_status_t join(struct group *group, int rank, struct tv_comm **comm_out)
 {
@@ -181,7 +165,7 @@ static tv_status_t join(struct group *group, int rank, struct tv_comm **comm_out
         if (reach == NULL)
             status = TV_ERR(TV_NO_MEMORY, "communicator: %zu bytes", sizeof(*reach));
         else
-            *reach = (struct tv_reach){read_peer, write_peer, &group->gate};
+            *reach = (struct tv_reach){.gate = &group->gate};
     }
     if (status == TV_OK)
         status = tv_comm_alloc(group->size == 1 ? &self_ops : &thread_ops, rank, group->size, group,

@@ -2,15 +2,19 @@
  * disturbs all. */
 #include "train/bench_collectives.h"
 #include "base/clock.h"
+#include "base/device.h"
+#include "train/run_device.h"
 #include "train/schedule_run.h"
 #include <stdlib.h>
 #include <string.h>
 
 enum { LEAST_ROUNDS = 5, MOST_ROUNDS = 500, COPY = TV_NUM_RATES, NUM_TIMED };
 
-/* Two places of memory, one for each end of a copy. */
+/* Two places of memory, one for each end of a copy: buffers as those of weights and gradients. */
 struct ends {
     struct tv_comm *comm;
+    struct tv_device *device;
+    struct tv_buffer buffers[2];
     float *from, *to;       /* [count] */
     int64_t count, of_rank; /* of_rank: a multiple of it is `count` */
 };
@@ -49,6 +53,14 @@ static double received_bytes(const struct ends *e, int what)
                         : of_rank * peers * (what == TV_RATE_ALL_REDUCE ? 2 : 1);
 }
 
+/* What each rank must read and write at least: of b bytes among n ranks, all b of what it adds up or gathers, and the
+ * result; by an all_reduce n pieces of b / n and as many copies of their sum. */
+static double moved_bytes(const struct ends *e, int what)
+{
+    const double all = (double)e->count * sizeof(float);
+    return what == TV_RATE_REDUCE_SCATTER ? all + all / tv_comm_size(e->comm) : 2 * all;
+}
+
 /* Seconds of the slowest rank. */
 static tv_status_t time_one(const struct ends *e, int what, double *seconds_out)
 {
@@ -80,28 +92,35 @@ static tv_status_t time_rounds(const struct ends *e, double seconds,
 static void take_medians(const struct ends *e, double times[NUM_TIMED][MOST_ROUNDS], int num,
                          struct tv_collective_rates *rates)
 {
-    const double copied = received_bytes(e, COPY);
     double shares[MOST_ROUNDS];
     for (int what = 0; what < TV_NUM_RATES; what++) {
         const double bytes = received_bytes(e, what);
         for (int i = 0; i < num; i++)
-            shares[i] = bytes / times[what][i] / (copied / times[COPY][i]);
+            shares[i] =
+                moved_bytes(e, what) / times[what][i] / (moved_bytes(e, COPY) / times[COPY][i]);
         rates->share_of_copy[what] = tv_median(shares, num);
         rates->gbps[what] = bytes / tv_median(times[what], num) * 1e-9;
     }
-    rates->copy_gbps = copied / tv_median(times[COPY], num) * 1e-9;
+    rates->copy_gbps = received_bytes(e, COPY) / tv_median(times[COPY], num) * 1e-9;
 }
 
-static tv_status_t alloc_ends(struct ends *e)
+/* No page is new later; a sum of zeros stays one. */
+static tv_status_t open_ends(struct ends *e)
 {
     const size_t bytes = (size_t)e->count * sizeof(float);
-    e->from = malloc(bytes);
-    e->to = malloc(bytes);
-    if (e->from == NULL || e->to == NULL)
-        return TV_ERR(TV_NO_MEMORY, "collectives of %zu bytes", bytes);
-    memset(e->from, 0, bytes); /* no page is new later; a sum of zeros stays one */
-    memset(e->to, 0, bytes);
+    TV_TRY(tv_open_rank_cpu(e->comm, 1, &e->device));
+    for (int i = 0; i < 2; i++)
+        TV_TRY(tv_buffer_create(e->device, bytes, TV_MEM_BUFFERS, &e->buffers[i]));
+    e->from = e->buffers[0].data;
+    e->to = e->buffers[1].data;
     return TV_OK;
+}
+
+static void close_ends(struct ends *e)
+{
+    for (int i = 0; i < 2; i++)
+        tv_buffer_destroy(&e->buffers[i]);
+    tv_device_close(e->device);
 }
 
 tv_status_t tv_collective_rates_measure(struct tv_comm *comm, int64_t bytes, double seconds,
@@ -112,7 +131,7 @@ tv_status_t tv_collective_rates_measure(struct tv_comm *comm, int64_t bytes, dou
     struct ends ends = {.comm = comm, .count = of_rank * size, .of_rank = of_rank};
     double(*times)[MOST_ROUNDS] = malloc(sizeof(double[NUM_TIMED][MOST_ROUNDS]));
     int first_failed, num = 0;
-    tv_status_t status = alloc_ends(&ends);
+    tv_status_t status = open_ends(&ends);
     if (status == TV_OK && times == NULL)
         status = TV_ERR(TV_NO_MEMORY, "times of %d rounds", MOST_ROUNDS);
     status = tv_comm_agree(comm, status, &first_failed);
@@ -120,8 +139,7 @@ tv_status_t tv_collective_rates_measure(struct tv_comm *comm, int64_t bytes, dou
         status = time_rounds(&ends, seconds, times, &num);
     if (status == TV_OK)
         take_medians(&ends, times, num, rates_out);
-    free(ends.from);
-    free(ends.to);
+    close_ends(&ends);
     free(times);
     return status;
 }

@@ -12,7 +12,9 @@ const char *tv_rate_name(int rate); /* "all_reduce" */
  * another while all others do the same. By the slowest rank; medians over the rounds. */
 struct tv_collective_rates {
     double copy_gbps, gbps[TV_NUM_RATES];
-    double share_of_copy[TV_NUM_RATES]; /* of the copy in the same round */
+    /* Bytes a second that each rank must read and write at least, of what the copy in the same round does: for b bytes
+     * the copy, an all_reduce and an all_gather 2 b, a reduce_scatter b + b / n. */
+    double share_of_copy[TV_NUM_RATES];
 };
 /* A round is a copy and each collective, of `bytes` bytes of fp32; as many as fit into `seconds`, 5 at least.
  * Collective over comm; the same on every rank. Errors: TV_NO_MEMORY, TV_PEER. */

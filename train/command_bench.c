@@ -119,15 +119,14 @@ static tv_status_t bench_collectives(struct tv_comm *comm, double seconds,
     snprintf(name, sizeof(name), "copy of %d MiB, every rank", mib);
     add_row(table, name, rates.copy_gbps, "GB/s");
     for (int i = 0; i < TV_NUM_RATES; i++) {
-        const int is_sum = i != TV_RATE_ALL_GATHER;
         snprintf(name, sizeof(name), "%s, %d ranks, by %s", tv_rate_name(i), size,
-                 is_sum && tv_comm_reaches_peers(comm) ? "memory" : "messages");
+                 tv_comm_reaches_peers(comm) ? "memory" : "messages");
         add_row(table, name, rates.gbps[i], "GB/s")->share_of_peak = rates.share_of_copy[i];
     }
     return TV_OK;
 }
 
-/* Where sums go through memory of peers, also what messages would do. */
+/* Where they go through memory of peers, also what messages would do. */
 static tv_status_t bench_both_ways(struct tv_comm *world, double seconds, struct bench_table *table)
 {
     struct tv_comm *by_messages = NULL;

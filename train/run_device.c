@@ -108,12 +108,21 @@ static int local_rank(const struct tv_comm *world, const struct tv_run *run)
     return num;
 }
 
+tv_status_t tv_open_rank_cpu(const struct tv_comm *world, int num_threads,
+                             struct tv_device **device_out)
+{
+    TV_TRY(tv_device_open(TV_DEVICE_CPU, num_threads, device_out));
+    if (tv_comm_size(world) > 1 && strcmp(tv_comm_backend(world), "thread") != 0)
+        tv_device_prefer_huge_pages(*device_out);
+    return TV_OK;
+}
+
 tv_status_t tv_run_open_device(const struct tv_comm *world, const struct tv_run *run,
                                int num_threads, struct tv_device **device_out)
 {
     struct tv_gpu_choice choice = {.num_threads = num_threads, .uses_tf32 = run->uses_tf32};
     if (run->device_kind == TV_DEVICE_CPU)
-        return tv_device_open(TV_DEVICE_CPU, num_threads, device_out);
+        return tv_open_rank_cpu(world, num_threads, device_out);
     choice.index = local_rank(world, run);
     if (run->place != NULL && run->place->gpus != NULL)
         memcpy(choice.pci, run->place->gpus[tv_comm_rank(world)], TV_TOPO_PCI);

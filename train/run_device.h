@@ -11,6 +11,10 @@ TV_BEGIN_C
 TV_MUST_CHECK tv_status_t tv_run_resolve_device(struct tv_run *run);
 /* All ranks of a run have the same sort of device. Collective over world. Errors: TV_INVALID. */
 TV_MUST_CHECK tv_status_t tv_run_check_devices(struct tv_comm *world, const struct tv_run *run);
+/* This rank's CPU. Its large buffers ask for huge pages where the ranks are processes, which may read each other's
+ * (docs/decisions/0020-sums-through-peers-memory.md). */
+TV_MUST_CHECK tv_status_t tv_open_rank_cpu(const struct tv_comm *world, int num_threads,
+                                           struct tv_device **device_out);
 /* This rank's: the GPU that the mapper has given it (run->place), else the one with its number among the ranks of its
  * node, counted round. num_threads: of a CPU. Errors: as tv_device_open_gpu. */
 TV_MUST_CHECK tv_status_t tv_run_open_device(const struct tv_comm *world, const struct tv_run *run,

@@ -1,8 +1,49 @@
 // Buffers are zero, aligned and counted by kind; the CUDA device is refused with a reason where there is none.
 #include "base/device.h"
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <gtest/gtest.h>
+#include <string>
+
+/* Does the mapping that holds `data` ask for huge pages ("hg" of its VmFlags in smaps)? */
+static bool asks_for_huge_pages(const void *data)
+{
+    std::ifstream smaps("/proc/self/smaps");
+    bool is_here = false;
+    for (std::string line; std::getline(smaps, line);) {
+        unsigned long long first = 0, end = 0;
+        if (std::sscanf(line.c_str(), "%llx-%llx ", &first, &end) == 2)
+            is_here = first <= (uintptr_t)data && (uintptr_t)data < end;
+        else if (is_here && line.rfind("VmFlags:", 0) == 0)
+            return line.find(" hg") != std::string::npos;
+    }
+    return false;
+}
+
+TEST(Device, LargeBuffersAskForHugePagesWherePreferred)
+{
+    enum { HUGE_PAGE = 2 << 20 };
+    tv_device *device = nullptr;
+    ASSERT_EQ(tv_device_open(TV_DEVICE_CPU, 1, &device), TV_OK);
+    tv_buffer small = {}, large = {}, before = {};
+    ASSERT_EQ(tv_buffer_create(device, 3 * HUGE_PAGE, TV_MEM_PARAMS, &before), TV_OK);
+    EXPECT_EQ(asks_for_huge_pages((char *)before.data + HUGE_PAGE), false);
+    tv_device_prefer_huge_pages(device);
+    ASSERT_EQ(tv_buffer_create(device, HUGE_PAGE - 1, TV_MEM_PARAMS, &small), TV_OK);
+    ASSERT_EQ(tv_buffer_create(device, 3 * HUGE_PAGE + 5, TV_MEM_PARAMS, &large), TV_OK);
+    EXPECT_EQ((uintptr_t)large.data % HUGE_PAGE, 0u);
+    for (size_t i = 0; i < large.bytes; i++)
+        ASSERT_EQ(((char *)large.data)[i], 0);
+    const bool has_them = std::ifstream("/sys/kernel/mm/transparent_hugepage/enabled").good();
+    EXPECT_EQ(asks_for_huge_pages((char *)large.data + HUGE_PAGE), has_them);
+    EXPECT_EQ(asks_for_huge_pages((char *)large.data + 3 * HUGE_PAGE), false); /* not a whole one */
+    EXPECT_EQ(asks_for_huge_pages(small.data), false);
+    for (tv_buffer *buffer : {&small, &large, &before})
+        tv_buffer_destroy(buffer);
+    tv_device_close(device);
+}
 
 TEST(Device, CountsBuffersByKindAndKeepsThePeak)
 {

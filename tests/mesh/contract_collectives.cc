@@ -331,9 +331,9 @@ static void uneven_pieces(struct tv_comm *world)
                                                nullptr, &request));
 }
 
-/* Where ranks reach each other's memory, large sums need no messages; all ranks know it, and the other way is still
- * there, with the same bits and the same account. */
-static void sums_by_messages_too(struct tv_comm *world)
+/* Where ranks reach each other's memory, large sums and gathers need no messages; all ranks know it, and the other way
+ * is still there, with the same bits and the same account. */
+static void messages_do_the_same(struct tv_comm *world)
 {
     const int size = tv_comm_size(world);
     struct tv_comm *other = nullptr;
@@ -350,17 +350,18 @@ static void sums_by_messages_too(struct tv_comm *world)
     EXPECT_EQ(0, tv_comm_reaches_peers(other));
     check_reductions<float>(other, 100003);
     bf16_reductions(other);
+    check_movers<float>(other, 100003);
     bits_are_pinned(other);
     many_blocks(other);
     uneven_pieces(other);
     tv_comm_destroy(other);
 }
 
-/* Sums on both sides of the least size that goes through memory, and of several of its blocks, uneven too. */
+/* Both sides of the least size that goes through memory, and several of its blocks, uneven too. */
 static void sizes_around_blocks(struct tv_comm *world)
 {
     const int size = tv_comm_size(world);
-    const int64_t least = 8193 / 4 + 1, block = (128 << 10) / sizeof(float);
+    const int64_t least = (32 << 10) / sizeof(float), block = (256 << 10) / sizeof(float);
     for (int64_t count : {least - 1, least, (block - 1) * size, block * size, block * size + 1,
                           3 * block * size + 7})
         check_long_sum(world, count);
@@ -368,6 +369,13 @@ static void sizes_around_blocks(struct tv_comm *world)
     parts[0] = block + 5;
     parts.back() = block / 2;
     check_uneven(world, parts);
+    for (int64_t total : {least - 1, least}) { /* all of it one rank's */
+        std::fill(parts.begin(), parts.end(), 0);
+        parts[(size_t)size / 2] = total;
+        check_uneven(world, parts);
+    }
+    for (int64_t total : {least - 1, least, least + size})
+        check_movers<float>(world, total / size);
 }
 
 const std::vector<RankCase> &collective_cases()
@@ -381,7 +389,7 @@ const std::vector<RankCase> &collective_cases()
         {"nan_survives_max_and_min", nan_survives_max_and_min},
         {"bits_are_pinned", bits_are_pinned},
         {"many_blocks", many_blocks},
-        {"sums_by_messages_too", sums_by_messages_too},
+        {"messages_do_the_same", messages_do_the_same},
         {"sizes_around_blocks", sizes_around_blocks},
         {"repeats_give_the_same_bits", repeats_give_the_same_bits},
         {"many_in_flight", many_in_flight},

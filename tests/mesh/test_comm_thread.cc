@@ -103,11 +103,26 @@ TEST(CommThread, AbortWakesEveryGroup)
     });
 }
 
-/* An all_reduce that ranks 1 and 4 never join: the others, once all of them have started, give up and name those two,
+enum Collective { ALL_REDUCE, REDUCE_SCATTER, ALL_GATHER };
+
+/* buffer: of all ranks' pieces, `count` elements each; an all_reduce takes the first. */
+static tv_status_t start_sized(struct tv_comm *world, Collective op, float *buffer, int64_t count,
+                               struct tv_request **request_out)
+{
+    if (op == ALL_REDUCE)
+        return tv_comm_all_reduce(world, buffer, count, TV_F32, TV_SUM, nullptr, request_out);
+    float *const own = buffer + tv_comm_rank(world) * count;
+    if (op == ALL_GATHER)
+        return tv_comm_all_gather(world, own, buffer, count, TV_F32, nullptr, request_out);
+    return tv_comm_reduce_scatter(world, buffer, own, count, TV_F32, TV_SUM, nullptr, request_out);
+}
+
+/* A collective that ranks 1 and 4 never join: the others, once all of them have started, give up and name those two,
  * and the group can go. */
 TEST(CommThread, DeadlineNamesAllSilentPeers)
 {
-    for (int64_t count : {100, 100003}) {
+    for (const auto &[op, count] : {std::pair(ALL_REDUCE, 100), std::pair(ALL_REDUCE, 100003),
+                                    std::pair(ALL_GATHER, 10), std::pair(ALL_GATHER, 20003)}) {
         std::atomic<int> num_started = 0;
         run_threads(5, [&](struct tv_comm *world) {
             const int rank = tv_comm_rank(world);
@@ -115,15 +130,15 @@ TEST(CommThread, DeadlineNamesAllSilentPeers)
             tv_comm_set_name(world, "data");
             if (rank == 1 || rank == 4)
                 return;
-            std::vector<float> buffer((size_t)count);
+            std::vector<float> buffer(5 * (size_t)count);
             struct tv_request *request = nullptr;
-            ASSERT_OK(
-                tv_comm_all_reduce(world, buffer.data(), count, TV_F32, TV_SUM, nullptr, &request));
+            ASSERT_OK(start_sized(world, op, buffer.data(), count, &request));
             num_started++;
             while (num_started < 3)
                 std::this_thread::yield();
             EXPECT_EQ(TV_PEER, tv_request_wait(&request));
-            EXPECT_EQ("data axis, rank " + std::to_string(rank) + ": all_reduce of " +
+            EXPECT_EQ("data axis, rank " + std::to_string(rank) + ": " +
+                          (op == ALL_REDUCE ? "all_reduce" : "all_gather") + " of " +
                           std::to_string(count) + " elements: no answer from ranks 1, 4 in 0.3 s",
                       std::string(tv_error_message()));
         });
@@ -161,15 +176,16 @@ TEST(CommThread, CollectivesOfDifferentCountsFail)
  * told by the abort or by the deadline. What AddressSanitizer and ThreadSanitizer see is the test. */
 TEST(CommThread, NobodyLooksIntoMemoryThatWasGivenUp)
 {
-    for (int round = 0; round < 20; round++) {
+    enum { COUNT = 40003 };
+    static const Collective ops[] = {ALL_REDUCE, REDUCE_SCATTER, ALL_GATHER};
+    for (int round = 0; round < 30; round++) {
         std::atomic<int> num_started = 0;
         run_threads(3, [&](struct tv_comm *world) {
             const int rank = tv_comm_rank(world);
             tv_comm_set_timeout(world, 10);
-            auto buffer = std::make_unique<std::vector<float>>(100003, 1.0f);
+            auto buffer = std::make_unique<std::vector<float>>(3 * COUNT, 1.0f);
             struct tv_request *request = nullptr;
-            ASSERT_OK(tv_comm_all_reduce(world, buffer->data(), 100003, TV_F32, TV_SUM, nullptr,
-                                         &request));
+            ASSERT_OK(start_sized(world, ops[round % 3], buffer->data(), COUNT, &request));
             num_started++;
             if (rank != 1) {
                 EXPECT_EQ(TV_PEER, tv_request_wait(&request));
@@ -184,20 +200,43 @@ TEST(CommThread, NobodyLooksIntoMemoryThatWasGivenUp)
     }
 }
 
-/* Large sums tell their sizes to each other before anybody looks. */
-TEST(CommThread, LargeSumsOfDifferentCountsFail)
+/* Ranks tell the sizes of what goes through memory to each other before anybody looks. */
+TEST(CommThread, LargeCollectivesOfDifferentCountsFail)
+{
+    for (Collective op : {ALL_REDUCE, REDUCE_SCATTER, ALL_GATHER})
+        run_threads(2, [&](struct tv_comm *world) {
+            tv_comm_set_timeout(world, 0.5);
+            std::vector<float> buffer(40000, 1.0f);
+            const int rank = tv_comm_rank(world), factor = op == ALL_REDUCE ? 1 : 2;
+            struct tv_request *request = nullptr;
+            ASSERT_OK(start_sized(world, op, buffer.data(), 10000 + 5000 * rank, &request));
+            EXPECT_EQ(TV_PEER, tv_request_wait(&request));
+            const std::string message = tv_error_message(),
+                              own = std::to_string(factor * (40000 + 20000 * rank));
+            EXPECT_NE(std::string::npos,
+                      message.find("rank " + std::to_string(rank) + " expects " + own + " bytes"))
+                << message;
+            EXPECT_EQ(40000, std::count(buffer.begin(), buffer.end(), 1.0f));
+        });
+}
+
+/* Also where only the borders between the pieces differ. */
+TEST(CommThread, LargeGathersOfDifferentPiecesFail)
 {
     run_threads(2, [](struct tv_comm *world) {
         tv_comm_set_timeout(world, 0.5);
-        std::vector<float> buffer(20000, 1.0f);
         const int rank = tv_comm_rank(world);
-        EXPECT_EQ(TV_PEER, tv_comm_all_reduce_now(world, buffer.data(), 10000 + 5000 * rank, TV_F32,
-                                                  TV_SUM));
-        const std::string message = tv_error_message(), own = std::to_string(40000 + 20000 * rank);
+        std::vector<float> buffer(20000, 1.0f);
+        const int64_t counts[2] = {9000 + 10 * rank, 11000 - 10 * rank};
+        struct tv_request *request = nullptr;
+        ASSERT_OK(tv_comm_all_gather_v(world, buffer.data() + rank * counts[0], buffer.data(),
+                                       counts, TV_F32, nullptr, &request));
+        EXPECT_EQ(TV_PEER, tv_request_wait(&request));
+        const std::string message = tv_error_message();
         EXPECT_NE(std::string::npos,
-                  message.find("rank " + std::to_string(rank) + " expects " + own + " bytes"))
+                  message.find(rank == 0 ? "rank 0 expects 44000 bytes and rank 1 sends 43960"
+                                         : "rank 1 expects 36040 bytes and rank 0 sends 36000"))
             << message;
-        EXPECT_EQ(20000, std::count(buffer.begin(), buffer.end(), 1.0f));
     });
 }
 
