@@ -3,12 +3,13 @@
  * rounded once.
  *
  * A panel of a is converted once per COLS columns of c, one of b once per ROWS rows: one conversion
- * for some hundred multiplications. */
+ * for a hundred multiplications and more. */
 #include "kernels/element_internal.h"
 #include "kernels/matmul/matmul_internal.h"
 #include "kernels/matmul/product_internal.h"
 
-enum { ROWS = 256, COLS = 512, DEPTH = 256 }; /* 1.3 MB of stack */
+/* 0.9 MB of stack, and the product behind it needs as much: a thread may have 2 MB (where `ulimit -s` is unlimited). */
+enum { ROWS = 192, COLS = 384, DEPTH = 256 };
 
 /* x[rows, cols] with stride ld -> y, dense */
 static void load_panel(const tv_element_t *x, int64_t ld, int64_t rows, int64_t cols, float *y)

@@ -5,6 +5,7 @@
 #include "kernels/matmul/matmul_internal.h"
 #include "kernels/matmul/product_internal.h"
 #include <cmath>
+#include <pthread.h>
 
 namespace
 {
@@ -188,6 +189,27 @@ TEST(Products, NoBitDependsOnTheCut)
             EXPECT_EQ(got, want);
         }
     }
+}
+
+// A thread has 2 MiB by default where the limit is off (`ulimit -s unlimited`), as on many clusters.
+TEST(Matmul, FitsTheStackOfAThread)
+{
+    std::vector<Case> cases;
+    add_matmul_cases(cases);
+    pthread_attr_t attributes;
+    ASSERT_EQ(pthread_attr_init(&attributes), 0);
+    ASSERT_EQ(pthread_attr_setstacksize(&attributes, 2 << 20), 0);
+    const auto run = [](void *given) -> void * {
+        Device one(1);
+        for (const Case &c : *static_cast<std::vector<Case> *>(given))
+            for (tv_dtype_t dtype : {TV_F32, TV_BF16})
+                run_case(c, tv_kernels_cpu(dtype), one.stream);
+        return nullptr;
+    };
+    pthread_t thread;
+    ASSERT_EQ(pthread_create(&thread, &attributes, run, &cases), 0);
+    pthread_join(thread, nullptr);
+    pthread_attr_destroy(&attributes);
 }
 
 TEST(Matmul, SameBitsForAnyNumberOfThreads)
