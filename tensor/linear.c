@@ -1,10 +1,11 @@
 /* tensor/linear.c -- column- and row-parallel matrices (Shoeybi et al. 2019, arXiv:1909.08053). */
 #include "tensor/tensor.h"
 
-/* What is multiplied at once: some milliseconds of one core, and in no direction so little that a BLAS packs a and b
- * anew for nothing. Where k is long beside both edges of c (the gradient into a head, whose k is the vocabulary) they
- * are what keeps packing cheap, so k is cut, into parts of four times as much, where c has floats and can take one
- * after the other. Fixed by sizes. A GPU takes all of it: its messages move on without the host. */
+/* What is multiplied at once: some milliseconds of one core, and in no direction so little that a and b are packed anew
+ * for nothing. Where k is long beside both edges of c (the gradient into a head, whose k is the vocabulary) they are
+ * what keeps packing cheap, so k is cut, into parts of four times as much, where c has floats and can take one after
+ * the other. Fixed by sizes. A GPU takes all of it: its messages move on without the host; so does a rank that has
+ * nobody to send to. */
 struct block_shape {
     int64_t rows, cols, depth;
 };
@@ -22,7 +23,7 @@ static struct block_shape shape_of_blocks(const struct tv_tensor_axis *axis,
     struct block_shape block = {args->m, args->n, args->k};
     const int is_deep =
         c_dtype == TV_F32 && args->k > LEAST_DEPTH && args->k / 4 >= args->m + args->n;
-    if (tv_device_kind(tv_stream_device(axis->stream)) == TV_DEVICE_CUDA)
+    if (axis->is_alone || tv_device_kind(tv_stream_device(axis->stream)) == TV_DEVICE_CUDA)
         return block;
     while (is_deep && block.rows * block.cols * block.depth / PARTS > MOST_PRODUCTS &&
            block.depth > LEAST_DEPTH)

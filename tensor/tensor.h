@@ -34,6 +34,8 @@ struct tv_tensor_axis {
     /* Sums and gathers go on behind matrices; 0: the same pieces, each waited for at once. The same
      * bits. */
     int is_overlapped;
+    /* The job has no other rank: nothing is ever in flight, and products are not cut to let it move on. */
+    int is_alone;
 };
 
 static inline tv_dtype_t tv_tensor_dtype(const struct tv_tensor_axis *axis)

@@ -170,8 +170,10 @@ static tv_status_t create_model(struct tv_trainer *tr)
         return TV_ERR(TV_NO_MEMORY, "%d chunks", tr->run->num_chunks);
     }
     struct tv_model_args args = tv_run_model_args(tr->run, tr->here.at[TV_PIPE], chunks);
-    args.axis = (struct tv_tensor_axis){
-        .comm = tv_mesh_comm(tr->mesh, TV_TENSOR), .stream = tr->stream, .kernels = kernels};
+    args.axis = (struct tv_tensor_axis){.comm = tv_mesh_comm(tr->mesh, TV_TENSOR),
+                                        .stream = tr->stream,
+                                        .kernels = kernels,
+                                        .is_alone = tv_comm_size(tv_mesh_world(tr->mesh)) == 1};
     const int model_fills = tr->run->dtype == TV_F32 && tr->run->options.init_from == NULL &&
                             tr->run->checkpoint == NULL;
     args.leaves_params = !model_fills;

@@ -20,7 +20,7 @@ inline void run_axis_rank(struct tv_comm *comm, const struct tv_kernels *kernels
     struct tv_stream *stream = nullptr;
     ASSERT_OK(tv_device_open(TV_DEVICE_CPU, 1, &device));
     ASSERT_OK(tv_stream_create(device, &stream));
-    body({comm, stream, kernels, 0, 0});
+    body({comm, stream, kernels, 0, 0, 0});
     if (testing::Test::HasFailure())
         tv_comm_abort(comm, 1); /* so that the peers do not wait for this rank */
     tv_stream_destroy(stream);

@@ -84,6 +84,18 @@ TEST_P(Blocks, CutALongDepthFirst)
     expect_blocks_of(chunk, channels, vocabulary, y, weight, x);
 }
 
+TEST_P(Blocks, AreOneWhereNobodyElseIsThere)
+{
+    const struct tv_linear linear = linear_of(GetParam());
+    run([&](const struct tv_tensor_axis &axis) {
+        struct tv_tensor_axis alone = axis;
+        alone.is_alone = 1;
+        ASSERT_OK(tv_column_linear_forward(&alone, &linear, rows, x, y, ld_y));
+    });
+    EXPECT_EQ(1U, blocks.size());
+    expect_blocks_of(rows, out, in, x, weight, y);
+}
+
 TEST_P(Blocks, CoverTheProductOfForward)
 {
     const struct tv_linear linear = linear_of(GetParam());

@@ -17,7 +17,7 @@ void gather_rows(struct tv_comm *comm, bool is_overlapped)
 {
     const struct tv_kernels *kernels = nullptr;
     ASSERT_OK(tv_kernels_open(device_place.device, TV_F32, &kernels));
-    const struct tv_tensor_axis axis = {comm, device_place.stream, kernels, 1, is_overlapped};
+    const struct tv_tensor_axis axis = {comm, device_place.stream, kernels, 1, is_overlapped, 0};
     const struct tv_row_shard own = tv_tensor_own_rows(&axis, ROWS);
     std::vector<float> rows((size_t)own.num * COLS), all((size_t)ROWS * COLS);
     for (size_t i = 0; i < rows.size(); i++)
