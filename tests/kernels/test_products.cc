@@ -192,8 +192,8 @@ TEST(Products, NoBitDependsOnTheCut)
     }
 }
 
-// A thread has 2 MiB by default where the limit is off (`ulimit -s unlimited`), as on many clusters. ThreadSanitizer keeps
-// its own account of a thread there, too.
+// A thread has 2 MiB by default where the limit is off (`ulimit -s unlimited`), as on many clusters. ThreadSanitizer
+// keeps its own account of a thread there, too.
 #ifdef __SANITIZE_THREAD__
 constexpr size_t stack_bytes = 4 << 20;
 #else
