@@ -237,6 +237,20 @@ void expect_same_bits(const Call &got, const Call &want)
         EXPECT_TRUE(is_same(got.doubles[i], want.doubles[i])) << "doubles " << i;
 }
 
+void expect_same_bits_with(const std::vector<int> &threads, const std::vector<Case> &cases)
+{
+    Device one(1);
+    for (int num : threads) {
+        Device many(num);
+        for (const Case &c : cases) {
+            SCOPED_TRACE(c.op + " " + c.shape + " on " + std::to_string(num));
+            for (tv_dtype_t dtype : {TV_F32, TV_BF16})
+                expect_same_bits(run_case(c, tv_kernels_cpu(dtype), many.stream),
+                                 run_case(c, tv_kernels_cpu(dtype), one.stream));
+        }
+    }
+}
+
 std::vector<Case> all_cases()
 {
     std::vector<Case> cases;

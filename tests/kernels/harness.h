@@ -135,4 +135,6 @@ Call run_case(const Case &c, const tv_kernels *kernels, tv_stream *stream,
 // it is wider than that, the norm of the difference must be below 2^-8 of the norm.
 void expect_close(Call &got, Call &want, double tolerance, double stored = 0x1p-7);
 void expect_same_bits(const Call &got, const Call &want);
+// Of the CPU tables, with so many threads as with one.
+void expect_same_bits_with(const std::vector<int> &threads, const std::vector<Case> &cases);
 #endif

@@ -225,14 +225,5 @@ TEST(Matmul, SameBitsForAnyNumberOfThreads)
         GTEST_SKIP() << "products by OpenBLAS, whose rows may depend on the cut";
     std::vector<Case> cases;
     add_matmul_cases(cases);
-    Device one(1);
-    for (int threads : {2, 6}) {
-        Device many(threads);
-        for (const Case &c : cases) {
-            SCOPED_TRACE(c.op + " " + c.shape + " on " + std::to_string(threads));
-            for (tv_dtype_t dtype : {TV_F32, TV_BF16})
-                expect_same_bits(run_case(c, tv_kernels_cpu(dtype), many.stream),
-                                 run_case(c, tv_kernels_cpu(dtype), one.stream));
-        }
-    }
+    expect_same_bits_with({2, 6}, cases);
 }

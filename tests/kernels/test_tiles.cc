@@ -115,14 +115,5 @@ TEST(Attention, SameBitsForAnyNumberOfThreads)
 {
     std::vector<Case> cases;
     add_attention_cases(cases);
-    Device one(1);
-    for (int threads : {2, 3}) {
-        Device many(threads);
-        for (const Case &c : cases) {
-            SCOPED_TRACE(c.op + " " + c.shape + " on " + std::to_string(threads));
-            for (tv_dtype_t dtype : {TV_F32, TV_BF16})
-                expect_same_bits(run_case(c, tv_kernels_cpu(dtype), many.stream),
-                                 run_case(c, tv_kernels_cpu(dtype), one.stream));
-        }
-    }
+    expect_same_bits_with({2, 3}, cases);
 }
