@@ -102,12 +102,8 @@ static tv_status_t predict(struct tv_trainer *tr, double *bubble_out)
         return TV_ERR(TV_NO_MEMORY, "costs of %d positions", positions);
     struct tv_schedule_timing timing = {0};
     tv_status_t status = mean_costs(tr, costs);
-    if (status == TV_OK) {
-        const struct tv_schedule_costs means = {.forward = costs,
-                                                .backward_input = costs + positions,
-                                                .backward_weight = costs + 2 * positions};
-        status = tv_schedule_simulate(&tr->run->schedule, &means, &timing);
-    }
+    if (status == TV_OK)
+        status = tv_run_simulate(tr->run, costs, &timing);
     *bubble_out = timing.bubble_fraction;
     tv_schedule_timing_destroy(&timing);
     free(costs);

@@ -2,7 +2,6 @@
  * file. */
 #include "train/profile.h"
 #include "base/clock.h"
-#include "pipeline/simulate.h"
 #include "train/files.h"
 #include "train/run_device.h"
 #include "train/setup.h"
@@ -43,6 +42,16 @@ static void costs_of_pieces(const struct tv_run *run, int positions, double *cos
     }
 }
 
+tv_status_t tv_run_simulate(const struct tv_run *run, const double *costs,
+                            struct tv_schedule_timing *timing_out)
+{
+    const int positions = run->extent.at[TV_PIPE] * run->num_chunks;
+    const struct tv_schedule_costs by_kind = {.forward = costs,
+                                              .backward_input = costs + positions,
+                                              .backward_weight = costs + 2 * positions};
+    return tv_schedule_simulate(&run->schedule, &by_kind, timing_out);
+}
+
 tv_status_t tv_profile_window(const struct tv_run *run, double *seconds_out)
 {
     const int positions = run->extent.at[TV_PIPE] * run->num_chunks;
@@ -51,10 +60,7 @@ tv_status_t tv_profile_window(const struct tv_run *run, double *seconds_out)
     if (costs == NULL)
         return TV_ERR(TV_NO_MEMORY, "costs of %d positions", positions);
     costs_of_pieces(run, positions, costs);
-    const struct tv_schedule_costs of_pieces = {.forward = costs,
-                                                .backward_input = costs + positions,
-                                                .backward_weight = costs + 2 * positions};
-    const tv_status_t status = tv_schedule_simulate(&run->schedule, &of_pieces, &timing);
+    const tv_status_t status = tv_run_simulate(run, costs, &timing);
     *seconds_out = timing.makespan;
     tv_schedule_timing_destroy(&timing);
     free(costs);

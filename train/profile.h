@@ -4,6 +4,7 @@
  * the same moment, as in training, and the ranks' medians are averaged. */
 #ifndef TV_TRAIN_PROFILE_H
 #define TV_TRAIN_PROFILE_H
+#include "pipeline/simulate.h"
 #include "train/run.h"
 
 TV_BEGIN_C
@@ -14,6 +15,10 @@ double tv_unit_seconds(struct tv_unit_times times);
 /* Collective over world; the same result on every rank. Errors: TV_NO_MEMORY, TV_PEER. */
 TV_MUST_CHECK tv_status_t tv_profile_measure(struct tv_comm *world, const struct tv_run *run,
                                              struct tv_profile *profile_out);
+/* run->schedule with costs [3, P v]: forward, input part and weight part of a backward by position; messages are free.
+ * Errors: TV_NO_MEMORY; TV_INVALID, costs that are not finite. */
+TV_MUST_CHECK tv_status_t tv_run_simulate(const struct tv_run *run, const double *costs,
+                                          struct tv_schedule_timing *timing_out);
 /* Seconds of a pipeline's window of one step, as the simulator has them with run->profile, run->pieces and free
  * messages: imbalance and bubble, without the optimizer. Errors: TV_NO_MEMORY. */
 TV_MUST_CHECK tv_status_t tv_profile_window(const struct tv_run *run, double *seconds_out);
