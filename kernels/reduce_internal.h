@@ -1,6 +1,5 @@
-/* kernels/reduce_internal.h -- sums and maxima of a row in vector lanes: lane l takes the elements
- * l, l + LANES, ..., what is left over goes to lane 0, and the lanes are folded in a fixed order.
- * tv_row_max, _sum and _dot of floats; tv_stored_row_max, _sum and _dot of stored elements. */
+/* kernels/reduce_internal.h -- sums and maxima of a row of stored elements in vector lanes: lane l takes the elements
+ * l, l + LANES, ..., what is left over goes to lane 0, and the lanes are folded in a fixed order. */
 #ifndef TV_KERNELS_REDUCE_INTERNAL_H
 #define TV_KERNELS_REDUCE_INTERNAL_H
 #include "kernels/element_internal.h"
@@ -18,19 +17,54 @@ static inline double tv_fold(const double lanes[TV_LANES])
            ((eight[4] + eight[5]) + (eight[6] + eight[7]));
 }
 
-#define TV_ROW(op)     tv_row_##op
-#define TV_ROW_TYPE    float
-#define TV_ROW_LOAD(x) (x)
-#include "kernels/reduce_rows.inc"
-#undef TV_ROW
-#undef TV_ROW_TYPE
-#undef TV_ROW_LOAD
+/* NaN once there is one, so that it reaches the loss; -inf when count is 0. */
+static inline float tv_stored_row_max(const tv_element_t *x, int64_t count)
+{
+    float lanes[TV_MAX_LANES], top = -INFINITY;
+    int64_t i = 0;
+    for (int l = 0; l < TV_MAX_LANES; l++)
+        lanes[l] = -INFINITY;
+    for (; i + TV_MAX_LANES <= count; i += TV_MAX_LANES) {
+#pragma omp simd
+        for (int l = 0; l < TV_MAX_LANES; l++) {
+            const float value = tv_load(x[i + l]);
+            lanes[l] = lanes[l] >= value || lanes[l] != lanes[l] ? lanes[l] : value;
+        }
+    }
+    for (; i < count; i++) {
+        const float value = tv_load(x[i]);
+        lanes[0] = lanes[0] >= value || lanes[0] != lanes[0] ? lanes[0] : value;
+    }
+    for (int l = 0; l < TV_MAX_LANES; l++)
+        top = top >= lanes[l] || top != top ? top : lanes[l];
+    return top;
+}
 
-#define TV_ROW(op)     tv_stored_row_##op
-#define TV_ROW_TYPE    tv_element_t
-#define TV_ROW_LOAD(x) tv_load(x)
-#include "kernels/reduce_rows.inc"
-#undef TV_ROW
-#undef TV_ROW_TYPE
-#undef TV_ROW_LOAD
+static inline double tv_stored_row_sum(const tv_element_t *x, int64_t count)
+{
+    double lanes[TV_LANES] = {0};
+    int64_t i = 0;
+    for (; i + TV_LANES <= count; i += TV_LANES) {
+#pragma omp simd
+        for (int l = 0; l < TV_LANES; l++)
+            lanes[l] += (double)tv_load(x[i + l]);
+    }
+    for (; i < count; i++)
+        lanes[0] += (double)tv_load(x[i]);
+    return tv_fold(lanes);
+}
+
+static inline double tv_stored_row_dot(const tv_element_t *x, const tv_element_t *y, int64_t count)
+{
+    double lanes[TV_LANES] = {0};
+    int64_t i = 0;
+    for (; i + TV_LANES <= count; i += TV_LANES) {
+#pragma omp simd
+        for (int l = 0; l < TV_LANES; l++)
+            lanes[l] += (double)tv_load(x[i + l]) * (double)tv_load(y[i + l]);
+    }
+    for (; i < count; i++)
+        lanes[0] += (double)tv_load(x[i]) * (double)tv_load(y[i]);
+    return tv_fold(lanes);
+}
 #endif

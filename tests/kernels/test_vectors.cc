@@ -55,14 +55,14 @@ TEST(Exp2, Edges)
 // Lengths around the numbers of lanes; the largest and the NaN at every place.
 TEST(Reduce, MaximumAndNaNAtEveryPlace)
 {
-    EXPECT_EQ(tv_row_max(nullptr, 0), -INFINITY);
+    EXPECT_EQ(tv_stored_row_max(nullptr, 0), -INFINITY);
     for (int64_t count : {1, 7, 31, 32, 33, 64, 75}) {
         for (size_t place = 0; place < (size_t)count; place++) {
             std::vector<float> x((size_t)count, -3.0f);
             x[place] = -2.0f;
-            EXPECT_EQ(tv_row_max(x.data(), count), -2.0f) << count << " " << place;
+            EXPECT_EQ(tv_stored_row_max(x.data(), count), -2.0f) << count << " " << place;
             x[place] = NAN;
-            EXPECT_TRUE(std::isnan(tv_row_max(x.data(), count))) << count << " " << place;
+            EXPECT_TRUE(std::isnan(tv_stored_row_max(x.data(), count))) << count << " " << place;
         }
     }
 }
@@ -78,8 +78,8 @@ TEST(Reduce, SumsOfWholeNumbersAreExact)
             sum += (double)x[i];
             dot += (double)x[i] * (double)y[i];
         }
-        EXPECT_EQ(tv_row_sum(x.data(), count), sum) << count;
-        EXPECT_EQ(tv_row_dot(x.data(), y.data(), count), dot) << count;
+        EXPECT_EQ(tv_stored_row_sum(x.data(), count), sum) << count;
+        EXPECT_EQ(tv_stored_row_dot(x.data(), y.data(), count), dot) << count;
     }
 }
 
