@@ -24,7 +24,8 @@ template <typename P> struct multiplier {
     float sum[P::h / 2];                /* [64, h]: weights times values */
     float scores[64];                   /* [64, keys] */
     uint32_t weights[8][4];             /* the same as bf16 */
-    float top[2], weight[2], shrink[2]; /* of rows g and g + 8: maximum, this lane's sum */
+    float top[2], weight[2];            /* of rows g and g + 8: a score, the first block's maximum or a later one's;
+                                         * the sum of this lane's weights */
     int group;
     /* where it is: */
     unsigned nth, nth_q;     /* blocks of keys and tiles of queries before */
@@ -37,6 +38,12 @@ template <typename P> TV_ATTENTION_DEVICE int row_of(const multiplier<P> &r, int
 {
     const int thread = static_cast<int>(threadIdx.x % 128);
     return first + 64 * r.group + thread / 32 * warp_rows + thread % 32 / 4;
+}
+
+/* Two elements. */
+TV_ATTENTION_DEVICE uint32_t word_at(const uint16_t *at)
+{
+    return *reinterpret_cast<const uint32_t *>(at);
 }
 
 /* One arrival of the warp. */
@@ -99,15 +106,34 @@ template <typename P> TV_ATTENTION_DEVICE void hide(multiplier<P> &r, const work
         r.scores[i] = i / 4 * 8 + i % 2 < first[i / 2 % 2] ? -INFINITY : r.scores[i];
 }
 
-/* Scores become weights: powers of 2 of their distance to `top`, a maximum that follows where a score is above it by so
- * much that its weight were over 2^8, which is seldom; shrink: what sums under the old one are to be multiplied by. */
-template <typename P> TV_ATTENTION_DEVICE void soften(multiplier<P> &r)
+/* Scores become weights: powers of 2 of their distance to `top`. sums: this lane's, of rows g and g + 8 */
+template <typename P> TV_ATTENTION_DEVICE void weigh(multiplier<P> &r, float (&sums)[2])
 {
     const float scale = tv_score_scale<P::h> * tv_log2_e;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         float *s = r.scores + 2 * half;
-        float top[4]; /* four chains */
+        const float shift = r.top[half] == -INFINITY ? 0 : r.top[half] * scale;
+        float sum[4] = {}; /* four chains */
+#pragma unroll
+        for (int i = 0; i < 16; i++) {
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                s[4 * i + e] = tv_exp2(s[4 * i + e] * scale - shift);
+                sum[i % 2 * 2 + e] += s[4 * i + e];
+            }
+        }
+        sums[half] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    }
+}
+
+/* The maxima of the rows' scores, or the old ones where they are no less. */
+template <typename P> TV_ATTENTION_DEVICE void raise_top(multiplier<P> &r)
+{
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const float *s = r.scores + 2 * half;
+        float top[4];
 #pragma unroll
         for (int i = 0; i < 4; i++)
             top[i] = fmaxf(s[4 * i], s[4 * i + 1]);
@@ -117,24 +143,68 @@ template <typename P> TV_ATTENTION_DEVICE void soften(multiplier<P> &r)
         float most = fmaxf(fmaxf(top[0], top[1]), fmaxf(top[2], top[3]));
         most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
         most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
-        const float old = r.top[half];
-        const bool rises = most * scale > old * scale + 8;
-        most = rises ? most : old;
-        const float shift = most == -INFINITY ? 0 : most * scale;
-        r.shrink[half] = rises ? tv_exp2(old * scale - shift) : 1;
-        r.top[half] = most;
-        float weight[4] = {};
-#pragma unroll
-        for (int i = 0; i < 16; i++) {
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-                s[4 * i + e] = tv_exp2(s[4 * i + e] * scale - shift);
-                weight[i % 2 * 2 + e] += s[4 * i + e];
-            }
-        }
-        r.weight[half] =
-            r.weight[half] * r.shrink[half] + ((weight[0] + weight[1]) + (weight[2] + weight[3]));
+        r.top[half] = fmaxf(r.top[half], most);
     }
+}
+
+/* The present block's scores once more, by the warp alone, out of global memory: the first ones were overwritten. Rows
+ * behind the sequence's end are its last. */
+template <typename P>
+TV_ATTENTION_DEVICE void score_again(multiplier<P> &r, const work &w, const tile &t)
+{
+    const int lane = static_cast<int>(threadIdx.x % 32), last = w.seq_length - 1;
+    const int sequence = t.plane / w.num_heads, head = t.plane % w.num_heads;
+    const int kv = head / (w.num_heads / w.num_kv_heads), row = row_of(r, t.first);
+    const int64_t base = static_cast<int64_t>(sequence) * w.seq_length;
+    const uint16_t *q[2], *k = w.k + kv * P::h + lane % 4 * 2;
+    for (int half = 0; half < 2; half++)
+        q[half] = w.q + (base + tv_lesser(row + 8 * half, last)) * w.ld_q + head * P::h +
+                  lane % 4 * 2;
+#pragma unroll
+    for (int n = 0; n < keys / 8; n++) {
+        const uint16_t *of_n =
+            k + (base + tv_lesser(r.block * keys + 8 * n + lane / 4, last)) * w.ld_k;
+        float *s = r.scores + 4 * n;
+        s[0] = s[1] = s[2] = s[3] = 0;
+#pragma unroll 1
+        for (int i = 0; i < P::h; i += 16) {
+            const uint32_t of_q[4] = {word_at(q[0] + i), word_at(q[1] + i), word_at(q[0] + i + 8),
+                                      word_at(q[1] + i + 8)};
+            tv_mma_16x8x16(s, of_q, word_at(of_n + i), word_at(of_n + i + 8));
+        }
+    }
+    if (r.block < r.bare_low || r.block >= r.bare_high)
+        hide(r, w, t);
+}
+
+/* Scores become weights under the maxima that there are, of the tile's first block as a rule: that further ones are
+ * higher does no harm until a lane's weights are over 2^64 together, or no numbers at all. Then the block's scores are
+ * made again and the maxima raised; shrink: what sums so far are to be multiplied by, if the result is true. */
+template <typename P>
+TV_ATTENTION_DEVICE bool soften(multiplier<P> &r, const work &w, const barriers<P> &b,
+                                float (&shrink)[2])
+{
+    constexpr float most = 18446744073709551616.f;
+    float sums[2];
+    weigh(r, sums);
+    /* ptxas leaves the softening behind the products under way, as it cannot take the branch before all weights are
+     * there. */
+    const bool is_over = __any_sync(0xffffffffu, !(fmaxf(sums[0], sums[1]) < most));
+    if (is_over) {
+        const float old[2] = {r.top[0], r.top[1]};
+        score_again(r, w, b.tiles[r.nth_q % 4]);
+        raise_top(r);
+        weigh(r, sums);
+        for (int half = 0; half < 2; half++) {
+            shrink[half] = old[half] == r.top[half]
+                               ? 1
+                               : tv_exp2((old[half] - r.top[half]) * tv_score_scale<P::h> * tv_log2_e);
+            r.weight[half] *= shrink[half];
+        }
+    }
+    for (int half = 0; half < 2; half++)
+        r.weight[half] += sums[half];
+    return is_over;
 }
 
 template <typename P> TV_ATTENTION_DEVICE void pack(multiplier<P> &r)
@@ -144,13 +214,12 @@ template <typename P> TV_ATTENTION_DEVICE void pack(multiplier<P> &r)
         r.weights[i / 4][i % 4] = tv_pack_bf16(r.scores[2 * i], r.scores[2 * i + 1]);
 }
 
-template <typename P> TV_ATTENTION_DEVICE void shrink_sum(multiplier<P> &r)
+template <typename P>
+TV_ATTENTION_DEVICE void shrink_sum(multiplier<P> &r, const float (&shrink)[2])
 {
-    if (!__any_sync(0xffffffffu, r.shrink[0] != 1 || r.shrink[1] != 1))
-        return; /* mostly */
 #pragma unroll
     for (int i = 0; i < P::h / 2; i++)
-        r.sum[i] *= r.shrink[i / 2 % 2];
+        r.sum[i] *= shrink[i / 2 % 2];
 }
 
 /* The present block's scores are there: away with its keys, and with the queries behind the last one. */
@@ -279,7 +348,8 @@ TV_ATTENTION_DEVICE void multiply(multiplier<P> &r, const maps &m, const work &w
     pass_turn<P>(r.group);
     tv_wgmma_wait<0>();
     take_scores(r, w, b);
-    soften(r);
+    raise_top(r);
+    weigh(r, r.weight);
     pack(r);
     for (;;) {
         const bool is_new = r.block == r.low;
@@ -298,20 +368,20 @@ TV_ATTENTION_DEVICE void multiply(multiplier<P> &r, const maps &m, const work &w
         pass_turn<P>(r.group);
         tv_wgmma_wait<1>();
         take_scores(r, w, b);
-        if (is_new)
+        float shrink[2];
+        if (is_new) {
             settle(r, w, b.tiles[(r.nth_q - 1) % 4], factor);
-        soften(r);
-        /* Over already, and sums are never negative: a branch that ptxas cannot take before all scores are softened, so
-         * that it leaves the softening behind the products under way. */
-        tv_barrier_wait(&b.v_full[v.stage], v.phase ^ (r.weight[0] + r.weight[1] < 0));
+            raise_top(r);
+        }
+        const bool shrinks = soften(r, w, b, shrink);
         tv_wgmma_wait<0>();
         tv_wgmma_keep(r.sum);
         tv_wgmma_keep(r.scores); /* packed from here on */
         release(&b.v_empty[v.stage]);
         if (is_new)
             store(r, m, w, b.tiles[(r.nth_q - 1) % 4], factor, room);
-        else
-            shrink_sum(r);
+        else if (shrinks)
+            shrink_sum(r, shrink);
         pack(r);
         v = k;
     }
@@ -328,10 +398,8 @@ template <typename P> TV_ATTENTION_DEVICE void begin(multiplier<P> &r)
 {
     r.nth = r.nth_q = 0;
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
+    for (int half = 0; half < 2; half++)
         r.top[half] = -INFINITY;
-        r.weight[half] = 0;
-    }
 #pragma unroll
     for (int i = 0; i < P::h / 2; i++)
         r.sum[i] = 0;
@@ -390,6 +458,10 @@ template <typename P> tv_status_t launch(tv_stream *stream, const tv_attention_a
     TV_TRY(tv_map_keys(&m.v, a, a->v, a->ld_v, keys));
     TV_TRY(tv_map_queries(&m.o, a, a->o, a->ld_o, warp_rows));
     work w = {};
+    w.q = static_cast<const uint16_t *>(a->q);
+    w.k = static_cast<const uint16_t *>(a->k);
+    w.ld_q = a->ld_q;
+    w.ld_k = a->ld_k;
     w.lse = a->lse;
     w.first_keys = a->first_keys;
     w.seq_length = a->seq_length;

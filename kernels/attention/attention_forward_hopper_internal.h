@@ -30,6 +30,8 @@ struct maps {
     CUtensorMap q, k, v, o;
 };
 struct work {
+    const uint16_t *q, *k; /* also by the maps */
+    int64_t ld_q, ld_k;
     float *lse;                /* [B, num_heads, S] */
     const int32_t *first_keys; /* [B*S] or NULL */
     int seq_length, num_heads, num_kv_heads;
