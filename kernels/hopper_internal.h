@@ -90,6 +90,15 @@ TV_HOPPER uint32_t tv_uniform(uint32_t x)
     return y;
 }
 
+/* Four 8 x 8 matrices of 16-bit elements into shared memory: lane 8 i + r says where row r of matrix i goes (16 bytes,
+ * aligned); word i is elements (g, 2t) and (g, 2t + 1) of matrix i: what tv_ldmatrix reads. */
+TV_HOPPER void tv_stmatrix(tv_shared_at row, const uint32_t (&word)[4])
+{
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(row),
+                 "r"(word[0]), "r"(word[1]), "r"(word[2]), "r"(word[3])
+                 : "memory");
+}
+
 /* ---- products ---- */
 TV_HOPPER void tv_wgmma_fence(void)
 {

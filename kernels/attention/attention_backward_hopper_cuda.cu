@@ -140,35 +140,33 @@ TV_HOPPER void differentiate(float (&dp)[queries<h> / 2], const float (&p)[queri
     }
 }
 
-/* ds^T into its tile, panels of [keys, 64]. */
+/* ds^T into its tile, panels of [keys, 64]: a fragment is four matrices, of rows 0 and 8 on of the warp's. */
 template <int h>
 TV_HOPPER void put_ds(uint16_t *tile, const fragments<queries<h> / 16> &ds, const self &me)
 {
-    uint32_t first = static_cast<uint32_t>(me.row);
-    tv_not_ahead(first); /* the places of all fragments */
+    const int lane = static_cast<int>(threadIdx.x % 32), row = me.row - lane / 4 + lane % 16;
+    const tv_shared_at at = tv_shared_place(tile + row * 64);
+    uint32_t chunk = static_cast<uint32_t>(lane / 16 ^ (row & 7));
+    tv_not_ahead(chunk);
 #pragma unroll
-    for (int j = 0; j < queries<h> / 8; j++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int row = static_cast<int>(first) + 8 * half;
-            uint16_t *to =
-                tile + j / 8 * keys * 64 + row * 64 + ((j % 8) ^ (row & 7)) * 8 + 2 * me.t;
-            *reinterpret_cast<uint32_t *>(to) = ds.word[j / 2][j % 2 * 2 + half];
-        }
-    }
+    for (int i = 0; i < queries<h> / 16; i++)
+        tv_stmatrix(at + i / 4 * keys * 128 + (chunk ^ i % 4 * 2) * 16, ds.word[i]);
 }
 
-/* The part of dq into its tile. */
+/* The part of dq into its tile: matrices of the even columns of eight, and of the odd ones. */
 template <int h> TV_HOPPER void put_dq(float *tile, const float (&dq)[32], const self &me)
 {
-    uint32_t first = static_cast<uint32_t>(me.row - (h == 64 ? 0 : 64 * me.group));
-    tv_not_ahead(first);
+    const int lane = static_cast<int>(threadIdx.x % 32),
+              row = me.row - (h == 64 ? 0 : 64 * me.group) - lane / 4 + lane / 16 * 8 + lane % 8;
+    const tv_shared_at at =
+        tv_shared_place(tile + row * h) + (h == 64 ? 0 : static_cast<uint32_t>(me.group) * 256);
+    uint32_t chunk = static_cast<uint32_t>(lane / 8 % 2 ^ (row & 7));
+    tv_not_ahead(chunk);
 #pragma unroll
-    for (int i = 0; i < 16; i++) {
-        const int row = static_cast<int>(first) + i % 2 * 8;
-        const int unit = i / 2 + (h == 64 ? 0 : 8 * me.group);
-        const float pair[2] = {dq[2 * i], dq[2 * i + 1]};
-        tv_store_floats<2>(tile + row * h + (unit ^ (row & 7)) * 8 + 2 * me.t, pair);
+    for (int i = 0; i < 8; i++) {
+        const uint32_t word[4] = {__float_as_uint(dq[4 * i]), __float_as_uint(dq[4 * i + 1]),
+                                  __float_as_uint(dq[4 * i + 2]), __float_as_uint(dq[4 * i + 3])};
+        tv_stmatrix(at + i / 4 * 128 + (chunk ^ i % 4 * 2) * 16, word);
     }
 }
 

@@ -92,8 +92,8 @@ struct tile_note {
     int query, is_last;
 };
 
-/* Shared memory, at a multiple of 1024 bytes. Tiles are panels: hopper_internal.h. dq: row by row; 8 columns of row r,
- * which start at 8 u, are at 8 (u ^ (r % 8)). */
+/* Shared memory, at a multiple of 1024 bytes. Tiles are panels: hopper_internal.h. dq: row by row; of 8
+ * columns of row r, u-th of the row, the even ones are at 4 (2u ^ r % 8), the odd ones at 4 ((2u + 1) ^ r % 8). */
 template <int h> struct room {
     uint16_t k[key_rooms<h>][keys * h], v[keys * h];
     tile_pair<h> tiles[stages];
@@ -307,21 +307,23 @@ template <int h> TV_HOPPER void fetch_sums(room<h> &shared, const float *sums, i
     tv_copy_async_wait<0>();
 }
 
-/* Eight columns of dq as bf16: sums of the tasks before and this one's, scaled. */
-template <int h> TV_HOPPER uint4 finish_unit(const float *own, const float *before, bool has_before)
+/* Eight columns of dq as bf16: sums of the tasks before and this one's, scaled. odd: where the odd ones are, 0 or 4; the
+ * even ones are at the other place. */
+template <int h>
+TV_HOPPER uint4 finish_unit(const float *own, const float *before, bool has_before, int odd)
 {
     float x[8], y[8] = {};
-    tv_load_floats<4>(own, x);
-    tv_load_floats<4>(own + 4, x + 4);
+    tv_load_floats<4>(own + 4 - odd, x);
+    tv_load_floats<4>(own + odd, x + 4);
     if (has_before) {
-        tv_load_floats<4>(before, y);
-        tv_load_floats<4>(before + 4, y + 4);
+        tv_load_floats<4>(before + 4 - odd, y);
+        tv_load_floats<4>(before + odd, y + 4);
     }
 #pragma unroll
     for (int i = 0; i < 8; i++)
         x[i] = (y[i] + x[i]) * tv_score_scale<h>;
-    return {tv_pack_bf16(x[0], x[1]), tv_pack_bf16(x[2], x[3]), tv_pack_bf16(x[4], x[5]),
-            tv_pack_bf16(x[6], x[7])};
+    return {tv_pack_bf16(x[0], x[4]), tv_pack_bf16(x[1], x[5]), tv_pack_bf16(x[2], x[6]),
+            tv_pack_bf16(x[3], x[7])};
 }
 
 /* The last part of a tile's sums comes from here: dq. */
@@ -335,9 +337,10 @@ TV_HOPPER void finish_dq(const sweep &s, const room<h> &shared, const task &of, 
                    static_cast<int64_t>(at.head) * h;
 #pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x) - 32; i < rows * units; i += adders) {
-        const int row = i / units, unit = i % units ^ (row & 7);
+        const int row = i / units, unit = i % units ^ (row & 7) / 2;
         *reinterpret_cast<uint4 *>(dq + row * s.a.ld_dq + unit * 8) =
-            finish_unit<h>(shared.dq + 8 * i, shared.sums + 8 * i, has_before);
+            finish_unit<h>(shared.dq + 8 * i, shared.sums + 8 * i, has_before,
+                           row % 2 == 0 ? 4 : 0);
     }
 }
 

@@ -60,6 +60,22 @@ template <bool is_transposed> void load_matrices(void *const lanes[32], unsigned
     }
 }
 
+struct MatricesOut {
+    const uint32_t *word;
+    uint16_t *row;
+};
+inline void store_matrices(void *const lanes[32], unsigned)
+{
+    for (int lane = 0; lane < 32; lane++) {
+        for (int i = 0; i < 4; i++) {
+            const uint32_t word = static_cast<const MatricesOut *>(lanes[lane])->word[i];
+            uint16_t *to = static_cast<const MatricesOut *>(lanes[8 * i + lane / 4])->row + lane % 4 * 2;
+            to[0] = static_cast<uint16_t>(word);
+            to[1] = static_cast<uint16_t>(word >> 16);
+        }
+    }
+}
+
 // The copies of the calling thread: emulated_copies.cc. is_there: else zeros.
 void start_copy(void *to, const void *from, size_t bytes, bool is_there);
 void commit_copies();
@@ -96,6 +112,15 @@ inline void tv_ldmatrix_transposed(uint32_t word[4], tv_shared_at row,
                                    tv_site site = tv_site::here())
 {
     tv_emulated_ldmatrix<true>(word, row, site);
+}
+
+inline void tv_stmatrix(tv_shared_at row, const uint32_t (&word)[4],
+                        tv_site site = tv_site::here())
+{
+    if (row % 16 != 0)
+        emulation::fail("stmatrix to a row that is not 16-byte aligned");
+    emulation::MatricesOut mine = {word, reinterpret_cast<uint16_t *>(row)};
+    emulation::meet_warp(0xffffffffu, &mine, emulation::store_matrices, "stmatrix", site);
 }
 
 inline void tv_copy_async_16(void *shared, const void *global, bool is_there)
