@@ -220,13 +220,13 @@ TV_HOPPER void gradients(products<h> &x, room<h> &shared, const progress &at, co
     const tv_shared_at q = tv_shared_place(shared.tiles[stage].q),
                        d_o = tv_shared_place(shared.tiles[stage].d_o),
                        v = tv_shared_place(shared.v) + me.group * 64 * 128;
-    tv_wgmma_wait<0>();
-    tv_wgmma_keep(x.p);
-    if (key + 63 > query || terms.first_key[queries<h> - 1] > key)
-        hide<h>(x.p, terms, query, first + me.row, me.t);
     if (at.is_first)
         tv_barrier_wait(&shared.has_values, at.n & 1);
     start_scores<h>(x.ds, v, d_o);
+    tv_wgmma_wait<1>();
+    tv_wgmma_keep(x.p);
+    if (key + 63 > query || terms.first_key[queries<h> - 1] > key)
+        hide<h>(x.p, terms, query, first + me.row, me.t);
 #pragma unroll
     for (int part = 0; part < queries<h> / 64; part++) {
         soften<h>(x.p, terms, me.t, part);
