@@ -239,6 +239,14 @@ TV_HOPPER void tv_tma_store(const CUtensorMap *map, const void *panel, int col, 
                  "r"(tv_shared_place(panel)), "r"(col), "r"(row), "r"(sequence)
                  : "memory");
 }
+/* to[i] = from[i]. All multiples of 16 bytes. */
+TV_HOPPER void tv_bulk_store(float *to, const float *from, uint32_t bytes)
+{
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\n" ::"l"(
+                     reinterpret_cast<uint64_t>(to)),
+                 "r"(tv_shared_place(from)), "r"(bytes)
+                 : "memory");
+}
 /* to[i] += from[i], each sum atomic and their order open. All multiples of 16 bytes. */
 TV_HOPPER void tv_bulk_add(float *to, const float *from, uint32_t bytes)
 {

@@ -7,7 +7,7 @@
  * whose sums stay there; ds^T also goes to shared memory for dq = ds k of all 128 keys. Five products per pair.
  *
  * dq's sums are fp32 in global memory, added up by three warps in one order, so that the bits are always the same: of
- * a tile of queries first come the first keys that it sees, which write, then tile by tile of keys the next ones, which
+ * a tile of queries first come the first keys that it sees, which store, then tile by tile of keys the next ones, which
  * add. The last ones, on the diagonal, add their part and store bf16. Tasks whose keys come first have the most to do
  * and start first; one that starts together with the task before it waits for one step, once. Why none waits for ever:
  * attention_backward_hopper_internal.h.
@@ -170,14 +170,17 @@ template <int h> TV_HOPPER void put_dq(float *tile, const float (&dq)[32], const
     }
 }
 
-/* The part is complete: to those who add. */
-template <int h> TV_HOPPER void hand_over_dq(room<h> &shared, float (&dq)[32], const self &me)
+/* The part of a step is complete: to those who add. */
+template <int h>
+TV_HOPPER void hand_over_dq(room<h> &shared, float (&dq)[32], int step, const self &me)
 {
     tv_wgmma_keep(dq);
-    tv_named_sync(dq_taken + me.group, 128 + adders);
-    put_dq<h>(shared.dq, dq, me);
+    tv_barrier_wait(&shared.dq_empty[step % 2], step / 2 & 1);
+    put_dq<h>(shared.dq[step % 2], dq, me);
     tv_fence_async();
-    tv_named_arrive(dq_written, multipliers + adders);
+    __syncwarp();
+    if (threadIdx.x % 32 == 0)
+        tv_barrier_arrive(&shared.dq_full[step % 2]);
 }
 
 /* A warp's 16 rows of dk or dv through its rows of a tile to where they belong. */
@@ -338,18 +341,18 @@ template <int h> TV_HOPPER void multiply(const sweep &s, room<h> &shared)
         at.is_first = is_last;
         if (!is_last) {
             start_step<h>(x, shared, at, me);
-            hand_over_dq<h>(shared, x.dq, me);
+            hand_over_dq<h>(shared, x.dq, at.step - 1, me);
             continue;
         }
         const int n = at.n++;
         if (key_rooms<h> == 2 && begin_task<h>(shared, at.n)) {
             start_step<h>(x, shared, at, me);
-            hand_over_dq<h>(shared, x.dq, me);
+            hand_over_dq<h>(shared, x.dq, at.step - 1, me);
             finish_keys<h>(x, s, shared, shared.tasks[n % 2], me);
             give_back_task(shared, n);
             continue;
         }
-        hand_over_dq<h>(shared, x.dq, me);
+        hand_over_dq<h>(shared, x.dq, at.step - 1, me);
         finish_keys<h>(x, s, shared, shared.tasks[n % 2], me);
         give_back_task(shared, n);
         if (key_rooms<h> == 2 || !begin_task<h>(shared, at.n))
@@ -368,6 +371,8 @@ __global__ void __launch_bounds__(threads, 1)
         for (int i = 0; i < 2; i++) {
             tv_barrier_init(&shared.has_task[i], 1);
             tv_barrier_init(&shared.needs_task[i], (multipliers + adders) / 32);
+            tv_barrier_init(&shared.dq_full[i], multipliers / 32);
+            tv_barrier_init(&shared.dq_empty[i], adders / 32);
         }
         for (int i = 0; i < stages; i++) {
             tv_barrier_init(&shared.full[i], 2);

@@ -67,8 +67,8 @@ template <int h> constexpr int panels = h / 64;
 template <int h> constexpr int ds_tiles = h == 64 ? 1 : 2;
 template <int h> constexpr int key_rooms = h == 64 ? 2 : 1;
 
-/* Named barriers. Of each of the two warpgroups: dq_taken and the next, ds_read and the next. */
-constexpr int ds_written = 1, dq_written = 2, dq_taken = 3, added = 5, ds_taken = 6, ds_read = 7;
+/* Named barriers; ds_read and the next: of each of the two warpgroups. */
+constexpr int ds_written = 1, added = 2, ds_taken = 3, ds_read = 4;
 
 /* Of the queries of a tile. lse in powers of 2, infinite behind the end of the sequence, so that weights are 0. */
 template <int h> struct tile_terms {
@@ -98,12 +98,12 @@ template <int h> struct room {
     uint16_t k[key_rooms<h>][keys * h], v[keys * h];
     tile_pair<h> tiles[stages];
     uint16_t ds[ds_tiles<h>][keys * queries<h>]; /* transposed */
-    float dq[queries<h> * h], sums[queries<h> * h];
+    float dq[2][queries<h> * h]; /* of the block's even steps, and of its odd ones */
     tile_terms<h> terms[stages];
     tile_note notes[stages];
     task tasks[2]; /* the one at work and the next */
     uint64_t has_task[2], needs_task[2], has_keys[key_rooms<h>], has_values, needs_keys,
-        full[stages], empty[stages];
+        full[stages], empty[stages], dq_full[2], dq_empty[2];
 };
 
 struct sweep {
@@ -297,11 +297,11 @@ template <int h> TV_HOPPER void load(const sweep &s, room<h> &shared)
 /* ---- the adding warps ---- */
 
 /* What the tasks before have added up, while the block's own part is not there yet. A thread copies what it reads. */
-template <int h> TV_HOPPER void fetch_sums(room<h> &shared, const float *sums, int rows)
+template <int h> TV_HOPPER void fetch_sums(float *to, const float *sums, int rows)
 {
     for (int i = static_cast<int>(threadIdx.x) - 32; i < rows * h / 8; i += adders) {
-        tv_copy_async_16(shared.sums + 8 * i, sums + 8 * i, true);
-        tv_copy_async_16(shared.sums + 8 * i + 4, sums + 8 * i + 4, true);
+        tv_copy_async_16(to + 8 * i, sums + 8 * i, true);
+        tv_copy_async_16(to + 8 * i + 4, sums + 8 * i + 4, true);
     }
     tv_copy_async_commit();
     tv_copy_async_wait<0>();
@@ -326,21 +326,37 @@ TV_HOPPER uint4 finish_unit(const float *own, const float *before, bool has_befo
             tv_pack_bf16(x[3], x[7])};
 }
 
+/* What a step adds to: tile `at`, as the task number `number` of those that do; is_last: of them. */
+struct part {
+    place at;
+    int number;
+    bool is_last;
+};
+/* It ends a sum that others have begun. */
+TV_HOPPER bool fetches(const part &p)
+{
+    return p.is_last && p.number > 0;
+}
+template <int h> TV_HOPPER part part_of(const sweep &s, const task &of, place at)
+{
+    return {at, of.key_tile - first_key_tile<h>(s.a, of.base, at.tile),
+            at.tile * queries<h> / keys == of.key_tile};
+}
+
 /* The last part of a tile's sums comes from here: dq. */
 template <int h>
-TV_HOPPER void finish_dq(const sweep &s, const room<h> &shared, const task &of, place at, int rows,
-                         bool has_before)
+TV_HOPPER void finish_dq(const sweep &s, const float *own, const float *before, const task &of,
+                         const part &p, int rows)
 {
     constexpr int units = h / 8;
     uint16_t *dq = static_cast<uint16_t *>(s.a.dq) +
-                   (of.base + static_cast<int64_t>(at.tile) * queries<h>)*s.a.ld_dq +
-                   static_cast<int64_t>(at.head) * h;
+                   (of.base + static_cast<int64_t>(p.at.tile) * queries<h>)*s.a.ld_dq +
+                   static_cast<int64_t>(p.at.head) * h;
 #pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x) - 32; i < rows * units; i += adders) {
         const int row = i / units, unit = i % units ^ (row & 7) / 2;
         *reinterpret_cast<uint4 *>(dq + row * s.a.ld_dq + unit * 8) =
-            finish_unit<h>(shared.dq + 8 * i, shared.sums + 8 * i, has_before,
-                           row % 2 == 0 ? 4 : 0);
+            finish_unit<h>(own + 8 * i, before + 8 * i, p.number > 0, row % 2 == 0 ? 4 : 0);
     }
 }
 
@@ -361,61 +377,68 @@ TV_HOPPER void settle(addition &last)
     last.count = nullptr;
 }
 
-/* The block's part of a tile's dq, once it is in shared memory. The first thread adds, that of the next warp waits for
- * the tasks before. */
+/* The block's part of a tile's dq, once it is in shared memory. The first thread adds, or begins the sum; that of the
+ * next warp waits for the tasks before. What is fetched goes to the room of the next step's part. */
 template <int h>
-TV_HOPPER void add_tile(const sweep &s, room<h> &shared, const task &of, place at, addition &last)
+TV_HOPPER void add_tile(const sweep &s, room<h> &shared, const task &of, const part &p, int step,
+                        addition &last)
 {
-    const int thread = static_cast<int>(threadIdx.x) - 32, first = at.tile * queries<h>,
-              rows = tv_lesser(queries<h>, s.a.seq_length - first),
-              number = of.key_tile - first_key_tile<h>(s.a, of.base, at.tile);
-    const bool is_last = first / keys == of.key_tile;
-    const int64_t head = static_cast<int64_t>(of.sequence) * s.a.num_heads + at.head;
-    float *sums = s.a.work + (head * s.a.seq_length + first) * h;
-    int *count = s.counts + tile_number(s, of, at);
-    if (thread == 32 && number > 0)
-        tv_count_wait(count, number);
+    const int thread = static_cast<int>(threadIdx.x) - 32, first = p.at.tile * queries<h>,
+              rows = tv_lesser(queries<h>, s.a.seq_length - first);
+    const int64_t head = static_cast<int64_t>(of.sequence) * s.a.num_heads + p.at.head;
+    float *own = shared.dq[step % 2], *before = shared.dq[(step + 1) % 2],
+          *sums = s.a.work + (head * s.a.seq_length + first) * h;
+    int *count = s.counts + tile_number(s, of, p.at);
+    if (thread == 32 && p.number > 0)
+        tv_count_wait(count, p.number);
     __syncwarp();
-    if (is_last && number > 0) {
-        tv_named_sync(added, adders);
-        fetch_sums<h>(shared, sums, rows);
-    }
-    tv_named_sync(dq_written, multipliers + adders);
-    if (is_last) {
-        finish_dq<h>(s, shared, of, at, rows, number > 0);
-    } else if (number == 0) {
-        const float4 *from = reinterpret_cast<const float4 *>(shared.dq);
-#pragma unroll 4
-        for (int i = thread; i < rows * h / 4; i += adders)
-            reinterpret_cast<float4 *>(sums)[i] = from[i];
-        tv_fence_async_global();
-        tv_named_sync(added, adders);
-        if (thread == 0)
-            tv_count_set(count, 1);
+    tv_named_sync(added, adders);
+    if (fetches(p))
+        fetch_sums<h>(before, sums, rows);
+    tv_barrier_wait(&shared.dq_full[step % 2], step / 2 & 1);
+    if (p.is_last) {
+        finish_dq<h>(s, own, before, of, p, rows);
     } else if (thread == 0) {
+        const uint32_t bytes = static_cast<uint32_t>(rows * h * 4);
         tv_fence_async_global();
-        tv_bulk_add(sums, shared.dq, static_cast<uint32_t>(rows * h * 4));
+        if (p.number == 0)
+            tv_bulk_store(sums, own, bytes);
+        else
+            tv_bulk_add(sums, own, bytes);
         tv_bulk_commit();
         tv_bulk_wait_read<0>();
-        last = {count, number + 1};
+        last = {count, p.number + 1};
     }
     __syncwarp();
 }
 
+/* By each adding warp: there is room for the part of a step of the block. */
+template <int h> TV_HOPPER void make_room(room<h> &shared, int step)
+{
+    __syncwarp();
+    if (threadIdx.x % 32 == 0)
+        tv_barrier_arrive(&shared.dq_empty[step % 2]);
+}
+
+/* The next step's part may come while this one's waits for its turn: steps of different blocks last differently long. */
 template <int h> TV_HOPPER void add(const sweep &s, room<h> &shared)
 {
     addition last = {};
-    for (int n = 0;; n++) {
+    make_room(shared, 0);
+    for (int n = 0, step = 0;; n++) {
         const task &of = take_task(shared, n);
         if (of.tiles == 0)
             return;
         place at = first_place(of);
-        for (int i = 0; i < of.tiles * of.group; i++, at = next_place(of, at)) {
-            for (int g = 0; g < 2; g++)
-                tv_named_arrive(dq_taken + g, 128 + adders);
+        for (int i = 0; i < of.tiles * of.group; i++, step++, at = next_place(of, at)) {
+            const part p = part_of<h>(s, of, at);
+            if (!fetches(p))
+                make_room(shared, step + 1);
             settle(last);
             __syncwarp();
-            add_tile<h>(s, shared, of, at, last);
+            add_tile<h>(s, shared, of, p, step, last);
+            if (fetches(p))
+                make_room(shared, step + 1);
         }
         settle(last);
         give_back_task(shared, n);

@@ -156,13 +156,13 @@ void start_store(const CUtensorMap *to, const void *panel, int col, int row, int
     });
 }
 
-void start_add(float *to, const float *from, uint32_t bytes)
+void start_floats(float *to, const float *from, uint32_t bytes, bool adds)
 {
     if ((reinterpret_cast<uint64_t>(to) | reinterpret_cast<uint64_t>(from) | bytes) % 16 != 0)
-        fail("a bulk add that is not 16-byte aligned");
-    block.bulk[thread_number()].open.push_back([to, from, bytes] {
+        fail("a bulk store or add that is not 16-byte aligned");
+    block.bulk[thread_number()].open.push_back([to, from, bytes, adds] {
         for (uint32_t i = 0; i < bytes / sizeof(float); i++)
-            to[i] += from[i];
+            to[i] = adds ? to[i] + from[i] : from[i];
     });
 }
 

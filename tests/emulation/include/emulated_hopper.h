@@ -34,7 +34,7 @@ void wait_for_barrier(uint64_t *barrier, unsigned parity, Site site);
 void start_load(const CUtensorMap *map, void *panel, uint64_t *barrier, int col, int row,
                 int sequence);
 void start_store(const CUtensorMap *map, const void *panel, int col, int row, int sequence);
-void start_add(float *to, const float *from, uint32_t bytes);
+void start_floats(float *to, const float *from, uint32_t bytes, bool adds);
 void commit_bulk();
 void wait_for_bulk(int groups_left);
 
@@ -110,7 +110,11 @@ inline void tv_tma_store(const CUtensorMap *map, const void *panel, int col, int
 }
 inline void tv_bulk_add(float *to, const float *from, uint32_t bytes)
 {
-    emulation::start_add(to, from, bytes);
+    emulation::start_floats(to, from, bytes, true);
+}
+inline void tv_bulk_store(float *to, const float *from, uint32_t bytes)
+{
+    emulation::start_floats(to, from, bytes, false);
 }
 inline void tv_bulk_commit()
 {
