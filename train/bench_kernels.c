@@ -6,6 +6,7 @@
 #include "train/setup.h"
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { LEAST_ROUNDS = 3, MOST_ROUNDS = 1000, MOST_CALLS = 100, MOST_SETS = 32 };
 
@@ -115,15 +116,20 @@ static tv_status_t time_case(const struct sets *sets, const struct place *place,
     return TV_OK;
 }
 
-static tv_status_t measure_case(const struct tv_kernels_bench *bench, int index,
-                                const struct place *place, double enough,
-                                struct tv_kernel_result *result)
+/* Adds a result, where the case is one of those that are asked for. */
+static tv_status_t measure_case(struct tv_kernels_bench *bench, int index,
+                                const struct place *place,
+                                const struct tv_bench_step_options *options)
 {
+    struct tv_kernel_result *result = &bench->results[bench->num_results];
     struct sets sets;
     struct tv_kernel_case *one = &sets.of[0];
     struct tv_buffer memory = {0};
     int64_t num_bytes;
     TV_TRY(tv_kernel_case_fill(&bench->sizes, index, place->stream, NULL, one, &num_bytes));
+    if (options->only != NULL && strstr(one->name, options->only) == NULL)
+        return TV_OK;
+    bench->num_results++;
     sets.num = num_sets(place, num_bytes);
     TV_TRY(
         tv_buffer_create(place->device, (size_t)(sets.num * num_bytes), TV_MEM_BUFFERS, &memory));
@@ -132,7 +138,7 @@ static tv_status_t measure_case(const struct tv_kernels_bench *bench, int index,
         status = tv_kernel_case_fill(&bench->sizes, index, place->stream,
                                      (char *)memory.data + i * num_bytes, &sets.of[i], &num_bytes);
     if (status == TV_OK)
-        status = time_case(&sets, place, enough, result);
+        status = time_case(&sets, place, options->seconds, result);
     tv_buffer_destroy(&memory);
     TV_TRY(status);
     snprintf(result->name, sizeof(result->name), "%s", one->name);
@@ -168,12 +174,17 @@ static tv_status_t measure(struct tv_comm *world, const struct place *place,
                            const struct tv_bench_step_options *options,
                            struct tv_kernels_bench *bench)
 {
-    bench->results = calloc((size_t)bench->num_results, sizeof(*bench->results));
+    const int num_cases = tv_kernel_num_cases(&bench->sizes);
+    bench->results = calloc((size_t)num_cases, sizeof(*bench->results));
     if (bench->results == NULL)
-        return TV_ERR(TV_NO_MEMORY, "results of %d kernels", bench->num_results);
+        return TV_ERR(TV_NO_MEMORY, "results of %d kernels", num_cases);
     TV_TRY(raise_peak(world, place, options, &bench->peak));
-    for (int i = 0; i < bench->num_results; i++)
-        TV_TRY(measure_case(bench, i, place, options->seconds, &bench->results[i]));
+    for (int i = 0; i < num_cases; i++)
+        TV_TRY(measure_case(bench, i, place, options));
+    if (bench->num_results == 0)
+        return TV_ERR(TV_INVALID,
+                      "--only %s: no kernel's name holds that; without it all are timed and named",
+                      options->only);
     TV_TRY(raise_peak(world, place, options, &bench->peak));
     hold_against_peaks(bench);
     return TV_OK;
@@ -190,7 +201,6 @@ tv_status_t tv_kernels_bench_measure(struct tv_comm *world, const struct tv_run 
                       "bench kernels times one rank, there are %d; --tp says whose share it has",
                       tv_comm_size(world));
     TV_TRY(tv_fair_threads(world, run->options.num_threads, &bench.num_threads));
-    bench.num_results = tv_kernel_num_cases(&bench.sizes);
     tv_status_t status = place_open(world, run, bench.num_threads, &place);
     if (status == TV_OK)
         status = measure(world, &place, options, &bench);

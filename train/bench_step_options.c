@@ -24,6 +24,7 @@ static const struct tv_option kernel_rows[] = {
     {"Measurement", NULL, TV_OPTION_HEADING, 0, 0, 0, NULL, NULL},
     {"seconds", NULL, TV_OPTION_REAL, AT(seconds), TV_OPTION_TINY, 1e6, "0.2",
      "how long each kernel and each peak is measured, about"},
+    {"only", NULL, TV_OPTION_TEXT, AT(only), 0, 0, NULL, "kernels whose names hold TEXT"},
     {"matrix-size", NULL, TV_OPTION_INT, AT(matrix_size), 1, 32768, NULL,
      "rows and columns of the product that is the peak: 2048, on a GPU 8192"},
     {"memory-size", NULL, TV_OPTION_INT, AT(triad_mib), 1, 65536, NULL,

@@ -15,6 +15,7 @@ struct tv_bench_step_options {
     int matrix_size;               /* rows and columns of the matrices of the peak; 0: not given */
     int triad_mib;                 /* MiB of each tensor of the memory's peak; 0: not given */
     int is_json;
+    const char *only; /* of kernels: a part of their names; NULL: all */
 };
 
 /* "bench step" and "bench kernels": own rows, then those of the train table that keep their meaning. */

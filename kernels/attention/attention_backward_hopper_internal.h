@@ -307,8 +307,8 @@ template <int h> TV_HOPPER void fetch_sums(float *to, const float *sums, int row
     tv_copy_async_wait<0>();
 }
 
-/* Eight columns of dq as bf16: sums of the tasks before and this one's, scaled. odd: where the odd ones are, 0 or 4; the
- * even ones are at the other place. */
+/* Eight columns of dq as bf16: sums of the tasks before and this one's, scaled. odd: where the odd ones are, 0 or 4;
+ * the even ones are at the other place. */
 template <int h>
 TV_HOPPER uint4 finish_unit(const float *own, const float *before, bool has_before, int odd)
 {
@@ -420,7 +420,7 @@ template <int h> TV_HOPPER void make_room(room<h> &shared, int step)
         tv_barrier_arrive(&shared.dq_empty[step % 2]);
 }
 
-/* The next step's part may come while this one's waits for its turn: steps of different blocks last differently long. */
+/* The next step's part may come while this one's waits for its turn: not all blocks take their steps equally fast. */
 template <int h> TV_HOPPER void add(const sweep &s, room<h> &shared)
 {
     addition last = {};

@@ -272,6 +272,12 @@ class BenchKernels(unittest.TestCase):
         self.assertEqual(rows["adamw"]["bytes"], (4 * 7 + 2) * C * F)
         self.assertEqual(rows["to_bf16"]["bytes"], 6 * C * F)
 
+    def test_some_kernels(self):
+        names = [row["name"] for row in self.kernels("--model", "gpt2", "--only", "up, d")["kernels"]]
+        self.assertEqual(names, ["matmul, up, dx", "matmul, up, dw"])
+        trivet.assert_refused(self, run("kernels", *SHAPE, *QUICK, "--model", "gpt2", "--only", "atention"), 2,
+                              "--only atention: no kernel's name holds that")
+
     def test_text_and_refusals(self):
         result = run("kernels", *SHAPE, *QUICK, "--model", "llama")
         self.assertEqual(result.returncode, 0, result.stderr)
