@@ -29,6 +29,13 @@ struct Shape {
     }
 };
 
+const char *steepness_of(const Shape &s)
+{
+    if (s.most > 20)
+        return "_cliffs";
+    return s.most > 2 ? "_steep" : "";
+}
+
 tv_dropout dropout_of(const Shape &s)
 {
     return s.has_dropout ? tv_dropout{77, 858993459u, 1.25f, 1000, 12} : tv_dropout{}; // p = 0.2
@@ -157,7 +164,8 @@ const Shape shapes[] = {
     {2, 140, 1, 1, 128, false, 60, 8},
     {1, 290, 1, 1, 64, false, 0, 8, 12}, // maxima rise far, block by block
     {1, 290, 1, 1, 128, false, 0, 8, 12},
-    {1, 290, 1, 1, 64, false, 0, 8, 32}, // beyond what a float holds of powers of 2 below an earlier block's maximum
+    // scores so far over an earlier block's maximum that their powers of 2 are beyond a float
+    {1, 290, 1, 1, 64, false, 0, 8, 32},
     {1, 270, 2, 1, 128, false, 150, 8, 28},
 #ifdef TV_TESTS_GPU // too long elsewhere; in the end, more tiles than multiprocessors
     {1, 517, 4, 2, 64, false, 0, 8},
@@ -178,7 +186,7 @@ void add_attention_cases(std::vector<Case> &cases)
             shape_name({s.batch, s.seq_length, s.num_heads, s.num_kv_heads, s.head_dim}) +
             (s.has_dropout ? "_dropout" : "") +
             (s.document_length > 0 ? "_documents" + std::to_string(s.document_length) : "") +
-            (s.gaps == 8 ? "_even" : "") + (s.most > 20 ? "_cliffs" : s.most > 2 ? "_steep" : "");
+            (s.gaps == 8 ? "_even" : "") + steepness_of(s);
         cases.push_back(
             {"attention_forward", shape, sums, [=](Call &run) { return forward(run, s); }});
         if (s.most > 2)

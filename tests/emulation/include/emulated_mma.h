@@ -69,7 +69,8 @@ inline void store_matrices(void *const lanes[32], unsigned)
     for (int lane = 0; lane < 32; lane++) {
         for (int i = 0; i < 4; i++) {
             const uint32_t word = static_cast<const MatricesOut *>(lanes[lane])->word[i];
-            uint16_t *to = static_cast<const MatricesOut *>(lanes[8 * i + lane / 4])->row + lane % 4 * 2;
+            uint16_t *to =
+                static_cast<const MatricesOut *>(lanes[8 * i + lane / 4])->row + lane % 4 * 2;
             to[0] = static_cast<uint16_t>(word);
             to[1] = static_cast<uint16_t>(word >> 16);
         }
@@ -114,8 +115,7 @@ inline void tv_ldmatrix_transposed(uint32_t word[4], tv_shared_at row,
     tv_emulated_ldmatrix<true>(word, row, site);
 }
 
-inline void tv_stmatrix(tv_shared_at row, const uint32_t (&word)[4],
-                        tv_site site = tv_site::here())
+inline void tv_stmatrix(tv_shared_at row, const uint32_t (&word)[4], tv_site site = tv_site::here())
 {
     if (row % 16 != 0)
         emulation::fail("stmatrix to a row that is not 16-byte aligned");
