@@ -181,6 +181,7 @@ TV_HOPPER void hand_over_dq(room<h> &shared, float (&dq)[32], int step, const se
     __syncwarp();
     if (threadIdx.x % 32 == 0)
         tv_barrier_arrive(&shared.dq_full[step % 2]);
+    __syncwarp(); /* the compiler sees one way for all lanes */
 }
 
 /* A warp's 16 rows of dk or dv through its rows of a tile to where they belong. */

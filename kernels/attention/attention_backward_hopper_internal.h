@@ -60,10 +60,12 @@ template <int n> void tv_wgmma_forget(float (&)[n])
 
 namespace tv_backward
 {
-constexpr int keys = 128, stages = 2, together = 32;
+constexpr int keys = 128, stages = 2;
 constexpr int multipliers = 256, adders = 96, threads = 128 + multipliers;
 template <int h> constexpr int queries = h == 64 ? 128 : 64;
 template <int h> constexpr int panels = h / 64;
+template <int h>
+constexpr int together = h == 64 ? 64 : 32; /* heads: the best of 16, 32, 64 on an H200 */
 template <int h> constexpr int ds_tiles = h == 64 ? 1 : 2;
 template <int h> constexpr int key_rooms = h == 64 ? 2 : 1;
 
@@ -144,10 +146,10 @@ TV_HOPPER int first_key_tile(const tv_attention_backward_args &a, int64_t base, 
  * add. */
 template <int h> TV_HOPPER task task_of(const sweep &s, int ticket)
 {
-    const int heads = s.a.batch * s.a.num_kv_heads, before = ticket / (together * s.key_tiles),
-              here = tv_lesser(together, heads - before * together);
-    const int rest = ticket - before * together * s.key_tiles;
-    const int head = before * together + rest % here, key_tile = rest / here;
+    const int heads = s.a.batch * s.a.num_kv_heads, before = ticket / (together<h> * s.key_tiles),
+              here = tv_lesser(together<h>, heads - before * together<h>);
+    const int rest = ticket - before * together<h> * s.key_tiles;
+    const int head = before * together<h> + rest % here, key_tile = rest / here;
     task of;
     of.sequence = head / s.a.num_kv_heads;
     of.kv = head % s.a.num_kv_heads;
