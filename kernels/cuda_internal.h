@@ -328,15 +328,15 @@ tv_status_t tv_map_array(tv_stream *stream, bool is_aligned, int64_t count, cons
 /* ---- sums of columns ----
  * Work says what a row adds to N neighbouring columns of each of K sums, in two steps, each called once: held<N> =
  * load<N>(row, col), of at_once rows before the first of them goes on; and terms<N>(row, col, got, term[K][N]), which
- * may write where only it has read. Strips of rows are added up in fp32, at most 128 (or rows / 2^15) by a thread, then
- * in fixed orders: 8 strips of a chunk in fp32, all chunks in double. Sizes alone say how rows are cut, for the same
- * bits on every GPU. */
+ * may write where only it has read. Of it `blocks` run on a processor at once. Strips of rows are added up in fp32, at
+ * most 128 (or rows / 2^15) by a thread, then in fixed orders: 8 strips of a chunk in fp32, all chunks in double. Sizes
+ * alone say how rows are cut, for the same bits on every GPU. */
 template <typename T, int N> struct tv_two_packs {
     tv_pack<T, N> a, b;
 };
 constexpr int tv_strips = 8;
 template <int K, int N, typename Work>
-__global__ void __launch_bounds__(256, 4)
+__global__ void __launch_bounds__(256, Work::blocks)
     tv_column_chunks_kernel(Work work, int64_t rows, int64_t cols, int64_t chunk_rows,
                             float *chunks)
 {
