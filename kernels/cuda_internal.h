@@ -267,17 +267,14 @@ template <typename T> __device__ inline T tv_block_sum(T value)
 
 /* ---- elementwise operations ----
  * Work has a method run<N>(row, col) for N neighbouring elements, all at aligned addresses where N > 1; its N is
- * `width` wherever the host found that tensors allow it, and 1 in what is left of a row. */
+ * `width` wherever the host found that tensors allow it, and 1 in what is left of a row. A warp takes 32 N columns of
+ * two rows, of an array (one row) a block 256 N: nothing is divided to find a thread's place. */
 template <int N, typename Work>
-__global__ void __launch_bounds__(256) tv_map_kernel(Work work, int64_t rows, int64_t cols)
+__global__ void __launch_bounds__(256, 6) tv_map_kernel(Work work, int64_t rows, int64_t cols)
 {
-    const int64_t per_row = tv_ceil_div(cols, N), total = rows * per_row;
-    const int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < total; i += step) {
-        const int64_t row = rows == 1             ? 0
-                            : total <= UINT32_MAX ? (uint32_t)i / (uint32_t)per_row
-                                                  : i / per_row;
-        const int64_t col = (i - row * per_row) * N;
+    const int64_t col = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * N;
+    const int64_t step = gridDim.y * blockDim.y;
+    for (int64_t row = blockIdx.y * blockDim.y + threadIdx.y; row < rows; row += step) {
         if (col + N <= cols)
             work.template run<N>(row, col);
         else
@@ -288,11 +285,12 @@ __global__ void __launch_bounds__(256) tv_map_kernel(Work work, int64_t rows, in
 template <int width, typename Work>
 tv_status_t tv_map(tv_stream *stream, bool is_aligned, int64_t rows, int64_t cols, const Work &work)
 {
-    if (is_aligned)
-        return tv_launch(tv_map_kernel<width, Work>, tv_grid(rows * tv_ceil_div(cols, width), 256),
-                         256, 0, stream, work, rows, cols);
-    return tv_launch(tv_map_kernel<1, Work>, tv_grid(rows * cols, 256), 256, 0, stream, work, rows,
-                     cols);
+    const dim3 block = rows == 1 ? dim3(256) : dim3(32, 8);
+    const int64_t tiles = tv_ceil_div(cols, (int64_t)block.x * (is_aligned ? width : 1));
+    const int64_t strips = tv_ceil_div(rows, 2 * block.y), most = UINT16_MAX; /* of a grid */
+    return tv_launch(is_aligned ? tv_map_kernel<width, Work> : tv_map_kernel<1, Work>,
+                     dim3((unsigned)tiles, (unsigned)(strips < most ? strips : most)), block, 0,
+                     stream, work, rows, cols);
 }
 
 /* The same for arrays, where 16 bytes a thread are too little in flight: Work has held<N> = load<N>(i), of at_once
@@ -328,15 +326,15 @@ tv_status_t tv_map_array(tv_stream *stream, bool is_aligned, int64_t count, cons
 /* ---- sums of columns ----
  * Work says what a row adds to N neighbouring columns of each of K sums, in two steps, each called once: held<N> =
  * load<N>(row, col), of at_once rows before the first of them goes on; and terms<N>(row, col, got, term[K][N]), which
- * may write where only it has read. Strips of rows are added up in fp32, at most 128 (or rows / 2^15) by a thread, then
- * in fixed orders: 8 strips of a chunk in fp32, all chunks in double. Sizes alone say how rows are cut, for the same
- * bits on every GPU. */
+ * may write where only it has read. Of it `blocks` run on a processor at once. Strips of rows are added up in fp32, at
+ * most 128 (or rows / 2^15) by a thread, then in fixed orders: 8 strips of a chunk in fp32, all chunks in double. Sizes
+ * alone say how rows are cut, for the same bits on every GPU. */
 template <typename T, int N> struct tv_two_packs {
     tv_pack<T, N> a, b;
 };
 constexpr int tv_strips = 8;
 template <int K, int N, typename Work>
-__global__ void __launch_bounds__(256, 4)
+__global__ void __launch_bounds__(256, Work::blocks)
     tv_column_chunks_kernel(Work work, int64_t rows, int64_t cols, int64_t chunk_rows,
                             float *chunks)
 {

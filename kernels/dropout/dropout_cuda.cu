@@ -16,8 +16,8 @@ template <typename T> struct dropout_work {
 #pragma unroll
         for (int k = 0; k < N; k++) {
             if (k % 4 == 0) /* col is a multiple of N, 1 or some fours */
-                words = tv_dropout_words(dropout, row, 0, (col + k) / 4);
-            const uint32_t word = tv_dropout_word(words, (int)((col + k) % 4));
+                words = tv_dropout_words(dropout, row, 0, (int64_t)((uint64_t)col / 4) + k / 4);
+            const uint32_t word = tv_dropout_word(words, N == 1 ? (int)col & 3 : k % 4);
             v[k] *= word < dropout.threshold ? 0.0f : dropout.scale;
         }
         tv_store_floats<N>(y + row * cols + col, v);
