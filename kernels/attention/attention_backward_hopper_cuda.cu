@@ -110,36 +110,34 @@ TV_HOPPER void hide(float (&s)[queries<h> / 2], const tile_terms<h> &terms, int 
     }
 }
 
-/* Terms of the 16 queries that a thread has in a part of a tile. */
-struct part_terms {
-    float of[16];
-};
-TV_HOPPER part_terms read_terms(const float *terms, int t, int part)
-{
-    part_terms read;
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-        tv_load_floats<2>(terms + 64 * part + 8 * j + 2 * t, read.of + 2 * j);
-    return read;
-}
-
 /* scores -> weights */
-template <int h> TV_HOPPER void soften(float (&s)[queries<h> / 2], const part_terms &lse, int part)
+template <int h>
+TV_HOPPER void soften(float (&s)[queries<h> / 2], const tile_terms<h> &terms, int t, int part)
 {
     constexpr float scale = tv_score_scale<h> * tv_log2_e;
 #pragma unroll
-    for (int i = 0; i < 32; i++)
-        s[32 * part + i] = tv_exp2(s[32 * part + i] * scale - lse.of[i / 4 * 2 + i % 2]);
+    for (int j = 8 * part; j < 8 * part + 8; j++) {
+        float lse[2];
+        tv_load_floats<2>(terms.lse + 8 * j + 2 * t, lse);
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            s[4 * j + e] = tv_exp2(s[4 * j + e] * scale - lse[e % 2]);
+    }
 }
 
 /* weights, and the products v.do -> gradients of scores in place of the latter */
 template <int h>
 TV_HOPPER void differentiate(float (&dp)[queries<h> / 2], const float (&p)[queries<h> / 2],
-                             const part_terms &delta, int part)
+                             const tile_terms<h> &terms, int t, int part)
 {
 #pragma unroll
-    for (int i = 32 * part; i < 32 * part + 32; i++)
-        dp[i] = p[i] * (dp[i] - delta.of[i % 32 / 4 * 2 + i % 2]);
+    for (int j = 8 * part; j < 8 * part + 8; j++) {
+        float delta[2];
+        tv_load_floats<2>(terms.delta + 8 * j + 2 * t, delta);
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            dp[4 * j + e] = p[4 * j + e] * (dp[4 * j + e] - delta[e % 2]);
+    }
 }
 
 /* ds^T into its tile, panels of [keys, 64]: a fragment is four matrices, of rows 0 and 8 on of the warp's. */
@@ -229,19 +227,13 @@ TV_HOPPER void gradients(products<h> &x, room<h> &shared, const progress &at, co
     if (at.is_first)
         tv_barrier_wait(&shared.has_values, at.n & 1);
     start_scores<h>(x.ds, v, d_o);
-    part_terms lse; /* before the wait where there are registers for it */
-    if (h == 128)
-        lse = read_terms(terms.lse, me.t, 0);
-    const bool hides = key + 63 > query || terms.first_key[queries<h> - 1] > key;
     tv_wgmma_wait<1>();
     tv_wgmma_keep(x.p);
-    if (hides)
+    if (key + 63 > query || terms.first_key[queries<h> - 1] > key)
         hide<h>(x.p, terms, query, first + me.row, me.t);
 #pragma unroll
     for (int part = 0; part < queries<h> / 64; part++) {
-        if (h == 64)
-            lse = read_terms(terms.lse, me.t, part);
-        soften<h>(x.p, lse, part);
+        soften<h>(x.p, terms, me.t, part);
         if (h == 128) { /* there are registers for weights as floats and as words */
             pack(x.p_words, x.p, part);
             start_sum<h>(x.dv, x.p_words, d_o, part, !at.is_first);
@@ -251,7 +243,7 @@ TV_HOPPER void gradients(products<h> &x, room<h> &shared, const progress &at, co
         }
         if (part == 0)
             tv_wgmma_keep(x.ds);
-        differentiate<h>(x.ds, x.p, read_terms(terms.delta, me.t, part), part);
+        differentiate<h>(x.ds, x.p, terms, me.t, part);
         if (h == 64) {
             pack(x.p_words, x.p, part);
             start_sum<h>(x.dv, x.p_words, d_o, part, !at.is_first);
