@@ -92,16 +92,21 @@ static void fill_add(struct tv_room *room, const struct tv_kernel_sizes *s,
                                          tv_take(room, count)};
 }
 
+/* Norms are those of a layer's second branch: of a sum with the first one's result, whose place it takes, and back
+ * into a gradient that is there. */
 static void fill_norm(struct tv_room *room, const struct tv_kernel_sizes *s, struct tv_norm_args *a)
 {
     const int64_t C = s->hidden;
+    void *sum = tv_take(room, s->rows * C);
     *a = (struct tv_norm_args){.rows = s->rows,
                                .cols = C,
                                .eps = 1e-5,
                                .x = tv_take(room, s->rows * C),
                                .weight = tv_take(room, C),
                                .y = tv_take(room, s->rows * C),
-                               .rstd = tv_take_floats(room, s->rows)};
+                               .rstd = tv_take_floats(room, s->rows),
+                               .added = sum,
+                               .sum = sum};
 }
 
 static void fill_layernorm_forward(struct tv_room *room, const struct tv_kernel_sizes *s,
@@ -128,6 +133,7 @@ static void fill_norm_backward(struct tv_room *room, const struct tv_kernel_size
                                         .x = tv_take(room, s->rows * C),
                                         .weight = tv_take(room, C),
                                         .rstd = tv_take_constant(room, s->rows, 1),
+                                        .add_dx = 1,
                                         .dx = tv_take(room, s->rows * C),
                                         .accumulate = 1,
                                         .dweight = tv_take_floats(room, C)};
