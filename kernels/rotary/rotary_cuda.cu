@@ -85,7 +85,7 @@ template <int N, typename T> __global__ void __launch_bounds__(256) turn(rotary_
 
 template <typename T> tv_status_t rotary(tv_stream *stream, const tv_rotary_args *a)
 {
-    constexpr int64_t most_blocks = 4096; /* a few times what every GPU runs at once */
+    constexpr int64_t most_blocks = 4096, most = UINT16_MAX; /* of a grid across */
     const bool is_shared = a->positions == nullptr && a->seq_length < a->rows;
     const rotary_work<T> work = {static_cast<T *>(a->x),
                                  a->rows,
@@ -102,11 +102,11 @@ template <typename T> tv_status_t rotary(tv_stream *stream, const tv_rotary_args
     if (a->rows == 0 || half == 0)
         return TV_OK;
     const int64_t groups = tv_ceil_div(work.places, group);
-    const int64_t sequences = tv_ceil_div(a->rows, work.places);
-    const int64_t blocks = groups < most_blocks ? groups : most_blocks, fit = most_blocks / blocks;
+    const int64_t blocks = groups < most_blocks ? groups : most_blocks;
+    const int64_t parts = tv_ceil_div(a->rows, 4 * work.places); /* four sequences a block */
     const int64_t turned = (int64_t)group * a->num_heads * half / (is_aligned ? width : 1);
     return tv_launch(is_aligned ? turn<width, T> : turn<1, T>,
-                     dim3((unsigned)blocks, (unsigned)(sequences < fit ? sequences : fit)),
+                     dim3((unsigned)blocks, (unsigned)(parts < most ? parts : most)),
                      tv_row_threads(turned, 256),
                      (size_t)half * (sizeof(double) + 2 * group * sizeof(float)), stream, work);
 }
