@@ -35,27 +35,41 @@ template <typename T> struct norm_row {
 };
 
 /* N elements of what is normalized: of x, or of the sum, which is written. */
-template <int N, typename T> __device__ void load_row(const norm_row<T> &a, int64_t i, float v[N])
+template <int N, typename T>
+__device__ void take_row(const norm_row<T> &a, int64_t i, const tv_two_packs<T, N> &got, float v[N])
 {
     float other[N];
-    tv_load_floats<N>(a.x + i, v);
+    tv_unpack<N>(got.a, v);
     if (a.added == nullptr)
         return;
-    tv_load_floats<N>(a.added + i, other);
+    tv_unpack<N>(got.b, other);
 #pragma unroll
     for (int k = 0; k < N; k++)
-        v[k] = tv_to_float(tv_from_float<T>(v[k] + other[k]));
-    tv_store_floats<N>(a.total + i, v);
+        v[k] += other[k];
+    const tv_pack<T, N> rounded = tv_round_floats<N, T>(v);
+    tv_store_pack<N>(a.total + i, rounded);
+    tv_unpack<N>(rounded, v);
 }
 
 template <int N, bool is_warp, typename T>
-__global__ void __launch_bounds__(32 * (is_warp ? warp_teams : most_warps))
+__global__ void __launch_bounds__(32 * (is_warp ? warp_teams : most_warps), is_warp ? 4 : 2)
     norm_team_kernel(norm_row<T> a)
 {
     const place<N, packs, is_warp> here;
     for (int64_t r = here.first_row; r < a.rows; r += here.step) {
         float v[packs][N] = {}, mean = 0, squares = 0;
-        here.for_packs(a.cols, [&](int p, int64_t c) { load_row<N>(a, r * a.cols + c, v[p]); });
+        const int64_t at = r * a.cols;
+        tv_two_packs<T, N> got[packs] = {}; /* of x and added; then of weight and bias */
+        here.for_packs(a.cols, [&](int p, int64_t c) {
+            got[p].a = tv_load_pack<N>(a.x + at + c);
+            if (a.added != nullptr)
+                got[p].b = tv_load_pack<N>(a.added + at + c);
+        });
+        here.for_packs(a.cols, [&](int p, int64_t c) { take_row<N>(a, at + c, got[p], v[p]); });
+        here.for_packs(a.cols, [&](int p, int64_t c) {
+            got[p].a = tv_load_pack<N>(a.weight + c);
+            got[p].b = a.bias != nullptr ? tv_load_pack<N>(a.bias + c) : tv_pack<T, N>{};
+        });
         if (a.mean != nullptr) {
             here.for_packs(a.cols, [&](int p, int64_t) {
                 for (int k = 0; k < N; k++)
@@ -69,13 +83,12 @@ __global__ void __launch_bounds__(32 * (is_warp ? warp_teams : most_warps))
         });
         const float rstd = 1 / sqrtf(here.sum(squares) / (float)a.cols + a.eps);
         here.for_packs(a.cols, [&](int p, int64_t c) {
-            float w[N], b[N] = {};
-            tv_load_floats<N>(a.weight + c, w);
-            if (a.bias != nullptr)
-                tv_load_floats<N>(a.bias + c, b);
+            float w[N], b[N];
+            tv_unpack<N>(got[p].a, w);
+            tv_unpack<N>(got[p].b, b);
             for (int k = 0; k < N; k++)
                 v[p][k] = (v[p][k] - mean) * rstd * w[k] + b[k];
-            tv_store_floats<N>(a.y + r * a.cols + c, v[p]);
+            tv_store_floats<N>(a.y + at + c, v[p]);
         });
         if (here.lane == 0)
             a.keep(r, mean, rstd);
