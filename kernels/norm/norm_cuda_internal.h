@@ -61,7 +61,7 @@ template <typename T> struct slope {
         return {mean != nullptr ? mean[r] : 0, rstd[r]};
     }
     /* What a row adds to the gradients of weight and bias. */
-    static constexpr int at_once = 1, blocks = 4;
+    static constexpr int rows_at_once = 1, blocks = 4;
     template <int N> using held = tv_two_packs<T, N>;
     template <int N> __device__ held<N> load(int64_t r, int64_t c) const
     {
