@@ -199,9 +199,11 @@ template <typename T> tv_status_t rmsnorm_forward(tv_stream *stream, const tv_no
     return norm_forward<T>(stream, a, false);
 }
 
-/* chunks [2, grid, cols]; of the second, which are for the bias, RMSNorm makes none */
-template <int N, int P, typename T>
-__global__ void __launch_bounds__(32 * most_warps, P == 1 ? 2 : 1)
+/* chunks [2, grid, cols]; of the second, which are for the bias, RMSNorm makes none. holds: a block of few_warps
+ * at most has the registers to keep a row from the sums to its gradient, others read it twice. */
+constexpr int few_warps = 3;
+template <int N, int P, bool holds, typename T>
+__global__ void __launch_bounds__(32 * (holds ? few_warps : most_warps), holds ? 8 : 3 - P)
     slope_rows_kernel(slope<T> a, float *chunks)
 {
     typedef tv_pack<T, N> pack;
@@ -219,7 +221,7 @@ __global__ void __launch_bounds__(32 * most_warps, P == 1 ? 2 : 1)
     __syncthreads();
     for (int64_t r = here.first_row; r < a.rows; r += here.step, turn ^= 1) {
         const int64_t at = r * a.cols;
-        float x[N], d[N], mean_g = 0, mean_gn = 0;
+        float x[N] = {}, d[N] = {}, mean_g = 0, mean_gn = 0;
         queue.fetch(a, here);
         if (nth == 0)
             of_32 = a.numbers(r + here.lane % 32 * here.step);
@@ -228,8 +230,7 @@ __global__ void __launch_bounds__(32 * most_warps, P == 1 ? 2 : 1)
         nth = (nth + 1) % 32;
         tv_copy_async_wait<row_queue<N, P, T>::slots - 1>();
         here.for_packs(a.cols, [&](int p, int64_t) {
-            queue.read(queue.X, p, x);
-            queue.read(queue.DY, p, d);
+            queue.read_row(p, x, d);
 #pragma unroll
             for (int k = 0; k < N; k++) {
                 const float n = (x[k] - row.shift) * row.rstd, g = d[k] * w[p][k];
@@ -244,8 +245,8 @@ __global__ void __launch_bounds__(32 * most_warps, P == 1 ? 2 : 1)
         mean_gn *= share;
         here.for_packs(a.cols, [&](int p, int64_t c) {
             float dx[N] = {};
-            queue.read(queue.X, p, x);
-            queue.read(queue.DY, p, d);
+            if constexpr (!holds)
+                queue.read_row(p, x, d);
             if (a.adds)
                 queue.read(queue.DX, p, dx);
 #pragma unroll
@@ -318,7 +319,9 @@ tv_status_t slope_rows(tv_stream *stream, const slope<T> &work, const tv_columns
     void *room;
     TV_TRY(tv_cuda_workspace(stream, (size_t)(2 * blocks * work.cols) * sizeof(float), &room));
     float *const chunks = static_cast<float *>(room);
-    TV_TRY(tv_launch_shared(slope_rows_kernel<N, P, T>, dim3((unsigned)blocks), (unsigned)threads,
+    TV_TRY(tv_launch_shared(P == 1 && warps <= few_warps ? slope_rows_kernel<N, P, P == 1, T>
+                                                         : slope_rows_kernel<N, P, false, T>,
+                            dim3((unsigned)blocks), (unsigned)threads,
                             row_queue<N, P, T>::bytes(threads), stream, work, chunks));
     return tv_add_chunks<2>(stream, chunks, blocks, work.cols, out);
 }
