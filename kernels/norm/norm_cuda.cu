@@ -212,7 +212,7 @@ __global__ void __launch_bounds__(32 * (holds ? few_warps : most_warps), holds ?
     const place<N, P, false> here;
     row_queue<N, P, T> queue(a, here, room);
     const float share = 1 / (float)a.cols;
-    float w[P][N] = {}, dweight[P][N] = {}, dbias[P][N] = {};
+    float x[N] = {}, d[N] = {}, w[P][N] = {}, dweight[P][N] = {}, dbias[P][N] = {};
     row_numbers of_32 = {}; /* of the block's next rows, one in each lane of a warp */
     int turn = 0, nth = 0;
     here.for_packs(a.cols, [&](int p, int64_t c) { tv_load_floats<N>(a.weight + c, w[p]); });
@@ -221,7 +221,7 @@ __global__ void __launch_bounds__(32 * (holds ? few_warps : most_warps), holds ?
     __syncthreads();
     for (int64_t r = here.first_row; r < a.rows; r += here.step, turn ^= 1) {
         const int64_t at = r * a.cols;
-        float x[N] = {}, d[N] = {}, mean_g = 0, mean_gn = 0;
+        float mean_g = 0, mean_gn = 0;
         queue.fetch(a, here);
         if (nth == 0)
             of_32 = a.numbers(r + here.lane % 32 * here.step);
