@@ -325,7 +325,7 @@ tv_status_t tv_map_array(tv_stream *stream, bool is_aligned, int64_t count, cons
 
 /* ---- sums of columns ----
  * Work says what a row adds to N neighbouring columns of each of K sums, in two steps, each called once: held<N> =
- * load<N>(row, col), of at_once rows before the first of them goes on; and terms<N>(row, col, got, term[K][N]), which
+ * load<N>(row, col), of rows_at_once before the first of them goes on; and terms<N>(row, col, got, term[K][N]), which
  * may write where only it has read. Of it `blocks` run on a processor at once. Strips of rows are added up in fp32, at
  * most 128 (or rows / 2^15) by a thread, then in fixed orders: 8 strips of a chunk in fp32, all chunks in double. Sizes
  * alone say how rows are cut, for the same bits on every GPU. */
@@ -343,7 +343,7 @@ __global__ void __launch_bounds__(256, Work::blocks)
     const int64_t tile = (int64_t)blockIdx.x * 32 * N, col = tile + lane * N;
     const int64_t first = blockIdx.y * chunk_rows;
     const int64_t last = first + chunk_rows < rows ? first + chunk_rows : rows;
-    constexpr int at_once = Work::at_once;
+    constexpr int at_once = Work::rows_at_once;
     float sum[K][N] = {};
     for (int64_t row = col < cols ? first + strip : last; row < last; row += at_once * tv_strips) {
         typename Work::template held<N> got[at_once] = {};

@@ -51,7 +51,7 @@ template <typename T> struct gelu_slope_work {
     const T *x, *dy;
     T *dx;
     int64_t cols; /* of rows whose sum is wanted */
-    static constexpr int at_once = 2, blocks = 4;
+    static constexpr int at_once = 2, rows_at_once = 1, blocks = 6;
     template <int N> using held = tv_two_packs<T, N>;
     template <int N> __device__ held<N> load(int64_t i) const
     {

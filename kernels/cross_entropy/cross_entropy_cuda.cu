@@ -47,31 +47,42 @@ template <typename T, bool with_total> struct row_part {
     }
 };
 
-/* A thread has `ahead` loads under way. */
+/* A thread has `ahead` loads under way while it works on as many packs. */
 template <int N, typename T, bool with_total>
 __device__ inline row_part<T, with_total> part_of_row(const T *row, int64_t cols)
 {
     constexpr int ahead = 4;
-    const int64_t whole = cols / N * N, stride = (int64_t)blockDim.x * N;
+    const int64_t whole = cols / N * N;
+    const int stride = (int)blockDim.x * N;
     row_part<T, with_total> part;
-    int64_t c = (int64_t)threadIdx.x * N;
-    for (; c + (ahead - 1) * stride < whole; c += ahead * stride) {
-        tv_pack<T, N> pack[ahead];
+    tv_pack<T, N> pack[ahead] = {};
+    const T *at = row + threadIdx.x * N;
+    int64_t left = whole - threadIdx.x * N; /* of the row, from `at` on */
+    const auto fetch = [&]() {
 #pragma unroll
         for (int i = 0; i < ahead; i++)
-            pack[i] = *reinterpret_cast<const tv_pack<T, N> *>(row + c + i * stride);
+            if (left > i * stride)
+                pack[i] = tv_load_pack<N>(at + i * stride);
+    };
+    fetch();
+    while (left > (ahead - 1) * stride) {
         float v[ahead * N];
 #pragma unroll
         for (int i = 0; i < ahead; i++)
             tv_unpack<N>(pack[i], v + i * N);
+        at += ahead * stride;
+        left -= ahead * stride;
+        fetch();
         part.take(v);
     }
-    for (; c < whole; c += stride) {
-        float v[N];
-        tv_load_floats<N>(row + c, v);
-        part.take(v);
-    }
-    for (c = whole + threadIdx.x; c < cols; c += blockDim.x) {
+#pragma unroll
+    for (int i = 0; i + 1 < ahead; i++)
+        if (left > i * stride) {
+            float v[N];
+            tv_unpack<N>(pack[i], v);
+            part.take(v);
+        }
+    for (int64_t c = whole + threadIdx.x; c < cols; c += blockDim.x) {
         const float v[1] = {tv_to_float(row[c])};
         part.take(v);
     }

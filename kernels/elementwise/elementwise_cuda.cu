@@ -54,7 +54,7 @@ tv_status_t axpby(tv_stream *stream, const tv_axpby_args *a)
 template <typename T> struct bias_work {
     const T *dy;
     int64_t ld;
-    static constexpr int at_once = 4, blocks = 6;
+    static constexpr int rows_at_once = 4, blocks = 6;
     template <int N> using held = tv_pack<T, N>;
     template <int N> __device__ held<N> load(int64_t row, int64_t col) const
     {

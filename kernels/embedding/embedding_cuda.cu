@@ -34,8 +34,12 @@ template <typename T> tv_status_t embedding_forward(tv_stream *stream, const tv_
     return tv_map<width>(stream, is_aligned, a->rows, a->cols, gather_work<T>{*a});
 }
 
-constexpr int digits = 256, tile = 512,
-              threads = 256; /* values of a digit; rows that a block sorts */
+/* Rows that a block sorts; fewer in the emulation, so that small cases have many. */
+#ifndef TV_SORT_TILE
+#define TV_SORT_TILE 256
+#endif
+constexpr int digits = 256, threads = 256, tile = TV_SORT_TILE; /* digits: values of one */
+static_assert(threads == digits, "a thread for each value of a digit");
 
 struct sorted_row {
     uint32_t key;
@@ -44,7 +48,9 @@ struct sorted_row {
 /* The rows in the order that the sort has reached. */
 struct sort_state {
     sorted_row *from, *to; /* [rows] */
-    uint32_t *counts; /* [digits, tiles]: rows of each tile with that digit; then where they go */
+    uint32_t
+        *counts; /* [digits, tiles]: rows of each tile with that digit; then of those before it */
+    uint32_t *totals; /* [digits]: rows with that digit */
     int64_t rows, tiles;
     int shift; /* of the digit at hand */
 };
@@ -78,43 +84,62 @@ __global__ void __launch_bounds__(threads) count_digits(sort_state s)
         s.counts[d * s.tiles + blockIdx.x] = count[d];
 }
 
-/* counts[i] becomes the sum of all before it; one block, each thread a piece. */
+/* The sum of the values of all threads before this one. */
+__device__ uint32_t sum_below(uint32_t value)
+{
+    __shared__ uint32_t of_warp[threads / 32];
+    const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    uint32_t sum = value;
+#pragma unroll
+    for (unsigned step = 1; step < 32; step *= 2) {
+        const uint32_t below = __shfl_sync(0xffffffffu, sum, (int)((lane - step) % 32));
+        sum += lane >= step ? below : 0;
+    }
+    if (lane == 31)
+        of_warp[warp] = sum;
+    __syncthreads();
+    for (unsigned w = 0; w < warp; w++)
+        sum += of_warp[w];
+    return sum - value;
+}
+
+/* A block for each digit, each thread a piece of its tiles: counts become the sums of those before them. */
 __global__ void __launch_bounds__(threads) sum_before(sort_state s)
 {
-    __shared__ uint32_t piece_sum[threads];
-    const int64_t total = digits * s.tiles, piece = tv_ceil_div(total, threads);
-    const int64_t first = threadIdx.x * piece;
-    const int64_t last = first + piece < total ? first + piece : total;
+    uint32_t *const counts = s.counts + blockIdx.x * s.tiles;
+    const int64_t piece = tv_ceil_div(s.tiles, threads), first = threadIdx.x * piece;
+    const int64_t last = first + piece < s.tiles ? first + piece : s.tiles;
     uint32_t sum = 0;
     for (int64_t i = first; i < last; i++)
-        sum += s.counts[i];
-    piece_sum[threadIdx.x] = sum;
-    __syncthreads();
-    sum = 0;
-    for (unsigned t = 0; t < threadIdx.x; t++)
-        sum += piece_sum[t];
+        sum += counts[i];
+    const uint32_t before = sum_below(sum);
+    if (threadIdx.x == threads - 1)
+        s.totals[blockIdx.x] = before + sum;
+    sum = before;
     for (int64_t i = first; i < last; i++) {
-        const uint32_t here = s.counts[i];
-        s.counts[i] = sum;
+        const uint32_t here = counts[i];
+        counts[i] = sum;
         sum += here;
     }
 }
 
-/* A row goes behind those of its tile with the same digit that stand before it. */
+/* A row goes behind those of lower digits, of its digit in earlier tiles, and of these in its tile before it. */
 __global__ void __launch_bounds__(threads) move_rows(sort_state s)
 {
     __shared__ sorted_row rows[tile];
+    __shared__ uint32_t start[digits];
     const int64_t first = blockIdx.x * (int64_t)tile;
     const int count = (int)(s.rows - first < tile ? s.rows - first : tile);
     for (int i = (int)threadIdx.x; i < count; i += threads)
         rows[i] = s.from[first + i];
+    start[threadIdx.x] = sum_below(s.totals[threadIdx.x]);
     __syncthreads();
     for (int i = (int)threadIdx.x; i < count; i += threads) {
         const int digit = digit_of(rows[i].key, s.shift);
-        uint32_t before = 0;
+        uint32_t before = start[digit] + s.counts[digit * s.tiles + blockIdx.x];
         for (int j = 0; j < i; j++)
             before += digit_of(rows[j].key, s.shift) == digit;
-        s.to[s.counts[digit * s.tiles + blockIdx.x] + before] = rows[i];
+        s.to[before] = rows[i];
     }
 }
 
@@ -126,7 +151,7 @@ tv_status_t sort_rows(tv_stream *stream, const tv_embedding_backward_args *a, so
     for (s->shift = 0; s->shift < 32 && a->num >> s->shift != 0; s->shift += 8) {
         std::swap(s->from, s->to);
         TV_TRY(tv_launch(count_digits, tiles, threads, 0, stream, *s));
-        TV_TRY(tv_launch(sum_before, 1, threads, 0, stream, *s));
+        TV_TRY(tv_launch(sum_before, digits, threads, 0, stream, *s));
         TV_TRY(tv_launch(move_rows, tiles, threads, 0, stream, *s));
     }
     return TV_OK;
@@ -178,11 +203,12 @@ tv_status_t embedding_backward(tv_stream *stream, const tv_embedding_backward_ar
     s.tiles = tv_ceil_div(a->rows, tile);
     void *room;
     TV_TRY(tv_cuda_workspace(
-        stream, (size_t)(2 * a->rows) * sizeof(sorted_row) + (size_t)(digits * s.tiles) * 4,
+        stream, (size_t)(2 * a->rows) * sizeof(sorted_row) + (size_t)(digits * (s.tiles + 1)) * 4,
         &room));
     s.from = static_cast<sorted_row *>(room);
     s.to = s.from + a->rows;
-    s.counts = reinterpret_cast<uint32_t *>(s.to + a->rows);
+    s.totals = reinterpret_cast<uint32_t *>(s.to + a->rows);
+    s.counts = s.totals + digits;
     TV_TRY(sort_rows(stream, a, &s));
     const T *const dy = static_cast<const T *>(a->dy);
     const bool is_aligned = tv_is_aligned<4>(dy, a->cols) && tv_is_aligned<4>(a->dtable);

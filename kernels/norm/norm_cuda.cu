@@ -35,27 +35,41 @@ template <typename T> struct norm_row {
 };
 
 /* N elements of what is normalized: of x, or of the sum, which is written. */
-template <int N, typename T> __device__ void load_row(const norm_row<T> &a, int64_t i, float v[N])
+template <int N, typename T>
+__device__ void take_row(const norm_row<T> &a, int64_t i, const tv_two_packs<T, N> &got, float v[N])
 {
     float other[N];
-    tv_load_floats<N>(a.x + i, v);
+    tv_unpack<N>(got.a, v);
     if (a.added == nullptr)
         return;
-    tv_load_floats<N>(a.added + i, other);
+    tv_unpack<N>(got.b, other);
 #pragma unroll
     for (int k = 0; k < N; k++)
-        v[k] = tv_to_float(tv_from_float<T>(v[k] + other[k]));
-    tv_store_floats<N>(a.total + i, v);
+        v[k] += other[k];
+    const tv_pack<T, N> rounded = tv_round_floats<N, T>(v);
+    tv_store_pack<N>(a.total + i, rounded);
+    tv_unpack<N>(rounded, v);
 }
 
 template <int N, bool is_warp, typename T>
-__global__ void __launch_bounds__(32 * (is_warp ? warp_teams : most_warps))
+__global__ void __launch_bounds__(32 * (is_warp ? warp_teams : most_warps), is_warp ? 4 : 2)
     norm_team_kernel(norm_row<T> a)
 {
     const place<N, packs, is_warp> here;
     for (int64_t r = here.first_row; r < a.rows; r += here.step) {
         float v[packs][N] = {}, mean = 0, squares = 0;
-        here.for_packs(a.cols, [&](int p, int64_t c) { load_row<N>(a, r * a.cols + c, v[p]); });
+        const int64_t at = r * a.cols;
+        tv_two_packs<T, N> got[packs] = {}; /* of x and added; then of weight and bias */
+        here.for_packs(a.cols, [&](int p, int64_t c) {
+            got[p].a = tv_load_pack<N>(a.x + at + c);
+            if (a.added != nullptr)
+                got[p].b = tv_load_pack<N>(a.added + at + c);
+        });
+        here.for_packs(a.cols, [&](int p, int64_t c) { take_row<N>(a, at + c, got[p], v[p]); });
+        here.for_packs(a.cols, [&](int p, int64_t c) {
+            got[p].a = tv_load_pack<N>(a.weight + c);
+            got[p].b = a.bias != nullptr ? tv_load_pack<N>(a.bias + c) : tv_pack<T, N>{};
+        });
         if (a.mean != nullptr) {
             here.for_packs(a.cols, [&](int p, int64_t) {
                 for (int k = 0; k < N; k++)
@@ -69,13 +83,12 @@ __global__ void __launch_bounds__(32 * (is_warp ? warp_teams : most_warps))
         });
         const float rstd = 1 / sqrtf(here.sum(squares) / (float)a.cols + a.eps);
         here.for_packs(a.cols, [&](int p, int64_t c) {
-            float w[N], b[N] = {};
-            tv_load_floats<N>(a.weight + c, w);
-            if (a.bias != nullptr)
-                tv_load_floats<N>(a.bias + c, b);
+            float w[N], b[N];
+            tv_unpack<N>(got[p].a, w);
+            tv_unpack<N>(got[p].b, b);
             for (int k = 0; k < N; k++)
                 v[p][k] = (v[p][k] - mean) * rstd * w[k] + b[k];
-            tv_store_floats<N>(a.y + r * a.cols + c, v[p]);
+            tv_store_floats<N>(a.y + at + c, v[p]);
         });
         if (here.lane == 0)
             a.keep(r, mean, rstd);
@@ -186,9 +199,11 @@ template <typename T> tv_status_t rmsnorm_forward(tv_stream *stream, const tv_no
     return norm_forward<T>(stream, a, false);
 }
 
-/* chunks [2, grid, cols]; of the second, which are for the bias, RMSNorm makes none */
-template <int N, int P, typename T>
-__global__ void __launch_bounds__(32 * most_warps, P == 1 ? 2 : 1)
+/* chunks [2, grid, cols]; of the second, which are for the bias, RMSNorm makes none. holds: a block of few_warps
+ * at most has the registers to keep a row from the sums to its gradient, others read it twice. */
+constexpr int few_warps = 3;
+template <int N, int P, bool holds, typename T>
+__global__ void __launch_bounds__(32 * (holds ? few_warps : most_warps), holds ? 8 : 3 - P)
     slope_rows_kernel(slope<T> a, float *chunks)
 {
     typedef tv_pack<T, N> pack;
@@ -197,7 +212,7 @@ __global__ void __launch_bounds__(32 * most_warps, P == 1 ? 2 : 1)
     const place<N, P, false> here;
     row_queue<N, P, T> queue(a, here, room);
     const float share = 1 / (float)a.cols;
-    float w[P][N] = {}, dweight[P][N] = {}, dbias[P][N] = {};
+    float x[N] = {}, d[N] = {}, w[P][N] = {}, dweight[P][N] = {}, dbias[P][N] = {};
     row_numbers of_32 = {}; /* of the block's next rows, one in each lane of a warp */
     int turn = 0, nth = 0;
     here.for_packs(a.cols, [&](int p, int64_t c) { tv_load_floats<N>(a.weight + c, w[p]); });
@@ -206,7 +221,7 @@ __global__ void __launch_bounds__(32 * most_warps, P == 1 ? 2 : 1)
     __syncthreads();
     for (int64_t r = here.first_row; r < a.rows; r += here.step, turn ^= 1) {
         const int64_t at = r * a.cols;
-        float x[N], d[N], mean_g = 0, mean_gn = 0;
+        float mean_g = 0, mean_gn = 0;
         queue.fetch(a, here);
         if (nth == 0)
             of_32 = a.numbers(r + here.lane % 32 * here.step);
@@ -215,8 +230,7 @@ __global__ void __launch_bounds__(32 * most_warps, P == 1 ? 2 : 1)
         nth = (nth + 1) % 32;
         tv_copy_async_wait<row_queue<N, P, T>::slots - 1>();
         here.for_packs(a.cols, [&](int p, int64_t) {
-            queue.read(queue.X, p, x);
-            queue.read(queue.DY, p, d);
+            queue.read_row(p, x, d);
 #pragma unroll
             for (int k = 0; k < N; k++) {
                 const float n = (x[k] - row.shift) * row.rstd, g = d[k] * w[p][k];
@@ -231,8 +245,8 @@ __global__ void __launch_bounds__(32 * most_warps, P == 1 ? 2 : 1)
         mean_gn *= share;
         here.for_packs(a.cols, [&](int p, int64_t c) {
             float dx[N] = {};
-            queue.read(queue.X, p, x);
-            queue.read(queue.DY, p, d);
+            if constexpr (!holds)
+                queue.read_row(p, x, d);
             if (a.adds)
                 queue.read(queue.DX, p, dx);
 #pragma unroll
@@ -305,7 +319,9 @@ tv_status_t slope_rows(tv_stream *stream, const slope<T> &work, const tv_columns
     void *room;
     TV_TRY(tv_cuda_workspace(stream, (size_t)(2 * blocks * work.cols) * sizeof(float), &room));
     float *const chunks = static_cast<float *>(room);
-    TV_TRY(tv_launch_shared(slope_rows_kernel<N, P, T>, dim3((unsigned)blocks), (unsigned)threads,
+    TV_TRY(tv_launch_shared(P == 1 && warps <= few_warps ? slope_rows_kernel<N, P, P == 1, T>
+                                                         : slope_rows_kernel<N, P, false, T>,
+                            dim3((unsigned)blocks), (unsigned)threads,
                             row_queue<N, P, T>::bytes(threads), stream, work, chunks));
     return tv_add_chunks<2>(stream, chunks, blocks, work.cols, out);
 }

@@ -61,7 +61,7 @@ template <typename T> struct slope {
         return {mean != nullptr ? mean[r] : 0, rstd[r]};
     }
     /* What a row adds to the gradients of weight and bias. */
-    static constexpr int at_once = 1, blocks = 4;
+    static constexpr int rows_at_once = 1, blocks = 4;
     template <int N> using held = tv_two_packs<T, N>;
     template <int N> __device__ held<N> load(int64_t r, int64_t c) const
     {
@@ -126,6 +126,11 @@ template <int N, int P, typename T> struct row_queue {
     __device__ void read(int tensor, int p, float values[N]) const
     {
         tv_load_floats<N>(place_of(out, tensor, p)->at, values);
+    }
+    __device__ void read_row(int p, float x[N], float dy[N]) const
+    {
+        read(X, p, x);
+        read(DY, p, dy);
     }
     __device__ void pass()
     {

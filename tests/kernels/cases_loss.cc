@@ -1,6 +1,6 @@
 // cases_loss.cc -- the two ends of the model over a part of the vocabulary: embedding and
-// cross-entropy. Ids run from below the part that is held to above it. 1100 rows of 700 ids: more than a block of a GPU
-// sorts, and than one digit tells apart. 6000 columns: more than a block takes at once.
+// cross-entropy. Ids run from below the part that is held to above it. 1100 rows of 700 ids: more than one digit tells
+// apart, and more tiles than a block of a GPU has threads. 6000 columns: more than a block takes at once.
 #include "kernels/harness.h"
 
 namespace

@@ -128,12 +128,12 @@ void add_norm_cases(std::vector<Case> &cases)
         cases.push_back(
             {"layernorm_backward", shape_name({rows, cols}), rounding,
              [r = rows, c = cols](Call &run) { return norm_backward(run, r, c, 1, 1, 1); }});
-    // two sequences and a part of one; one position; heads wider than the tables of a version
-    const Rotary shapes[] = {{64, 8, 26, 2, 64, false}, {1, 0, 1, 1, 2, false},
-                             {31, 3, 31, 1, 10, false}, {66, 5, 33, 3, 8, false},
-                             {65, 0, 26, 2, 64, false}, {130, 7, 65, 2, 80, false},
-                             {6, 1, 3, 1, 520, false},  {66, 5, 33, 3, 8, true},
-                             {130, 7, 65, 2, 80, true}, {6, 1, 3, 1, 520, true}};
+    // two sequences and a part of one, five and a part; one position; heads wider than the tables of a version
+    const Rotary shapes[] = {
+        {64, 8, 26, 2, 64, false}, {1, 0, 1, 1, 2, false},    {31, 3, 31, 1, 10, false},
+        {66, 5, 33, 3, 8, false},  {65, 0, 26, 2, 64, false}, {130, 7, 65, 2, 80, false},
+        {6, 1, 3, 1, 520, false},  {66, 5, 33, 3, 8, true},   {130, 7, 65, 2, 80, true},
+        {6, 1, 3, 1, 520, true},   {52, 8, 10, 2, 16, false}};
     for (const Rotary &r : shapes)
         for (int inverse : {0, 1})
             cases.push_back({"rotary",
