@@ -13,6 +13,7 @@
 namespace
 {
 constexpr int most_threads = 512;
+constexpr int ahead = 4; /* packs that a thread takes at once */
 
 /* exp(x), x <= 0: good to a rounding or two in fp32, to 2^-22 where logits have 8 bits. */
 template <typename T> __device__ inline float power(float x)
@@ -53,9 +54,16 @@ template <typename T, bool with_total> struct row_part {
     }
 };
 
-/* Where part_of_row finds a row: N elements at once, and one of those behind the last N. */
+/* Where part_of_row finds a row: N elements at once, and one of those behind the last N; it says before it takes the
+ * next `ahead` packs, and before it takes what is left. */
 template <typename T> struct row_in_memory {
     const T *row;
+    __device__ void await_next()
+    {
+    }
+    __device__ void await_all()
+    {
+    }
     template <int N> __device__ tv_pack<T, N> pack(int64_t c) const
     {
         return tv_load_pack<N>(row + c);
@@ -67,7 +75,26 @@ template <typename T> struct row_in_memory {
 };
 template <typename T> struct row_in_copy {
     const T *copy;
-    T last; /* the thread's own, if any */
+    T last;     /* the thread's own, if any */
+    int behind; /* groups of copies behind the next one, at least 1 */
+    __device__ void await_next()
+    {
+        switch (behind) {
+        case 1:
+            tv_copy_async_wait<1>();
+            break;
+        case 2:
+            tv_copy_async_wait<2>();
+            break;
+        default: /* of many groups the first ones could come earlier */
+            tv_copy_async_wait<3>();
+        }
+        behind--;
+    }
+    __device__ void await_all()
+    {
+        tv_copy_async_wait<0>();
+    }
     template <int N> __device__ tv_pack<T, N> pack(int64_t c) const
     {
         return tv_load_pack<N>(copy + c);
@@ -80,14 +107,14 @@ template <typename T> struct row_in_copy {
 
 /* A thread has `ahead` loads under way. */
 template <int N, typename T, bool with_total, typename Row>
-__device__ inline row_part<T, with_total> part_of_row(const Row &row, int64_t cols)
+__device__ inline row_part<T, with_total> part_of_row(Row row, int64_t cols)
 {
-    constexpr int ahead = 4;
     const int64_t whole = cols / N * N, stride = (int64_t)blockDim.x * N;
     row_part<T, with_total> part;
     int64_t c = (int64_t)threadIdx.x * N;
     for (; c + (ahead - 1) * stride < whole; c += ahead * stride) {
         tv_pack<T, N> pack[ahead];
+        row.await_next();
 #pragma unroll
         for (int i = 0; i < ahead; i++)
             pack[i] = row.template pack<N>(c + i * stride);
@@ -97,6 +124,7 @@ __device__ inline row_part<T, with_total> part_of_row(const Row &row, int64_t co
             tv_unpack<N>(pack[i], v + i * N);
         part.take(v);
     }
+    row.await_all();
     for (; c < whole; c += stride) {
         float v[N];
         tv_unpack<N>(row.template pack<N>(c), v);
@@ -115,7 +143,7 @@ struct row_numbers {
 };
 /* By the whole block; the same in all threads. */
 template <int N, typename T, bool with_total, typename Row>
-__device__ inline row_numbers numbers_of_row(const Row &row, int64_t cols)
+__device__ inline row_numbers numbers_of_row(Row row, int64_t cols)
 {
     row_part<T, with_total> part = part_of_row<N, T, with_total>(row, cols);
     float most = tv_block_reduce(part.most, larger(), -INFINITY);
@@ -258,8 +286,8 @@ __device__ inline row_ends<T> ends_of_row(const tv_cross_entropy_args &a, int64_
 }
 
 /* Loss and gradient, and a copy of the row between them. A thread copies what it reads, so that it waits for its own
- * copies alone; only the target's logit is another thread's, behind the barriers of the sums. No more blocks than
- * rows. */
+ * copies alone, group by group; only the target's logit is another thread's, behind the barriers of the sums. No more
+ * blocks than rows. */
 template <int N, typename T, bool with_total>
 __global__ void __launch_bounds__(most_threads, 2)
     whole_kernel(tv_cross_entropy_args a, int64_t num)
@@ -269,15 +297,19 @@ __global__ void __launch_bounds__(most_threads, 2)
     const int64_t whole = num / N * N, first = (int64_t)threadIdx.x * N,
                   stride = (int64_t)blockDim.x * N, on = gridDim.x * a.ld;
     T *row = static_cast<T *>(a.logits) + blockIdx.x * a.ld;
-    for (int64_t c = first; c < whole; c += stride)
+    int num_packs = 0;
+    for (int64_t c = first; c < whole; c += stride) {
         tv_copy_async_16(copy + c, row + c, true);
+        if (++num_packs % ahead == 0)
+            tv_copy_async_commit();
+    }
     row_ends<T> next = ends_of_row<N>(a, blockIdx.x, row);
     for (int64_t r = blockIdx.x; r < a.rows; r += gridDim.x, row += on) {
         const bool has_next = r + gridDim.x < a.rows;
         const row_ends<T> ends = next;
         tv_copy_async_commit();
-        tv_copy_async_wait<0>();
-        row_numbers of = numbers_of_row<N, T, with_total>(row_in_copy<T>{copy, ends.last}, a.cols);
+        const row_in_copy<T> copied = {copy, ends.last, num_packs / ahead};
+        row_numbers of = numbers_of_row<N, T, with_total>(copied, a.cols);
         of.sum += of.most - of.most; /* rebased to the same: NaN where that is infinite */
         of.rest += of.most - of.most;
         if (threadIdx.x == 0) {
@@ -289,6 +321,7 @@ __global__ void __launch_bounds__(most_threads, 2)
             next = ends_of_row<N>(a, r + gridDim.x, row + on);
         __syncthreads();
         const slope_row slope = slope_of_row(a, ends.id, lse);
+        int n = 0;
         for (int64_t c = first; c < whole; c += stride) {
             float v[N];
             tv_load_floats<N>(copy + c, v);
@@ -296,6 +329,8 @@ __global__ void __launch_bounds__(most_threads, 2)
             tv_store_floats<N>(row + c, v);
             if (has_next)
                 tv_copy_async_16(copy + c, row + on + c, true);
+            if (++n % ahead == 0)
+                tv_copy_async_commit();
         }
         slopes_at_end(slope, row, whole, num);
     }
