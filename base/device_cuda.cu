@@ -25,7 +25,7 @@ struct stream_room {
 struct cuda_state {
     int device = 0;
     int uses_tf32 = 0;
-    tv_cuda_facts facts = {0, 0};
+    tv_cuda_facts facts = {0, 0, 0};
     std::map<void *, stream_room> rooms; /* by the driver's stream */
     std::set<void *> streams;            /* that released memory waits for */
     cudaStream_t clearing = nullptr;
@@ -287,7 +287,8 @@ cudaError_t open_device(cuda_state *state, tv_device_driver *driver)
     if (error == cudaSuccess)
         error = cudaStreamCreateWithFlags(&state->clearing, cudaStreamNonBlocking);
     if (error == cudaSuccess) {
-        state->facts = {10 * properties.major + properties.minor, properties.multiProcessorCount};
+        state->facts = {10 * properties.major + properties.minor, properties.multiProcessorCount,
+                        (int64_t)properties.sharedMemPerBlockOptin};
         snprintf(driver->name, sizeof(driver->name), "%.*s", TV_DEVICE_MAX_NAME - 1,
                  properties.name);
     }

@@ -20,8 +20,9 @@ TV_MUST_CHECK tv_status_t tv_cuda_copy(struct tv_stream *stream, void *dst, cons
 int tv_cuda_uses_tf32(const struct tv_stream *stream);
 /* What the driver was asked once, when the device was opened; anybody may read it. */
 struct tv_cuda_facts {
-    int capability; /* 90: compute capability 9.0 */
-    int processors; /* streaming multiprocessors */
+    int capability;       /* 90: compute capability 9.0 */
+    int processors;       /* streaming multiprocessors */
+    int64_t shared_bytes; /* shared memory that a block may ask for */
 };
 const struct tv_cuda_facts *tv_cuda_facts_of(const struct tv_stream *stream);
 /* What a library keeps for a stream; zeros at first. When the stream goes, and everything on it is done, end(data). */

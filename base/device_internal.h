@@ -9,7 +9,7 @@
 #include "base/device.h"
 
 TV_BEGIN_C
-enum { TV_DEVICE_ABI = 5, TV_DEVICE_MAX_NAME = 128 };
+enum { TV_DEVICE_ABI = 6, TV_DEVICE_MAX_NAME = 128 };
 
 /* `state` is the driver's own. Streams and events are the driver's own objects behind void
  * pointers. */

@@ -186,7 +186,7 @@ struct tv_embedding_backward_args {
     float *dtable;
 };
 /* Softmax cross-entropy over a vocabulary that may be cut over ranks; this rank holds columns
- * [first, first + cols) as logits [rows, cols] with stride ld. Four entries, which see:
+ * [first, first + cols) as logits [rows, cols] with stride ld. Entries, and what they see:
  *   forward   the logits, once. row_max[r] = row_base[r] = max over columns (-inf when cols is 0);
  *             row_sum[r] = sum exp(logit - row_base[r]); row_target[r] = logit of targets[r] if held
  *             here, else 0. The caller reduces row_max over the ranks.
@@ -196,6 +196,9 @@ struct tv_embedding_backward_args {
  *             in double; 0 where targets[r] < 0 (not counted).
  *   backward  logits become scale_r (exp(logit - row_lse[r]) - [column is targets[r]]), scale_r = 0
  *             where targets[r] < 0, else 1.
+ * And cross_entropy, where no other rank has columns: the four, one behind the other, with the bits of
+ * lse, loss and gradient that they make. Other numbers of rows are room to work in, with anything in it
+ * afterwards (row_rest says whether there is smoothing).
  * Label smoothing s over V columns in all: forward also writes row_rest[r] = sum (logit -
  * row_base[r]), backward subtracts 1 - s at the target and s / V everywhere; the loss of row r is
  * (1 - s)(row_lse - target logit) + s (row_lse - mean logit). */
@@ -295,6 +298,7 @@ struct tv_from_bf16_args {
     X(cross_entropy_rebase, tv_cross_entropy_args)                                                 \
     X(cross_entropy_loss, tv_cross_entropy_args)                                                   \
     X(cross_entropy_backward, tv_cross_entropy_args)                                               \
+    X(cross_entropy, tv_cross_entropy_args)                                                        \
     X(adamw, tv_adamw_args)                                                                        \
     X(lion, tv_lion_args)                                                                          \
     X(axpby, tv_axpby_args)                                                                        \

@@ -171,6 +171,14 @@ static struct tv_kernel_work work_cross_entropy_backward(const struct tv_cross_e
     return work;
 }
 
+/* One look at the logits; the rows' other numbers are room. */
+static struct tv_kernel_work work_cross_entropy(const struct tv_cross_entropy_args *a, int64_t s)
+{
+    struct tv_kernel_work work = elements(2 * a->rows * a->cols, s, a->rows);
+    work.bytes += (double)(ID + 2 * FLOAT) * (double)a->rows;
+    return work;
+}
+
 static struct tv_kernel_work work_adamw(const struct tv_adamw_args *a, int64_t s)
 {
     struct tv_kernel_work work = {0};
@@ -257,6 +265,7 @@ tv_kernel_group_t tv_kernel_group(tv_kernel_t kernel)
         [TV_KERNEL_cross_entropy_rebase] = TV_GROUP_LOSS,
         [TV_KERNEL_cross_entropy_loss] = TV_GROUP_LOSS,
         [TV_KERNEL_cross_entropy_backward] = TV_GROUP_LOSS,
+        [TV_KERNEL_cross_entropy] = TV_GROUP_LOSS,
         [TV_KERNEL_adamw] = TV_GROUP_OPTIMIZER,
         [TV_KERNEL_lion] = TV_GROUP_OPTIMIZER,
         [TV_KERNEL_axpby] = TV_GROUP_OPTIMIZER,

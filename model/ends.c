@@ -225,11 +225,10 @@ static struct head_chunk chunk_at(const struct tv_pass *pass, int index)
                  .work = tv_pass_at(pass, h->work)}};
 }
 
-static tv_status_t chunk_loss(const struct tv_pass *pass, const struct head_chunk *chunk)
+static tv_status_t chunk_logits(const struct tv_pass *pass, const struct head_chunk *chunk)
 {
-    TV_TRY(tv_column_linear_forward(pass->axis, &chunk->linear, chunk->rows.num, chunk->n,
-                                    chunk->loss.logits, pass->sizes->vocab.padded));
-    return tv_vocab_cross_entropy_forward(pass->axis, &chunk->loss);
+    return tv_column_linear_forward(pass->axis, &chunk->linear, chunk->rows.num, chunk->n,
+                                    chunk->loss.logits, pass->sizes->vocab.padded);
 }
 
 static tv_status_t sum_losses(const struct tv_pass *pass, double *loss_sum_out)
@@ -243,19 +242,20 @@ tv_status_t tv_head_loss(const struct tv_pass *pass, const void *x, double *loss
     TV_TRY(head_norm(pass, x));
     for (int i = 0; i < pass->model->layout.head.chunks.num; i++) {
         const struct head_chunk chunk = chunk_at(pass, i);
-        TV_TRY(chunk_loss(pass, &chunk));
+        TV_TRY(chunk_logits(pass, &chunk));
+        TV_TRY(tv_vocab_cross_entropy_forward(pass->axis, &chunk.loss));
     }
     return sum_losses(pass, loss_sum_out);
 }
 
-/* The logits become their gradient, and that dn of the chunk's rows and a part of dW. The sum of all
+/* The logits give the loss and become their gradient, and that dn of the chunk's rows and a part of dW. The sum of all
  * dn starts as soon as they are there. */
 static tv_status_t backward_chunk(const struct tv_pass *pass, const struct head_chunk *chunk)
 {
     const struct tv_model_sizes *s = pass->sizes;
     void *dn =
         tv_pass_element(pass, pass->scratch + pass->model->layout.whole, chunk->rows.first * s->C);
-    TV_TRY(tv_vocab_cross_entropy_backward(pass->axis, &chunk->loss));
+    TV_TRY(tv_vocab_cross_entropy(pass->axis, &chunk->loss));
     TV_TRY(tv_column_linear_backward_input(pass->axis, &chunk->linear, chunk->rows.num,
                                            chunk->loss.logits, s->vocab.padded, 0, dn));
     if (chunk->rows.first + chunk->rows.num == s->rows)
@@ -270,7 +270,7 @@ tv_status_t tv_head_backward(const struct tv_pass *pass, const void *x, void *gr
     TV_TRY(head_norm(pass, x));
     for (int i = 0; i < pass->model->layout.head.chunks.num; i++) {
         const struct head_chunk chunk = chunk_at(pass, i);
-        TV_TRY(chunk_loss(pass, &chunk));
+        TV_TRY(chunk_logits(pass, &chunk));
         TV_TRY(backward_chunk(pass, &chunk));
     }
     TV_TRY(tv_unit_norm_backward(pass, final_norm(pass), x, 0, grad));

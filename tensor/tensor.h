@@ -214,5 +214,8 @@ TV_MUST_CHECK tv_status_t tv_vocab_loss_sum(const struct tv_tensor_axis *axis, i
 /* logits become d(sum of row_loss)/d(logits); padding columns become 0. Local only. */
 TV_MUST_CHECK tv_status_t tv_vocab_cross_entropy_backward(const struct tv_tensor_axis *axis,
                                                           const struct tv_vocab_loss *loss);
+/* Both, forward and then backward, with the same bits. On one rank in one go. */
+TV_MUST_CHECK tv_status_t tv_vocab_cross_entropy(const struct tv_tensor_axis *axis,
+                                                 const struct tv_vocab_loss *loss);
 TV_END_C
 #endif

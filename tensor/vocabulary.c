@@ -132,3 +132,13 @@ tv_status_t tv_vocab_cross_entropy_backward(const struct tv_tensor_axis *axis,
     const struct tv_cross_entropy_args args = arguments_of(loss);
     return axis->kernels->cross_entropy_backward(axis->stream, &args);
 }
+
+tv_status_t tv_vocab_cross_entropy(const struct tv_tensor_axis *axis,
+                                   const struct tv_vocab_loss *loss)
+{
+    const struct tv_cross_entropy_args args = arguments_of(loss);
+    if (tv_comm_size(axis->comm) == 1)
+        return axis->kernels->cross_entropy(axis->stream, &args);
+    TV_TRY(tv_vocab_cross_entropy_forward(axis, loss));
+    return tv_vocab_cross_entropy_backward(axis, loss);
+}

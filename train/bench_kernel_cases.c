@@ -356,6 +356,12 @@ static void fill_cross_entropy_backward(struct tv_room *room, const struct tv_ke
     fill_loss(room, s, &one->args.cross_entropy_backward);
 }
 
+static void fill_cross_entropy(struct tv_room *room, const struct tv_kernel_sizes *s,
+                               struct tv_kernel_case *one)
+{
+    fill_loss(room, s, &one->args.cross_entropy);
+}
+
 /* ---- the optimizer, on a matrix of a layer ---- */
 
 static void fill_adamw(struct tv_room *room, const struct tv_kernel_sizes *s,

@@ -207,3 +207,11 @@ tv_status_t TV_CPU(cross_entropy_backward)(struct tv_stream *stream,
     }
     return TV_OK;
 }
+
+tv_status_t TV_CPU(cross_entropy)(struct tv_stream *stream, const struct tv_cross_entropy_args *a)
+{
+    TV_TRY(TV_CPU(cross_entropy_forward)(stream, a));
+    TV_TRY(TV_CPU(cross_entropy_rebase)(stream, a));
+    TV_TRY(TV_CPU(cross_entropy_loss)(stream, a));
+    return TV_CPU(cross_entropy_backward)(stream, a);
+}

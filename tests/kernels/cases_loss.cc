@@ -2,6 +2,8 @@
 // cross-entropy. Ids run from below the part that is held to above it. 1100 rows of 700 ids: more than one digit tells
 // apart, and more tiles than a block of a GPU has threads. 6000 columns: more than a block takes at once.
 #include "kernels/harness.h"
+#include <cmath>
+#include <limits>
 
 namespace
 {
@@ -37,7 +39,7 @@ tv_status_t embedding_backward(Call &run, const Part &p)
     return run.kernels->embedding_backward(run.stream, &args);
 }
 
-enum class Step { forward, rebase, loss, backward };
+enum class Step { forward, rebase, loss, backward, all };
 
 struct Logits {
     int64_t rows, cols, gap, first, padding = 0; // backward makes zeros of `padding` columns
@@ -76,6 +78,15 @@ void take_rows(Call &run, int64_t rows, Step step, bool is_smooth, tv_cross_entr
     case Step::backward:
         args.row_lse = in(6, 12);
         break;
+    case Step::all:
+        args.row_max = run.room(rows);
+        args.row_base = run.room(rows);
+        args.row_sum = run.room(rows);
+        args.row_target = run.room(rows);
+        args.row_rest = is_smooth ? run.room(rows) : nullptr;
+        args.row_lse = out();
+        args.row_loss = run.out_doubles(rows);
+        break;
     }
 }
 
@@ -91,7 +102,7 @@ tv_status_t cross_entropy(Call &run, const Logits &s, Step step, bool is_smooth)
     args.targets = run.indices(s.rows, -2, (int32_t)(s.first + s.cols + 3));
     if (step == Step::forward)
         args.logits = run.in(s.rows, args.padded, args.ld, -6, 6).data();
-    if (step == Step::backward)
+    if (step == Step::backward || step == Step::all)
         args.logits = run.updated(s.rows, args.padded, args.ld, -6, 6).data();
     take_rows(run, s.rows, step, is_smooth, args);
     args.smoothing = is_smooth ? 0.11 : 0;
@@ -100,6 +111,7 @@ tv_status_t cross_entropy(Call &run, const Logits &s, Step step, bool is_smooth)
     return (step == Step::forward  ? k->cross_entropy_forward
             : step == Step::rebase ? k->cross_entropy_rebase
             : step == Step::loss   ? k->cross_entropy_loss
+            : step == Step::all    ? k->cross_entropy
                                    : k->cross_entropy_backward)(run.stream, &args);
 }
 
@@ -120,13 +132,52 @@ void add_cross_entropy(std::vector<Case> &cases, const Logits &s)
     const std::pair<const char *, Step> steps[] = {{"cross_entropy_forward", Step::forward},
                                                    {"cross_entropy_rebase", Step::rebase},
                                                    {"cross_entropy_loss", Step::loss},
-                                                   {"cross_entropy_backward", Step::backward}};
+                                                   {"cross_entropy_backward", Step::backward},
+                                                   {"cross_entropy", Step::all}};
     for (const auto &[name, step] : steps)
         for (bool is_smooth : {false, true})
-            cases.push_back({name, shape + (is_smooth ? "_smooth" : ""), rounding,
-                             [=](Call &run) { return cross_entropy(run, s, step, is_smooth); }});
+            if (step != Step::all || s.cols > 0)
+                cases.push_back(
+                    {name, shape + (is_smooth ? "_smooth" : ""), rounding,
+                     [=](Call &run) { return cross_entropy(run, s, step, is_smooth); }});
+}
+
+// What makes a row hard, among others that are not.
+void make_hard(Tensor &logits, int64_t cols)
+{
+    const float nan = std::numeric_limits<float>::quiet_NaN(), hard[] = {nan, INFINITY, -INFINITY};
+    for (int64_t k = 0; k < 3 && 2 * k + 1 < logits.rows; k++)
+        logits.at(2 * k + 1, cols / 2) = hard[k];
+    for (int64_t c = 0; c < cols && logits.rows > 6; c++)
+        logits.at(6, c) = -INFINITY;
 }
 } // namespace
+
+Case whole_cross_entropy(bool is_in_steps, bool is_smooth, const std::vector<int64_t> &sizes)
+{
+    const auto call = [=](Call &run) -> tv_status_t {
+        const int64_t rows = sizes[0], cols = sizes[1], padded = cols + sizes[2];
+        tv_cross_entropy_args args = {};
+        args.rows = rows;
+        args.cols = cols;
+        args.padded = padded;
+        args.ld = padded + sizes[3];
+        args.targets = run.indices(rows, -2, (int32_t)cols);
+        Tensor &logits = run.updated(rows, padded, args.ld, -6, 6);
+        make_hard(logits, cols);
+        args.logits = logits.data();
+        take_rows(run, rows, Step::all, is_smooth, args);
+        args.smoothing = is_smooth ? 0.11 : 0;
+        args.smoothing_per_column = args.smoothing / (double)cols;
+        if (!is_in_steps)
+            return run.kernels->cross_entropy(run.stream, &args);
+        TV_TRY(run.kernels->cross_entropy_forward(run.stream, &args));
+        TV_TRY(run.kernels->cross_entropy_rebase(run.stream, &args));
+        TV_TRY(run.kernels->cross_entropy_loss(run.stream, &args));
+        return run.kernels->cross_entropy_backward(run.stream, &args);
+    };
+    return {"cross_entropy", shape_name(sizes), exact, call};
+}
 
 void add_loss_cases(std::vector<Case> &cases)
 {

@@ -108,6 +108,9 @@ void add_loss_cases(std::vector<Case> &cases);
 std::vector<Case> all_cases();
 // The norm of a sum of any numbers, which `add` makes first, or the norm on the way: the same bits in every table.
 Case norm_of_sum(int has_mean, bool is_added_before, int64_t cols);
+// Loss and gradient of rows of which some have NaN or infinities, in one go or by the four steps: the same bits in
+// every table. sizes: rows, columns, columns of padding, and of a gap behind it.
+Case whole_cross_entropy(bool is_in_steps, bool is_smooth, const std::vector<int64_t> &sizes);
 
 // Sizes as a part of the name of a case: shape_name({65, 33}) is "65x33".
 std::string shape_name(const std::vector<int64_t> &sizes);

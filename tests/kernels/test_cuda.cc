@@ -6,6 +6,8 @@
 #include "emulation/sanitizer.h"
 #endif
 #include "kernels/staged.h"
+#include <cmath>
+#include <limits>
 
 namespace
 {
@@ -105,6 +107,45 @@ TEST(CudaNorm, OfASumHasTheBitsOfTheSumAndItsNorm)
             for (bool is_aligned : {true, false})
                 expect_same_bits(staged.run(norm_of_sum(1, false, cols), dtype, is_aligned),
                                  staged.run(norm_of_sum(1, true, cols), dtype, is_aligned));
+}
+
+// Which of its bits a NaN has is left open.
+Call with_one_nan(Call call)
+{
+    const auto replace = [](auto &numbers) {
+        for (auto &x : numbers)
+            x = std::isnan(x) ? std::numeric_limits<float>::quiet_NaN() : x;
+    };
+    for (Tensor &tensor : call.tensors)
+        replace(tensor.memory);
+    for (std::vector<double> &numbers : call.doubles)
+        replace(numbers);
+    return call;
+}
+
+// Rows shorter than a pack and with ends of one; more rows than blocks, whose copies go on to the next row, of a warp
+// and of many; more than a block's shared memory holds, of fp32 and of both types.
+TEST(CudaCrossEntropy, InOneGoHasTheBitsOfItsSteps)
+{
+    if (!has_device())
+        GTEST_SKIP() << tv_error_message();
+    Staged staged;
+    const std::vector<std::vector<int64_t>> shapes = {
+        {5, 3, 0, 5},    {9, 7, 9, 0},      {150, 65, 7, 0},  {150, 65, 0, 7},  {10, 5001, 12, 3},
+        {9, 4096, 0, 0}, {9, 16001, 63, 0}, {1, 60000, 8, 0}, {1, 120000, 0, 0}};
+    for (const std::vector<int64_t> &sizes : shapes)
+        for (tv_dtype_t dtype : {TV_F32, TV_BF16})
+            for (bool is_smooth : {false, true})
+                for (bool is_aligned : {true, false}) {
+                    if (!is_aligned && sizes[0] * sizes[1] > 10000)
+                        continue;
+                    const auto run_it = [&](bool is_in_steps) {
+                        return with_one_nan(staged.run(
+                            whole_cross_entropy(is_in_steps, is_smooth, sizes), dtype, is_aligned));
+                    };
+                    SCOPED_TRACE(shape_name(sizes) + (dtype == TV_BF16 ? ", bf16" : ", fp32"));
+                    expect_same_bits(run_it(false), run_it(true));
+                }
 }
 
 // In place, more than goes through the workspace at once.

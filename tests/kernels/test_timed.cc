@@ -161,6 +161,7 @@ TEST(Work, OfRowsAndColumns)
     expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_rebase, &loss, TV_F32), 0, 8);
     expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_loss, &loss, TV_F32), 0, 8 + 4, 2);
     expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_backward, &loss, TV_F32), 0, 12 + 2, 2);
+    expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy, &loss, TV_F32), 0, 12 + 2 + 4, 2);
     loss.row_rest = &some;
     expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_forward, &loss, TV_F32), 0, 6 + 10, 2);
     expect_work(tv_kernel_work_of(TV_KERNEL_cross_entropy_rebase, &loss, TV_F32), 0, 12);

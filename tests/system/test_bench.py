@@ -97,8 +97,7 @@ class BenchStep(unittest.TestCase):
         counted = calls(out)
         self.assertEqual({k: v for k, v in counted.items() if "attention" in k or "gelu" in k or "entropy" in k},
                          {"attention_forward": 6, "attention_backward": 6, "gelu_forward": 6, "gelu_backward": 6,
-                          "cross_entropy_forward": 3, "cross_entropy_rebase": 3, "cross_entropy_loss": 3,
-                          "cross_entropy_backward": 3})
+                          "cross_entropy": 3})
         self.assertEqual((counted["layernorm_forward"], counted["embedding_forward"]), (15, 6))
         self.assertNotIn("rmsnorm_forward", counted)
         # products of a step: 6 x rows x weights of the matrices, whatever pieces they come in
@@ -255,6 +254,7 @@ class BenchKernels(unittest.TestCase):
         self.assertEqual(whole["matmul, head, dw"], (2 * S * C * V, 4 * (S * C + 2 * C * V + S * V)))
         self.assertEqual(whole["attention_forward"], (2 * 4 * (S * (S + 1) // 2) * 2 * 8, 4 * (4 * S * C + 4 * S)))
         self.assertEqual(whole["cross_entropy_backward"], (0, 4 * (2 * S * V + 2 * S)))
+        self.assertEqual(whole["cross_entropy"], (0, 4 * (2 * S * V + 4 * S)))
         self.assertEqual(whole["adamw"], (0, 4 * 7 * C * F))
         for name in ("matmul, qkv, y", "matmul, out, dx", "matmul, down, dw", "attention_backward"):
             self.assertEqual(half[name][0] * 2, whole[name][0], name)

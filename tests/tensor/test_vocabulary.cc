@@ -269,13 +269,14 @@ TEST(VocabChunks, AreFixedBySizes)
     }
 }
 
-/* Loss, and gradient of every row, from rows [0, 2), [2, 4), [4, 6). */
+/* Loss, and gradient of every row, from rows [0, 2), [2, 4), [4, 6); and both at once. */
 TEST_P(Vocabulary, ChunksOfRowsGiveTheBitsOfAll)
 {
     const std::vector<int32_t> targets = some_ids(GetParam().vocab);
     run([&](const struct tv_tensor_axis &axis, struct tv_vocab_shard shard) {
         Loss whole(shard, some_logit, targets, GetParam().smoothing),
-            parts(shard, some_logit, targets, GetParam().smoothing);
+            parts(shard, some_logit, targets, GetParam().smoothing),
+            both(shard, some_logit, targets, GetParam().smoothing);
         double want = 0;
         ASSERT_OK(whole.forward(axis, &want));
         ASSERT_OK(tv_vocab_cross_entropy_backward(&axis, &whole.loss));
@@ -292,6 +293,10 @@ TEST_P(Vocabulary, ChunksOfRowsGiveTheBitsOfAll)
         EXPECT_EQ(whole.row_loss, parts.row_loss);
         EXPECT_EQ(whole.lse, parts.lse);
         EXPECT_EQ(whole.logits, parts.logits);
+        ASSERT_OK(tv_vocab_cross_entropy(&axis, &both.loss));
+        EXPECT_EQ(whole.row_loss, both.row_loss);
+        EXPECT_EQ(whole.lse, both.lse);
+        EXPECT_EQ(whole.logits, both.logits);
     });
 }
 
