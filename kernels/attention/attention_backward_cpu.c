@@ -25,7 +25,7 @@ struct backward_tile {
     float dk[TILE_ELEMENTS], dv[TILE_ELEMENTS];             /* [keys, width] */
     float dq[TILE_ELEMENTS];                                /* [queries, width] */
     float rooms[3][TILE_ELEMENTS];
-    tv_tile_product_fn product;
+    const struct tv_tiles *tiles;
 };
 
 /* A tile of queries of a head. */
@@ -95,7 +95,7 @@ static void pairs(const struct backward_tile *t, const struct query_tile *q, str
                                           .ld_b = t->keys,
                                           .c = out + i * t->keys,
                                           .ld_c = t->keys};
-        t->product(&tile);
+        t->tiles->product(&tile);
     }
 }
 
@@ -119,7 +119,7 @@ static void add_to_keys(const struct backward_tile *t, const struct query_tile *
                                           .accumulate = 1,
                                           .c = sum + j * t->width,
                                           .ld_c = t->width};
-        t->product(&tile);
+        t->tiles->product(&tile);
     }
 }
 
@@ -137,7 +137,7 @@ static void sum_of_queries(struct backward_tile *t, const struct query_tile *q)
                                           .ld_b = t->k.ld,
                                           .c = t->dq + i * t->width,
                                           .ld_c = t->width};
-        t->product(&tile);
+        t->tiles->product(&tile);
     }
 }
 
@@ -146,24 +146,12 @@ static float row_delta(const struct tv_attention_backward_args *a, int64_t row, 
 {
     const int64_t col = (int64_t)head * a->head_dim;
     const tv_element_t *d_o = a->d_o, *o = a->o;
-    return (float)tv_stored_row_dot(d_o + row * a->ld_do + col, o + row * a->ld_o + col,
-                                    a->head_dim);
+    return tv_stored_row_dot(d_o + row * a->ld_do + col, o + row * a->ld_o + col, a->head_dim);
 }
 
-/* p, ds [lanes]: scores become p = exp(score - lse), products of do and v become ds = p (ds - delta) scale. Keys
- * that the query does not see get zeros. factor: of dropout, or NULL; p is multiplied by it after. */
-static void weights_row(float *p, float *ds, int lanes, struct tv_seen seen, float lse2,
-                        float delta, float scale, const float *factor)
+/* Zeros for the keys that the query does not see. */
+static void mask_row(float *p, float *ds, int lanes, struct tv_seen seen)
 {
-    if (factor != NULL)
-        tv_drop(ds, factor, lanes);
-#pragma omp simd
-    for (int j = 0; j < lanes; j++) {
-        p[j] = tv_fast_exp2(p[j] - lse2);
-        ds[j] = p[j] * (ds[j] - delta) * scale;
-    }
-    if (factor != NULL)
-        tv_drop(p, factor, lanes);
     for (int j = 0; j < tv_least(seen.begin, lanes); j++)
         p[j] = ds[j] = 0;
     for (int j = seen.end > 0 ? seen.end : 0; j < lanes; j++)
@@ -194,10 +182,17 @@ static void weights_and_scores(struct backward_tile *t, const struct query_tile 
     for (int i = 0; i < q->rows; i++) {
         const int lanes = lanes_of(t, q, i / TV_STRIP * TV_STRIP);
         const int64_t row = base + q->first + i;
-        weights_row(t->p + i * t->keys, t->ds + i * t->keys, lanes,
-                    tv_seen_by(a->first_keys, base, q->first + i, t->from, t->cols),
-                    (float)((double)lse[i] * TV_LOG2_E), row_delta(a, row, q->head), scale,
-                    factors_of_row(t, row, q->head, lanes, factor));
+        const struct tv_tile_row of_row = {.p = t->p + i * t->keys,
+                                           .ds = t->ds + i * t->keys,
+                                           .n = lanes,
+                                           .lse2 = (float)((double)lse[i] * TV_LOG2_E),
+                                           .delta = row_delta(a, row, q->head),
+                                           .scale = scale,
+                                           .factor =
+                                               factors_of_row(t, row, q->head, lanes, factor)};
+        t->tiles->weights(&of_row);
+        mask_row(of_row.p, of_row.ds, lanes,
+                 tv_seen_by(a->first_keys, base, q->first + i, t->from, t->cols));
     }
 }
 
@@ -284,7 +279,7 @@ static struct backward_tile *start(struct backward_tile *t,
     t->kv = kv;
     t->keys = keys_of_tile(a->head_dim);
     t->width = tv_padded(a->head_dim);
-    t->product = tv_tile_product(0);
+    t->tiles = tv_tiles_of(0);
     return t;
 }
 

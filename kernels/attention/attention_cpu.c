@@ -20,7 +20,7 @@ struct forward_tile {
     float shrink[TV_TILE];             /* what sums of a smaller top are multiplied by */
     double total[TV_TILE];             /* sum of exponentials */
     float rooms[2][TV_TILE * TV_MAX_HEAD];
-    tv_tile_product_fn product;
+    const struct tv_tiles *tiles;
 };
 
 /* Scores of keys [0, cols): all queries from strip to strip later where the tile lies on the diagonal. */
@@ -39,7 +39,7 @@ static void scores(struct forward_tile *t, struct tv_part k, int cols, int lanes
                                           .ld_b = TV_TILE,
                                           .c = t->weights + j * TV_TILE + lane,
                                           .ld_c = TV_TILE};
-        t->product(&tile);
+        t->tiles->product(&tile);
     }
 }
 
@@ -87,14 +87,8 @@ static void softmax_strip(struct forward_tile *t, int lane, int num)
         shift[i] = top[i] == -INFINITY ? 0 : top[i]; /* no key seen yet */
         t->shrink[lane + i] = tv_fast_exp2(t->top[lane + i] - shift[i]);
     }
-    for (int j = 0; j < num; j++) {
-#pragma omp simd
-        for (int i = 0; i < TV_STRIP; i++) {
-            const float e = tv_fast_exp2(x[j * TV_TILE + i] - shift[i]);
-            x[j * TV_TILE + i] = e;
-            sum[i] += e;
-        }
-    }
+    t->tiles->exponentials(
+        &(struct tv_tile_strip){.x = x, .ld = TV_TILE, .rows = num, .shift = shift, .sum = sum});
     for (int i = 0; i < TV_STRIP; i++) {
         t->top[lane + i] = top[i];
         t->total[lane + i] = t->total[lane + i] * (double)t->shrink[lane + i] + (double)sum[i];
@@ -138,7 +132,7 @@ static void add_values(struct forward_tile *t, struct tv_part v, int cols, int r
                                           .accumulate = 1,
                                           .c = t->sums + i * width,
                                           .ld_c = width};
-        t->product(&tile);
+        t->tiles->product(&tile);
     }
 }
 
@@ -183,7 +177,7 @@ static void forward_queries(const struct tv_attention_args *a, int b, int head, 
     const int h = a->head_dim, width = tv_padded(h);
     const int rows = tv_least(TV_TILE, a->seq_length - first);
     const int64_t base = (int64_t)b * a->seq_length;
-    t.product = tv_tile_product(0);
+    t.tiles = tv_tiles_of(0);
     const struct tv_part q = tv_part_of(a->q, a->ld_q, base + first, rows, head, h, t.rooms[0]);
     tv_transpose(q, rows, width, (float)(TV_LOG2_E / sqrt((double)h)), t.q, TV_TILE);
     memset(t.sums, 0, (size_t)rows * (size_t)width * sizeof(float));

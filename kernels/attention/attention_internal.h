@@ -116,12 +116,4 @@ static inline struct tv_seen tv_seen_by(const int32_t *first_keys, int64_t base,
     const int behind = tv_first_key(first_keys, base + query) - from;
     return (struct tv_seen){behind > 0 ? behind : 0, tv_least(query - from + 1, cols)};
 }
-
-/* x[num] times the factors of dropout */
-static inline void tv_drop(float *x, const float *factor, int num)
-{
-#pragma omp simd
-    for (int j = 0; j < num; j++)
-        x[j] *= factor[j];
-}
 #endif

@@ -1,9 +1,9 @@
-/* tile_blas.c -- products of tiles by the BLAS. */
+/* tile_blas.c -- products of tiles by the BLAS, exponentials as compilers make them. */
+#include "kernels/math_internal.h"
 #include "kernels/matmul/product_internal.h"
 #include "kernels/matmul/tile_internal.h"
-#include <stddef.h>
 
-void tv_tile_product_blas(const struct tv_tile_args *t)
+static void product_of(const struct tv_tile_args *t)
 {
     const struct tv_product_args product = {.m = t->m,
                                             .n = t->n,
@@ -19,3 +19,28 @@ void tv_tile_product_blas(const struct tv_tile_args *t)
                                             .ld_init = t->ld_c};
     tv_product_blas(&product);
 }
+
+static void exponentials(const struct tv_tile_strip *t)
+{
+    for (int64_t j = 0; j < t->rows; j++) {
+        float *x = t->x + j * t->ld;
+#pragma omp simd
+        for (int i = 0; i < TV_TILE_STEP; i++) {
+            x[i] = tv_fast_exp2(x[i] - t->shift[i]);
+            t->sum[i] += x[i];
+        }
+    }
+}
+
+static void weights(const struct tv_tile_row *t)
+{
+#pragma omp simd
+    for (int64_t j = 0; j < t->n; j++) {
+        const float factor = t->factor != NULL ? t->factor[j] : 1;
+        const float p = tv_fast_exp2(t->p[j] - t->lse2);
+        t->ds[j] = p * (t->ds[j] * factor - t->delta) * t->scale;
+        t->p[j] = p * factor;
+    }
+}
+
+const struct tv_tiles tv_tiles_blas = {product_of, exponentials, weights};
