@@ -141,8 +141,12 @@ TEST(Tiles, WeightsOfARow)
                 want_p[j] = weight * (double)factor[j];
                 want_ds[j] = weight * (double)(ds[j] * factor[j] - delta) * (double)scale;
             }
-            const tv_tile_row row = {p.data(), ds.data(), (int64_t)n,
-                                     lse2,     delta,     scale,
+            const tv_tile_row row = {p.data(),
+                                     ds.data(),
+                                     (int64_t)n,
+                                     lse2,
+                                     delta,
+                                     scale,
                                      has_factor ? factor.data() : nullptr};
             tv_tiles_of(num)->weights(&row);
             expect_all_near(p, want_p);
