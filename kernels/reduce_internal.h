@@ -66,10 +66,10 @@ static inline float tv_stored_row_dot(const tv_element_t *x, const tv_element_t 
     }
     for (; i < count; i++)
         lanes[0] += tv_load(x[i]) * tv_load(y[i]);
-    for (int half = TV_LANES / 2; half > 0; half /= 2) {
-        for (int l = 0; l < half; l++)
-            lanes[l] += lanes[half + l];
-    }
-    return lanes[0];
+    float eight[TV_LANES / 2];
+    for (int l = 0; l < TV_LANES / 2; l++)
+        eight[l] = lanes[l] + lanes[TV_LANES / 2 + l];
+    return ((eight[0] + eight[1]) + (eight[2] + eight[3])) +
+           ((eight[4] + eight[5]) + (eight[6] + eight[7]));
 }
 #endif

@@ -26,6 +26,7 @@ struct backward_tile {
     float dq[TILE_ELEMENTS];                                /* [queries, width] */
     float rooms[3][TILE_ELEMENTS];
     const struct tv_tiles *tiles;
+    struct tv_ahead ahead;
 };
 
 /* A tile of queries of a head. */
@@ -81,7 +82,7 @@ static int is_cut(const struct backward_tile *t, const struct query_tile *q)
 }
 
 /* left [rows, width] times turned [width, keys] -> out [rows, keys] */
-static void pairs(const struct backward_tile *t, const struct query_tile *q, struct tv_part left,
+static void pairs(struct backward_tile *t, const struct query_tile *q, struct tv_part left,
                   const float *turned, float *out)
 {
     const int step = is_cut(t, q) ? TV_STRIP : q->rows;
@@ -94,14 +95,15 @@ static void pairs(const struct backward_tile *t, const struct query_tile *q, str
                                           .b = turned,
                                           .ld_b = t->keys,
                                           .c = out + i * t->keys,
-                                          .ld_c = t->keys};
+                                          .ld_c = t->keys,
+                                          .ahead = &t->ahead};
         t->tiles->product(&tile);
     }
 }
 
 /* sum [keys, width] += pairs^T right: over the queries from a strip of keys' own on */
-static void add_to_keys(const struct backward_tile *t, const struct query_tile *q,
-                        const float *pair, struct tv_part right, float *sum)
+static void add_to_keys(struct backward_tile *t, const struct query_tile *q, const float *pair,
+                        struct tv_part right, float *sum)
 {
     int rows = q->whole;
     for (int j = 0; j < tv_least(q->whole + q->rows, t->cols); j += rows, rows = TV_STRIP) {
@@ -118,7 +120,8 @@ static void add_to_keys(const struct backward_tile *t, const struct query_tile *
                                           .ld_b = right.ld,
                                           .accumulate = 1,
                                           .c = sum + j * t->width,
-                                          .ld_c = t->width};
+                                          .ld_c = t->width,
+                                          .ahead = &t->ahead};
         t->tiles->product(&tile);
     }
 }
@@ -136,17 +139,21 @@ static void sum_of_queries(struct backward_tile *t, const struct query_tile *q)
                                           .b = t->k.data,
                                           .ld_b = t->k.ld,
                                           .c = t->dq + i * t->width,
-                                          .ld_c = t->width};
+                                          .ld_c = t->width,
+                                          .ahead = &t->ahead};
         t->tiles->product(&tile);
     }
 }
 
-/* delta = sum(do o) of one row of a head */
-static float row_delta(const struct tv_attention_backward_args *a, int64_t row, int head)
+/* delta [rows] = sum(do o) of the rows of a head from `row` on */
+static void find_deltas(const struct tv_attention_backward_args *a, int64_t row, int rows, int head,
+                        float delta[TV_TILE])
 {
     const int64_t col = (int64_t)head * a->head_dim;
-    const tv_element_t *d_o = a->d_o, *o = a->o;
-    return tv_stored_row_dot(d_o + row * a->ld_do + col, o + row * a->ld_o + col, a->head_dim);
+    const tv_element_t *d_o = (const tv_element_t *)a->d_o + row * a->ld_do + col;
+    const tv_element_t *o = (const tv_element_t *)a->o + row * a->ld_o + col;
+    for (int i = 0; i < rows; i++)
+        delta[i] = tv_stored_row_dot(d_o + i * a->ld_do, o + i * a->ld_o, a->head_dim);
 }
 
 /* Zeros for the keys that the query does not see. */
@@ -176,7 +183,8 @@ static void weights_and_scores(struct backward_tile *t, const struct query_tile 
     const float scale = (float)(1 / sqrt((double)a->head_dim));
     const int64_t base = (int64_t)t->b * a->seq_length;
     const float *lse = a->lse + ((int64_t)t->b * a->num_heads + q->head) * a->seq_length + q->first;
-    float factor[MAX_KEYS];
+    float factor[MAX_KEYS], delta[TV_TILE];
+    find_deltas(a, base + q->first, q->rows, q->head, delta);
     pairs(t, q, q->q, t->k_turned, t->p);
     pairs(t, q, q->d_o, t->v_turned, t->ds);
     for (int i = 0; i < q->rows; i++) {
@@ -186,7 +194,7 @@ static void weights_and_scores(struct backward_tile *t, const struct query_tile 
                                            .ds = t->ds + i * t->keys,
                                            .n = lanes,
                                            .lse2 = (float)((double)lse[i] * TV_LOG2_E),
-                                           .delta = row_delta(a, row, q->head),
+                                           .delta = delta[i],
                                            .scale = scale,
                                            .factor =
                                                factors_of_row(t, row, q->head, lanes, factor)};
@@ -271,16 +279,13 @@ static void backward_keys(struct backward_tile *t, int from, int gradients)
     tv_store_part(t->dv, t->width, a->dv, a->ld_dv, first_row, t->cols, t->kv, h);
 }
 
-static struct backward_tile *start(struct backward_tile *t,
-                                   const struct tv_attention_backward_args *a, int b, int kv)
+static void start(struct backward_tile *t, const struct tv_attention_backward_args *a)
 {
     t->a = a;
-    t->b = b;
-    t->kv = kv;
     t->keys = keys_of_tile(a->head_dim);
     t->width = tv_padded(a->head_dim);
     t->tiles = tv_tiles_of(0);
-    return t;
+    t->ahead.num = 0;
 }
 
 static int threads_of(struct tv_stream *stream, const struct tv_attention_backward_args *a)
@@ -289,19 +294,45 @@ static int threads_of(struct tv_stream *stream, const struct tv_attention_backwa
                           (int64_t)a->batch * a->num_kv_heads * a->seq_length * a->seq_length);
 }
 
+/* While a key/value head is at work, the one that this thread takes next is fetched. */
+static void look_ahead(struct backward_tile *t, int next)
+{
+    const struct tv_attention_backward_args *a = t->a;
+    t->ahead.num = 0;
+    const int h = a->head_dim, group = a->num_heads / a->num_kv_heads, rows = a->seq_length;
+    if (next >= a->batch * a->num_kv_heads || !tv_fits_ahead(rows, 4 * (group + 1) * h))
+        return;
+    const int kv = next % a->num_kv_heads, head = kv * group;
+    const int64_t first = (int64_t)(next / a->num_kv_heads) * rows;
+    const struct tv_heads heads[] = {
+        {a->dv, a->ld_dv, kv, 1, h},        {a->dk, a->ld_dk, kv, 1, h},
+        {a->dq, a->ld_dq, head, group, h},  {a->o, a->ld_o, head, group, h},
+        {a->d_o, a->ld_do, head, group, h}, {a->q, a->ld_q, head, group, h},
+        {a->v, a->ld_v, kv, 1, h},          {a->k, a->ld_k, kv, 1, h}};
+    for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++)
+        tv_add_ahead(&t->ahead, heads[i], first, rows);
+}
+
 /* A pass over (sequence, key/value head, tile of keys), or with one piece over all tiles at once */
 static void pass_over_keys(struct tv_stream *stream, const struct tv_attention_backward_args *a,
                            int pieces, int gradients)
 {
     const int total = a->batch * a->num_kv_heads, threads = threads_of(stream, a);
     const int keys = keys_of_tile(a->head_dim), step = pieces == 1 ? a->seq_length : keys;
-#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
-    for (int i = 0; i < total * pieces; i++) {
-        struct backward_tile tile,
-            *t = start(&tile, a, i / pieces / a->num_kv_heads, i / pieces % a->num_kv_heads);
-        const int begin = i % pieces * step, end = tv_least(begin + step, a->seq_length);
-        for (int from = begin; from < end; from += keys)
-            backward_keys(t, from, gradients);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        struct backward_tile t;
+        start(&t, a);
+#pragma omp for schedule(dynamic) nowait
+        for (int i = 0; i < total * pieces; i++) {
+            const int begin = i % pieces * step, end = tv_least(begin + step, a->seq_length);
+            t.b = i / pieces / a->num_kv_heads;
+            t.kv = i / pieces % a->num_kv_heads;
+            if (pieces == 1)
+                look_ahead(&t, i + threads);
+            for (int from = begin; from < end; from += keys)
+                backward_keys(&t, from, gradients);
+        }
     }
 }
 
@@ -309,13 +340,19 @@ static void pass_over_queries(struct tv_stream *stream, const struct tv_attentio
 {
     const int tiles = (a->seq_length + TV_TILE - 1) / TV_TILE, total = a->batch * a->num_heads;
     const int group = a->num_heads / a->num_kv_heads, threads = threads_of(stream, a);
-#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
-    for (int i = 0; i < total * tiles; i++) {
-        const int head = i / tiles % a->num_heads, first = (tiles - 1 - i % tiles) * TV_TILE;
-        struct backward_tile tile, *t = start(&tile, a, i / tiles / a->num_heads, head / group);
-        for (int from = first_tile(t, first); from <= last_tile(t, first); from += t->keys) {
-            take_keys(t, from);
-            add_pair(t, head, first, OF_QUERIES);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        struct backward_tile t;
+        start(&t, a);
+#pragma omp for schedule(dynamic) nowait
+        for (int i = 0; i < total * tiles; i++) {
+            const int head = i / tiles % a->num_heads, first = (tiles - 1 - i % tiles) * TV_TILE;
+            t.b = i / tiles / a->num_heads;
+            t.kv = head / group;
+            for (int from = first_tile(&t, first); from <= last_tile(&t, first); from += t.keys) {
+                take_keys(&t, from);
+                add_pair(&t, head, first, OF_QUERIES);
+            }
         }
     }
 }

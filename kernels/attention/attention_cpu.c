@@ -21,6 +21,7 @@ struct forward_tile {
     double total[TV_TILE];             /* sum of exponentials */
     float rooms[2][TV_TILE * TV_MAX_HEAD];
     const struct tv_tiles *tiles;
+    struct tv_ahead ahead;
 };
 
 /* Scores of keys [0, cols): all queries from strip to strip later where the tile lies on the diagonal. */
@@ -38,7 +39,8 @@ static void scores(struct forward_tile *t, struct tv_part k, int cols, int lanes
                                           .b = t->q + lane,
                                           .ld_b = TV_TILE,
                                           .c = t->weights + j * TV_TILE + lane,
-                                          .ld_c = TV_TILE};
+                                          .ld_c = TV_TILE,
+                                          .ahead = &t->ahead};
         t->tiles->product(&tile);
     }
 }
@@ -146,7 +148,8 @@ static void add_values(struct forward_tile *t, struct tv_part v, int cols, int r
                                           .ld_b = v.ld,
                                           .accumulate = !is_first,
                                           .c = t->sums + i * width,
-                                          .ld_c = width};
+                                          .ld_c = width,
+                                          .ahead = &t->ahead};
         t->tiles->product(&tile);
     }
 }
@@ -192,23 +195,38 @@ static void store_tile(struct forward_tile *t, const struct tv_attention_args *a
     }
 }
 
-static void forward_queries(const struct tv_attention_args *a, int b, int head, int first)
+static void forward_queries(struct forward_tile *t, const struct tv_attention_args *a, int b,
+                            int head, int first)
 {
-    struct forward_tile t;
     const int h = a->head_dim, width = tv_padded(h);
     const int rows = tv_least(TV_TILE, a->seq_length - first);
     const int64_t base = (int64_t)b * a->seq_length;
-    t.tiles = tv_tiles_of(0);
-    const struct tv_part q = tv_part_of(a->q, a->ld_q, base + first, rows, head, h, t.rooms[0]);
-    tv_transpose(q, rows, width, (float)(TV_LOG2_E / sqrt((double)h)), t.q, TV_TILE);
+    const struct tv_part q = tv_part_of(a->q, a->ld_q, base + first, rows, head, h, t->rooms[0]);
+    tv_transpose(q, rows, width, (float)(TV_LOG2_E / sqrt((double)h)), t->q, TV_TILE);
     for (int i = 0; i < TV_TILE; i++) {
-        t.top[i] = -INFINITY;
-        t.total[i] = 0;
+        t->top[i] = -INFINITY;
+        t->total[i] = 0;
     }
     const int from = tv_first_key(a->first_keys, base + first) / TV_TILE * TV_TILE;
     for (int key = from; key <= first; key += TV_TILE)
-        add_keys(&t, a, b, head, first, key, rows, key == from);
-    store_tile(&t, a, b, head, first, rows);
+        add_keys(t, a, b, head, first, key, rows, key == from);
+    store_tile(t, a, b, head, first, rows);
+}
+
+/* While a head is at work, the one that this thread takes next is fetched. */
+static void look_ahead(struct forward_tile *t, const struct tv_attention_args *a, int next)
+{
+    t->ahead.num = 0;
+    const int h = a->head_dim, rows = a->seq_length;
+    if (next >= a->batch * a->num_heads || !tv_fits_ahead(rows, 4 * h))
+        return;
+    const int head = next % a->num_heads;
+    const int kv = head / (a->num_heads / a->num_kv_heads);
+    const int64_t first = (int64_t)(next / a->num_heads) * rows;
+    tv_add_ahead(&t->ahead, (struct tv_heads){a->o, a->ld_o, head, 1, h}, first, rows);
+    tv_add_ahead(&t->ahead, (struct tv_heads){a->v, a->ld_v, kv, 1, h}, first, rows);
+    tv_add_ahead(&t->ahead, (struct tv_heads){a->k, a->ld_k, kv, 1, h}, first, rows);
+    tv_add_ahead(&t->ahead, (struct tv_heads){a->q, a->ld_q, head, 1, h}, first, rows);
 }
 
 tv_status_t TV_CPU(attention_forward)(struct tv_stream *stream, const struct tv_attention_args *a)
@@ -217,9 +235,19 @@ tv_status_t TV_CPU(attention_forward)(struct tv_stream *stream, const struct tv_
         return TV_REF(attention_forward)(stream, a);
     const int tiles = (a->seq_length + TV_TILE - 1) / TV_TILE, heads = a->batch * a->num_heads;
     const int threads = tv_threads_for(stream, (int64_t)heads * tiles * TV_TILE * TV_TILE);
-#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
-    for (int i = 0; i < heads * tiles; i++)
-        forward_queries(a, i / tiles / a->num_heads, i / tiles % a->num_heads,
-                        (tiles - 1 - i % tiles) * TV_TILE);
+    const int whole = tv_is_even(heads, threads), chunk = whole ? tiles : 1;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        struct forward_tile t;
+        t.tiles = tv_tiles_of(0);
+        t.ahead.num = 0;
+#pragma omp for schedule(dynamic, chunk) nowait
+        for (int i = 0; i < heads * tiles; i++) {
+            const int head = i / tiles, tile = tiles - 1 - i % tiles;
+            if (whole && tile == tiles - 1)
+                look_ahead(&t, a, head + threads);
+            forward_queries(&t, a, head / a->num_heads, head % a->num_heads, tile * TV_TILE);
+        }
+    }
     return TV_OK;
 }

@@ -116,4 +116,36 @@ static inline struct tv_seen tv_seen_by(const int32_t *first_keys, int64_t base,
     const int behind = tv_first_key(first_keys, base + query) - from;
     return (struct tv_seen){behind > 0 ? behind : 0, tv_least(query - from + 1, cols)};
 }
+
+/* Do `count` equal pieces keep all threads at work but for a sixteenth of the time? */
+static inline int tv_is_even(int count, int threads)
+{
+    return (int64_t)(count + threads - 1) / threads * threads * 15 <= (int64_t)count * 16;
+}
+
+/* Does the second cache hold rows x cols stored elements of one head beside those of another? */
+static inline int tv_fits_ahead(int rows, int cols)
+{
+    enum { BYTES = 640 << 10 };
+    return (int64_t)rows * cols * (int64_t)sizeof(tv_element_t) <= BYTES;
+}
+
+/* A head, or some heads side by side, of a stored tensor [batch S, ld]. */
+struct tv_heads {
+    const void *tensor;
+    int64_t ld;
+    int head, num, h;
+};
+
+/* Adds to what is fetched: rows [first, first + rows). */
+static inline void tv_add_ahead(struct tv_ahead *ahead, struct tv_heads heads, int64_t first,
+                                int rows)
+{
+    const tv_element_t *data = heads.tensor;
+    ahead->areas[ahead->num++] = (struct tv_area){
+        .data = (const char *)(data + first * heads.ld + (int64_t)heads.head * heads.h),
+        .ld_bytes = heads.ld * (int64_t)sizeof(*data),
+        .rows = rows,
+        .bytes = (int64_t)heads.num * heads.h * (int64_t)sizeof(*data)};
+}
 #endif

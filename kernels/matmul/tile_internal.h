@@ -3,14 +3,28 @@
  * with fused multiply-add where products have it.
  *
  * Products: c[m, n] = op(a)[m, k] b[k, n] (+ c when accumulate), on the calling thread; n a multiple of TV_TILE_STEP.
- * An element is the sum over k in order, whatever the sizes. trans_a: a is stored [k, m]. */
+ * An element is the sum over k in order, whatever the sizes. trans_a: a is stored [k, m].
+ *
+ * Meanwhile a product can fetch what comes after it: a few lines with every step through k, which then cost no wait. */
 #ifndef TV_KERNELS_TILE_INTERNAL_H
 #define TV_KERNELS_TILE_INTERNAL_H
 #include "base/status.h"
 #include <stdint.h>
 
 TV_BEGIN_C
-enum { TV_TILE_STEP = 16 };
+enum { TV_TILE_STEP = 16, TV_FETCH_STEPS = 8, TV_FETCH_BYTES = 256, TV_MAX_AREAS = 8 };
+
+/* Rows of `bytes`, ld_bytes apart; `row` of them are fetched. */
+struct tv_area {
+    const char *data;
+    int64_t ld_bytes, rows, bytes, row;
+};
+/* What products fetch into the second cache, TV_FETCH_BYTES of a row every TV_FETCH_STEPS of k; the last area first. */
+struct tv_ahead {
+    struct tv_area areas[TV_MAX_AREAS];
+    int num;
+};
+
 struct tv_tile_args {
     int64_t m, n, k;
     const float *a;
@@ -20,6 +34,7 @@ struct tv_tile_args {
     float *c;
     int64_t ld_c;
     int trans_a, accumulate;
+    struct tv_ahead *ahead; /* NULL: nothing to fetch */
 };
 
 /* A strip of scores, in units of log 2, becomes exponentials: x[rows, TV_TILE_STEP] = 2^(x - shift[column]), which are
