@@ -42,6 +42,18 @@ static int keys_of_tile(int head_dim)
     return head_dim <= TILE_ELEMENTS / MAX_KEYS ? MAX_KEYS : MAX_KEYS / 2;
 }
 
+/* The keys' part [cols, width] -> [width, keys] */
+static void turn(const struct backward_tile *t, struct tv_part from, float scale, float *to)
+{
+    t->tiles->turn(&(struct tv_tile_turn){.rows = t->cols,
+                                          .cols = t->width,
+                                          .from = from.data,
+                                          .ld_from = from.ld,
+                                          .scale = scale,
+                                          .to = to,
+                                          .ld_to = t->keys});
+}
+
 static void take_keys(struct backward_tile *t, int from)
 {
     const struct tv_attention_backward_args *a = t->a;
@@ -51,9 +63,8 @@ static void take_keys(struct backward_tile *t, int from)
     t->cols = tv_least(t->keys, a->seq_length - from);
     t->k = tv_part_of(a->k, a->ld_k, first, t->cols, t->kv, h, t->rooms[0]);
     const struct tv_part v = tv_part_of(a->v, a->ld_v, first, t->cols, t->kv, h, t->rooms[1]);
-    tv_transpose(t->k, t->cols, t->width, (float)(TV_LOG2_E / sqrt((double)h)), t->k_turned,
-                 t->keys);
-    tv_transpose(v, t->cols, t->width, 1, t->v_turned, t->keys);
+    turn(t, t->k, (float)(TV_LOG2_E / sqrt((double)h)), t->k_turned);
+    turn(t, v, 1, t->v_turned);
 }
 
 static struct query_tile take_queries(struct backward_tile *t, int head, int first)

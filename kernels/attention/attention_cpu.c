@@ -202,7 +202,13 @@ static void forward_queries(struct forward_tile *t, const struct tv_attention_ar
     const int rows = tv_least(TV_TILE, a->seq_length - first);
     const int64_t base = (int64_t)b * a->seq_length;
     const struct tv_part q = tv_part_of(a->q, a->ld_q, base + first, rows, head, h, t->rooms[0]);
-    tv_transpose(q, rows, width, (float)(TV_LOG2_E / sqrt((double)h)), t->q, TV_TILE);
+    t->tiles->turn(&(struct tv_tile_turn){.rows = rows,
+                                          .cols = width,
+                                          .from = q.data,
+                                          .ld_from = q.ld,
+                                          .scale = (float)(TV_LOG2_E / sqrt((double)h)),
+                                          .to = t->q,
+                                          .ld_to = TV_TILE});
     for (int i = 0; i < TV_TILE; i++) {
         t->top[i] = -INFINITY;
         t->total[i] = 0;

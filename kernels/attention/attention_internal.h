@@ -66,44 +66,6 @@ static inline void tv_store_part(const float *from, int64_t ld_from, void *tenso
     }
 }
 
-typedef float tv_quad_t __attribute__((vector_size(16)));
-
-/* 4 x 4 elements of `from`, times scale, turned */
-static inline void tv_transpose_quads(const float *from, int64_t ld_from, float scale, float *to,
-                                      int64_t ld_to)
-{
-    tv_quad_t row[4], pair[4];
-    for (int i = 0; i < 4; i++) {
-        memcpy(&row[i], from + i * ld_from, sizeof(row[i]));
-        row[i] *= scale;
-    }
-    pair[0] = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
-    pair[1] = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
-    pair[2] = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
-    pair[3] = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
-    row[0] = __builtin_shufflevector(pair[0], pair[1], 0, 1, 4, 5);
-    row[1] = __builtin_shufflevector(pair[0], pair[1], 2, 3, 6, 7);
-    row[2] = __builtin_shufflevector(pair[2], pair[3], 0, 1, 4, 5);
-    row[3] = __builtin_shufflevector(pair[2], pair[3], 2, 3, 6, 7);
-    for (int i = 0; i < 4; i++)
-        memcpy(to + i * ld_to, &row[i], sizeof(row[i]));
-}
-
-/* from [rows, cols] times scale -> to [cols, padded rows] with stride ld, zero in the padding; cols a multiple of 4 */
-static inline void tv_transpose(struct tv_part from, int rows, int cols, float scale, float *to,
-                                int64_t ld)
-{
-    const int whole = rows / 4 * 4, padded = tv_padded(rows);
-    for (int i = 0; i < whole; i += 4) { /* rows outside: they may lie pages apart */
-        for (int d = 0; d < cols; d += 4)
-            tv_transpose_quads(from.data + i * from.ld + d, from.ld, scale, to + d * ld + i, ld);
-    }
-    for (int i = whole; i < padded; i++) {
-        for (int d = 0; d < cols; d++)
-            to[d * ld + i] = i < rows ? from.data[i * from.ld + d] * scale : 0;
-    }
-}
-
 /* The keys of a tile that a query sees, [begin, end) of those from `from`; none where begin >= end. */
 struct tv_seen {
     int begin, end;

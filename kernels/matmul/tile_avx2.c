@@ -17,4 +17,6 @@
 #define MAX(a, b)              _mm256_max_ps(a, b)
 #define POWER_OF_2(x)          _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 23))
 typedef __m256 vector_t;
+#include "kernels/matmul/turn_avx2.inc"
+
 #include "kernels/matmul/tile_vector.inc"

@@ -17,4 +17,6 @@
 #define MAX(a, b)              _mm512_max_ps(a, b)
 #define POWER_OF_2(x)          _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 23))
 typedef __m512 vector_t;
+#include "kernels/matmul/turn_avx512.inc"
+
 #include "kernels/matmul/tile_vector.inc"

@@ -43,4 +43,12 @@ static void weights(const struct tv_tile_row *t)
     }
 }
 
-const struct tv_tiles tv_tiles_blas = {product_of, exponentials, weights};
+static void turn(const struct tv_tile_turn *t)
+{
+    for (int64_t i = 0; i < (t->rows + TV_TILE_STEP - 1) / TV_TILE_STEP * TV_TILE_STEP; i++) {
+        for (int64_t d = 0; d < t->cols; d++)
+            t->to[d * t->ld_to + i] = i < t->rows ? t->from[i * t->ld_from + d] * t->scale : 0;
+    }
+}
+
+const struct tv_tiles tv_tiles_blas = {product_of, exponentials, weights, turn};

@@ -55,10 +55,22 @@ struct tv_tile_row {
     const float *factor;
 };
 
+/* to [cols, padded rows] = from [rows, cols] turned, times scale; zero in the padding, up to a multiple of
+ * TV_TILE_STEP, of which cols is one. */
+struct tv_tile_turn {
+    int64_t rows, cols;
+    const float *from;
+    int64_t ld_from;
+    float scale;
+    float *to;
+    int64_t ld_to;
+};
+
 struct tv_tiles {
     void (*product)(const struct tv_tile_args *t);
     void (*exponentials)(const struct tv_tile_strip *t);
     void (*weights)(const struct tv_tile_row *t);
+    void (*turn)(const struct tv_tile_turn *t);
 };
 extern const struct tv_tiles tv_tiles_avx512; /* where the build has them */
 extern const struct tv_tiles tv_tiles_avx2;   /* with fused multiply-add */

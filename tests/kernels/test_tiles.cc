@@ -156,6 +156,58 @@ TEST(Tiles, WeightsOfARow)
     }
 }
 
+// Exactly the elements times a power of 2, zeros in the padding, nothing behind it.
+TEST(Tiles, TurnsATile)
+{
+    for (int num = 0; tv_tiles_of(num) != nullptr; num++) {
+        for (int64_t rows : {1, 8, 15, 16, 21, 64}) {
+            for (int64_t cols : {16, 48}) {
+                SCOPED_TRACE(shape_name({num, rows, cols}));
+                const int64_t padded = (rows + TV_TILE_STEP - 1) / TV_TILE_STEP * TV_TILE_STEP;
+                const int64_t ld_from = cols + 3, ld_to = padded + 5;
+                std::vector<float> from((size_t)(rows * ld_from)), to((size_t)(cols * ld_to), -1);
+                for (size_t i = 0; i < from.size(); i++)
+                    from[i] = (float)i + 1;
+                const tv_tile_turn turn = {rows, cols,      from.data(), ld_from,
+                                           0.5f, to.data(), ld_to};
+                tv_tiles_of(num)->turn(&turn);
+                for (int64_t d = 0; d < cols; d++) {
+                    for (int64_t i = 0; i < ld_to; i++) {
+                        const float want = i < rows     ? from[(size_t)(i * ld_from + d)] / 2
+                                           : i < padded ? 0
+                                                        : -1;
+                        ASSERT_EQ(to[(size_t)(d * ld_to + i)], want) << d << " " << i;
+                    }
+                }
+            }
+        }
+    }
+}
+
+// Meanwhile a product takes rows that it is told to fetch; its result stays the same.
+TEST(Tiles, FetchesWhatComesNext)
+{
+    const std::vector<float> next(3 * 200);
+    for (int num = 0; tv_tiles_of(num) != nullptr; num++) {
+        SCOPED_TRACE("implementation " + std::to_string(num));
+        Call plain = {tv_kernels_ref(TV_F32), nullptr, {}, {}, {}, false}, fetching = plain;
+        const Sizes s = {13, 80, 19, 0, 0};
+        const tv_tile_args without = args_of(plain, s);
+        tv_tile_args with = args_of(fetching, s);
+        tv_ahead ahead = {};
+        ahead.num = 2;
+        for (tv_area &area : ahead.areas)
+            area = {(const char *)next.data(), 800, 3, 2 * TV_FETCH_BYTES, 0};
+        with.ahead = &ahead;
+        tv_tiles_of(num)->product(&without);
+        tv_tiles_of(num)->product(&with);
+        expect_same_bits(fetching, plain);
+        if (tv_tiles_of(num) != &tv_tiles_blas) {
+            EXPECT_LE(ahead.num, 1); // 4 blocks, of 2 rows of 256 bytes each, for an area
+        }
+    }
+}
+
 TEST(Grid, HasTheLeastEdges)
 {
     EXPECT_EQ(tv_grid_rows(1024, 512, 2), 2);
