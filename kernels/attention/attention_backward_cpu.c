@@ -112,48 +112,49 @@ static void pairs(struct backward_tile *t, const struct query_tile *q, struct tv
     }
 }
 
-/* sum [keys, width] += pairs^T right: over the queries from a strip of keys' own on */
+static enum tv_tile_shape shape_of(const struct backward_tile *t, const struct query_tile *q,
+                                   enum tv_tile_shape triangle)
+{
+    return is_cut(t, q) ? triangle : TV_TILE_WHOLE;
+}
+
+/* sum [keys, width] += pairs^T right: over the queries from a key's own on */
 static void add_to_keys(struct backward_tile *t, const struct query_tile *q, const float *pair,
                         struct tv_part right, float *sum)
 {
-    int rows = q->whole;
-    for (int j = 0; j < tv_least(q->whole + q->rows, t->cols); j += rows, rows = TV_STRIP) {
-        if (rows == 0)
-            rows = TV_STRIP;
-        const int i = j < q->whole ? 0 : j - q->whole;
-        const struct tv_tile_args tile = {.m = tv_least(rows, t->cols - j),
-                                          .n = t->width,
-                                          .k = q->rows - i,
-                                          .a = pair + i * t->keys + j,
-                                          .ld_a = t->keys,
-                                          .trans_a = 1,
-                                          .b = right.data + i * right.ld,
-                                          .ld_b = right.ld,
-                                          .accumulate = 1,
-                                          .c = sum + j * t->width,
-                                          .ld_c = t->width,
-                                          .ahead = &t->ahead};
-        t->tiles->product(&tile);
-    }
+    const struct tv_tile_args tile = {.m = tv_least(q->whole + q->rows, t->cols),
+                                      .n = t->width,
+                                      .k = q->rows,
+                                      .a = pair,
+                                      .ld_a = t->keys,
+                                      .trans_a = 1,
+                                      .b = right.data,
+                                      .ld_b = right.ld,
+                                      .accumulate = 1,
+                                      .c = sum,
+                                      .ld_c = t->width,
+                                      .shape = shape_of(t, q, TV_TILE_UPPER),
+                                      .lead = q->whole,
+                                      .ahead = &t->ahead};
+    t->tiles->product(&tile);
 }
 
 /* dq [queries, width] = ds k */
 static void sum_of_queries(struct backward_tile *t, const struct query_tile *q)
 {
-    const int step = is_cut(t, q) ? TV_STRIP : q->rows;
-    for (int i = 0; i < q->rows; i += step) {
-        const struct tv_tile_args tile = {.m = tv_least(step, q->rows - i),
-                                          .n = t->width,
-                                          .k = tv_least(lanes_of(t, q, i), t->cols),
-                                          .a = t->ds + i * t->keys,
-                                          .ld_a = t->keys,
-                                          .b = t->k.data,
-                                          .ld_b = t->k.ld,
-                                          .c = t->dq + i * t->width,
-                                          .ld_c = t->width,
-                                          .ahead = &t->ahead};
-        t->tiles->product(&tile);
-    }
+    const struct tv_tile_args tile = {.m = q->rows,
+                                      .n = t->width,
+                                      .k = t->cols,
+                                      .a = t->ds,
+                                      .ld_a = t->keys,
+                                      .b = t->k.data,
+                                      .ld_b = t->k.ld,
+                                      .c = t->dq,
+                                      .ld_c = t->width,
+                                      .shape = shape_of(t, q, TV_TILE_LOWER),
+                                      .lead = q->whole,
+                                      .ahead = &t->ahead};
+    t->tiles->product(&tile);
 }
 
 /* delta [rows] = sum(do o) of the rows of a head from `row` on */
@@ -210,7 +211,8 @@ static void weights_and_scores(struct backward_tile *t, const struct query_tile 
                                            .factor =
                                                factors_of_row(t, row, q->head, lanes, factor)};
         t->tiles->weights(&of_row);
-        mask_row(of_row.p, of_row.ds, lanes,
+        /* and in the strip behind, which products may touch */
+        mask_row(of_row.p, of_row.ds, tv_least(lanes + TV_STRIP, t->keys),
                  tv_seen_by(a->first_keys, base, q->first + i, t->from, t->cols));
     }
 }

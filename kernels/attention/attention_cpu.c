@@ -45,12 +45,15 @@ static void scores(struct forward_tile *t, struct tv_part k, int cols, int lanes
     }
 }
 
-/* -inf for the keys of a tile on the diagonal that come after a query, in the strips that were worked out. */
+/* -inf for the keys of a tile on the diagonal that come after a query, in the strips that were worked out; for the
+ * strip of queries before those, weights of 0. */
 static void mask_after(struct forward_tile *t, int cols)
 {
     for (int j = 0; j < cols; j++) {
         const int strip = j / TV_STRIP * TV_STRIP;
         float *x = t->weights + j * TV_TILE + strip;
+        if (strip > 0)
+            memset(x - TV_STRIP, 0, TV_STRIP * sizeof(*x));
 #pragma omp simd
         for (int i = 0; i < TV_STRIP; i++)
             x[i] = strip + i < j ? -INFINITY : x[i];
@@ -132,26 +135,24 @@ static void shrink_sums(struct forward_tile *t, int rows, int width)
     }
 }
 
-/* sums += weights v (=, for the first tile of keys), by strips of queries where those see different numbers of keys */
+/* sums += weights v (=, for the first tile of keys) */
 static void add_values(struct forward_tile *t, struct tv_part v, int cols, int rows, int width,
                        int is_first, int is_diagonal)
 {
-    const int step = is_diagonal ? TV_STRIP : rows;
-    for (int i = 0; i < rows; i += step) {
-        const struct tv_tile_args tile = {.m = tv_least(step, rows - i),
-                                          .n = width,
-                                          .k = is_diagonal ? tv_least(i + TV_STRIP, cols) : cols,
-                                          .a = t->weights + i,
-                                          .ld_a = TV_TILE,
-                                          .trans_a = 1,
-                                          .b = v.data,
-                                          .ld_b = v.ld,
-                                          .accumulate = !is_first,
-                                          .c = t->sums + i * width,
-                                          .ld_c = width,
-                                          .ahead = &t->ahead};
-        t->tiles->product(&tile);
-    }
+    const struct tv_tile_args tile = {.m = rows,
+                                      .n = width,
+                                      .k = cols,
+                                      .a = t->weights,
+                                      .ld_a = TV_TILE,
+                                      .trans_a = 1,
+                                      .b = v.data,
+                                      .ld_b = v.ld,
+                                      .accumulate = !is_first,
+                                      .c = t->sums,
+                                      .ld_c = width,
+                                      .shape = is_diagonal ? TV_TILE_LOWER : TV_TILE_WHOLE,
+                                      .ahead = &t->ahead};
+    t->tiles->product(&tile);
 }
 
 /* One tile of keys, [from, from + cols); is_first of the queries' tiles */

@@ -3,21 +3,31 @@
 #include "kernels/matmul/product_internal.h"
 #include "kernels/matmul/tile_internal.h"
 
-static void product_of(const struct tv_tile_args *t)
+static void multiply_rows(const struct tv_tile_args *t, int64_t row, int64_t rows)
 {
-    const struct tv_product_args product = {.m = t->m,
+    const struct tv_tile_steps steps = tv_tile_steps_of(t, row, rows);
+    float *c = t->c + row * t->ld_c;
+    const struct tv_product_args product = {.m = rows,
                                             .n = t->n,
-                                            .k = t->k,
-                                            .a = t->a,
+                                            .k = steps.end - steps.begin,
+                                            .a = t->trans_a ? t->a + steps.begin * t->ld_a + row
+                                                            : t->a + row * t->ld_a + steps.begin,
                                             .ld_a = t->ld_a,
-                                            .b = t->b,
+                                            .b = t->b + steps.begin * t->ld_b,
                                             .ld_b = t->ld_b,
-                                            .c = t->c,
+                                            .c = c,
                                             .ld_c = t->ld_c,
                                             .trans_a = t->trans_a,
-                                            .init = t->accumulate ? t->c : NULL,
+                                            .init = t->accumulate ? c : NULL,
                                             .ld_init = t->ld_c};
     tv_product_blas(&product);
+}
+
+static void product(const struct tv_tile_args *t)
+{
+    const int64_t step = t->shape == TV_TILE_WHOLE || t->m < TV_TILE_STEP ? t->m : TV_TILE_STEP;
+    for (int64_t row = 0; row < t->m; row += step)
+        multiply_rows(t, row, t->m - row < step ? t->m - row : step);
 }
 
 static void exponentials(const struct tv_tile_strip *t)
@@ -51,4 +61,4 @@ static void turn(const struct tv_tile_turn *t)
     }
 }
 
-const struct tv_tiles tv_tiles_blas = {product_of, exponentials, weights, turn};
+const struct tv_tiles tv_tiles_blas = {product, exponentials, weights, turn};

@@ -4,6 +4,8 @@
  *
  * Products: c[m, n] = op(a)[m, k] b[k, n] (+ c when accumulate), on the calling thread; n a multiple of TV_TILE_STEP.
  * An element is the sum over k in order, whatever the sizes. trans_a: a is stored [k, m].
+ * Of an a that is a triangle, a row is multiplied up to its end, or from its start on, and at most TV_TILE_STEP steps
+ * of zeros that must lie there.
  *
  * Meanwhile a product can fetch what comes after it: a few lines with every step through k, which then cost no wait. */
 #ifndef TV_KERNELS_TILE_INTERNAL_H
@@ -25,6 +27,9 @@ struct tv_ahead {
     int num;
 };
 
+/* Row r of a, [m, k]: all of it; steps [0, lead + r]; steps from r - lead on. */
+enum tv_tile_shape { TV_TILE_WHOLE, TV_TILE_LOWER, TV_TILE_UPPER };
+
 struct tv_tile_args {
     int64_t m, n, k;
     const float *a;
@@ -34,8 +39,22 @@ struct tv_tile_args {
     float *c;
     int64_t ld_c;
     int trans_a, accumulate;
+    enum tv_tile_shape shape;
+    int64_t lead;
     struct tv_ahead *ahead; /* NULL: nothing to fetch */
 };
+
+/* The steps [begin, end) of k for rows [row, row + rows). */
+struct tv_tile_steps {
+    int64_t begin, end;
+};
+static inline struct tv_tile_steps tv_tile_steps_of(const struct tv_tile_args *t, int64_t row,
+                                                    int64_t rows)
+{
+    const int64_t after = t->lead + row + rows, before = row - t->lead;
+    return (struct tv_tile_steps){t->shape == TV_TILE_UPPER && before > 0 ? before : 0,
+                                  t->shape == TV_TILE_LOWER && after < t->k ? after : t->k};
+}
 
 /* A strip of scores, in units of log 2, becomes exponentials: x[rows, TV_TILE_STEP] = 2^(x - shift[column]), which are
  * added to sum[column]. */

@@ -81,6 +81,48 @@ TEST(Tiles, EveryImplementationMultiplies)
     EXPECT_EQ(tv_tiles_of(num - 1), &tv_tiles_blas);
 }
 
+// Rows of a that end, or start, where a triangle does: 16 steps of zeros behind are read at most, never what follows.
+TEST(Tiles, TrianglesAreMultipliedAsSuch)
+{
+    const int64_t n = 48, k = 75;
+    std::vector<float> b((size_t)(k * n));
+    for (size_t i = 0; i < b.size(); i++)
+        b[i] = (float)(i % 17) - 8;
+    for (int num = 0; tv_tiles_of(num) != nullptr; num++) {
+        for (tv_tile_shape shape : {TV_TILE_LOWER, TV_TILE_UPPER}) {
+            for (int64_t m : {1, 5, 16, 37}) {
+                for (int64_t lead : {0, 7, 64}) {
+                    SCOPED_TRACE(shape_name({num, shape, m, lead}));
+                    std::vector<float> a((size_t)(m * k)), c((size_t)(m * n));
+                    std::vector<double> want(c.size());
+                    for (int64_t r = 0; r < m; r++) {
+                        for (int64_t i = 0; i < k; i++) {
+                            const int64_t behind =
+                                shape == TV_TILE_LOWER ? i - (lead + r) : r - lead - i;
+                            float &x = a[(size_t)(r * k + i)];
+                            x = behind <= 0 ? (float)(i * r % 7) + 1 : behind <= 16 ? 0 : NAN;
+                            for (int64_t j = 0; j < n && behind <= 0; j++)
+                                want[(size_t)(r * n + j)] += (double)(x * b[(size_t)(i * n + j)]);
+                        }
+                    }
+                    tv_tile_args args = {};
+                    args.m = m;
+                    args.n = args.ld_b = args.ld_c = n;
+                    args.k = args.ld_a = k;
+                    args.a = a.data();
+                    args.b = b.data();
+                    args.c = c.data();
+                    args.shape = shape;
+                    args.lead = lead;
+                    tv_tiles_of(num)->product(&args);
+                    for (size_t i = 0; i < c.size(); i++)
+                        ASSERT_EQ((double)c[i], want[i]) << i; // whole numbers
+                }
+            }
+        }
+    }
+}
+
 namespace
 {
 // Each within a few units in the last place of `want`.
