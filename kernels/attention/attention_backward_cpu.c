@@ -12,18 +12,26 @@
 #include "kernels/attention/attention_internal.h"
 #include "kernels/reduce_internal.h"
 
-enum { TILE_ELEMENTS = 64 * TV_MAX_HEAD, MAX_KEYS = 128 };
+/* Rows of keys side by side are a strip further apart than they are long: a column of them is then spread over the
+ * sets of the first cache. */
+enum {
+    TILE_ELEMENTS = 64 * TV_MAX_HEAD,
+    MAX_KEYS = 128,
+    TURNED_ELEMENTS = (MAX_KEYS / 2 + TV_STRIP) * TV_MAX_HEAD,
+    PAIRS = TV_TILE * (MAX_KEYS + TV_STRIP)
+};
 
 struct backward_tile {
     const struct tv_attention_backward_args *a;
     int b, kv;            /* sequence and key/value head */
     int from, cols, keys; /* keys [from, from + cols), of a tile of up to `keys` */
+    int ld;               /* between rows of keys */
     int width;            /* padded head_dim */
     struct tv_part k;     /* [cols, width] */
-    float k_turned[TILE_ELEMENTS], v_turned[TILE_ELEMENTS]; /* [width, keys]; k: scaled */
-    float p[TV_TILE * MAX_KEYS], ds[TV_TILE * MAX_KEYS];    /* [queries, keys] */
-    float dk[TILE_ELEMENTS], dv[TILE_ELEMENTS];             /* [keys, width] */
-    float dq[TILE_ELEMENTS];                                /* [queries, width] */
+    float k_turned[TURNED_ELEMENTS], v_turned[TURNED_ELEMENTS]; /* [width, keys]; k: scaled */
+    float p[PAIRS], ds[PAIRS];                                  /* [queries, keys] */
+    float dk[TILE_ELEMENTS], dv[TILE_ELEMENTS];                 /* [keys, width] */
+    float dq[TILE_ELEMENTS];                                    /* [queries, width] */
     float rooms[3][TILE_ELEMENTS];
     const struct tv_tiles *tiles;
     struct tv_ahead ahead;
@@ -51,7 +59,7 @@ static void turn(const struct backward_tile *t, struct tv_part from, float scale
                                           .ld_from = from.ld,
                                           .scale = scale,
                                           .to = to,
-                                          .ld_to = t->keys});
+                                          .ld_to = t->ld});
 }
 
 static void take_keys(struct backward_tile *t, int from)
@@ -93,7 +101,7 @@ static int is_cut(const struct backward_tile *t, const struct query_tile *q)
 }
 
 /* left [rows, width] times turned [width, keys] -> out [rows, keys] */
-static void pairs(struct backward_tile *t, const struct query_tile *q, struct tv_part left,
+static void pairs(const struct backward_tile *t, const struct query_tile *q, struct tv_part left,
                   const float *turned, float *out)
 {
     const int step = is_cut(t, q) ? TV_STRIP : q->rows;
@@ -104,10 +112,9 @@ static void pairs(struct backward_tile *t, const struct query_tile *q, struct tv
                                           .a = left.data + i * left.ld,
                                           .ld_a = left.ld,
                                           .b = turned,
-                                          .ld_b = t->keys,
-                                          .c = out + i * t->keys,
-                                          .ld_c = t->keys,
-                                          .ahead = &t->ahead};
+                                          .ld_b = t->ld,
+                                          .c = out + i * t->ld,
+                                          .ld_c = t->ld};
         t->tiles->product(&tile);
     }
 }
@@ -126,7 +133,7 @@ static void add_to_keys(struct backward_tile *t, const struct query_tile *q, con
                                       .n = t->width,
                                       .k = q->rows,
                                       .a = pair,
-                                      .ld_a = t->keys,
+                                      .ld_a = t->ld,
                                       .trans_a = 1,
                                       .b = right.data,
                                       .ld_b = right.ld,
@@ -146,7 +153,7 @@ static void sum_of_queries(struct backward_tile *t, const struct query_tile *q)
                                       .n = t->width,
                                       .k = t->cols,
                                       .a = t->ds,
-                                      .ld_a = t->keys,
+                                      .ld_a = t->ld,
                                       .b = t->k.data,
                                       .ld_b = t->k.ld,
                                       .c = t->dq,
@@ -202,8 +209,8 @@ static void weights_and_scores(struct backward_tile *t, const struct query_tile 
     for (int i = 0; i < q->rows; i++) {
         const int lanes = lanes_of(t, q, i / TV_STRIP * TV_STRIP);
         const int64_t row = base + q->first + i;
-        const struct tv_tile_row of_row = {.p = t->p + i * t->keys,
-                                           .ds = t->ds + i * t->keys,
+        const struct tv_tile_row of_row = {.p = t->p + i * t->ld,
+                                           .ds = t->ds + i * t->ld,
                                            .n = lanes,
                                            .lse2 = (float)((double)lse[i] * TV_LOG2_E),
                                            .delta = delta[i],
@@ -212,7 +219,7 @@ static void weights_and_scores(struct backward_tile *t, const struct query_tile 
                                                factors_of_row(t, row, q->head, lanes, factor)};
         t->tiles->weights(&of_row);
         /* and in the strip behind, which products may touch */
-        mask_row(of_row.p, of_row.ds, tv_least(lanes + TV_STRIP, t->keys),
+        mask_row(of_row.p, of_row.ds, lanes + TV_STRIP,
                  tv_seen_by(a->first_keys, base, q->first + i, t->from, t->cols));
     }
 }
@@ -296,6 +303,7 @@ static void start(struct backward_tile *t, const struct tv_attention_backward_ar
 {
     t->a = a;
     t->keys = keys_of_tile(a->head_dim);
+    t->ld = t->keys + TV_STRIP;
     t->width = tv_padded(a->head_dim);
     t->tiles = tv_tiles_of(0);
     t->ahead.num = 0;
@@ -307,7 +315,7 @@ static int threads_of(struct tv_stream *stream, const struct tv_attention_backwa
                           (int64_t)a->batch * a->num_kv_heads * a->seq_length * a->seq_length);
 }
 
-/* While a key/value head is at work, the one that this thread takes next is fetched. */
+/* While a key/value head is at work, the one that this thread takes next is fetched, by the products with weights. */
 static void look_ahead(struct backward_tile *t, int next)
 {
     const struct tv_attention_backward_args *a = t->a;
