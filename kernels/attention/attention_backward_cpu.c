@@ -22,17 +22,18 @@ enum {
 };
 
 struct backward_tile {
+    _Alignas(TV_LINE_BYTES) float k_turned[TURNED_ELEMENTS]; /* [width, keys], scaled */
+    float v_turned[TURNED_ELEMENTS];
+    float p[PAIRS], ds[PAIRS];                  /* [queries, keys] */
+    float dk[TILE_ELEMENTS], dv[TILE_ELEMENTS]; /* [keys, width] */
+    float dq[TILE_ELEMENTS];                    /* [queries, width] */
+    float rooms[3][TILE_ELEMENTS];
     const struct tv_attention_backward_args *a;
     int b, kv;            /* sequence and key/value head */
     int from, cols, keys; /* keys [from, from + cols), of a tile of up to `keys` */
     int ld;               /* between rows of keys */
     int width;            /* padded head_dim */
     struct tv_part k;     /* [cols, width] */
-    float k_turned[TURNED_ELEMENTS], v_turned[TURNED_ELEMENTS]; /* [width, keys]; k: scaled */
-    float p[PAIRS], ds[PAIRS];                                  /* [queries, keys] */
-    float dk[TILE_ELEMENTS], dv[TILE_ELEMENTS];                 /* [keys, width] */
-    float dq[TILE_ELEMENTS];                                    /* [queries, width] */
-    float rooms[3][TILE_ELEMENTS];
     const struct tv_tiles *tiles;
     struct tv_ahead ahead;
 };

@@ -13,7 +13,7 @@
 #include <math.h>
 
 struct forward_tile {
-    float q[TV_MAX_HEAD * TV_TILE];    /* [h, queries], scaled */
+    _Alignas(TV_LINE_BYTES) float q[TV_MAX_HEAD * TV_TILE]; /* [h, queries], scaled */
     float weights[TV_TILE * TV_TILE];  /* [keys, queries]: scores, then exponentials */
     float sums[TV_TILE * TV_MAX_HEAD]; /* [queries, padded h]: of weights times values */
     float top[TV_TILE];                /* largest score so far */

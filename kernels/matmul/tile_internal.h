@@ -14,7 +14,9 @@
 #include <stdint.h>
 
 TV_BEGIN_C
-enum { TV_TILE_STEP = 16, TV_FETCH_STEPS = 8, TV_FETCH_BYTES = 256, TV_MAX_AREAS = 8 };
+/* A vector that lies across two lines of a cache is read, and written, twice: tiles begin with a line. */
+enum { TV_TILE_STEP = 16, TV_LINE_BYTES = 64 };
+enum { TV_FETCH_STEPS = 8, TV_FETCH_BYTES = 256, TV_MAX_AREAS = 8 };
 
 /* Rows of `bytes`, ld_bytes apart; `row` of them are fetched. */
 struct tv_area {
