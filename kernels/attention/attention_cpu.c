@@ -16,7 +16,7 @@ struct forward_tile {
     _Alignas(TV_LINE_BYTES) float q[TV_MAX_HEAD * TV_TILE]; /* [h, queries], scaled */
     float weights[TV_TILE * TV_TILE];  /* [keys, queries]: scores, then exponentials */
     float sums[TV_TILE * TV_MAX_HEAD]; /* [queries, padded h]: of weights times values */
-    float top[TV_TILE];                /* largest score so far */
+    float top[TV_TILE];                /* largest score so far, but for SLACK */
     float shrink[TV_TILE];             /* what sums of a smaller top are multiplied by */
     double total[TV_TILE];             /* sum of exponentials */
     float rooms[2][TV_TILE * TV_MAX_HEAD];
@@ -91,6 +91,9 @@ static void raise_top(const float *x, int num, float top[TV_STRIP])
     }
 }
 
+/* So much may a score exceed what counts as the largest one before sums shrink: their exponentials are 2^8 at most. */
+#define SLACK 8.0f
+
 /* The scores of `num` keys and a strip of queries from `lane` become exponentials. A NaN among the scores may
  * not be the largest of them, but stays what it is. */
 static void softmax_strip(struct forward_tile *t, int lane, int num)
@@ -100,6 +103,8 @@ static void softmax_strip(struct forward_tile *t, int lane, int num)
     raise_top(x, num, top);
 #pragma omp simd
     for (int i = 0; i < TV_STRIP; i++) {
+        const float before = t->top[lane + i];
+        top[i] = top[i] > before + SLACK ? top[i] : before;
         shift[i] = top[i] == -INFINITY ? 0 : top[i]; /* no key seen yet */
         t->shrink[lane + i] = tv_fast_exp2(t->top[lane + i] - shift[i]);
     }
