@@ -18,7 +18,7 @@ const char *tv_product_name(void)
     return tv_blas_name();
 }
 
-tv_tile_product_fn tv_tile_product(int index)
+const struct tv_tiles *tv_tiles_of(int index)
 {
-    return index == 0 ? tv_tile_product_blas : NULL;
+    return index == 0 ? &tv_tiles_blas : NULL;
 }

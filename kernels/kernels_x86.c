@@ -38,11 +38,11 @@ const char *tv_product_name(void)
     return has_avx512() ? "AVX-512" : has_fma() ? "AVX2" : tv_blas_name();
 }
 
-tv_tile_product_fn tv_tile_product(int index)
+const struct tv_tiles *tv_tiles_of(int index)
 {
     if (has_avx512() && index-- == 0)
-        return tv_tile_product_avx512;
+        return &tv_tiles_avx512;
     if (has_fma() && index-- == 0)
-        return tv_tile_product_avx2;
-    return index == 0 ? tv_tile_product_blas : NULL;
+        return &tv_tiles_avx2;
+    return index == 0 ? &tv_tiles_blas : NULL;
 }

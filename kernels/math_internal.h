@@ -49,6 +49,13 @@ static inline float tv_fast_exp(float x)
     return p * tv_power_of_2(shifted);
 }
 
+/* Of the polynomial below, the highest power first. */
+#define TV_EXP2_POLYNOMIAL(NEXT)                                                                   \
+    NEXT(1.3399931e-3f)                                                                            \
+    NEXT(9.6184890e-3f)                                                                            \
+    NEXT(5.5503288e-2f) NEXT(0.24022647f) NEXT(0.69314721f) NEXT(1.0f)
+#define TV_EXP2_FIRST 1.5345812e-4f
+
 /* 2^x for a softmax, whose arguments are at most about 0: 2^n 2^r with n = round(x), |r| <= 1/2, and a minimax
  * polynomial of degree 6 (relative error 2e-9). Within 2 units in the last place from 2^-126 to 2^126; 0 below
  * -126.5, so that -inf gives an exact 0; NaN for NaN. */
@@ -58,13 +65,10 @@ static inline float tv_fast_exp2(float x)
     const float clamped = low > x ? low : x; /* in this order NaN stays */
     const float shifted = clamped + TV_ROUNDING;
     const float r = clamped - (shifted - TV_ROUNDING);
-    float p = 1.5345812e-4f;
-    p = p * r + 1.3399931e-3f;
-    p = p * r + 9.6184890e-3f;
-    p = p * r + 5.5503288e-2f;
-    p = p * r + 0.24022647f;
-    p = p * r + 0.69314721f;
-    p = p * r + 1.0f;
+    float p = TV_EXP2_FIRST;
+#define NEXT(coefficient) p = p * r + coefficient;
+    TV_EXP2_POLYNOMIAL(NEXT)
+#undef NEXT
     return p * tv_power_of_2(shifted);
 }
 

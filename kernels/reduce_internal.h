@@ -54,17 +54,22 @@ static inline double tv_stored_row_sum(const tv_element_t *x, int64_t count)
     return tv_fold(lanes);
 }
 
-static inline double tv_stored_row_dot(const tv_element_t *x, const tv_element_t *y, int64_t count)
+/* In fp32: of a row as short as a head. */
+static inline float tv_stored_row_dot(const tv_element_t *x, const tv_element_t *y, int64_t count)
 {
-    double lanes[TV_LANES] = {0};
+    float lanes[TV_LANES] = {0};
     int64_t i = 0;
     for (; i + TV_LANES <= count; i += TV_LANES) {
 #pragma omp simd
         for (int l = 0; l < TV_LANES; l++)
-            lanes[l] += (double)tv_load(x[i + l]) * (double)tv_load(y[i + l]);
+            lanes[l] += tv_load(x[i + l]) * tv_load(y[i + l]);
     }
     for (; i < count; i++)
-        lanes[0] += (double)tv_load(x[i]) * (double)tv_load(y[i]);
-    return tv_fold(lanes);
+        lanes[0] += tv_load(x[i]) * tv_load(y[i]);
+    float eight[TV_LANES / 2];
+    for (int l = 0; l < TV_LANES / 2; l++)
+        eight[l] = lanes[l] + lanes[TV_LANES / 2 + l];
+    return ((eight[0] + eight[1]) + (eight[2] + eight[3])) +
+           ((eight[4] + eight[5]) + (eight[6] + eight[7]));
 }
 #endif

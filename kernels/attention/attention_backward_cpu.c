@@ -12,20 +12,30 @@
 #include "kernels/attention/attention_internal.h"
 #include "kernels/reduce_internal.h"
 
-enum { TILE_ELEMENTS = 64 * TV_MAX_HEAD, MAX_KEYS = 128 };
+/* Rows of keys side by side are a strip further apart than they are long: a column of them is then spread over the
+ * sets of the first cache. */
+enum {
+    TILE_ELEMENTS = 64 * TV_MAX_HEAD,
+    MAX_KEYS = 128,
+    TURNED_ELEMENTS = (MAX_KEYS / 2 + TV_STRIP) * TV_MAX_HEAD,
+    PAIRS = TV_TILE * (MAX_KEYS + TV_STRIP)
+};
 
 struct backward_tile {
+    _Alignas(TV_LINE_BYTES) float k_turned[TURNED_ELEMENTS]; /* [width, keys], scaled */
+    float v_turned[TURNED_ELEMENTS];
+    float p[PAIRS], ds[PAIRS];                  /* [queries, keys] */
+    float dk[TILE_ELEMENTS], dv[TILE_ELEMENTS]; /* [keys, width] */
+    float dq[TILE_ELEMENTS];                    /* [queries, width] */
+    float rooms[3][TILE_ELEMENTS];
     const struct tv_attention_backward_args *a;
     int b, kv;            /* sequence and key/value head */
     int from, cols, keys; /* keys [from, from + cols), of a tile of up to `keys` */
+    int ld;               /* between rows of keys */
     int width;            /* padded head_dim */
     struct tv_part k;     /* [cols, width] */
-    float k_turned[TILE_ELEMENTS], v_turned[TILE_ELEMENTS]; /* [width, keys]; k: scaled */
-    float p[TV_TILE * MAX_KEYS], ds[TV_TILE * MAX_KEYS];    /* [queries, keys] */
-    float dk[TILE_ELEMENTS], dv[TILE_ELEMENTS];             /* [keys, width] */
-    float dq[TILE_ELEMENTS];                                /* [queries, width] */
-    float rooms[3][TILE_ELEMENTS];
-    tv_tile_product_fn product;
+    const struct tv_tiles *tiles;
+    struct tv_ahead ahead;
 };
 
 /* A tile of queries of a head. */
@@ -41,6 +51,18 @@ static int keys_of_tile(int head_dim)
     return head_dim <= TILE_ELEMENTS / MAX_KEYS ? MAX_KEYS : MAX_KEYS / 2;
 }
 
+/* The keys' part [cols, width] -> [width, keys] */
+static void turn(const struct backward_tile *t, struct tv_part from, float scale, float *to)
+{
+    t->tiles->turn(&(struct tv_tile_turn){.rows = t->cols,
+                                          .cols = t->width,
+                                          .from = from.data,
+                                          .ld_from = from.ld,
+                                          .scale = scale,
+                                          .to = to,
+                                          .ld_to = t->ld});
+}
+
 static void take_keys(struct backward_tile *t, int from)
 {
     const struct tv_attention_backward_args *a = t->a;
@@ -50,9 +72,8 @@ static void take_keys(struct backward_tile *t, int from)
     t->cols = tv_least(t->keys, a->seq_length - from);
     t->k = tv_part_of(a->k, a->ld_k, first, t->cols, t->kv, h, t->rooms[0]);
     const struct tv_part v = tv_part_of(a->v, a->ld_v, first, t->cols, t->kv, h, t->rooms[1]);
-    tv_transpose(t->k, t->cols, t->width, (float)(TV_LOG2_E / sqrt((double)h)), t->k_turned,
-                 t->keys);
-    tv_transpose(v, t->cols, t->width, 1, t->v_turned, t->keys);
+    turn(t, t->k, (float)(TV_LOG2_E / sqrt((double)h)), t->k_turned);
+    turn(t, v, 1, t->v_turned);
 }
 
 static struct query_tile take_queries(struct backward_tile *t, int head, int first)
@@ -92,78 +113,72 @@ static void pairs(const struct backward_tile *t, const struct query_tile *q, str
                                           .a = left.data + i * left.ld,
                                           .ld_a = left.ld,
                                           .b = turned,
-                                          .ld_b = t->keys,
-                                          .c = out + i * t->keys,
-                                          .ld_c = t->keys};
-        t->product(&tile);
+                                          .ld_b = t->ld,
+                                          .c = out + i * t->ld,
+                                          .ld_c = t->ld};
+        t->tiles->product(&tile);
     }
 }
 
-/* sum [keys, width] += pairs^T right: over the queries from a strip of keys' own on */
-static void add_to_keys(const struct backward_tile *t, const struct query_tile *q,
-                        const float *pair, struct tv_part right, float *sum)
+static enum tv_tile_shape shape_of(const struct backward_tile *t, const struct query_tile *q,
+                                   enum tv_tile_shape triangle)
 {
-    int rows = q->whole;
-    for (int j = 0; j < tv_least(q->whole + q->rows, t->cols); j += rows, rows = TV_STRIP) {
-        if (rows == 0)
-            rows = TV_STRIP;
-        const int i = j < q->whole ? 0 : j - q->whole;
-        const struct tv_tile_args tile = {.m = tv_least(rows, t->cols - j),
-                                          .n = t->width,
-                                          .k = q->rows - i,
-                                          .a = pair + i * t->keys + j,
-                                          .ld_a = t->keys,
-                                          .trans_a = 1,
-                                          .b = right.data + i * right.ld,
-                                          .ld_b = right.ld,
-                                          .accumulate = 1,
-                                          .c = sum + j * t->width,
-                                          .ld_c = t->width};
-        t->product(&tile);
-    }
+    return is_cut(t, q) ? triangle : TV_TILE_WHOLE;
+}
+
+/* sum [keys, width] += pairs^T right: over the queries from a key's own on */
+static void add_to_keys(struct backward_tile *t, const struct query_tile *q, const float *pair,
+                        struct tv_part right, float *sum)
+{
+    const struct tv_tile_args tile = {.m = tv_least(q->whole + q->rows, t->cols),
+                                      .n = t->width,
+                                      .k = q->rows,
+                                      .a = pair,
+                                      .ld_a = t->ld,
+                                      .trans_a = 1,
+                                      .b = right.data,
+                                      .ld_b = right.ld,
+                                      .accumulate = 1,
+                                      .c = sum,
+                                      .ld_c = t->width,
+                                      .shape = shape_of(t, q, TV_TILE_UPPER),
+                                      .lead = q->whole,
+                                      .ahead = &t->ahead};
+    t->tiles->product(&tile);
 }
 
 /* dq [queries, width] = ds k */
 static void sum_of_queries(struct backward_tile *t, const struct query_tile *q)
 {
-    const int step = is_cut(t, q) ? TV_STRIP : q->rows;
-    for (int i = 0; i < q->rows; i += step) {
-        const struct tv_tile_args tile = {.m = tv_least(step, q->rows - i),
-                                          .n = t->width,
-                                          .k = tv_least(lanes_of(t, q, i), t->cols),
-                                          .a = t->ds + i * t->keys,
-                                          .ld_a = t->keys,
-                                          .b = t->k.data,
-                                          .ld_b = t->k.ld,
-                                          .c = t->dq + i * t->width,
-                                          .ld_c = t->width};
-        t->product(&tile);
-    }
+    const struct tv_tile_args tile = {.m = q->rows,
+                                      .n = t->width,
+                                      .k = t->cols,
+                                      .a = t->ds,
+                                      .ld_a = t->ld,
+                                      .b = t->k.data,
+                                      .ld_b = t->k.ld,
+                                      .c = t->dq,
+                                      .ld_c = t->width,
+                                      .shape = shape_of(t, q, TV_TILE_LOWER),
+                                      .lead = q->whole,
+                                      .ahead = &t->ahead};
+    t->tiles->product(&tile);
 }
 
-/* delta = sum(do o) of one row of a head */
-static float row_delta(const struct tv_attention_backward_args *a, int64_t row, int head)
+/* delta [rows] = sum(do o) of the rows of a head from `row` on */
+static void find_deltas(const struct tv_attention_backward_args *a, int64_t row, int rows, int head,
+                        float delta[TV_TILE])
 {
     const int64_t col = (int64_t)head * a->head_dim;
-    const tv_element_t *d_o = a->d_o, *o = a->o;
-    return (float)tv_stored_row_dot(d_o + row * a->ld_do + col, o + row * a->ld_o + col,
-                                    a->head_dim);
+    const tv_element_t *d_o = (const tv_element_t *)a->d_o + row * a->ld_do + col;
+    const tv_element_t *o = (const tv_element_t *)a->o + row * a->ld_o + col;
+    for (int i = 0; i < rows; i++)
+        delta[i] = tv_stored_row_dot(d_o + i * a->ld_do, o + i * a->ld_o, a->head_dim);
 }
 
-/* p, ds [lanes]: scores become p = exp(score - lse), products of do and v become ds = p (ds - delta) scale. Keys
- * that the query does not see get zeros. factor: of dropout, or NULL; p is multiplied by it after. */
-static void weights_row(float *p, float *ds, int lanes, struct tv_seen seen, float lse2,
-                        float delta, float scale, const float *factor)
+/* Zeros for the keys that the query does not see. */
+static void mask_row(float *p, float *ds, int lanes, struct tv_seen seen)
 {
-    if (factor != NULL)
-        tv_drop(ds, factor, lanes);
-#pragma omp simd
-    for (int j = 0; j < lanes; j++) {
-        p[j] = tv_fast_exp2(p[j] - lse2);
-        ds[j] = p[j] * (ds[j] - delta) * scale;
-    }
-    if (factor != NULL)
-        tv_drop(p, factor, lanes);
     for (int j = 0; j < tv_least(seen.begin, lanes); j++)
         p[j] = ds[j] = 0;
     for (int j = seen.end > 0 ? seen.end : 0; j < lanes; j++)
@@ -188,16 +203,25 @@ static void weights_and_scores(struct backward_tile *t, const struct query_tile 
     const float scale = (float)(1 / sqrt((double)a->head_dim));
     const int64_t base = (int64_t)t->b * a->seq_length;
     const float *lse = a->lse + ((int64_t)t->b * a->num_heads + q->head) * a->seq_length + q->first;
-    float factor[MAX_KEYS];
+    float factor[MAX_KEYS], delta[TV_TILE];
+    find_deltas(a, base + q->first, q->rows, q->head, delta);
     pairs(t, q, q->q, t->k_turned, t->p);
     pairs(t, q, q->d_o, t->v_turned, t->ds);
     for (int i = 0; i < q->rows; i++) {
         const int lanes = lanes_of(t, q, i / TV_STRIP * TV_STRIP);
         const int64_t row = base + q->first + i;
-        weights_row(t->p + i * t->keys, t->ds + i * t->keys, lanes,
-                    tv_seen_by(a->first_keys, base, q->first + i, t->from, t->cols),
-                    (float)((double)lse[i] * TV_LOG2_E), row_delta(a, row, q->head), scale,
-                    factors_of_row(t, row, q->head, lanes, factor));
+        const struct tv_tile_row of_row = {.p = t->p + i * t->ld,
+                                           .ds = t->ds + i * t->ld,
+                                           .n = lanes,
+                                           .lse2 = (float)((double)lse[i] * TV_LOG2_E),
+                                           .delta = delta[i],
+                                           .scale = scale,
+                                           .factor =
+                                               factors_of_row(t, row, q->head, lanes, factor)};
+        t->tiles->weights(&of_row);
+        /* and in the strip behind, which products may touch */
+        mask_row(of_row.p, of_row.ds, lanes + TV_STRIP,
+                 tv_seen_by(a->first_keys, base, q->first + i, t->from, t->cols));
     }
 }
 
@@ -276,16 +300,14 @@ static void backward_keys(struct backward_tile *t, int from, int gradients)
     tv_store_part(t->dv, t->width, a->dv, a->ld_dv, first_row, t->cols, t->kv, h);
 }
 
-static struct backward_tile *start(struct backward_tile *t,
-                                   const struct tv_attention_backward_args *a, int b, int kv)
+static void start(struct backward_tile *t, const struct tv_attention_backward_args *a)
 {
     t->a = a;
-    t->b = b;
-    t->kv = kv;
     t->keys = keys_of_tile(a->head_dim);
+    t->ld = t->keys + TV_STRIP;
     t->width = tv_padded(a->head_dim);
-    t->product = tv_tile_product(0);
-    return t;
+    t->tiles = tv_tiles_of(0);
+    t->ahead.num = 0;
 }
 
 static int threads_of(struct tv_stream *stream, const struct tv_attention_backward_args *a)
@@ -294,19 +316,45 @@ static int threads_of(struct tv_stream *stream, const struct tv_attention_backwa
                           (int64_t)a->batch * a->num_kv_heads * a->seq_length * a->seq_length);
 }
 
+/* While a key/value head is at work, the one that this thread takes next is fetched, by the products with weights. */
+static void look_ahead(struct backward_tile *t, int next)
+{
+    const struct tv_attention_backward_args *a = t->a;
+    t->ahead.num = 0;
+    const int h = a->head_dim, group = a->num_heads / a->num_kv_heads, rows = a->seq_length;
+    if (next >= a->batch * a->num_kv_heads || !tv_fits_ahead(rows, 4 * (group + 1) * h))
+        return;
+    const int kv = next % a->num_kv_heads, head = kv * group;
+    const int64_t first = (int64_t)(next / a->num_kv_heads) * rows;
+    const struct tv_heads heads[] = {
+        {a->dv, a->ld_dv, kv, 1, h},        {a->dk, a->ld_dk, kv, 1, h},
+        {a->dq, a->ld_dq, head, group, h},  {a->o, a->ld_o, head, group, h},
+        {a->d_o, a->ld_do, head, group, h}, {a->q, a->ld_q, head, group, h},
+        {a->v, a->ld_v, kv, 1, h},          {a->k, a->ld_k, kv, 1, h}};
+    for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++)
+        tv_add_ahead(&t->ahead, heads[i], first, rows);
+}
+
 /* A pass over (sequence, key/value head, tile of keys), or with one piece over all tiles at once */
 static void pass_over_keys(struct tv_stream *stream, const struct tv_attention_backward_args *a,
                            int pieces, int gradients)
 {
     const int total = a->batch * a->num_kv_heads, threads = threads_of(stream, a);
     const int keys = keys_of_tile(a->head_dim), step = pieces == 1 ? a->seq_length : keys;
-#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
-    for (int i = 0; i < total * pieces; i++) {
-        struct backward_tile tile,
-            *t = start(&tile, a, i / pieces / a->num_kv_heads, i / pieces % a->num_kv_heads);
-        const int begin = i % pieces * step, end = tv_least(begin + step, a->seq_length);
-        for (int from = begin; from < end; from += keys)
-            backward_keys(t, from, gradients);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        struct backward_tile t;
+        start(&t, a);
+#pragma omp for schedule(dynamic) nowait
+        for (int i = 0; i < total * pieces; i++) {
+            const int begin = i % pieces * step, end = tv_least(begin + step, a->seq_length);
+            t.b = i / pieces / a->num_kv_heads;
+            t.kv = i / pieces % a->num_kv_heads;
+            if (pieces == 1)
+                look_ahead(&t, i + threads);
+            for (int from = begin; from < end; from += keys)
+                backward_keys(&t, from, gradients);
+        }
     }
 }
 
@@ -314,13 +362,19 @@ static void pass_over_queries(struct tv_stream *stream, const struct tv_attentio
 {
     const int tiles = (a->seq_length + TV_TILE - 1) / TV_TILE, total = a->batch * a->num_heads;
     const int group = a->num_heads / a->num_kv_heads, threads = threads_of(stream, a);
-#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
-    for (int i = 0; i < total * tiles; i++) {
-        const int head = i / tiles % a->num_heads, first = (tiles - 1 - i % tiles) * TV_TILE;
-        struct backward_tile tile, *t = start(&tile, a, i / tiles / a->num_heads, head / group);
-        for (int from = first_tile(t, first); from <= last_tile(t, first); from += t->keys) {
-            take_keys(t, from);
-            add_pair(t, head, first, OF_QUERIES);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        struct backward_tile t;
+        start(&t, a);
+#pragma omp for schedule(dynamic) nowait
+        for (int i = 0; i < total * tiles; i++) {
+            const int head = i / tiles % a->num_heads, first = (tiles - 1 - i % tiles) * TV_TILE;
+            t.b = i / tiles / a->num_heads;
+            t.kv = head / group;
+            for (int from = first_tile(&t, first); from <= last_tile(&t, first); from += t.keys) {
+                take_keys(&t, from);
+                add_pair(&t, head, first, OF_QUERIES);
+            }
         }
     }
 }

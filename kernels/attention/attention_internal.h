@@ -66,44 +66,6 @@ static inline void tv_store_part(const float *from, int64_t ld_from, void *tenso
     }
 }
 
-typedef float tv_quad_t __attribute__((vector_size(16)));
-
-/* 4 x 4 elements of `from`, times scale, turned */
-static inline void tv_transpose_quads(const float *from, int64_t ld_from, float scale, float *to,
-                                      int64_t ld_to)
-{
-    tv_quad_t row[4], pair[4];
-    for (int i = 0; i < 4; i++) {
-        memcpy(&row[i], from + i * ld_from, sizeof(row[i]));
-        row[i] *= scale;
-    }
-    pair[0] = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
-    pair[1] = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
-    pair[2] = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
-    pair[3] = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
-    row[0] = __builtin_shufflevector(pair[0], pair[1], 0, 1, 4, 5);
-    row[1] = __builtin_shufflevector(pair[0], pair[1], 2, 3, 6, 7);
-    row[2] = __builtin_shufflevector(pair[2], pair[3], 0, 1, 4, 5);
-    row[3] = __builtin_shufflevector(pair[2], pair[3], 2, 3, 6, 7);
-    for (int i = 0; i < 4; i++)
-        memcpy(to + i * ld_to, &row[i], sizeof(row[i]));
-}
-
-/* from [rows, cols] times scale -> to [cols, padded rows] with stride ld, zero in the padding; cols a multiple of 4 */
-static inline void tv_transpose(struct tv_part from, int rows, int cols, float scale, float *to,
-                                int64_t ld)
-{
-    const int whole = rows / 4 * 4, padded = tv_padded(rows);
-    for (int i = 0; i < whole; i += 4) { /* rows outside: they may lie pages apart */
-        for (int d = 0; d < cols; d += 4)
-            tv_transpose_quads(from.data + i * from.ld + d, from.ld, scale, to + d * ld + i, ld);
-    }
-    for (int i = whole; i < padded; i++) {
-        for (int d = 0; d < cols; d++)
-            to[d * ld + i] = i < rows ? from.data[i * from.ld + d] * scale : 0;
-    }
-}
-
 /* The keys of a tile that a query sees, [begin, end) of those from `from`; none where begin >= end. */
 struct tv_seen {
     int begin, end;
@@ -117,11 +79,35 @@ static inline struct tv_seen tv_seen_by(const int32_t *first_keys, int64_t base,
     return (struct tv_seen){behind > 0 ? behind : 0, tv_least(query - from + 1, cols)};
 }
 
-/* x[num] times the factors of dropout */
-static inline void tv_drop(float *x, const float *factor, int num)
+/* Do `count` equal pieces keep all threads at work but for a sixteenth of the time? */
+static inline int tv_is_even(int count, int threads)
 {
-#pragma omp simd
-    for (int j = 0; j < num; j++)
-        x[j] *= factor[j];
+    return (int64_t)(count + threads - 1) / threads * threads * 15 <= (int64_t)count * 16;
+}
+
+/* Does the second cache hold rows x cols stored elements of one head beside those of another? */
+static inline int tv_fits_ahead(int rows, int cols)
+{
+    enum { BYTES = 640 << 10 };
+    return (int64_t)rows * cols * (int64_t)sizeof(tv_element_t) <= BYTES;
+}
+
+/* A head, or some heads side by side, of a stored tensor [batch S, ld]. */
+struct tv_heads {
+    const void *tensor;
+    int64_t ld;
+    int head, num, h;
+};
+
+/* Adds to what is fetched: rows [first, first + rows). */
+static inline void tv_add_ahead(struct tv_ahead *ahead, struct tv_heads heads, int64_t first,
+                                int rows)
+{
+    const tv_element_t *data = heads.tensor;
+    ahead->areas[ahead->num++] = (struct tv_area){
+        .data = (const char *)(data + first * heads.ld + (int64_t)heads.head * heads.h),
+        .ld_bytes = heads.ld * (int64_t)sizeof(*data),
+        .rows = rows,
+        .bytes = (int64_t)heads.num * heads.h * (int64_t)sizeof(*data)};
 }
 #endif

@@ -20,29 +20,6 @@ static inline __m256i first_of(long n)
 {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
+#include "kernels/matmul/turn_avx2.inc"
 
-/* x[i][j] <-> x[j][i]: pairs of rows, pairs of pairs, then halves of vectors. */
-static inline void turn(vector_t x[WIDTH])
-{
-    vector_t t[WIDTH];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        t[2 * i] = _mm256_unpacklo_ps(x[2 * i], x[2 * i + 1]);
-        t[2 * i + 1] = _mm256_unpackhi_ps(x[2 * i], x[2 * i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        const __m256d low = _mm256_castps_pd(t[i / 2 * 4 + i % 2]);
-        const __m256d high = _mm256_castps_pd(t[i / 2 * 4 + i % 2 + 2]);
-        x[i / 2 * 4 + i % 2 * 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(low, high));
-        x[i / 2 * 4 + i % 2 * 2 + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low, high));
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm256_permute2f128_ps(x[i], x[i + 4], 0x20);
-        t[i + 4] = _mm256_permute2f128_ps(x[i], x[i + 4], 0x31);
-    }
-    for (int i = 0; i < WIDTH; i++)
-        x[i] = t[i];
-}
 #include "kernels/matmul/product_vector.inc"

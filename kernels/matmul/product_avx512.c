@@ -15,33 +15,6 @@
 #define ADD(a, b)              _mm512_add_ps(a, b)
 #define ADD_PRODUCT(sum, a, b) __asm__("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b))
 typedef __m512 vector_t;
+#include "kernels/matmul/turn_avx512.inc"
 
-/* x[i][j] <-> x[j][i]: pairs of rows, pairs of pairs, then quarters of vectors twice. */
-static inline void turn(vector_t x[WIDTH])
-{
-    vector_t t[WIDTH];
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-        t[2 * i] = _mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]);
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-        const __m512d low = _mm512_castps_pd(t[i / 2 * 4 + i % 2]);
-        const __m512d high = _mm512_castps_pd(t[i / 2 * 4 + i % 2 + 2]);
-        x[i / 2 * 4 + i % 2 * 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
-        x[i / 2 * 4 + i % 2 * 2 + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-        const int at = i / 4 * 8 + i % 4;
-        t[at] = _mm512_shuffle_f32x4(x[at], x[at + 4], 0x88);
-        t[at + 4] = _mm512_shuffle_f32x4(x[at], x[at + 4], 0xdd);
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-        x[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
-        x[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
-    }
-}
 #include "kernels/matmul/product_vector.inc"

@@ -221,6 +221,25 @@ TEST_P(Definitions, AttentionOfLargeScoresStaysFinite)
     EXPECT_NEAR((double)lse[1], 400 + std::log(2), 4e-5);
 }
 
+// Scores of -400 and, from the second tile of keys on, of 400: what was added up before counts for nothing.
+TEST_P(Definitions, AttentionOfScoresThatRiseFar)
+{
+    const int h = 4, rows = 70, cut = 64;
+    std::vector<float> q(rows * h, 20), k(rows * h, 10), v(rows * h, 3), o(rows * h), lse(rows);
+    for (int i = 0; i < cut * h; i++) {
+        k[(size_t)i] = -10;
+        v[(size_t)i] = 5;
+    }
+    const tv_attention_args args = {1, rows, 1, 1,        h, q.data(),   k.data(), v.data(),
+                                    h, h,    h, o.data(), h, lse.data(), {},       nullptr};
+    ASSERT_EQ(kernels->attention_forward(device.stream, &args), TV_OK);
+    for (int i = 0; i < rows; i++) {
+        const int seen = i < cut ? i + 1 : i - cut + 1;
+        EXPECT_NEAR((double)o[(size_t)(i * h)], i < cut ? 5 : 3, 1e-5) << i;
+        EXPECT_NEAR((double)lse[(size_t)i], (i < cut ? -400 : 400) + std::log(seen), 1e-4) << i;
+    }
+}
+
 // Room for the rows of a loss, and the arguments of its entries.
 struct Rows {
     Rows(int64_t rows, int64_t cols, int64_t ld, float *logits, const int32_t *targets)
