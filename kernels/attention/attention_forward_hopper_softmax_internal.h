@@ -128,8 +128,8 @@ TV_ATTENTION_DEVICE void score_again(multiplier<P> &r, const work &w, const tile
 }
 
 /* Scores become weights under the maxima that there are, of the tile's first block as a rule: that further ones are
- * higher does no harm until a lane's weights are over 2^64 together, or no numbers at all. Then the block's scores are
- * made again and the maxima raised; shrink: what sums so far are to be multiplied by, if the result is true. */
+ * higher does no harm until a lane's weights are over 2^64 together, infinite ones among them. Then the block's scores
+ * are made again and the maxima raised; shrink: what sums so far are to be multiplied by, if the result is true. */
 template <typename P>
 TV_ATTENTION_DEVICE bool soften(multiplier<P> &r, const work &w, const barriers<P> &b,
                                 float (&shrink)[2])
