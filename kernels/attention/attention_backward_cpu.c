@@ -21,13 +21,19 @@ enum {
     PAIRS = TV_TILE * (MAX_KEYS + TV_STRIP)
 };
 
+/* Rows of sums, with a stride. */
+struct sums {
+    float *data;
+    int64_t ld;
+};
+
 struct backward_tile {
     _Alignas(TV_LINE_BYTES) float k_turned[TURNED_ELEMENTS]; /* [width, keys], scaled */
     float v_turned[TURNED_ELEMENTS];
-    float p[PAIRS], ds[PAIRS];                  /* [queries, keys] */
-    float dk[TILE_ELEMENTS], dv[TILE_ELEMENTS]; /* [keys, width] */
-    float dq[TILE_ELEMENTS];                    /* [queries, width] */
-    float rooms[3][TILE_ELEMENTS];
+    float p[PAIRS], ds[PAIRS]; /* [queries, keys] */
+    float rooms[3][TILE_ELEMENTS], sum_rooms[2][TILE_ELEMENTS];
+    struct sums dk, dv; /* [keys, width] */
+    int num_begun;      /* the first so many keys have sums; the others nothing yet */
     const struct tv_attention_backward_args *a;
     int b, kv;            /* sequence and key/value head */
     int from, cols, keys; /* keys [from, from + cols), of a tile of up to `keys` */
@@ -36,6 +42,7 @@ struct backward_tile {
     struct tv_part k;     /* [cols, width] */
     const struct tv_tiles *tiles;
     struct tv_ahead ahead;
+    int pairs_fetch; /* do products of pairs fetch, too? */
 };
 
 /* A tile of queries of a head. */
@@ -102,7 +109,7 @@ static int is_cut(const struct backward_tile *t, const struct query_tile *q)
 }
 
 /* left [rows, width] times turned [width, keys] -> out [rows, keys] */
-static void pairs(const struct backward_tile *t, const struct query_tile *q, struct tv_part left,
+static void pairs(struct backward_tile *t, const struct query_tile *q, struct tv_part left,
                   const float *turned, float *out)
 {
     const int step = is_cut(t, q) ? TV_STRIP : q->rows;
@@ -115,7 +122,8 @@ static void pairs(const struct backward_tile *t, const struct query_tile *q, str
                                           .b = turned,
                                           .ld_b = t->ld,
                                           .c = out + i * t->ld,
-                                          .ld_c = t->ld};
+                                          .ld_c = t->ld,
+                                          .ahead = t->pairs_fetch ? &t->ahead : NULL};
         t->tiles->product(&tile);
     }
 }
@@ -126,29 +134,46 @@ static enum tv_tile_shape shape_of(const struct backward_tile *t, const struct q
     return is_cut(t, q) ? triangle : TV_TILE_WHOLE;
 }
 
-/* sum [keys, width] += pairs^T right: over the queries from a key's own on */
-static void add_to_keys(struct backward_tile *t, const struct query_tile *q, const float *pair,
-                        struct tv_part right, float *sum)
+/* sums [to - from, width] of keys [from, to) += (=) pairs^T right: over the queries from a key's own on */
+static void add_to_some(struct backward_tile *t, const struct query_tile *q, const float *pair,
+                        struct tv_part right, struct sums to_keys, int from, int to, int accumulate)
 {
-    const struct tv_tile_args tile = {.m = tv_least(q->whole + q->rows, t->cols),
+    const struct tv_tile_args tile = {.m = to - from,
                                       .n = t->width,
                                       .k = q->rows,
-                                      .a = pair,
+                                      .a = pair + from,
                                       .ld_a = t->ld,
                                       .trans_a = 1,
                                       .b = right.data,
                                       .ld_b = right.ld,
-                                      .accumulate = 1,
-                                      .c = sum,
-                                      .ld_c = t->width,
+                                      .accumulate = accumulate,
+                                      .c = to_keys.data + from * to_keys.ld,
+                                      .ld_c = to_keys.ld,
                                       .shape = shape_of(t, q, TV_TILE_UPPER),
-                                      .lead = q->whole,
+                                      .lead = q->whole - from,
                                       .ahead = &t->ahead};
     t->tiles->product(&tile);
 }
 
-/* dq [queries, width] = ds k */
-static void sum_of_queries(struct backward_tile *t, const struct query_tile *q)
+/* Keys of the tile that some of the queries see. */
+static int num_seen(const struct backward_tile *t, const struct query_tile *q)
+{
+    return tv_least(q->whole + q->rows, t->cols);
+}
+
+static void add_to_keys(struct backward_tile *t, const struct query_tile *q, const float *pair,
+                        struct tv_part right, struct sums to_keys)
+{
+    const int seen = num_seen(t, q), begun = tv_least(t->num_begun, seen);
+    if (begun > 0)
+        add_to_some(t, q, pair, right, to_keys, 0, begun, 1);
+    if (seen > begun)
+        add_to_some(t, q, pair, right, to_keys, begun, seen, 0);
+}
+
+/* dq [queries, width] += (=) ds k */
+static void add_keys(struct backward_tile *t, const struct query_tile *q, struct sums dq,
+                     int accumulate)
 {
     const struct tv_tile_args tile = {.m = q->rows,
                                       .n = t->width,
@@ -157,8 +182,9 @@ static void sum_of_queries(struct backward_tile *t, const struct query_tile *q)
                                       .ld_a = t->ld,
                                       .b = t->k.data,
                                       .ld_b = t->k.ld,
-                                      .c = t->dq,
-                                      .ld_c = t->width,
+                                      .accumulate = accumulate,
+                                      .c = dq.data,
+                                      .ld_c = dq.ld,
                                       .shape = shape_of(t, q, TV_TILE_LOWER),
                                       .lead = q->whole,
                                       .ahead = &t->ahead};
@@ -226,13 +252,12 @@ static void weights_and_scores(struct backward_tile *t, const struct query_tile 
 }
 
 /* Where a head's dq is added up: fp32, in place or in the room for it. */
-static float *dq_sum(const struct tv_attention_backward_args *a, int64_t row, int head,
-                     int64_t *ld_out)
+static struct sums dq_sums(const struct tv_attention_backward_args *a, int64_t row, int head)
 {
-    const int64_t cols = (int64_t)a->num_heads * a->head_dim;
-    const int is_in_place = TV_STORAGE_DTYPE == TV_F32;
-    *ld_out = is_in_place ? a->ld_dq : cols;
-    return (is_in_place ? (float *)a->dq : a->work) + row * *ld_out + (int64_t)head * a->head_dim;
+    const int64_t cols = (int64_t)a->num_heads * a->head_dim, col = (int64_t)head * a->head_dim;
+    if (TV_STORAGE_DTYPE == TV_F32)
+        return (struct sums){(float *)a->dq + row * a->ld_dq + col, a->ld_dq};
+    return (struct sums){a->work + row * cols + col, cols};
 }
 
 /* The tile of keys that holds the first one which the queries from `first` see. */
@@ -254,16 +279,21 @@ static void add_to_queries(struct backward_tile *t, const struct query_tile *q)
     const int64_t row = (int64_t)t->b * a->seq_length + q->first;
     const int is_first = t->from == first_tile(t, q->first),
               is_last = t->from == last_tile(t, q->first), h = a->head_dim;
-    int64_t ld;
-    float *dq = dq_sum(a, row, q->head, &ld);
-    sum_of_queries(t, q);
-    for (int i = 0; i < q->rows; i++) {
+    const struct sums dq = dq_sums(a, row, q->head);
+    if (t->width == h) {
+        add_keys(t, q, dq, !is_first);
+    } else {
+        const struct sums more = {t->rooms[1], t->width}; /* queries are not read any more */
+        add_keys(t, q, more, 0);
+        for (int i = 0; i < q->rows; i++) {
 #pragma omp simd
-        for (int d = 0; d < h; d++)
-            dq[i * ld + d] = (is_first ? 0 : dq[i * ld + d]) + t->dq[i * t->width + d];
+            for (int d = 0; d < h; d++)
+                dq.data[i * dq.ld + d] =
+                    (is_first ? 0 : dq.data[i * dq.ld + d]) + more.data[i * more.ld + d];
+        }
     }
     if (is_last && TV_STORAGE_DTYPE != TV_F32)
-        tv_store_part(dq, ld, a->dq, a->ld_dq, row, q->rows, q->head, h);
+        tv_store_part(dq.data, dq.ld, a->dq, a->ld_dq, row, q->rows, q->head, h);
 }
 
 enum { OF_KEYS = 1, OF_QUERIES = 2 };
@@ -275,20 +305,44 @@ static void add_pair(struct backward_tile *t, int head, int first, int gradients
     if (gradients & OF_KEYS) {
         add_to_keys(t, &q, t->p, q.d_o, t->dv);
         add_to_keys(t, &q, t->ds, q.q, t->dk);
+        if (t->num_begun < num_seen(t, &q))
+            t->num_begun = num_seen(t, &q);
     }
     if (gradients & OF_QUERIES)
         add_to_queries(t, &q);
 }
 
-/* All queries that see the keys from `from`. */
+/* Where a gradient of the tile's keys is added up: in place, where it is fp32 and its rows are whole steps. */
+static int is_in_place(const struct backward_tile *t)
+{
+    return TV_STORAGE_DTYPE == TV_F32 && t->width == t->a->head_dim;
+}
+
+static struct sums begin_keys(struct backward_tile *t, void *gradient, int64_t ld, int64_t row,
+                              float *room)
+{
+    if (is_in_place(t))
+        return (struct sums){(float *)gradient + row * ld + (int64_t)t->kv * t->width, ld};
+    return (struct sums){room, t->width};
+}
+
+static void finish_keys(const struct backward_tile *t, struct sums sums, void *gradient, int64_t ld,
+                        int64_t row)
+{
+    if (!is_in_place(t))
+        tv_store_part(sums.data, sums.ld, gradient, ld, row, t->cols, t->kv, t->a->head_dim);
+}
+
+/* All queries that see the keys from `from`. A key's own query does, so that all sums have begun in the end. */
 static void backward_keys(struct backward_tile *t, int from, int gradients)
 {
     const struct tv_attention_backward_args *a = t->a;
-    const int h = a->head_dim, group = a->num_heads / a->num_kv_heads;
+    const int group = a->num_heads / a->num_kv_heads;
     const int64_t first_row = (int64_t)t->b * a->seq_length + from;
     take_keys(t, from);
-    memset(t->dk, 0, (size_t)t->cols * (size_t)t->width * sizeof(float));
-    memset(t->dv, 0, (size_t)t->cols * (size_t)t->width * sizeof(float));
+    t->num_begun = 0;
+    t->dk = begin_keys(t, a->dk, a->ld_dk, first_row, t->sum_rooms[0]);
+    t->dv = begin_keys(t, a->dv, a->ld_dv, first_row, t->sum_rooms[1]);
     for (int head = t->kv * group; head < (t->kv + 1) * group; head++) {
         for (int first = from; first < a->seq_length; first += TV_TILE) {
             if (first_tile(t, first) > from)
@@ -296,8 +350,8 @@ static void backward_keys(struct backward_tile *t, int from, int gradients)
             add_pair(t, head, first, gradients);
         }
     }
-    tv_store_part(t->dk, t->width, a->dk, a->ld_dk, first_row, t->cols, t->kv, h);
-    tv_store_part(t->dv, t->width, a->dv, a->ld_dv, first_row, t->cols, t->kv, h);
+    finish_keys(t, t->dk, a->dk, a->ld_dk, first_row);
+    finish_keys(t, t->dv, a->dv, a->ld_dv, first_row);
 }
 
 static void start(struct backward_tile *t, const struct tv_attention_backward_args *a)
@@ -307,7 +361,7 @@ static void start(struct backward_tile *t, const struct tv_attention_backward_ar
     t->ld = t->keys + TV_STRIP;
     t->width = tv_padded(a->head_dim);
     t->tiles = tv_tiles_of(0);
-    t->ahead.num = 0;
+    t->ahead.num = t->pairs_fetch = 0;
 }
 
 static int threads_of(struct tv_stream *stream, const struct tv_attention_backward_args *a)
@@ -316,23 +370,62 @@ static int threads_of(struct tv_stream *stream, const struct tv_attention_backwa
                           (int64_t)a->batch * a->num_kv_heads * a->seq_length * a->seq_length);
 }
 
-/* While a key/value head is at work, the one that this thread takes next is fetched, by the products with weights. */
-static void look_ahead(struct backward_tile *t, int next)
+/* The place of a key/value head among all of them. */
+struct head_place {
+    int b, kv;
+};
+
+/* Keys and values from `first` on, and where the gradients of all go. */
+static void fetch_keys(struct backward_tile *t, struct head_place of, int first)
 {
     const struct tv_attention_backward_args *a = t->a;
-    t->ahead.num = 0;
-    const int h = a->head_dim, group = a->num_heads / a->num_kv_heads, rows = a->seq_length;
-    if (next >= a->batch * a->num_kv_heads || !tv_fits_ahead(rows, 4 * (group + 1) * h))
+    const int rows = a->seq_length, h = a->head_dim;
+    const int64_t base = (int64_t)of.b * rows;
+    tv_add_ahead(&t->ahead, (struct tv_heads){a->v, a->ld_v, of.kv, 1, h}, base + first,
+                 rows - first);
+    tv_add_ahead(&t->ahead, (struct tv_heads){a->k, a->ld_k, of.kv, 1, h}, base + first,
+                 rows - first);
+    tv_add_ahead(&t->ahead, (struct tv_heads){a->dv, a->ld_dv, of.kv, 1, h}, base, rows);
+    tv_add_ahead(&t->ahead, (struct tv_heads){a->dk, a->ld_dk, of.kv, 1, h}, base, rows);
+}
+
+/* Before them, keys and values before `last`, and all queries that read them. */
+static void fetch_queries(struct backward_tile *t, struct head_place of, int last)
+{
+    const struct tv_attention_backward_args *a = t->a;
+    const int rows = a->seq_length, h = a->head_dim, group = a->num_heads / a->num_kv_heads;
+    const int64_t base = (int64_t)of.b * rows;
+    const struct tv_heads queries[] = {{a->dq, a->ld_dq, of.kv * group, group, h},
+                                       {a->o, a->ld_o, of.kv * group, group, h},
+                                       {a->d_o, a->ld_do, of.kv * group, group, h},
+                                       {a->q, a->ld_q, of.kv * group, group, h}};
+    for (size_t i = 0; i < sizeof(queries) / sizeof(queries[0]); i++)
+        tv_add_ahead(&t->ahead, queries[i], base, rows);
+    tv_add_ahead(&t->ahead, (struct tv_heads){a->v, a->ld_v, of.kv, 1, h}, base, last);
+    tv_add_ahead(&t->ahead, (struct tv_heads){a->k, a->ld_k, of.kv, 1, h}, base, last);
+}
+
+/* What products fetch while the tile of keys from `from` is at work, the thread's next key/value head being `next`: all
+ * of that one, by the products with weights; or, by all products, first what is left of this one, then, behind its first
+ * tile, what the next one's first tile reads. */
+static void look_ahead(struct backward_tile *t, int from, int next)
+{
+    const struct tv_attention_backward_args *a = t->a;
+    const int group = a->num_heads / a->num_kv_heads, rows = a->seq_length;
+    const enum tv_room_ahead room = tv_room_ahead(rows, 4 * (group + 1) * a->head_dim);
+    const struct head_place own = {t->b, t->kv},
+                            after = {next / a->num_kv_heads, next % a->num_kv_heads};
+    if (room == TV_AHEAD_NOTHING || from > (room == TV_AHEAD_ALL ? 0 : t->keys))
         return;
-    const int kv = next % a->num_kv_heads, head = kv * group;
-    const int64_t first = (int64_t)(next / a->num_kv_heads) * rows;
-    const struct tv_heads heads[] = {
-        {a->dv, a->ld_dv, kv, 1, h},        {a->dk, a->ld_dk, kv, 1, h},
-        {a->dq, a->ld_dq, head, group, h},  {a->o, a->ld_o, head, group, h},
-        {a->d_o, a->ld_do, head, group, h}, {a->q, a->ld_q, head, group, h},
-        {a->v, a->ld_v, kv, 1, h},          {a->k, a->ld_k, kv, 1, h}};
-    for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++)
-        tv_add_ahead(&t->ahead, heads[i], first, rows);
+    t->ahead.num = 0;
+    t->pairs_fetch = room == TV_AHEAD_HALF;
+    if (room == TV_AHEAD_HALF && from == 0 && rows > t->keys) {
+        fetch_keys(t, own, t->keys);
+    } else if (after.b < a->batch) {
+        if (room == TV_AHEAD_ALL)
+            fetch_keys(t, after, rows);
+        fetch_queries(t, after, room == TV_AHEAD_ALL ? rows : tv_least(rows, t->keys));
+    }
 }
 
 /* A pass over (sequence, key/value head, tile of keys), or with one piece over all tiles at once */
@@ -350,10 +443,11 @@ static void pass_over_keys(struct tv_stream *stream, const struct tv_attention_b
             const int begin = i % pieces * step, end = tv_least(begin + step, a->seq_length);
             t.b = i / pieces / a->num_kv_heads;
             t.kv = i / pieces % a->num_kv_heads;
-            if (pieces == 1)
-                look_ahead(&t, i + threads);
-            for (int from = begin; from < end; from += keys)
+            for (int from = begin; from < end; from += keys) {
+                if (pieces == 1)
+                    look_ahead(&t, from, i + threads);
                 backward_keys(&t, from, gradients);
+            }
         }
     }
 }

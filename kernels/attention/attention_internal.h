@@ -85,11 +85,14 @@ static inline int tv_is_even(int count, int threads)
     return (int64_t)(count + threads - 1) / threads * threads * 15 <= (int64_t)count * 16;
 }
 
-/* Does the second cache hold rows x cols stored elements of one head beside those of another? */
-static inline int tv_fits_ahead(int rows, int cols)
+/* What of rows x cols stored elements of the head that comes next the second cache holds beside those of this one: all;
+ * the half that it reads first, where that is fetched when half of this one is done; nothing. */
+enum tv_room_ahead { TV_AHEAD_NOTHING, TV_AHEAD_HALF, TV_AHEAD_ALL };
+static inline enum tv_room_ahead tv_room_ahead(int rows, int cols)
 {
-    enum { BYTES = 640 << 10 };
-    return (int64_t)rows * cols * (int64_t)sizeof(tv_element_t) <= BYTES;
+    enum { ALL = 640 << 10, HALF = 1 << 20 };
+    const int64_t bytes = (int64_t)rows * cols * (int64_t)sizeof(tv_element_t);
+    return bytes <= ALL ? TV_AHEAD_ALL : bytes <= HALF ? TV_AHEAD_HALF : TV_AHEAD_NOTHING;
 }
 
 /* A head, or some heads side by side, of a stored tensor [batch S, ld]. */
@@ -99,10 +102,12 @@ struct tv_heads {
     int head, num, h;
 };
 
-/* Adds to what is fetched: rows [first, first + rows). */
+/* Adds to what is fetched, before the rest: rows [first, first + rows). */
 static inline void tv_add_ahead(struct tv_ahead *ahead, struct tv_heads heads, int64_t first,
                                 int rows)
 {
+    if (rows == 0)
+        return;
     const tv_element_t *data = heads.tensor;
     ahead->areas[ahead->num++] = (struct tv_area){
         .data = (const char *)(data + first * heads.ld + (int64_t)heads.head * heads.h),
