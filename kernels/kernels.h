@@ -141,6 +141,15 @@ static inline int64_t tv_attention_work_count(tv_dtype_t dtype, int64_t rows, in
 {
     return dtype == TV_F32 ? 0 : rows * cols;
 }
+/* Elements between rows of `cols` of which attention reads and writes heads: on the CPU a line of 64 bytes more where
+ * rows would lie multiples of 1 KiB apart. A head's rows would share a fourth or less of the first cache's sets. */
+static inline int64_t tv_attention_row_stride(tv_dtype_t dtype, tv_device_kind_t device,
+                                              int64_t cols)
+{
+    enum { LINE = 64, APART = 1 << 10 };
+    const int64_t size = (int64_t)tv_dtype_bytes(dtype);
+    return device == TV_DEVICE_CPU && cols * size % APART == 0 ? cols + LINE / size : cols;
+}
 /* gelu, tanh form (Hendrycks, Gimpel 2016): y = x/2 (1 + tanh(sqrt(2/pi)(x + 0.044715 x^3))).
  * backward: dx = dy y'(x), and where dx is [count / cols, cols], dbias[cols] = (accumulate: +=) its
  * column sums, as bias_backward makes them. dx may be dy or x. */

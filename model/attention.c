@@ -46,7 +46,7 @@ static tv_status_t rotate(const struct tv_pass *pass, void *qkv, int inverse)
     const struct tv_model_sizes *s = pass->sizes;
     struct tv_rotary_args args = {
         .rows = s->rows,
-        .ld_x = s->qkv_cols,
+        .ld_x = s->ld_qkv,
         .seq_length = pass->model->args.seq_length,
         .num_heads = s->num_heads,
         .head_dim = s->head_dim,
@@ -67,13 +67,13 @@ static tv_status_t multiply(const struct tv_pass *pass, int64_t rows, const void
     const struct tv_model_sizes *s = pass->sizes;
     if (pass->model->args.config.family == TV_GPT2) {
         const struct tv_linear fused = gpt2_fused(pass);
-        return tv_column_linear_forward(pass->axis, &fused, rows, n1, qkv, s->qkv_cols);
+        return tv_column_linear_forward(pass->axis, &fused, rows, n1, qkv, s->ld_qkv);
     }
     for (int index = LLAMA_Q; index <= LLAMA_V; index++) {
         const struct tv_linear linear = llama_matrix(pass, index);
         TV_TRY(tv_column_linear_forward(pass->axis, &linear, rows, n1,
                                         tv_pass_element(pass, qkv, column_of(s, index)),
-                                        s->qkv_cols));
+                                        s->ld_qkv));
     }
     return TV_OK;
 }
@@ -88,7 +88,7 @@ static tv_status_t project(const struct tv_pass *pass, void *qkv)
         TV_TRY(tv_row_gather_next(n1, &part));
         TV_TRY(multiply(pass, part.num,
                         tv_tensor_const_at(pass->axis, n1->whole, part.first * s->C),
-                        tv_pass_element(pass, qkv, part.first * s->qkv_cols)));
+                        tv_pass_element(pass, qkv, part.first * s->ld_qkv)));
     }
     return pass->model->args.config.family == TV_LLAMA ? rotate(pass, qkv, 0) : TV_OK;
 }
@@ -99,15 +99,15 @@ static tv_status_t project_backward(const struct tv_pass *pass, const void *d_qk
     const struct tv_model_sizes *s = pass->sizes;
     if (pass->model->args.config.family == TV_GPT2) {
         const struct tv_linear fused = gpt2_fused(pass);
-        return tv_column_linear_backward_input(pass->axis, &fused, s->rows, d_qkv, s->qkv_cols, 0,
+        return tv_column_linear_backward_input(pass->axis, &fused, s->rows, d_qkv, s->ld_qkv, 0,
                                                dn1);
     }
     for (int index = LLAMA_Q; index <= LLAMA_V; index++) {
         const struct tv_linear linear = llama_matrix(pass, index);
         TV_TRY(tv_column_linear_backward_input(
             pass->axis, &linear, s->rows,
-            tv_tensor_const_at(pass->axis, d_qkv, column_of(s, index)), s->qkv_cols,
-            index != LLAMA_Q, dn1));
+            tv_tensor_const_at(pass->axis, d_qkv, column_of(s, index)), s->ld_qkv, index != LLAMA_Q,
+            dn1));
     }
     return TV_OK;
 }
@@ -118,14 +118,13 @@ tv_status_t tv_attention_part_backward_weight(const struct tv_pass *pass, const 
     const void *n1 = tv_pass_at(pass, pass->unit->layer.norm1.y);
     if (pass->model->args.config.family == TV_GPT2) {
         const struct tv_linear fused = gpt2_fused(pass);
-        return tv_column_linear_backward_weight(pass->axis, &fused, s->rows, n1, d_qkv,
-                                                s->qkv_cols);
+        return tv_column_linear_backward_weight(pass->axis, &fused, s->rows, n1, d_qkv, s->ld_qkv);
     }
     for (int index = LLAMA_Q; index <= LLAMA_V; index++) {
         const struct tv_linear linear = llama_matrix(pass, index);
         TV_TRY(tv_column_linear_backward_weight(
             pass->axis, &linear, s->rows, n1,
-            tv_tensor_const_at(pass->axis, d_qkv, column_of(s, index)), s->qkv_cols));
+            tv_tensor_const_at(pass->axis, d_qkv, column_of(s, index)), s->ld_qkv));
     }
     return TV_OK;
 }
@@ -145,11 +144,11 @@ tv_status_t tv_attention_part_forward(const struct tv_pass *pass)
         .q = qkv,
         .k = tv_pass_element(pass, qkv, s->q_cols),
         .v = tv_pass_element(pass, qkv, s->q_cols + s->kv_cols),
-        .ld_q = s->qkv_cols,
-        .ld_k = s->qkv_cols,
-        .ld_v = s->qkv_cols,
+        .ld_q = s->ld_qkv,
+        .ld_k = s->ld_qkv,
+        .ld_v = s->ld_qkv,
         .o = tv_pass_at(pass, l->att),
-        .ld_o = s->q_cols,
+        .ld_o = s->ld_att,
         .lse = tv_pass_at(pass, l->lse),
         .dropout = tv_pass_dropout(pass, TV_DROPOUT_ATTENTION),
         .first_keys = pass->first_keys,
@@ -172,20 +171,20 @@ tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const void *d
         .q = qkv,
         .k = tv_pass_element(pass, qkv, s->q_cols),
         .v = tv_pass_element(pass, qkv, s->q_cols + s->kv_cols),
-        .ld_q = s->qkv_cols,
-        .ld_k = s->qkv_cols,
-        .ld_v = s->qkv_cols,
+        .ld_q = s->ld_qkv,
+        .ld_k = s->ld_qkv,
+        .ld_v = s->ld_qkv,
         .o = tv_pass_at(pass, l->att),
         .d_o = d_att,
-        .ld_o = s->q_cols,
-        .ld_do = s->q_cols,
+        .ld_o = s->ld_att,
+        .ld_do = s->ld_att,
         .lse = tv_pass_at(pass, l->lse),
         .dq = d_qkv,
         .dk = tv_pass_element(pass, d_qkv, s->q_cols),
         .dv = tv_pass_element(pass, d_qkv, s->q_cols + s->kv_cols),
-        .ld_dq = s->qkv_cols,
-        .ld_dk = s->qkv_cols,
-        .ld_dv = s->qkv_cols,
+        .ld_dq = s->ld_qkv,
+        .ld_dk = s->ld_qkv,
+        .ld_dv = s->ld_qkv,
         .dropout = tv_pass_dropout(pass, TV_DROPOUT_ATTENTION),
         .first_keys = pass->first_keys,
         .work = (float *)(void *)(pass->scratch + pass->model->layout.attention_work),
@@ -197,5 +196,5 @@ tv_status_t tv_attention_part_backward(const struct tv_pass *pass, const void *d
     if (!pass->is_split)
         return TV_OK;
     return tv_stream_copy(pass->axis->stream, qkv, d_qkv,
-                          tv_tensor_bytes(pass->axis, s->rows * s->qkv_cols));
+                          tv_tensor_bytes(pass->axis, s->rows * s->ld_qkv));
 }

@@ -199,9 +199,9 @@ static tv_status_t ff_up_backward_weight(const struct tv_pass *pass, int has_bia
     return TV_OK;
 }
 
-/* The rows of dy as they are gathered -> dx [rows, cols], of a row matrix */
+/* The rows of dy as they are gathered -> dx [rows, in], of a row matrix */
 static tv_status_t row_backward_input(const struct tv_pass *pass, const struct tv_linear *linear,
-                                      void *dx, int64_t cols)
+                                      void *dx, int64_t ld_dx)
 {
     struct tv_row_gather *dy = &pass->model->gather;
     for (int i = 0; i < dy->num_parts; i++) {
@@ -210,7 +210,7 @@ static tv_status_t row_backward_input(const struct tv_pass *pass, const struct t
         TV_TRY(tv_row_linear_backward_input(
             pass->axis, linear, part.num,
             tv_tensor_const_at(pass->axis, dy->whole, part.first * pass->sizes->C),
-            tv_pass_element(pass, dx, part.first * cols), cols));
+            tv_pass_element(pass, dx, part.first * ld_dx), ld_dx));
     }
     return TV_OK;
 }
@@ -230,7 +230,7 @@ static tv_status_t proj_backward_weight(const struct tv_pass *pass, const void *
     const struct tv_model_sizes *s = pass->sizes;
     const struct tv_linear proj = attention_out(pass);
     return tv_row_linear_backward_weight(pass->axis, &proj, s->rows,
-                                         tv_pass_at(pass, pass->unit->layer.att), s->q_cols, d_mid);
+                                         tv_pass_at(pass, pass->unit->layer.att), s->ld_att, d_mid);
 }
 
 static tv_status_t add(const struct tv_pass *pass, const void *a, void *y)
@@ -250,7 +250,7 @@ tv_status_t tv_layer_forward(const struct tv_pass *pass, struct tv_residual x, i
 
     TV_TRY(tv_unit_norm_forward(pass, norm1(pass), x));
     TV_TRY(tv_attention_part_forward(pass));
-    TV_TRY(tv_row_linear_forward(pass->axis, &proj, s->rows, tv_pass_at(pass, l->att), s->q_cols,
+    TV_TRY(tv_row_linear_forward(pass->axis, &proj, s->rows, tv_pass_at(pass, l->att), s->ld_att,
                                  room, mid));
     TV_TRY(tv_unit_drop(pass, TV_DROPOUT_MID, mid));
 
@@ -307,7 +307,7 @@ tv_status_t tv_layer_backward(const struct tv_pass *pass, const void *x, void *g
 
     /* grad is d(mid), and stays as the residual's share of dx. */
     TV_TRY(tv_unit_branch_gradient(pass, TV_DROPOUT_MID, grad));
-    TV_TRY(row_backward_input(pass, &proj, d_att, s->q_cols));
+    TV_TRY(row_backward_input(pass, &proj, d_att, s->ld_att));
     if (pass->is_split)
         TV_TRY(tv_stream_copy(pass->axis->stream, mid, grad,
                               tv_tensor_bytes(pass->axis, s->own.num * s->C)));

@@ -28,7 +28,8 @@ static int64_t place_row_sums(const struct tv_model_args *args, struct tv_model_
     return place;
 }
 
-static struct tv_model_sizes sizes_of(const struct tv_model_args *args, int T, int t)
+static struct tv_model_sizes sizes_of(const struct tv_model_args *args, int T, int t,
+                                      tv_dtype_t dtype)
 {
     const struct tv_model_config *c = &args->config;
     struct tv_model_sizes s = {.T = T, .t = t, .C = c->hidden_size};
@@ -41,6 +42,8 @@ static struct tv_model_sizes sizes_of(const struct tv_model_args *args, int T, i
     s.q_cols = (int64_t)s.num_heads * s.head_dim;
     s.kv_cols = (int64_t)s.num_kv_heads * s.head_dim;
     s.qkv_cols = s.q_cols + 2 * s.kv_cols;
+    s.ld_att = tv_attention_row_stride(dtype, args->device, s.q_cols);
+    s.ld_qkv = tv_attention_row_stride(dtype, args->device, s.qkv_cols);
     s.vocab = tv_vocab_shard_of(c->vocab_size, T, t);
     return s;
 }
@@ -84,8 +87,8 @@ static void place_layer(const struct tv_model_args *args, const struct tv_model_
     const tv_dtype_t dtype = layout->dtype;
     const int64_t ff_cols = s->F * (args->config.family == TV_LLAMA ? 2 : 1);
     l->norm1 = place_norm(args, layout, chunk);
-    l->qkv = take_place(args, chunk, s->rows * s->qkv_cols, dtype, TV_RECOMPUTE_FULL);
-    l->att = take_place(args, chunk, s->rows * s->q_cols, dtype, TV_RECOMPUTE_FULL);
+    l->qkv = take_place(args, chunk, s->rows * s->ld_qkv, dtype, TV_RECOMPUTE_FULL);
+    l->att = take_place(args, chunk, s->rows * s->ld_att, dtype, TV_RECOMPUTE_FULL);
     l->lse = take_place(args, chunk, s->rows * s->num_heads, TV_F32, TV_RECOMPUTE_FULL);
     l->mid = take_place(args, chunk, s->own.num * s->C, dtype, TV_RECOMPUTE_FULL);
     l->norm2 = place_norm(args, layout, chunk);
@@ -98,8 +101,8 @@ static void place_layer_scratch(struct tv_model_layout *layout, int64_t *end)
     const struct tv_model_sizes *s = &layout->sizes;
     const tv_dtype_t dtype = layout->dtype;
     layout->d_act = take_bytes(end, s->rows * s->F, dtype);
-    layout->d_qkv = take_bytes(end, s->rows * s->qkv_cols, dtype);
-    layout->d_att = take_bytes(end, s->rows * s->q_cols, dtype);
+    layout->d_qkv = take_bytes(end, s->rows * s->ld_qkv, dtype);
+    layout->d_att = take_bytes(end, s->rows * s->ld_att, dtype);
     layout->attention_work =
         take_bytes(end, tv_attention_work_count(dtype, s->rows, s->q_cols), TV_F32);
 }
@@ -243,7 +246,7 @@ tv_status_t tv_model_layout_create(const struct tv_model_args *args,
                                    tv_dtype_t dtype, struct tv_model_layout *layout_out)
 {
     struct tv_model_layout layout = {
-        .sizes = sizes_of(args, T, t), .dtype = dtype, .num_chunks = args->num_chunks};
+        .sizes = sizes_of(args, T, t, dtype), .dtype = dtype, .num_chunks = args->num_chunks};
     for (int c = 0; c < args->num_chunks; c++)
         layout.num_units += args->chunks[c].num_units;
     layout.chunks = calloc((size_t)layout.num_chunks, sizeof(*layout.chunks));

@@ -26,6 +26,7 @@ struct tv_model_sizes {
         own;      /* this rank's between matrices: R/T under sequence parallelism, else R */
     int64_t C, F; /* channels; this rank's columns of the feed-forward matrix */
     int64_t q_cols, kv_cols, qkv_cols;     /* this rank's query, key (= value) and fused columns */
+    int64_t ld_att, ld_qkv;                /* between rows of q_cols, of qkv_cols */
     int num_heads, num_kv_heads, head_dim; /* this rank's */
     struct tv_vocab_shard vocab;
 };

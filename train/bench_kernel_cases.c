@@ -178,12 +178,25 @@ static void fill_dropout(struct tv_room *room, const struct tv_kernel_sizes *s,
         .y = tv_take(room, count)};
 }
 
+/* Columns and strides of attention's tensors on one rank, as in a layer. */
+struct attention_sizes {
+    int64_t q, kv;
+    int64_t ld_o, ld_qkv;
+};
+static struct attention_sizes attention_sizes_of(const struct tv_kernel_sizes *s)
+{
+    struct attention_sizes of = {.q = (int64_t)s->num_heads * s->head_dim,
+                                 .kv = (int64_t)s->num_kv_heads * s->head_dim};
+    of.ld_o = tv_attention_row_stride(s->dtype, s->device, of.q);
+    of.ld_qkv = tv_attention_row_stride(s->dtype, s->device, of.q + 2 * of.kv);
+    return of;
+}
+
 static void fill_attention_forward(struct tv_room *room, const struct tv_kernel_sizes *s,
                                    struct tv_kernel_case *one)
 {
-    const int64_t q = (int64_t)s->num_heads * s->head_dim;
-    const int64_t kv = (int64_t)s->num_kv_heads * s->head_dim, all = q + 2 * kv;
-    void *qkv = tv_take(room, s->rows * all);
+    const struct attention_sizes of = attention_sizes_of(s);
+    void *qkv = tv_take(room, s->rows * of.ld_qkv);
     one->args.attention_forward =
         (struct tv_attention_args){.batch = s->batch,
                                    .seq_length = s->seq_length,
@@ -191,22 +204,21 @@ static void fill_attention_forward(struct tv_room *room, const struct tv_kernel_
                                    .num_kv_heads = s->num_kv_heads,
                                    .head_dim = s->head_dim,
                                    .q = qkv,
-                                   .k = tv_room_part(room, qkv, q),
-                                   .v = tv_room_part(room, qkv, q + kv),
-                                   .ld_q = all,
-                                   .ld_k = all,
-                                   .ld_v = all,
-                                   .o = tv_take(room, s->rows * q),
-                                   .ld_o = q,
+                                   .k = tv_room_part(room, qkv, of.q),
+                                   .v = tv_room_part(room, qkv, of.q + of.kv),
+                                   .ld_q = of.ld_qkv,
+                                   .ld_k = of.ld_qkv,
+                                   .ld_v = of.ld_qkv,
+                                   .o = tv_take(room, s->rows * of.ld_o),
+                                   .ld_o = of.ld_o,
                                    .lse = tv_take_floats(room, s->rows * s->num_heads)};
 }
 
 static void fill_attention_backward(struct tv_room *room, const struct tv_kernel_sizes *s,
                                     struct tv_kernel_case *one)
 {
-    const int64_t q = (int64_t)s->num_heads * s->head_dim;
-    const int64_t kv = (int64_t)s->num_kv_heads * s->head_dim, all = q + 2 * kv;
-    void *qkv = tv_take(room, s->rows * all), *d_qkv = tv_take(room, s->rows * all);
+    const struct attention_sizes of = attention_sizes_of(s);
+    void *qkv = tv_take(room, s->rows * of.ld_qkv), *d_qkv = tv_take(room, s->rows * of.ld_qkv);
     one->args.attention_backward = (struct tv_attention_backward_args){
         .batch = s->batch,
         .seq_length = s->seq_length,
@@ -214,23 +226,23 @@ static void fill_attention_backward(struct tv_room *room, const struct tv_kernel
         .num_kv_heads = s->num_kv_heads,
         .head_dim = s->head_dim,
         .q = qkv,
-        .k = tv_room_part(room, qkv, q),
-        .v = tv_room_part(room, qkv, q + kv),
-        .ld_q = all,
-        .ld_k = all,
-        .ld_v = all,
-        .o = tv_take(room, s->rows * q),
-        .d_o = tv_take(room, s->rows * q),
-        .ld_o = q,
-        .ld_do = q,
+        .k = tv_room_part(room, qkv, of.q),
+        .v = tv_room_part(room, qkv, of.q + of.kv),
+        .ld_q = of.ld_qkv,
+        .ld_k = of.ld_qkv,
+        .ld_v = of.ld_qkv,
+        .o = tv_take(room, s->rows * of.ld_o),
+        .d_o = tv_take(room, s->rows * of.ld_o),
+        .ld_o = of.ld_o,
+        .ld_do = of.ld_o,
         .lse = tv_take_constant(room, s->rows * s->num_heads, logf((float)s->seq_length) + 1),
         .dq = d_qkv,
-        .dk = tv_room_part(room, d_qkv, q),
-        .dv = tv_room_part(room, d_qkv, q + kv),
-        .ld_dq = all,
-        .ld_dk = all,
-        .ld_dv = all,
-        .work = tv_take_floats(room, tv_attention_work_count(s->dtype, s->rows, q))};
+        .dk = tv_room_part(room, d_qkv, of.q),
+        .dv = tv_room_part(room, d_qkv, of.q + of.kv),
+        .ld_dq = of.ld_qkv,
+        .ld_dk = of.ld_qkv,
+        .ld_dv = of.ld_qkv,
+        .work = tv_take_floats(room, tv_attention_work_count(s->dtype, s->rows, of.q))};
 }
 
 static void fill_gelu_forward(struct tv_room *room, const struct tv_kernel_sizes *s,

@@ -29,6 +29,7 @@ struct tv_kernel_sizes tv_kernel_sizes_of(const struct tv_run *run)
         .vocab = vocab,
         .rows = rows,
         .head_rows = tv_vocab_chunks_of(rows, vocab, run->dtype, run->device_kind).rows,
+        .device = run->device_kind,
     };
 }
 

@@ -21,6 +21,7 @@ struct tv_kernel_sizes {
     int batch, seq_length, hidden, num_heads, num_kv_heads, head_dim, ffn;
     int64_t vocab, rows; /* rows: batch x seq_length */
     int64_t head_rows;   /* of them, those that the head and the loss take at once */
+    tv_device_kind_t device;
 };
 struct tv_kernel_sizes tv_kernel_sizes_of(const struct tv_run *run);
 

@@ -406,8 +406,8 @@ static void fetch_queries(struct backward_tile *t, struct head_place of, int las
 }
 
 /* What products fetch while the tile of keys from `from` is at work, the thread's next key/value head being `next`: all
- * of that one, by the products with weights; or, by all products, first what is left of this one, then, behind its first
- * tile, what the next one's first tile reads. */
+ * of that one, by the products with weights; or, by all products, first what is left of this one, then, behind its
+ * first tile, what the next one's first tile reads. */
 static void look_ahead(struct backward_tile *t, int from, int next)
 {
     const struct tv_attention_backward_args *a = t->a;

@@ -14,6 +14,7 @@ struct Family {
     int is_llama, num_kv_heads, is_tied;
     std::vector<int> tensor_sizes;
     bool has_documents = false;
+    int hidden_size = 32;
 };
 
 struct tv_model_config config_of(const Family &family)
@@ -21,12 +22,15 @@ struct tv_model_config config_of(const Family &family)
     struct tv_model_config config = family.is_llama ? small_llama() : small_gpt2();
     config.num_kv_heads = family.num_kv_heads;
     config.is_tied = family.is_tied;
+    config.hidden_size = family.hidden_size;
     return config;
 }
 
 StepCase step_of(const Family &family)
 {
     StepCase step = some_step(config_of(family));
+    if (family.hidden_size > 32) /* scores no steeper than those of 32 channels */
+        step.weights = some_weights(step.config, 0.15 * std::sqrt(32.0 / family.hidden_size));
     if (family.has_documents)
         reset_documents(&step);
     return step;
@@ -170,7 +174,8 @@ TEST_P(Axes, TwiceTheSameBits)
     EXPECT_EQ(once.grad_square_sum, twice.grad_square_sum);
 }
 
-/* kv heads: as many as heads, one per rank or fewer than ranks (4 and 2 over 8; 2 over 4; 1). */
+/* kv heads: as many as heads, one per rank or fewer than ranks (4 and 2 over 8; 2 over 4; 1). Wide: attention's rows on
+ * one rank are multiples of 1 KiB, and lie a line further apart (tv_attention_row_stride); on 2 ranks they are not. */
 INSTANTIATE_TEST_SUITE_P(Model, Axes,
                          testing::Values(Family{"Gpt2", 0, 8, 1, {2, 4, 8}},
                                          Family{"Llama", 1, 8, 0, {2, 4, 8}},
@@ -178,7 +183,9 @@ INSTANTIATE_TEST_SUITE_P(Model, Axes,
                                          Family{"LlamaKv2", 1, 2, 0, {2, 4, 8}},
                                          Family{"LlamaTiedKv1", 1, 1, 1, {2, 4, 8}},
                                          Family{"Gpt2Documents", 0, 8, 1, {2, 4, 8}, true},
-                                         Family{"LlamaDocuments", 1, 4, 0, {2, 4, 8}, true}),
+                                         Family{"LlamaDocuments", 1, 4, 0, {2, 4, 8}, true},
+                                         Family{"Gpt2Wide", 0, 8, 1, {2, 4}, false, 256},
+                                         Family{"LlamaWide", 1, 4, 0, {2, 4}, false, 256}),
                          [](const testing::TestParamInfo<Family> &which) {
                              return which.param.name;
                          });

@@ -116,6 +116,29 @@ TEST(Memory, OfOneSlotWithCutRowsByHand)
     EXPECT_EQ(4 * (scratch + 3 * rows), bytes[TV_MEM_BUFFERS]);
 }
 
+/* 256 channels: rows of 3 KiB (qkv) and 1 KiB (out) are 64 bytes further apart on a CPU, rows of 512 bytes are not. */
+TEST(Memory, OfAttentionWhoseRowsWouldShareSetsOfTheCache)
+{
+    const Chunks chunks = {{2, 1, 1, 0}};
+    StepCase step = some_step(small_gpt2());
+    step.config.hidden_size = 256;
+    struct tv_model_args args = args_of(step, {}, chunks);
+    const auto memory = [&](tv_device_kind_t device, tv_dtype_t dtype, int T, tv_mem_kind_t kind) {
+        std::array<int64_t, TV_NUM_MEM_KINDS> bytes = {};
+        args.device = device;
+        EXPECT_EQ(TV_OK, tv_model_memory(&args, T, dtype, bytes.data())) << tv_error_message();
+        return bytes[kind];
+    };
+    for (const tv_mem_kind_t kind : {TV_MEM_ACTIVATIONS, TV_MEM_BUFFERS}) { /* d_qkv, d_att */
+        EXPECT_EQ(rows * 2 * 64,
+                  memory(TV_DEVICE_CPU, TV_F32, 1, kind) - memory(TV_DEVICE_CUDA, TV_F32, 1, kind));
+        EXPECT_EQ(0,
+                  memory(TV_DEVICE_CPU, TV_F32, 2, kind) - memory(TV_DEVICE_CUDA, TV_F32, 2, kind));
+        EXPECT_EQ(0, memory(TV_DEVICE_CPU, TV_BF16, 1, kind) -
+                         memory(TV_DEVICE_CUDA, TV_BF16, 1, kind)); /* 512 and 1536 bytes */
+    }
+}
+
 TEST(Memory, OfSlotsAndWorkingSets)
 {
     EXPECT_EQ(4 * 5 * (norms + attention + ff + act),
