@@ -72,6 +72,27 @@ static inline float tv_fast_exp2(float x)
     return p * tv_power_of_2(shifted);
 }
 
+/* log2 of a normal x > 0: n + log2(1 + f), 1 + f the part of x in [1/sqrt 2, sqrt 2), and a minimax polynomial of
+ * degree 8 for log2(1 + f) / f (relative error 3e-8). Within 2 units in the last place; NaN for NaN and infinity. */
+static inline float tv_fast_log2(float x)
+{
+    static const float coefficients[] = {0.125837013f,  -0.207269728f, 0.215715602f,
+                                         -0.238944829f, 0.287916243f,  -0.360703677f,
+                                         0.480910629f,  -0.721347332f, 1.44269502f};
+    const uint32_t least = 0x3f3504f3; /* 1/sqrt 2 */
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof(bits));
+    const int32_t n = (int32_t)(bits - least) >> 23;
+    bits -= (uint32_t)n << 23;
+    float part;
+    memcpy(&part, &bits, sizeof(part));
+    const float f = part - 1;
+    float p = 0;
+    for (size_t i = 0; i < sizeof(coefficients) / sizeof(coefficients[0]); i++)
+        p = p * f + coefficients[i];
+    return p * f + ((float)n + (x - x));
+}
+
 /* What lies `ahead_bytes` behind x, `bytes` of it, sets out for the first cache, so that a loop with work to do does
  * not wait for it later. Past the end of an array nothing happens. */
 enum { TV_AHEAD_BYTES = 4096 };

@@ -21,19 +21,13 @@ enum {
     PAIRS = TV_TILE * (MAX_KEYS + TV_STRIP)
 };
 
-/* Rows of sums, with a stride. */
-struct sums {
-    float *data;
-    int64_t ld;
-};
-
 struct backward_tile {
     _Alignas(TV_LINE_BYTES) float k_turned[TURNED_ELEMENTS]; /* [width, keys], scaled */
     float v_turned[TURNED_ELEMENTS];
     float p[PAIRS], ds[PAIRS]; /* [queries, keys] */
     float rooms[3][TILE_ELEMENTS], sum_rooms[2][TILE_ELEMENTS];
-    struct sums dk, dv; /* [keys, width] */
-    int num_begun;      /* the first so many keys have sums; the others nothing yet */
+    struct tv_sums dk, dv; /* [keys, width] */
+    int num_begun;         /* the first so many keys have sums; the others nothing yet */
     const struct tv_attention_backward_args *a;
     int b, kv;            /* sequence and key/value head */
     int from, cols, keys; /* keys [from, from + cols), of a tile of up to `keys` */
@@ -136,7 +130,8 @@ static enum tv_tile_shape shape_of(const struct backward_tile *t, const struct q
 
 /* sums [to - from, width] of keys [from, to) += (=) pairs^T right: over the queries from a key's own on */
 static void add_to_some(struct backward_tile *t, const struct query_tile *q, const float *pair,
-                        struct tv_part right, struct sums to_keys, int from, int to, int accumulate)
+                        struct tv_part right, struct tv_sums to_keys, int from, int to,
+                        int accumulate)
 {
     const struct tv_tile_args tile = {.m = to - from,
                                       .n = t->width,
@@ -162,7 +157,7 @@ static int num_seen(const struct backward_tile *t, const struct query_tile *q)
 }
 
 static void add_to_keys(struct backward_tile *t, const struct query_tile *q, const float *pair,
-                        struct tv_part right, struct sums to_keys)
+                        struct tv_part right, struct tv_sums to_keys)
 {
     const int seen = num_seen(t, q), begun = tv_least(t->num_begun, seen);
     if (begun > 0)
@@ -172,7 +167,7 @@ static void add_to_keys(struct backward_tile *t, const struct query_tile *q, con
 }
 
 /* dq [queries, width] += (=) ds k */
-static void add_keys(struct backward_tile *t, const struct query_tile *q, struct sums dq,
+static void add_keys(struct backward_tile *t, const struct query_tile *q, struct tv_sums dq,
                      int accumulate)
 {
     const struct tv_tile_args tile = {.m = q->rows,
@@ -252,12 +247,12 @@ static void weights_and_scores(struct backward_tile *t, const struct query_tile 
 }
 
 /* Where a head's dq is added up: fp32, in place or in the room for it. */
-static struct sums dq_sums(const struct tv_attention_backward_args *a, int64_t row, int head)
+static struct tv_sums dq_sums(const struct tv_attention_backward_args *a, int64_t row, int head)
 {
     const int64_t cols = (int64_t)a->num_heads * a->head_dim, col = (int64_t)head * a->head_dim;
     if (TV_STORAGE_DTYPE == TV_F32)
-        return (struct sums){(float *)a->dq + row * a->ld_dq + col, a->ld_dq};
-    return (struct sums){a->work + row * cols + col, cols};
+        return (struct tv_sums){(float *)a->dq + row * a->ld_dq + col, a->ld_dq};
+    return (struct tv_sums){a->work + row * cols + col, cols};
 }
 
 /* The tile of keys that holds the first one which the queries from `first` see. */
@@ -279,11 +274,11 @@ static void add_to_queries(struct backward_tile *t, const struct query_tile *q)
     const int64_t row = (int64_t)t->b * a->seq_length + q->first;
     const int is_first = t->from == first_tile(t, q->first),
               is_last = t->from == last_tile(t, q->first), h = a->head_dim;
-    const struct sums dq = dq_sums(a, row, q->head);
+    const struct tv_sums dq = dq_sums(a, row, q->head);
     if (t->width == h) {
         add_keys(t, q, dq, !is_first);
     } else {
-        const struct sums more = {t->rooms[1], t->width}; /* queries are not read any more */
+        const struct tv_sums more = {t->rooms[1], t->width}; /* queries are not read any more */
         add_keys(t, q, more, 0);
         for (int i = 0; i < q->rows; i++) {
 #pragma omp simd
@@ -312,37 +307,25 @@ static void add_pair(struct backward_tile *t, int head, int first, int gradients
         add_to_queries(t, &q);
 }
 
-/* Where a gradient of the tile's keys is added up: in place, where it is fp32 and its rows are whole steps. */
-static int is_in_place(const struct backward_tile *t)
+/* Sums of the tile's keys from `row` on -> their gradient */
+static void finish_keys(const struct backward_tile *t, struct tv_sums sums, void *gradient,
+                        int64_t ld, int64_t row)
 {
-    return TV_STORAGE_DTYPE == TV_F32 && t->width == t->a->head_dim;
-}
-
-static struct sums begin_keys(struct backward_tile *t, void *gradient, int64_t ld, int64_t row,
-                              float *room)
-{
-    if (is_in_place(t))
-        return (struct sums){(float *)gradient + row * ld + (int64_t)t->kv * t->width, ld};
-    return (struct sums){room, t->width};
-}
-
-static void finish_keys(const struct backward_tile *t, struct sums sums, void *gradient, int64_t ld,
-                        int64_t row)
-{
-    if (!is_in_place(t))
-        tv_store_part(sums.data, sums.ld, gradient, ld, row, t->cols, t->kv, t->a->head_dim);
+    const int h = t->a->head_dim;
+    if (!tv_is_in_place(h))
+        tv_store_part(sums.data, sums.ld, gradient, ld, row, t->cols, t->kv, h);
 }
 
 /* All queries that see the keys from `from`. A key's own query does, so that all sums have begun in the end. */
 static void backward_keys(struct backward_tile *t, int from, int gradients)
 {
     const struct tv_attention_backward_args *a = t->a;
-    const int group = a->num_heads / a->num_kv_heads;
+    const int h = a->head_dim, group = a->num_heads / a->num_kv_heads;
     const int64_t first_row = (int64_t)t->b * a->seq_length + from;
     take_keys(t, from);
     t->num_begun = 0;
-    t->dk = begin_keys(t, a->dk, a->ld_dk, first_row, t->sum_rooms[0]);
-    t->dv = begin_keys(t, a->dv, a->ld_dv, first_row, t->sum_rooms[1]);
+    t->dk = tv_sums_of(a->dk, a->ld_dk, first_row, t->kv, h, t->sum_rooms[0]);
+    t->dv = tv_sums_of(a->dv, a->ld_dv, first_row, t->kv, h, t->sum_rooms[1]);
     for (int head = t->kv * group; head < (t->kv + 1) * group; head++) {
         for (int first = from; first < a->seq_length; first += TV_TILE) {
             if (first_tile(t, first) > from)

@@ -14,12 +14,12 @@
 
 struct forward_tile {
     _Alignas(TV_LINE_BYTES) float q[TV_MAX_HEAD * TV_TILE]; /* [h, queries], scaled */
-    float weights[TV_TILE * TV_TILE];  /* [keys, queries]: scores, then exponentials */
-    float sums[TV_TILE * TV_MAX_HEAD]; /* [queries, padded h]: of weights times values */
-    float top[TV_TILE];                /* largest score so far, but for SLACK */
-    float shrink[TV_TILE];             /* what sums of a smaller top are multiplied by */
-    double total[TV_TILE];             /* sum of exponentials */
-    float rooms[2][TV_TILE * TV_MAX_HEAD];
+    float weights[TV_TILE * TV_TILE]; /* [keys, queries]: scores, then exponentials */
+    struct tv_sums sums;              /* [queries, padded h]: of weights times values */
+    float top[TV_TILE];               /* largest score so far, but for SLACK */
+    float shrink[TV_TILE];            /* what sums of a smaller top are multiplied by */
+    double total[TV_TILE];            /* sum of exponentials */
+    float rooms[2][TV_TILE * TV_MAX_HEAD], sum_room[TV_TILE * TV_MAX_HEAD];
     const struct tv_tiles *tiles;
     struct tv_ahead ahead;
 };
@@ -136,7 +136,7 @@ static void shrink_sums(struct forward_tile *t, int rows, int width)
             continue;
 #pragma omp simd
         for (int d = 0; d < width; d++)
-            t->sums[i * width + d] *= shrink;
+            t->sums.data[i * t->sums.ld + d] *= shrink;
     }
 }
 
@@ -153,8 +153,8 @@ static void add_values(struct forward_tile *t, struct tv_part v, int cols, int r
                                       .b = v.data,
                                       .ld_b = v.ld,
                                       .accumulate = !is_first,
-                                      .c = t->sums,
-                                      .ld_c = width,
+                                      .c = t->sums.data,
+                                      .ld_c = t->sums.ld,
                                       .shape = is_diagonal ? TV_TILE_LOWER : TV_TILE_WHOLE,
                                       .ahead = &t->ahead};
     t->tiles->product(&tile);
@@ -187,17 +187,22 @@ static void add_keys(struct forward_tile *t, const struct tv_attention_args *a, 
 static void store_tile(struct forward_tile *t, const struct tv_attention_args *a, int b, int head,
                        int first, int rows)
 {
-    const int h = a->head_dim, width = tv_padded(h);
+    const int h = a->head_dim;
     const int64_t row = (int64_t)b * a->seq_length + first;
     float *lse = a->lse + ((int64_t)b * a->num_heads + head) * a->seq_length + first;
+    float scale[TV_TILE];
+#pragma omp simd
     for (int i = 0; i < rows; i++) {
-        const float total = (float)t->total[i], scale = 1 / total;
-        const float *sums = t->sums + i * width;
+        const float total = (float)t->total[i];
+        scale[i] = 1 / total;
+        lse[i] = (float)(((double)t->top[i] + (double)tv_fast_log2(total)) * TV_LN_2);
+    }
+    for (int i = 0; i < rows; i++) {
+        const float *sums = t->sums.data + i * t->sums.ld;
         tv_element_t *o = (tv_element_t *)a->o + (row + i) * a->ld_o + (int64_t)head * h;
 #pragma omp simd
         for (int d = 0; d < h; d++)
-            o[d] = tv_store(sums[d] * scale);
-        lse[i] = (float)((double)t->top[i] * TV_LN_2) + logf(total);
+            o[d] = tv_store(sums[d] * scale[i]);
     }
 }
 
@@ -219,6 +224,7 @@ static void forward_queries(struct forward_tile *t, const struct tv_attention_ar
         t->top[i] = -INFINITY;
         t->total[i] = 0;
     }
+    t->sums = tv_sums_of(a->o, a->ld_o, base + first, head, h, t->sum_room);
     const int from = tv_first_key(a->first_keys, base + first) / TV_TILE * TV_TILE;
     for (int key = from; key <= first; key += TV_TILE)
         add_keys(t, a, b, head, first, key, rows, key == from);

@@ -35,14 +35,20 @@ static inline int tv_least(int a, int b)
     return a < b ? a : b;
 }
 
+/* Are a head's rows used in place: are they floats, and whole steps of products? */
+static inline int tv_is_in_place(int h)
+{
+    return TV_STORAGE_DTYPE == TV_F32 && tv_padded(h) == h;
+}
+
 /* Rows [first, first + rows) of head `head` of h columns; room [rows, padded h], where the tensor's own elements will
- * not do: they are not floats, or the head's end is no multiple of a step. */
+ * not do. */
 static inline struct tv_part tv_part_of(const void *tensor, int64_t ld, int64_t first, int rows,
                                         int head, int h, float *room)
 {
     const tv_element_t *from = (const tv_element_t *)tensor + first * ld + (int64_t)head * h;
     const int width = tv_padded(h);
-    if (TV_STORAGE_DTYPE == TV_F32 && width == h)
+    if (tv_is_in_place(h))
         return (struct tv_part){(const float *)(const void *)from, ld};
     for (int i = 0; i < rows; i++) {
 #pragma omp simd
@@ -52,6 +58,21 @@ static inline struct tv_part tv_part_of(const void *tensor, int64_t ld, int64_t 
             room[i * width + d] = 0;
     }
     return (struct tv_part){room, width};
+}
+
+/* Rows of sums, with a stride. */
+struct tv_sums {
+    float *data;
+    int64_t ld;
+};
+
+/* Where rows of a head from `first` on are added up: in the tensor itself, or in room [rows, padded h]. */
+static inline struct tv_sums tv_sums_of(void *tensor, int64_t ld, int64_t first, int head, int h,
+                                        float *room)
+{
+    if (tv_is_in_place(h))
+        return (struct tv_sums){(float *)tensor + first * ld + (int64_t)head * h, ld};
+    return (struct tv_sums){room, tv_padded(h)};
 }
 
 /* from [rows, h], with stride ld_from -> a head's columns of a stored tensor */

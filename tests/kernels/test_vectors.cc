@@ -1,4 +1,4 @@
-// The vector exp against the library's over its whole range; how work is shared; that the copies of
+// The vector exp and log against the library's over their whole ranges; how work is shared; that the copies of
 // the CPU functions for different instruction sets give the same bits.
 #include "kernels/harness.h"
 #include "kernels/kernels_internal.h"
@@ -50,6 +50,26 @@ TEST(Exp2, Edges)
         EXPECT_TRUE(std::isnan(tv_fast_exp2(x))) << payload;
         EXPECT_TRUE(std::isnan(tv_fast_exp(x))) << payload;
     }
+}
+
+TEST(Log2, WithinTwoUnitsInTheLastPlace)
+{
+    double worst = 0;
+    for (double x = 1e-30; x < 1e30; x *= 1.0000317) {
+        const double want = std::log2((double)(float)x);
+        const double unit = std::ldexp(1.0, std::ilogb(want) - 23);
+        worst = std::fmax(worst, std::fabs((double)tv_fast_log2((float)x) - want) / unit);
+    }
+    for (int32_t i = -100000; i <= 100000; i++) { /* both sides of 1 */
+        const float x = 1 + (float)i / (1 << 23);
+        const double want = std::log2((double)x), unit = std::ldexp(1.0, std::ilogb(want) - 23);
+        if (i != 0)
+            worst = std::fmax(worst, std::fabs((double)tv_fast_log2(x) - want) / unit);
+    }
+    EXPECT_LE(worst, 2.0);
+    for (int n = -126; n <= 127; n++)
+        EXPECT_EQ(tv_fast_log2(std::ldexp(1.0f, n)), (float)n);
+    EXPECT_TRUE(std::isnan(tv_fast_log2(NAN)) && std::isnan(tv_fast_log2(INFINITY)));
 }
 
 // Lengths around the numbers of lanes; the largest and the NaN at every place.

@@ -30,7 +30,7 @@ StepCase step_of(const Family &family)
 {
     StepCase step = some_step(config_of(family));
     if (family.hidden_size > 32) /* scores no steeper than those of 32 channels */
-        step.weights = some_weights(step.config, 0.15 * std::sqrt(32.0 / family.hidden_size));
+        step.weights = some_weights(step.config, 0.1 * std::sqrt(32.0 / family.hidden_size));
     if (family.has_documents)
         reset_documents(&step);
     return step;
