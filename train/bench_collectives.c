@@ -4,7 +4,7 @@
 #include "base/clock.h"
 #include "base/device.h"
 #include "train/run_device.h"
-#include "train/schedule_run.h"
+#include "train/spread.h"
 #include <stdlib.h>
 #include <string.h>
 

@@ -2,13 +2,15 @@
 #include "train/bench_kernels.h"
 #include "base/clock.h"
 #include "train/run_device.h"
-#include "train/schedule_run.h"
 #include "train/setup.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { LEAST_ROUNDS = 3, MOST_ROUNDS = 1000, MOST_CALLS = 100, MOST_SETS = 32 };
+/* Rounds between two products. */
+enum { LEAST_GROUPS = 3, MOST_GROUPS = 64, MOST_OF_GROUP = MOST_ROUNDS / LEAST_GROUPS };
+#define GROUP_SECONDS 0.05
 
 struct tv_kernel_sizes tv_kernel_sizes_of(const struct tv_run *run)
 {
@@ -94,32 +96,67 @@ static tv_status_t time_calls(const struct sets *sets, const struct place *place
     return TV_OK;
 }
 
+/* Seconds of the rounds so far, and in groups of them what share of the products beside it each group has. */
+struct rounds {
+    double seconds[MOST_ROUNDS], shares[MOST_GROUPS];
+    double spent, product; /* FLOP/s of the last product */
+    int num, num_groups;
+};
+
+/* Rounds of num_calls for about `enough` seconds, then a product. probe: NULL for none. */
+static tv_status_t time_group(const struct sets *sets, const struct place *place,
+                              const struct tv_matrix_probe *probe, int num_calls, double enough,
+                              double flops, struct rounds *rounds)
+{
+    double seconds = 0, product;
+    int num = 0;
+    while (rounds->num < MOST_ROUNDS && num < MOST_OF_GROUP && (num == 0 || seconds < enough)) {
+        double *of_call = &rounds->seconds[rounds->num++];
+        TV_TRY(time_calls(sets, place, num_calls, of_call));
+        seconds += num_calls * *of_call;
+        num++;
+    }
+    rounds->spent += seconds;
+    if (probe == NULL)
+        return TV_OK;
+    TV_TRY(tv_matrix_probe_round(probe, &product));
+    rounds->shares[rounds->num_groups++] =
+        num * num_calls * flops / seconds / ((rounds->product + product) / 2);
+    rounds->product = product;
+    return TV_OK;
+}
+
 /* On a GPU a round has enough calls for its launch and the wait for it to be a small part. */
-static tv_status_t time_case(const struct sets *sets, const struct place *place, double enough,
+static tv_status_t time_case(const struct sets *sets, const struct place *place,
+                             const struct tv_matrix_probe *probe, double enough,
                              struct tv_kernel_result *result)
 {
     const double long_enough = 2e-3;
-    double seconds[MOST_ROUNDS], spent = 0;
-    int num = 0, num_calls = 1;
-    TV_TRY(time_calls(sets, place, 1, &seconds[0])); /* to warm up */
+    const double of_group = fmax(fmin(enough / LEAST_GROUPS, GROUP_SECONDS), enough / MOST_GROUPS);
+    struct rounds rounds = {0};
+    double seconds;
+    int num_calls = 1;
+    TV_TRY(time_calls(sets, place, 1, &seconds)); /* to warm up */
     if (tv_device_kind(place->device) == TV_DEVICE_CUDA) {
-        TV_TRY(time_calls(sets, place, 1, &seconds[0]));
-        num_calls = (int)fmin(fmax(ceil(long_enough / seconds[0]), 1), MOST_CALLS);
+        TV_TRY(time_calls(sets, place, 1, &seconds));
+        num_calls = (int)fmin(fmax(ceil(long_enough / seconds), 1), MOST_CALLS);
     }
-    while (num < MOST_ROUNDS && (num < LEAST_ROUNDS || spent < enough)) {
-        TV_TRY(time_calls(sets, place, num_calls, &seconds[num]));
-        spent += num_calls * seconds[num++];
-    }
-    result->rounds = num;
-    result->median = tv_median(seconds, num); /* sorts */
-    result->low = seconds[0];
-    result->high = seconds[num - 1];
+    if (probe != NULL)
+        TV_TRY(tv_matrix_probe_round(probe, &rounds.product));
+    while (rounds.num < LEAST_ROUNDS ||
+           (rounds.spent < enough && rounds.num < MOST_ROUNDS && rounds.num_groups < MOST_GROUPS))
+        TV_TRY(time_group(sets, place, probe, num_calls, of_group, result->work.flops, &rounds));
+    result->rounds = rounds.num;
+    result->seconds = tv_spread_of(rounds.seconds, rounds.num);
+    result->has_beside = probe != NULL;
+    if (probe != NULL)
+        result->beside = tv_spread_of(rounds.shares, rounds.num_groups);
     return TV_OK;
 }
 
 /* Adds a result, where the case is one of those that are asked for. */
 static tv_status_t measure_case(struct tv_kernels_bench *bench, int index,
-                                const struct place *place,
+                                const struct place *place, const struct tv_matrix_probe *probe,
                                 const struct tv_bench_step_options *options)
 {
     struct tv_kernel_result *result = &bench->results[bench->num_results];
@@ -131,6 +168,8 @@ static tv_status_t measure_case(struct tv_kernels_bench *bench, int index,
     if (options->only != NULL && strstr(one->name, options->only) == NULL)
         return TV_OK;
     bench->num_results++;
+    snprintf(result->name, sizeof(result->name), "%s", one->name);
+    result->kernel = one->kernel;
     sets.num = num_sets(place, num_bytes);
     TV_TRY(
         tv_buffer_create(place->device, (size_t)(sets.num * num_bytes), TV_MEM_BUFFERS, &memory));
@@ -138,26 +177,27 @@ static tv_status_t measure_case(struct tv_kernels_bench *bench, int index,
     for (int i = 0; i < sets.num && status == TV_OK; i++)
         status = tv_kernel_case_fill(&bench->sizes, index, place->stream,
                                      (char *)memory.data + i * num_bytes, &sets.of[i], &num_bytes);
-    if (status == TV_OK)
-        status = time_case(&sets, place, options->seconds, result);
-    tv_buffer_destroy(&memory);
-    TV_TRY(status);
-    snprintf(result->name, sizeof(result->name), "%s", one->name);
-    result->kernel = one->kernel;
     result->work = tv_kernel_work_of(one->kernel, &one->args, bench->sizes.dtype);
-    return TV_OK;
+    if (status == TV_OK)
+        status = time_case(&sets, place, result->work.flops > 0 ? probe : NULL, options->seconds,
+                           result);
+    tv_buffer_destroy(&memory);
+    return status;
 }
 
-static tv_status_t raise_peak(struct tv_comm *world, const struct place *place,
-                              const struct tv_bench_step_options *options, struct tv_peak *peak)
+static tv_status_t measure_cases(struct tv_kernels_bench *bench, int num_cases,
+                                 const struct place *place, const struct tv_peak_args *args,
+                                 const struct tv_bench_step_options *options)
 {
-    const struct tv_peak_args args = {.world = world,
-                                      .stream = place->stream,
-                                      .kernels = place->kernels,
-                                      .matrix_size = options->matrix_size,
-                                      .tensor_bytes = (int64_t)options->triad_mib << 20,
-                                      .seconds = options->seconds};
-    return tv_peak_raise(&args, peak);
+    struct tv_matrix_probe probe = {0};
+    const int has_probe = tv_device_kind(place->device) == TV_DEVICE_CPU;
+    if (has_probe)
+        TV_TRY(tv_matrix_probe_open(args, &probe));
+    tv_status_t status = TV_OK;
+    for (int i = 0; i < num_cases && status == TV_OK; i++)
+        status = measure_case(bench, i, place, has_probe ? &probe : NULL, options);
+    tv_matrix_probe_close(&probe);
+    return status;
 }
 
 static void hold_against_peaks(struct tv_kernels_bench *bench)
@@ -179,14 +219,19 @@ static tv_status_t measure(struct tv_comm *world, const struct place *place,
     bench->results = calloc((size_t)num_cases, sizeof(*bench->results));
     if (bench->results == NULL)
         return TV_ERR(TV_NO_MEMORY, "results of %d kernels", num_cases);
-    TV_TRY(raise_peak(world, place, options, &bench->peak));
-    for (int i = 0; i < num_cases; i++)
-        TV_TRY(measure_case(bench, i, place, options));
+    const struct tv_peak_args args = {.world = world,
+                                      .stream = place->stream,
+                                      .kernels = place->kernels,
+                                      .matrix_size = options->matrix_size,
+                                      .tensor_bytes = (int64_t)options->triad_mib << 20,
+                                      .seconds = options->seconds};
+    TV_TRY(tv_peak_raise(&args, &bench->peak));
+    TV_TRY(measure_cases(bench, num_cases, place, &args, options));
     if (bench->num_results == 0)
         return TV_ERR(TV_INVALID,
                       "--only %s: no kernel's name holds that; without it all are timed and named",
                       options->only);
-    TV_TRY(raise_peak(world, place, options, &bench->peak));
+    TV_TRY(tv_peak_raise(&args, &bench->peak));
     hold_against_peaks(bench);
     return TV_OK;
 }

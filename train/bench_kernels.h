@@ -6,6 +6,7 @@
 #include "train/bench_peak.h"
 #include "train/bench_step_options.h"
 #include "train/run.h"
+#include "train/spread.h"
 
 TV_BEGIN_C
 union tv_any_kernel_args {
@@ -52,10 +53,14 @@ struct tv_kernel_result {
     char name[40];
     tv_kernel_t kernel;
     int rounds;
-    double low, median, high; /* seconds of a call */
+    struct tv_spread seconds; /* of a call */
     struct tv_kernel_work work;
     double roofline; /* seconds: the longer of work.flops and work.bytes at the peaks */
     int is_compute_bound;
+    /* FLOP/s of some calls as a share of the mean of a product (peak) before and after them; on the CPU, of kernels
+     * whose FLOPs are counted. */
+    int has_beside;
+    struct tv_spread beside;
 };
 struct tv_kernels_bench {
     struct tv_kernel_sizes sizes;

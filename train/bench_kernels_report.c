@@ -5,12 +5,15 @@
 
 static void print_result(FILE *out, const struct tv_kernel_result *r)
 {
-    char flops[32] = "-";
+    char flops[32] = "-", beside[32] = "-";
     if (r->work.flops > 0)
-        snprintf(flops, sizeof(flops), "%.2f", r->work.flops / r->median / 1e9);
-    fprintf(out, "%-23s %10.3f %10.3f %9s %8.2f %7s %7.1f\n", r->name, 1e3 * r->median,
-            1e3 * r->low, flops, r->work.bytes / r->median / 1e9,
-            r->is_compute_bound ? "compute" : "memory", 100 * r->roofline / r->median);
+        snprintf(flops, sizeof(flops), "%.2f", r->work.flops / r->seconds.median / 1e9);
+    if (r->has_beside)
+        snprintf(beside, sizeof(beside), "%.1f", 100 * r->beside.median);
+    fprintf(out, "%-22s %9.3f %9.3f %7s %6.1f %7s %7.1f %6s\n", r->name, 1e3 * r->seconds.median,
+            1e3 * r->seconds.low, flops, r->work.bytes / r->seconds.median / 1e9,
+            r->is_compute_bound ? "compute" : "memory", 100 * r->roofline / r->seconds.median,
+            beside);
 }
 
 static void print_text(FILE *out, const struct tv_kernels_bench *bench,
@@ -24,22 +27,24 @@ static void print_text(FILE *out, const struct tv_kernels_bench *bench,
             s->num_kv_heads, s->head_dim, s->ffn, s->vocab, tv_precision_name(s->dtype),
             bench->num_threads, bench->peak.flops_per_second / 1e9, options->matrix_size,
             options->matrix_size, options->matrix_size, bench->peak.bytes_per_second / 1e9);
-    fprintf(out, "%-23s %10s %10s %9s %8s %7s %7s\n", "kernel", "median ms", "lowest ms", "GFLOP/s",
-            "GB/s", "bound", "% of it");
+    fprintf(out, "%-22s %9s %9s %7s %6s %7s %7s %6s\n", "kernel", "median ms", "lowest ms",
+            "GFLOP/s", "GB/s", "bound", "% of it", "beside");
     for (int i = 0; i < bench->num_results; i++)
         print_result(out, &bench->results[i]);
     fputs("\nMore than 100 % of a memory bound: the tensors stay in a cache.\n", out);
+    if (s->device == TV_DEVICE_CPU)
+        fputs("beside: % of products between the calls, for machines whose speed moves.\n", out);
 }
 
 static json_t *result_json(const struct tv_kernel_result *r)
 {
-    return json_pack("{s:s, s:s, s:s, s:i, s:{s:f, s:f, s:f}, s:f, s:f, s:s, s:f, s:f}", "name",
-                     r->name, "kernel", tv_kernel_name(r->kernel), "group",
-                     tv_kernel_group_name(tv_kernel_group(r->kernel)), "rounds", r->rounds,
-                     "seconds", "low", r->low, "median", r->median, "high", r->high, "flops",
-                     r->work.flops, "bytes", r->work.bytes, "bound",
-                     r->is_compute_bound ? "compute" : "memory", "roofline_seconds", r->roofline,
-                     "share_of_roofline", r->roofline / r->median);
+    return json_pack(
+        "{s:s, s:s, s:s, s:i, s:o, s:f, s:f, s:s, s:f, s:f, s:o}", "name", r->name, "kernel",
+        tv_kernel_name(r->kernel), "group", tv_kernel_group_name(tv_kernel_group(r->kernel)),
+        "rounds", r->rounds, "seconds", tv_spread_json(r->seconds), "flops", r->work.flops, "bytes",
+        r->work.bytes, "bound", r->is_compute_bound ? "compute" : "memory", "roofline_seconds",
+        r->roofline, "share_of_roofline", r->roofline / r->seconds.median,
+        "share_of_products_beside", r->has_beside ? tv_spread_json(r->beside) : json_null());
 }
 
 static json_t *make_json(const struct tv_kernels_bench *bench,

@@ -2,7 +2,7 @@
 #include "train/bench_peak.h"
 #include "base/clock.h"
 #include "base/rng.h"
-#include "train/schedule_run.h"
+#include "train/spread.h"
 #include <math.h>
 
 enum { LEAST_ROUNDS = 3, MOST_ROUNDS = 4096, CALLS_OF_A_GPU = 8 };

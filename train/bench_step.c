@@ -3,7 +3,6 @@
 #include "base/clock.h"
 #include "train/loop.h"
 #include "train/run_device.h"
-#include "train/schedule_run.h"
 #include "train/trainer_internal.h"
 #include <stdlib.h>
 
@@ -273,13 +272,6 @@ static double step_seconds(const struct tv_step_bench *bench, int step, int part
     return seconds;
 }
 
-/* values [num >= 1] is sorted */
-static struct tv_spread spread_of(double *values, int num)
-{
-    const double median = tv_median(values, num); /* sorts */
-    return (struct tv_spread){values[0], median, values[num - 1]};
-}
-
 tv_status_t tv_step_bench_spread(const struct tv_step_bench *bench, int part,
                                  struct tv_spread *spread_out)
 {
@@ -288,7 +280,7 @@ tv_status_t tv_step_bench_spread(const struct tv_step_bench *bench, int part,
         return TV_ERR(TV_NO_MEMORY, "%d steps", bench->num_steps);
     for (int s = 0; s < bench->num_steps; s++)
         seconds[s] = step_seconds(bench, s, part);
-    *spread_out = spread_of(seconds, bench->num_steps);
+    *spread_out = tv_spread_of(seconds, bench->num_steps);
     free(seconds);
     return TV_OK;
 }
@@ -303,7 +295,7 @@ tv_status_t tv_step_bench_share(const struct tv_step_bench *bench, struct tv_spr
         const double peak = (bench->beside[s] + bench->beside[s + 1]) / 2;
         shares[s] = flops / step_seconds(bench, s, TV_WHOLE_ALONE) / peak;
     }
-    *share_out = spread_of(shares, bench->num_steps);
+    *share_out = tv_spread_of(shares, bench->num_steps);
     free(shares);
     return TV_OK;
 }

@@ -15,6 +15,7 @@
 #include "train/bench_peak.h"
 #include "train/bench_step_options.h"
 #include "train/run.h"
+#include "train/spread.h"
 
 TV_BEGIN_C
 enum {
@@ -52,10 +53,6 @@ TV_MUST_CHECK tv_status_t tv_step_bench_measure(struct tv_comm *world, struct tv
                                                 int *is_common_out);
 void tv_step_bench_free(struct tv_step_bench *bench);
 
-/* Lowest, median and highest of some numbers. */
-struct tv_spread {
-    double low, median, high;
-};
 enum { TV_WHOLE = -1, TV_WHOLE_ALONE = -2 };
 /* Over the steps: seconds of the slowest rank (TV_WHOLE, and of steps without timed kernels TV_WHOLE_ALONE), or of a
  * part, the mean of the ranks. */

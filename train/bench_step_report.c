@@ -137,12 +137,6 @@ static tv_status_t print_text(FILE *out, const struct tv_step_bench *bench,
 
 /* ---- JSON ---- */
 
-static json_t *spread_json(struct tv_spread s)
-{
-    return json_pack("{s:o, s:o, s:o}", "median", tv_metrics_number(s.median), "low",
-                     tv_metrics_number(s.low), "high", tv_metrics_number(s.high));
-}
-
 static tv_status_t parts_json(const struct tv_step_bench *bench, json_t **parts_out)
 {
     json_t *parts = json_array();
@@ -155,8 +149,8 @@ static tv_status_t parts_json(const struct tv_step_bench *bench, json_t **parts_
         }
         json_array_append_new(
             parts, json_pack("{s:s, s:o, s:f, s:f, s:f}", "name", tv_part_name(p), "seconds",
-                             spread_json(spread), "mean", tv_step_bench_mean(bench, p), "slowest",
-                             tv_step_bench_slowest(bench, p), "share",
+                             tv_spread_json(spread), "mean", tv_step_bench_mean(bench, p),
+                             "slowest", tv_step_bench_slowest(bench, p), "share",
                              tv_step_bench_mean(bench, p) / tv_step_bench_mean(bench, TV_WHOLE)));
     }
     *parts_out = parts;
@@ -246,11 +240,11 @@ static tv_status_t make_json(const struct tv_step_bench *bench, const struct tv_
         "s:{s:f, s:f, s:f}, s:o, s:o, s:o, s:o}",
         "sizes", sizes_json(bench, run), "steps", bench->num_steps, "warmup_steps",
         options->num_warmup, "tokens_per_step", (json_int_t)bench->tokens_per_step,
-        "flops_per_token", bench->flops_per_token, "step_seconds", spread_json(step),
-        "timed_step_seconds", spread_json(timed), "tokens_per_second",
-        spread_json(rate_of(step, tokens)), "model_flops_per_second", spread_json(flops),
-        "share_of_peak", spread_json(share), "share_of_products_beside",
-        bench->has_beside ? spread_json(beside) : NULL, "flops_per_second_beside",
+        "flops_per_token", bench->flops_per_token, "step_seconds", tv_spread_json(step),
+        "timed_step_seconds", tv_spread_json(timed), "tokens_per_second",
+        tv_spread_json(rate_of(step, tokens)), "model_flops_per_second", tv_spread_json(flops),
+        "share_of_peak", tv_spread_json(share), "share_of_products_beside",
+        bench->has_beside ? tv_spread_json(beside) : NULL, "flops_per_second_beside",
         beside_json(bench), "peak", "flops_per_second", peak, "median_flops_per_second",
         bench->peak.median_flops_per_second, "matrix_size", options->matrix_size,
         "bytes_per_second", bench->peak.bytes_per_second, "memory_mib", options->triad_mib,

@@ -6,6 +6,7 @@
 #include "train/commands.h"
 #include "train/ranks.h"
 #include "train/schedule_run.h"
+#include "train/spread.h"
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>

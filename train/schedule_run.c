@@ -1,5 +1,6 @@
 /* train/schedule_run.c -- walks of an executor whose stages sleep. */
 #include "train/schedule_run.h"
+#include "train/spread.h"
 #include <stdlib.h>
 
 static tv_status_t open_executor(struct tv_sleep_pipeline *p)
@@ -64,18 +65,6 @@ tv_status_t tv_sleep_pipeline_walk(struct tv_sleep_pipeline *pipeline,
         .bubble_fraction =
             makespan > 0 ? 1 - busy / (tv_comm_size(pipeline->world) * makespan) : 0};
     return TV_OK;
-}
-
-static int compare_reals(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-double tv_median(double *values, int num)
-{
-    qsort(values, (size_t)num, sizeof(*values), compare_reals);
-    return (values[(num - 1) / 2] + values[num / 2]) / 2;
 }
 
 static tv_status_t measure(struct tv_sleep_pipeline *pipeline, struct tv_sleep_walk *median)

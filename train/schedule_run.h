@@ -39,7 +39,5 @@ TV_MUST_CHECK tv_status_t tv_schedule_measure(struct tv_comm *world,
                                               const struct tv_schedule_plan *plan,
                                               double seconds_per_unit,
                                               struct tv_sleep_walk *median_out);
-/* Sorts the values. num >= 1. */
-double tv_median(double *values, int num);
 TV_END_C
 #endif

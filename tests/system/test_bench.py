@@ -243,6 +243,10 @@ class BenchKernels(unittest.TestCase):
                 self.assertAlmostEqual(row["share_of_roofline"] * row["seconds"]["median"], row["roofline_seconds"],
                                        delta=1e-9 * by_bytes + 1e-9 * by_flops)
                 self.assertTrue(0 < row["seconds"]["low"] <= row["seconds"]["median"] <= row["seconds"]["high"])
+                beside = row["share_of_products_beside"]
+                self.assertEqual(beside is None, row["flops"] == 0, row["name"])
+                if beside is not None:
+                    self.assertTrue(0 < beside["low"] <= beside["median"] <= beside["high"])
 
     def test_sizes_are_the_model_s(self):
         def work(out):
