@@ -2,8 +2,25 @@
 #include "kernels/kernels_internal.h"
 #include "kernels/math_internal.h"
 #include "kernels/matmul/product_internal.h"
+#include "kernels/matmul/tile_internal.h"
+#include <stdatomic.h>
+#include <unistd.h>
 
 const struct tv_exp_limits tv_exp_limits = {.low = -88.0f, .high = 88.0f, .low2 = -127.0f};
+
+int64_t tv_second_cache_bytes(void)
+{
+    static _Atomic int64_t known; /* asking traps in a virtual machine */
+    int64_t bytes = atomic_load_explicit(&known, memory_order_relaxed);
+    if (bytes == 0) {
+#ifdef _SC_LEVEL2_CACHE_SIZE
+        bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+        bytes = bytes > 0 ? bytes : 1 << 20;
+        atomic_store_explicit(&known, bytes, memory_order_relaxed);
+    }
+    return bytes;
+}
 
 const struct tv_kernels *tv_kernels_ref(tv_dtype_t dtype)
 {

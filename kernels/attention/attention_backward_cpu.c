@@ -395,7 +395,7 @@ static void look_ahead(struct backward_tile *t, int from, int next)
 {
     const struct tv_attention_backward_args *a = t->a;
     const int group = a->num_heads / a->num_kv_heads, rows = a->seq_length;
-    const enum tv_room_ahead room = tv_room_ahead(rows, 4 * (group + 1) * a->head_dim);
+    const enum tv_room_ahead room = tv_room_for_head(rows, 4 * (group + 1) * a->head_dim);
     const struct head_place own = {t->b, t->kv},
                             after = {next / a->num_kv_heads, next % a->num_kv_heads};
     if (room == TV_AHEAD_NOTHING || from > (room == TV_AHEAD_ALL ? 0 : t->keys))

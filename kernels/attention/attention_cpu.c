@@ -236,7 +236,7 @@ static void look_ahead(struct forward_tile *t, const struct tv_attention_args *a
 {
     t->ahead.num = 0;
     const int h = a->head_dim, rows = a->seq_length;
-    if (next >= a->batch * a->num_heads || tv_room_ahead(rows, 4 * h) != TV_AHEAD_ALL)
+    if (next >= a->batch * a->num_heads || tv_room_for_head(rows, 4 * h) != TV_AHEAD_ALL)
         return;
     const int head = next % a->num_heads;
     const int kv = head / (a->num_heads / a->num_kv_heads);

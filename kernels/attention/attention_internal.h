@@ -106,14 +106,11 @@ static inline int tv_is_even(int count, int threads)
     return (int64_t)(count + threads - 1) / threads * threads * 15 <= (int64_t)count * 16;
 }
 
-/* What of rows x cols stored elements of the head that comes next the second cache holds beside those of this one: all;
- * the half that it reads first, where that is fetched when half of this one is done; nothing. */
-enum tv_room_ahead { TV_AHEAD_NOTHING, TV_AHEAD_HALF, TV_AHEAD_ALL };
-static inline enum tv_room_ahead tv_room_ahead(int rows, int cols)
+/* Of rows x cols stored elements of the head that comes next. */
+static inline enum tv_room_ahead tv_room_for_head(int rows, int cols)
 {
-    enum { ALL = 640 << 10, HALF = 1 << 20 };
-    const int64_t bytes = (int64_t)rows * cols * (int64_t)sizeof(tv_element_t);
-    return bytes <= ALL ? TV_AHEAD_ALL : bytes <= HALF ? TV_AHEAD_HALF : TV_AHEAD_NOTHING;
+    return tv_room_ahead(tv_second_cache_bytes(),
+                         (int64_t)rows * cols * (int64_t)sizeof(tv_element_t));
 }
 
 /* A head, or some heads side by side, of a stored tensor [batch S, ld]. */

@@ -29,6 +29,18 @@ struct tv_ahead {
     int num;
 };
 
+/* What of `bytes` that are needed next the second cache holds beside as many that are at work: all; the half that is
+ * needed first, where it is fetched when half of the work is done; nothing. */
+enum tv_room_ahead { TV_AHEAD_NOTHING, TV_AHEAD_HALF, TV_AHEAD_ALL };
+static inline enum tv_room_ahead tv_room_ahead(int64_t second_cache_bytes, int64_t bytes)
+{
+    if (16 * bytes <= 5 * second_cache_bytes)
+        return TV_AHEAD_ALL;
+    return 2 * bytes <= second_cache_bytes ? TV_AHEAD_HALF : TV_AHEAD_NOTHING;
+}
+/* Of one core, as the C library says; 1 MiB where it does not. */
+int64_t tv_second_cache_bytes(void);
+
 /* Row r of a, [m, k]: all of it; steps [0, lead + r]; steps from r - lead on. */
 enum tv_tile_shape { TV_TILE_WHOLE, TV_TILE_LOWER, TV_TILE_UPPER };
 

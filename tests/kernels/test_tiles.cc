@@ -286,3 +286,18 @@ TEST(Attention, SameBitsForAnyNumberOfThreads)
     add_attention_cases(cases);
     expect_same_bits_with({2, 3}, cases);
 }
+
+TEST(Tiles, FetchWhatTheSecondCacheHolds)
+{
+    const int64_t kib = 1 << 10;
+    for (const int64_t cache : {512 * kib, 2048 * kib}) {
+        const int64_t all = cache / 16 * 5, half = cache / 2;
+        EXPECT_EQ(TV_AHEAD_ALL, tv_room_ahead(cache, 0));
+        EXPECT_EQ(TV_AHEAD_ALL, tv_room_ahead(cache, all));
+        EXPECT_EQ(TV_AHEAD_HALF, tv_room_ahead(cache, all + 1));
+        EXPECT_EQ(TV_AHEAD_HALF, tv_room_ahead(cache, half));
+        EXPECT_EQ(TV_AHEAD_NOTHING, tv_room_ahead(cache, half + 1));
+    }
+    EXPECT_GE(tv_second_cache_bytes(), 64 * kib);
+    EXPECT_EQ(tv_second_cache_bytes(), tv_second_cache_bytes());
+}
