@@ -27,7 +27,6 @@ struct backward_tile {
     float p[PAIRS], ds[PAIRS]; /* [queries, keys] */
     float rooms[3][TILE_ELEMENTS], sum_rooms[2][TILE_ELEMENTS];
     struct tv_sums dk, dv; /* [keys, width] */
-    int num_begun;         /* the first so many keys have sums; the others nothing yet */
     const struct tv_attention_backward_args *a;
     int b, kv;            /* sequence and key/value head */
     int from, cols, keys; /* keys [from, from + cols), of a tile of up to `keys` */
@@ -150,16 +149,14 @@ static void add_to_some(struct backward_tile *t, const struct query_tile *q, con
     t->tiles->product(&tile);
 }
 
-/* Keys of the tile that some of the queries see. */
-static int num_seen(const struct backward_tile *t, const struct query_tile *q)
-{
-    return tv_least(q->whole + q->rows, t->cols);
-}
-
+/* Of the keys that some of the queries see, those before the diagonal have sums by now; all of them, where a head of
+ * the group is done. The others begin here. */
 static void add_to_keys(struct backward_tile *t, const struct query_tile *q, const float *pair,
                         struct tv_part right, struct tv_sums to_keys)
 {
-    const int seen = num_seen(t, q), begun = tv_least(t->num_begun, seen);
+    const int seen = tv_least(q->whole + q->rows, t->cols);
+    const int group = t->a->num_heads / t->a->num_kv_heads;
+    const int begun = q->head == t->kv * group ? q->whole : seen;
     if (begun > 0)
         add_to_some(t, q, pair, right, to_keys, 0, begun, 1);
     if (seen > begun)
@@ -300,8 +297,6 @@ static void add_pair(struct backward_tile *t, int head, int first, int gradients
     if (gradients & OF_KEYS) {
         add_to_keys(t, &q, t->p, q.d_o, t->dv);
         add_to_keys(t, &q, t->ds, q.q, t->dk);
-        if (t->num_begun < num_seen(t, &q))
-            t->num_begun = num_seen(t, &q);
     }
     if (gradients & OF_QUERIES)
         add_to_queries(t, &q);
@@ -323,7 +318,6 @@ static void backward_keys(struct backward_tile *t, int from, int gradients)
     const int h = a->head_dim, group = a->num_heads / a->num_kv_heads;
     const int64_t first_row = (int64_t)t->b * a->seq_length + from;
     take_keys(t, from);
-    t->num_begun = 0;
     t->dk = tv_sums_of(a->dk, a->ld_dk, first_row, t->kv, h, t->sum_rooms[0]);
     t->dv = tv_sums_of(a->dv, a->ld_dv, first_row, t->kv, h, t->sum_rooms[1]);
     for (int head = t->kv * group; head < (t->kv + 1) * group; head++) {
